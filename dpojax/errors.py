@@ -1,0 +1,30 @@
+"""Errors about what a user gave us.
+
+Each message names the file, row, key or option at fault and says what would be right. The command
+line prints such an error as one line and exits with 2; any other exception is a defect of ours and
+keeps its traceback.
+"""
+
+
+class InputError(ValueError):
+  """Something given by the user is wrong, and the message says how to mend it."""
+
+
+class ConfigError(InputError):
+  """A config key or value: unknown, of the wrong type, out of range, or incompatible."""
+
+
+class DataError(InputError):
+  """A data file, row or column."""
+
+
+class TemplateError(DataError):
+  """A chat template that does not render, attacks its sandbox, or exhausts its limits."""
+
+
+class WeightsError(InputError):
+  """A model folder, weight file, index or tokenizer."""
+
+
+class CheckpointError(InputError):
+  """A checkpoint or working directory: missing, damaged, or of another run."""

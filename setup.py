@@ -1,0 +1,5 @@
+"""Installs dpojax; the metadata is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
