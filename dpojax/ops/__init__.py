@@ -1,0 +1,1 @@
+"""Numerics under the models: matrix products, packed attention, chunked log-probs."""
