@@ -1,0 +1,152 @@
+"""Tokenised examples: a prompt with its answers, and a data set of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpojax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenExample:
+  """One prompt with K >= 1 answers, as token ids.
+
+  Attributes:
+    prompt: i32[P], BOS included where the tokenizer writes one. Never empty: the first token of an
+      answer needs a position that predicts it.
+    answers: K arrays i32[A_k], best first (chosen, rejected); every token is scored, EOS included.
+    index: place in its data set.
+    weight: >= 0, multiplies the example's loss.
+  """
+
+  prompt: np.ndarray
+  answers: tuple[np.ndarray, ...]
+  index: int = 0
+  weight: float = 1.0
+
+  @property
+  def scored(self) -> int:
+    """Tokens of all answers."""
+    return sum(len(answer) for answer in self.answers)
+
+  @property
+  def longest(self) -> int:
+    """Tokens of the prompt and its longest answer: one more than the largest position."""
+    return len(self.prompt) + max(len(answer) for answer in self.answers)
+
+  def row_tokens(self, share_prompt: bool = True) -> int:
+    """Tokens the example takes in a packed row."""
+    copies = 1 if share_prompt else len(self.answers)
+    return copies * len(self.prompt) + self.scored
+
+
+class TokenDataset:
+  """Tokenised examples in memory, with where they came from and what was dropped on the way.
+
+  Attributes:
+    num_answers: K, the most answers any example has.
+    fingerprint: sha256 over all token ids, weights and `origin`.
+    counts: what the data doctor counted, name -> number.
+    metadata: one mapping per example; `row` (where it was read), `prompt` and `answers` (texts) and
+      whatever its format carries (label, score).
+    notes: messages about single rows, such as the file and line of a malformed one.
+  """
+
+  def __init__(
+    self,
+    examples: Sequence[TokenExample],
+    *,
+    metadata: Sequence[Mapping[str, Any]] | None = None,
+    counts: Mapping[str, int] | None = None,
+    notes: Sequence[str] = (),
+    origin: str = "",
+  ):
+    if metadata is not None and len(metadata) != len(examples):
+      raise ValueError(f"{len(metadata)} metadata rows for {len(examples)} examples")
+    self._examples = [dataclasses.replace(example, index=i) for i, example in enumerate(examples)]
+    self.metadata = list(metadata) if metadata is not None else [{} for _ in examples]
+    self.counts = dict(counts or {})
+    self.notes = list(notes)
+    self.origin = origin
+    self.num_answers = max((len(example.answers) for example in self._examples), default=1)
+    self.fingerprint = fingerprint(self._examples, origin)
+
+  @classmethod
+  def from_examples(cls, examples: Iterable[Any], **details: Any) -> "TokenDataset":
+    """A data set from `TokenExample`s or (prompt ids, [answer ids, ...]) tuples.
+
+    Raises:
+      DataError: a prompt or an answer is empty.
+    """
+    made = []
+    for i, example in enumerate(examples):
+      if not isinstance(example, TokenExample):
+        prompt, answers = example
+        example = TokenExample(as_ids(prompt), tuple(as_ids(answer) for answer in answers))
+      check_example(example, f"example {i}")
+      made.append(example)
+    return cls(made, **details)
+
+  def __len__(self) -> int:
+    return len(self._examples)
+
+  def __getitem__(self, index: int) -> TokenExample:
+    return self._examples[index]
+
+  def subset(self, indices: Sequence[int], counts: Mapping[str, int] | None = None) -> "TokenDataset":
+    """The examples at `indices`, renumbered from 0."""
+    return TokenDataset(
+      [self._examples[i] for i in indices],
+      metadata=[self.metadata[i] for i in indices],
+      counts=self.counts if counts is None else counts,
+      notes=self.notes,
+      origin=self.origin,
+    )
+
+  def where(self, index: int) -> str:
+    """Where example `index` was read, for messages."""
+    return str(self.metadata[index].get("row", f"example {index}"))
+
+  @property
+  def longest_segment(self) -> int:
+    """Most tokens an example takes in a row: how far back attention can reach."""
+    return max((example.row_tokens() for example in self._examples), default=0)
+
+  def check_positions(self, max_positions: int) -> None:
+    """Raises DataError, naming the row, if a position is not below `max_positions`."""
+    for example in self._examples:
+      if example.longest > max_positions:
+        raise DataError(
+          f"{self.where(example.index)}: prompt and longest answer have {example.longest} tokens, but the model takes "
+          f"{max_positions} positions; set data.max_example={max_positions} or less"
+        )
+
+
+def as_ids(ids: Any) -> np.ndarray:
+  """i32[n] token ids."""
+  return np.asarray(ids, np.int32).reshape(-1)
+
+
+def check_example(example: TokenExample, where: str) -> None:
+  """Raises DataError for an example that cannot be scored."""
+  if len(example.prompt) == 0:
+    raise DataError(
+      f"{where}: the prompt is empty, so nothing predicts an answer's first token; begin it with the BOS token"
+    )
+  if not example.answers or any(len(answer) == 0 for answer in example.answers):
+    raise DataError(f"{where}: an answer is empty; an answer needs at least its EOS token")
+
+
+def fingerprint(examples: Sequence[TokenExample], origin: str = "") -> str:
+  """sha256 over all token ids, their grouping, weights and `origin`, as 64 hexadecimal digits."""
+  digest = hashlib.sha256(f"dpojax examples 1\n{origin}\n".encode())
+  for example in examples:
+    lengths = [len(example.prompt), *(len(answer) for answer in example.answers)]
+    digest.update(np.asarray([len(lengths), *lengths], "<i8").tobytes())
+    digest.update(np.asarray(example.weight, "<f8").tobytes())
+    for ids in (example.prompt, *example.answers):
+      digest.update(np.asarray(ids, "<i4").tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,167 @@
+"""Packing: examples of many lengths into row groups of one static shape."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from dpojax.data.examples import TokenExample, check_example
+from dpojax.errors import DataError
+from dpojax.types import PackedBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class PackShape:
+  """Static shape of a packed step.
+
+  Attributes:
+    groups: G row groups, enough for one example a row: the shape never changes with the data.
+    rows: R rows of a group.
+    length: L tokens of a row.
+    scored: S scored slots of a row.
+    examples: E example slots of a row.
+    answers: K answer slots of an example.
+  """
+
+  groups: int
+  rows: int
+  length: int
+  scored: int
+  examples: int
+  answers: int
+
+
+def plan_rows(
+  tokens: Sequence[int], scored: Sequence[int], *, length: int, slots: int, examples: int
+) -> list[list[int]]:
+  """Which examples share a row: best-fit decreasing over three capacities.
+
+  Longest first, each example goes into the fullest row that still takes it, else into a new one::
+
+    lengths 5 4 3 3 2 2 1, row length 8   ->   5 3 . | 4 3 1 | 2 2 . . . .      (by row: 8, 8, 4)
+
+  Args:
+    tokens: row tokens of each example.
+    scored: answer tokens of each example.
+    length, slots, examples: capacities of a row in tokens, scored slots and examples.
+
+  Returns:
+    Rows of positions into `tokens`, each in rising order.
+  """
+  rows: list[list[int]] = []
+  room: list[list[int]] = []  # tokens, scored slots and examples left of each row
+  for i in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+    fitting = [r for r, (t, s, e) in enumerate(room) if t >= tokens[i] and s >= scored[i] and e >= 1]
+    if fitting:
+      best = min(fitting, key=lambda r: room[r][0])
+    else:
+      best = len(rows)
+      rows.append([])
+      room.append([length, slots, examples])
+    rows[best].append(i)
+    room[best][0] -= tokens[i]
+    room[best][1] -= scored[i]
+    room[best][2] -= 1
+  return [sorted(row) for row in rows]
+
+
+def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bool = True) -> PackedBatch:
+  """Packs one step of examples into row groups.
+
+  Args:
+    examples: any number whose rows fit `shape.groups * shape.rows`; `shape` made for a step of that
+      many examples always suffices.
+    shape: capacities; see `dpojax.data.shapes.choose_shape`.
+    share_prompt: store a prompt once for all its answers; otherwise repeat it before each answer, one
+      segment per answer.
+
+  Returns:
+    PackedBatch of NumPy arrays with leading axes [G, R]; `num_groups` says how many groups are used.
+
+  Raises:
+    DataError: an example is empty or larger than a row of `shape`.
+  """
+  tokens = [example.row_tokens(share_prompt) for example in examples]
+  scored = [example.scored for example in examples]
+  for example, size, slots in zip(examples, tokens, scored, strict=True):
+    check_fits(example, size, slots, shape)
+  plan = plan_rows(tokens, scored, length=shape.length, slots=shape.scored, examples=shape.examples)
+  if len(plan) > shape.groups * shape.rows:
+    raise DataError(f"{len(examples)} examples need {len(plan)} rows, but {shape} has {shape.groups * shape.rows}")
+
+  capacity = shape.groups * shape.rows
+  batch = empty_rows(capacity, shape)
+  for r, members in enumerate(plan):
+    fill_row(batch, r, [examples[i] for i in members], shape, share_prompt)
+  grouped = {name: array.reshape(shape.groups, shape.rows, -1) for name, array in batch.items()}
+  return PackedBatch(**grouped, num_groups=np.asarray(-(-len(plan) // shape.rows), np.int32))
+
+
+def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape, where: str = "") -> None:
+  """Raises DataError if the example is larger than a row of `shape`."""
+  where = where or f"example {example.index}"
+  check_example(example, where)
+  if tokens > shape.length:
+    raise DataError(
+      f"{where}: its {tokens} tokens do not fit a row of {shape.length}; raise batch.row_length or set data.max_example"
+    )
+  if scored > shape.scored:
+    raise DataError(
+      f"{where}: its {scored} answer tokens do not fit {shape.scored} scored slots; raise batch.scored (0: chosen from "
+      "the data) or set data.max_answer"
+    )
+  if len(example.answers) > shape.answers:
+    raise DataError(f"{where}: it has {len(example.answers)} answers, but the batch has room for {shape.answers}")
+
+
+def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
+  """The arrays of `rows` empty rows, by field of `PackedBatch`."""
+
+  def full(width, value, dtype=np.int32):
+    return np.full((rows, width), value, dtype)
+
+  return {
+    "tokens": full(shape.length, 0),
+    "position": full(shape.length, 0),
+    "segment": full(shape.length, -1),
+    "answer": full(shape.length, -1),
+    "scored_at": full(shape.scored, 0),
+    "target": full(shape.scored, 0),
+    "answer_of": full(shape.scored, shape.examples * shape.answers),
+    "example_index": full(shape.examples, -1),
+    "example_weight": full(shape.examples, 0.0, np.float32),
+  }
+
+
+def fill_row(
+  batch: dict[str, np.ndarray], r: int, examples: Sequence[TokenExample], shape: PackShape, share_prompt: bool
+) -> None:
+  """Writes `examples` one after another into row `r`."""
+  at = slot = segment = 0
+
+  def write(ids, position, answer):
+    nonlocal at
+    span = slice(at, at + len(ids))
+    batch["tokens"][r, span] = ids
+    batch["position"][r, span] = np.arange(position, position + len(ids))
+    batch["segment"][r, span] = segment
+    batch["answer"][r, span] = answer
+    at += len(ids)
+
+  for e, example in enumerate(examples):
+    batch["example_index"][r, e] = example.index
+    batch["example_weight"][r, e] = example.weight
+    for k, answer in enumerate(example.answers):
+      if k == 0 or not share_prompt:
+        write(example.prompt, 0, -1)
+        prompt_end = at - 1
+      count = len(answer)
+      scored = slice(slot, slot + count)
+      # The first token is predicted at the prompt's last position, the others at their predecessor.
+      batch["scored_at"][r, scored] = [prompt_end, *range(at, at + count - 1)]
+      batch["target"][r, scored] = answer
+      batch["answer_of"][r, scored] = e * shape.answers + k
+      write(answer, len(example.prompt), e * shape.answers + k)
+      slot += count
+      if not share_prompt or k == len(example.answers) - 1:
+        segment += 1
