@@ -54,6 +54,7 @@ class PackedBatch:
     example_weight: f32[..., E], 0 where empty.
     reference_logp: f32[..., S] cached reference log-probs of `target`, or None.
     num_groups: i32[], how many of the G groups hold examples; None inside the step's loop.
+    answers_per_example: K (static), so that a row has E * K answer slots.
   """
 
   tokens: Array
@@ -67,6 +68,17 @@ class PackedBatch:
   example_weight: Array
   reference_logp: Array | None = None
   num_groups: Array | None = None
+  answers_per_example: int = dataclasses.field(default=2, metadata=dict(static=True))
+
+  @property
+  def num_answers(self) -> int:
+    """Answer slots of a row, E * K."""
+    return self.example_index.shape[-1] * self.answers_per_example
+
+  @property
+  def filled(self) -> Array:
+    """bool[..., S]: which scored slots hold a token."""
+    return self.answer_of < self.num_answers
 
   def group(self, index) -> "PackedBatch":
     """Row group `index` of a whole step: every array loses its leading axis."""

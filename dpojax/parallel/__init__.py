@@ -1,0 +1,6 @@
+"""The device mesh and which array dimension lies on which of its axes."""
+
+from dpojax.parallel.mesh import make_mesh
+from dpojax.parallel.rules import batch_shardings, replicated, state_shardings
+
+__all__ = ["batch_shardings", "make_mesh", "replicated", "state_shardings"]

@@ -1,0 +1,114 @@
+"""The trainer: a state, a compiled step and the batches it reads. No disk, no screen, no clock."""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+from jax.sharding import Mesh
+
+from dpojax.config.schema import OptimizerSettings, ParallelSettings
+from dpojax.data.batches import Batches, prefetch
+from dpojax.objectives import Objective
+from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.training.optimizer import without_learning_rate
+from dpojax.training.state import TrainState
+from dpojax.training.step import make_evaluation_step, make_train_step, place_hyper, place_params, place_state
+from dpojax.types import Metrics, PackedBatch, Params
+
+
+class BatchSource(Protocol):
+  """step -> packed batch, a pure function; `Batches`, or one that attaches reference log-probs."""
+
+  def __call__(self, step: int) -> PackedBatch: ...
+
+
+class Trainer:
+  """Takes optimizer steps and evaluations; everything it carries between steps is `state`.
+
+  Two trainers whose objective, optimizer settings (but for the learning rate), number of steps and
+  mesh are equal share one compiled step. `hyper` holds the traced numbers by name and may be changed
+  between steps: `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing.
+
+  Args:
+    objective: what to minimise.
+    optimizer: settings; the learning rate goes to `hyper`.
+    params: the start; copied, so they survive donation.
+    batches: step -> packed batch.
+    steps: planned length of the run, which the schedule needs.
+    reference_params: parameters of a live reference, or None.
+    hyper: further traced numbers: beta, label_smoothing.
+    mesh: devices; None: all of them along the data axis.
+  """
+
+  def __init__(
+    self,
+    objective: Objective,
+    optimizer: OptimizerSettings,
+    params: Params,
+    batches: BatchSource,
+    *,
+    steps: int,
+    reference_params: Params | None = None,
+    hyper: dict[str, float] | None = None,
+    mesh: Mesh | None = None,
+  ):
+    self.objective = objective
+    self.batches = batches
+    self.steps = steps
+    self.mesh = make_mesh(ParallelSettings()) if mesh is None else mesh
+    self.hyper: dict[str, float] = {"learning_rate": optimizer.learning_rate} | (hyper or {})
+    self.frozen: Params = {} if reference_params is None else place_params(reference_params, self.mesh)
+    self.state: TrainState = place_state(params, optimizer, self.mesh)
+    self._step = make_train_step(objective, without_learning_rate(optimizer), steps, self.mesh)
+    self._evaluate = make_evaluation_step(objective)
+
+  @property
+  def params(self) -> Params:
+    return self.state.params
+
+  def place(self, batch: PackedBatch) -> PackedBatch:
+    """The batch on the devices, rows over the data and fsdp axes."""
+    return jax.device_put(batch, batch_shardings(self.mesh, batch))
+
+  def take_step(self, batch: PackedBatch) -> Metrics:
+    """One step on a placed batch; returns at once with metrics still on their way."""
+    self.state, metrics = self._step(self.state, self.frozen, batch, place_hyper(self.hyper, self.mesh))
+    return metrics
+
+  def train(self, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Takes `steps` further steps, yielding (steps taken so far, metrics) of each, one step late.
+
+    The metrics of a step are fetched after the next one is dispatched, so the devices never wait for
+    the host.
+    """
+    start = int(self.state.step)
+    pending: tuple[int, Metrics] | None = None
+    with prefetch(lambda step: self.place(self.batches(step)), start, start + steps) as batches:
+      for step, batch in batches:
+        metrics = self.take_step(batch)
+        if pending is not None:
+          yield pending[0], fetch(pending[1])
+        pending = step + 1, metrics
+    if pending is not None:
+      yield pending[0], fetch(pending[1])
+
+  def evaluate(self, batches: Batches) -> dict[str, float]:
+    """Metrics over every example of a data set, each exactly once."""
+    hyper = place_hyper(self.hyper, self.mesh)
+    total: dict[str, tuple[float, float]] = {}
+    for batch in batches.in_order():
+      metrics = jax.device_get(self._evaluate(self.params, self.frozen, self.place(batch), hyper))
+      for name, (value, count) in metrics.items():
+        before = total.get(name, (0.0, 0.0))
+        total[name] = (before[0] + float(value), before[1] + float(count))
+    return {name: divide(*pair) for name, pair in total.items()}
+
+
+def fetch(metrics: Metrics) -> dict[str, float]:
+  """Waits for metrics and divides each sum by its count, once."""
+  return {name: divide(float(value), float(count)) for name, (value, count) in jax.device_get(metrics).items()}
+
+
+def divide(value: float, count: float) -> float:
+  return value / count if count else math.nan
