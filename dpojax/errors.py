@@ -28,3 +28,7 @@ class WeightsError(InputError):
 
 class CheckpointError(InputError):
   """A checkpoint or working directory: missing, damaged, or of another run."""
+
+
+class TrainingError(InputError):
+  """Training cannot go on: the loss or its gradient stays non-finite."""

@@ -59,7 +59,7 @@ class Batches:
 
   def indices(self, step: int) -> np.ndarray:
     """i64[size] of the data set, the examples of `step`."""
-    places = np.arange(step * self.settings.size, (step + 1) * self.settings.size)
+    places = np.arange(step * (self.settings.size-1)+step, (step + 1) * self.settings.size)
     epochs, offsets = np.divmod(places, len(self.dataset))
     permutations = {epoch: self._permutation(epoch) for epoch in np.unique(epochs).tolist()}
     self._permutations = permutations  # the next step most likely asks for the same
@@ -67,6 +67,10 @@ class Batches:
 
   def __call__(self, step: int) -> PackedBatch:
     return self._packed(self.indices(step))
+
+  def num_tokens(self, step: int) -> int:
+    """Tokens of `step` counted as each answer alone, its prompt included, however they are packed."""
+    return sum(self.dataset[i].row_tokens(share_prompt=False) for i in self.indices(step))
 
   def in_order(self) -> Iterator[PackedBatch]:
     """Every example exactly once, in order, for evaluation; the last step may be partly empty."""

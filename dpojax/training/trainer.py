@@ -1,7 +1,8 @@
 """The trainer: a state, a compiled step and the batches it reads. No disk, no screen, no clock."""
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import jax
@@ -21,6 +22,8 @@ class BatchSource(Protocol):
   """step -> packed batch, a pure function; `Batches`, or one that attaches reference log-probs."""
 
   def __call__(self, step: int) -> PackedBatch: ...
+
+  def num_tokens(self, step: int) -> int: ...
 
 
 class Trainer:
@@ -76,22 +79,44 @@ class Trainer:
     self.state, metrics = self._step(self.state, self.frozen, batch, place_hyper(self.hyper, self.mesh))
     return metrics
 
-  def train(self, steps: int) -> Iterator[tuple[int, dict[str, float]]]:
-    """Takes `steps` further steps, yielding (steps taken so far, metrics) of each, one step late.
+  def train(
+    self, steps: int, *, stop: Callable[[], bool] = lambda: False, clock: Callable[[], float] | None = None
+  ) -> Iterator[tuple[int, dict[str, float]]]:
+    """Takes up to `steps` further steps, yielding (steps taken so far, metrics) of each, one step late.
 
     The metrics of a step are fetched after the next one is dispatched, so the devices never wait for
-    the host.
+    the host. When the iterator ends, `state` is that of the last step yielded.
+
+    Args:
+      stop: asked before each step; true ends the loop after the steps already dispatched.
+      clock: seconds; when given, metrics carry `time/step`, `time/data` (waiting for a batch) and
+        `tokens_per_second` (tokens as each answer alone, its prompt included).
     """
     start = int(self.state.step)
-    pending: tuple[int, Metrics] | None = None
-    with prefetch(lambda step: self.place(self.batches(step)), start, start + steps) as batches:
-      for step, batch in batches:
+    pending: tuple[int, Metrics, float] | None = None
+    with contextlib.closing(prefetch(lambda s: self.place(self.batches(s)), start, start + steps)) as batches:
+      last = asked = clock() if clock else 0.0
+      while not stop() and (item := next(batches, None)) is not None:
+        step, batch = item
+        waited = clock() - asked if clock else 0.0
         metrics = self.take_step(batch)
         if pending is not None:
-          yield pending[0], fetch(pending[1])
-        pending = step + 1, metrics
+          yield self._finish(*pending, clock, last)
+          last = clock() if clock else 0.0
+        pending = step + 1, metrics, waited
+        asked = clock() if clock else 0.0
     if pending is not None:
-      yield pending[0], fetch(pending[1])
+      yield self._finish(*pending, clock, last)
+
+  def _finish(
+    self, step: int, metrics: Metrics, waited: float, clock: Callable[[], float] | None, last: float
+  ) -> tuple[int, dict[str, float]]:
+    numbers = fetch(metrics)
+    tokens = self.batches.num_tokens(step - 1)
+    if clock:
+      seconds = max(clock() - last, 1e-9)
+      numbers |= {"time/step": seconds, "time/data": waited, "tokens_per_second": tokens / seconds}
+    return step, numbers | {"num_tokens": float(tokens)}
 
   def evaluate(self, batches: Batches) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
