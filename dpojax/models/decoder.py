@@ -1,0 +1,154 @@
+"""The one decoder of all families: pre-norm blocks, stacked and scanned.
+
+Parameters, as the pytree the trainer sees (biases and head only where the config has them)::
+
+  embed [V, D]
+  layers/attention_norm [N, D]      layers/query [N, D, H d]   layers/key, value [N, D, KV d]
+  layers/output [N, H d, D]         layers/{query,key,value,output}_bias [N, ...]
+  layers/feed_forward_norm [N, D]   layers/gate, up [N, D, F]  layers/down [N, F, D]
+  layers/{gate,up,down}_bias [N, ...]
+  final_norm [D]
+  head [V, D]
+
+Matrices of layers are stored [in, out]. The residual stream, norms and rotary angles keep the
+parameters' dtype whatever the precision of the products.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slots, write_layer
+from dpojax.models.config import ModelConfig
+from dpojax.ops.attention import packed_attention
+from dpojax.ops.matmul import dense
+from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
+from dpojax.types import PackedBatch
+
+# What the backward pass keeps of a block besides its input.
+REMAT_POLICIES: dict[str, Callable | None] = {
+  "layer": None,  # nothing: the block is run again
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # outputs of weight products
+}
+
+
+class Block(nnx.Module):
+  """One pre-norm block; holds all layers' parameters stacked, and inside the scan those of one layer."""
+
+  def __init__(self, config: ModelConfig, precision: str, *, rngs: nnx.Rngs):
+    self.config, self.precision = config, precision
+    attention, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    hidden, ffn = config.hidden, config.ffn
+    residual = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth
+
+    def gain():
+      return nnx.Param(jnp.ones((config.layers, hidden)))
+
+    def matrix(inputs, outputs, scale=1.0):
+      return nnx.Param(jax.random.normal(rngs.params(), (config.layers, inputs, outputs)) * (scale * inputs**-0.5))
+
+    def bias(present, outputs):
+      return nnx.Param(jnp.zeros((config.layers, outputs))) if present else None
+
+    self.attention_norm = gain()
+    self.query, self.query_bias = matrix(hidden, attention), bias(config.attention_bias, attention)
+    self.key, self.key_bias = matrix(hidden, keys), bias(config.attention_bias, keys)
+    self.value, self.value_bias = matrix(hidden, keys), bias(config.attention_bias, keys)
+    self.output, self.output_bias = matrix(attention, hidden, residual), bias(config.attention_bias, hidden)
+    self.feed_forward_norm = gain()
+    self.gate, self.gate_bias = matrix(hidden, ffn), bias(config.mlp_bias, ffn)
+    self.up, self.up_bias = matrix(hidden, ffn), bias(config.mlp_bias, ffn)
+    self.down, self.down_bias = matrix(ffn, hidden, residual), bias(config.mlp_bias, hidden)
+
+  def __call__(self, x: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Callable) -> tuple[jax.Array, Any]:
+    """[B, T, D] -> [B, T, D], and whatever `attend(q, k, v)` returns beside its output."""
+    mixed, extra = self.attention(rms_norm(x, self.attention_norm[...], self.config.norm_epsilon), angles, attend)
+    x = x + mixed
+    return x + self.feed_forward(rms_norm(x, self.feed_forward_norm[...], self.config.norm_epsilon)), extra
+
+  def attention(self, x, angles, attend):
+    def heads(weight, bias):
+      return self.linear(x, weight, bias).reshape(*x.shape[:-1], -1, self.config.head_dim)
+
+    q = apply_rotary(heads(self.query, self.query_bias), *angles)
+    k = apply_rotary(heads(self.key, self.key_bias), *angles)
+    out, extra = attend(q, k, heads(self.value, self.value_bias))
+    return self.linear(out.reshape(*x.shape[:-1], -1), self.output, self.output_bias), extra
+
+  def feed_forward(self, x):
+    gate, up = self.linear(x, self.gate, self.gate_bias), self.linear(x, self.up, self.up_bias)
+    return self.linear(jax.nn.silu(gate) * up, self.down, self.down_bias)
+
+  def linear(self, x, weight, bias):
+    out = dense(x, weight[...], precision=self.precision)
+    return out if bias is None else out + bias[...][(None,) * (out.ndim - 1)]
+
+
+class Decoder(nnx.Module):
+  """Embedding, scanned blocks, final norm."""
+
+  def __init__(self, config: ModelConfig, *, precision: str, remat: str, lookback: int | None, rngs: nnx.Rngs):
+    self.config, self.precision, self.remat, self.lookback = config, precision, remat, lookback
+    self.embed = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden)) * 0.02)
+    self.layers = Block(config, precision, rngs=rngs)
+    self.final_norm = nnx.Param(jnp.ones(config.hidden))
+    if not config.tie_embeddings:
+      self.head = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden)) * 0.02)
+
+  def __call__(self, rows: PackedBatch) -> jax.Array:
+    """[R, L, D] hidden states of packed rows, after the final norm."""
+
+    def attend(q, k, v):
+      mask = dict(segment=rows.segment, answer=rows.answer, position=rows.position)
+      options = dict(precision=self.precision, window=self.config.window, lookback=self.lookback)
+      return packed_attention(q, k, v, **mask, **options), None
+
+    x, angles = self.begin(rows.tokens, rows.position)
+    graph, layers = nnx.split(self.layers)
+
+    def body(x, layer):
+      return nnx.merge(graph, layer)(x, angles, attend)
+
+    if self.remat != "none":
+      # Inside a scan nothing can be merged across the barrier that prevent_cse would add.
+      body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+    x, _ = jax.lax.scan(body, x, layers)
+    return self.end(x)
+
+  def decode(self, tokens: jax.Array, position: jax.Array, valid: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+    """[B, n, D] hidden states of n new tokens a row, and the cache that holds them too."""
+    cache = add_slots(cache, position, valid)
+    mask = visible_slots(cache, position, self.config.window)
+    x, angles = self.begin(tokens, position)
+    graph, layers = nnx.split(self.layers)
+
+    def body(x, layer_and_cache):
+      layer, keys, values = layer_and_cache
+
+      def attend(q, k, v):
+        stored = write_layer(keys, k, cache.used), write_layer(values, v, cache.used)
+        return cached_attention(q, *stored, mask, precision=self.precision), stored
+
+      return nnx.merge(graph, layer)(x, angles, attend)
+
+    x, (keys, values) = jax.lax.scan(body, x, (layers, cache.keys, cache.values))
+    return self.end(x), dataclasses.replace(cache, keys=keys, values=values)
+
+  def begin(self, tokens, position):
+    """The embedded tokens [B, T, D] and the rotary angles of their positions."""
+    embed = self.embed[...]
+    frequencies = rotary_frequencies(self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
+    return jnp.take(embed, tokens, axis=0), rotary_angles(position, frequencies, embed.dtype)
+
+  def end(self, x):
+    return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
+
+
+def rms_norm(x: jax.Array, gain: jax.Array, epsilon: float) -> jax.Array:
+  """x / sqrt(mean(x^2) + epsilon) * gain over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4)."""
+  scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+  return x * scale * gain[(None,) * (x.ndim - 1)]

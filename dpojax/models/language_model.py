@@ -1,0 +1,122 @@
+"""A decoder as everything above uses it: pure functions of parameters, hashable, nothing else inside."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dpojax.models.cache import Cache
+from dpojax.models.config import ModelConfig
+from dpojax.models.decoder import Decoder
+from dpojax.ops.logprobs import ScoredTokens, scored_logps, token_kl
+from dpojax.ops.matmul import dense
+from dpojax.types import PackedBatch, Params, TokenLogps
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+  """What to compute; the parameters are arguments.
+
+  Everything is computed in the dtype of the parameters (float32, or float64 in tests), except that
+  precision "bfloat16" rounds the operands of matrix products.
+
+  Attributes:
+    config: the decoder.
+    precision: "float32" or "bfloat16".
+    remat: what the backward pass recomputes: "none", "layer" (each block) or "dots" (all but the weight
+      products of a block).
+    chunk: most scored positions whose logits exist at one time.
+    lookback: an upper bound on the row tokens of one example, or None; see `packed_attention`.
+  """
+
+  config: ModelConfig
+  precision: str = "float32"
+  remat: str = "layer"
+  chunk: int = 512
+  lookback: int | None = None
+
+  def init(self, key: jax.Array) -> Params:
+    """Random parameters from a PRNG key: a nested dict of f32 arrays, named as in `models.decoder`."""
+    return nnx.to_pure_dict(nnx.state(_new_decoder(self, key), nnx.Param))
+
+  def hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
+    """[R, L, D] hidden states after the final norm; of no meaning where a row is empty."""
+    return self._decoder(params)(rows)
+
+  def head(self, params: Params) -> jax.Array:
+    """[V, D] output embedding."""
+    return params["embed"] if self.config.tie_embeddings else params["head"]
+
+  def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+    """[..., D] hidden states to [..., V] logits."""
+    return dense(hidden, self.head(params).T, precision=self.precision)
+
+  def score(self, params: Params, rows: PackedBatch) -> ScoredTokens:
+    """What the model says at the scored slots: arrays [R, S], all 0 in empty slots."""
+    scored = scored_logps(
+      self._scored_hidden(params, rows).reshape(-1, self.config.hidden),
+      self.head(params),
+      jnp.asarray(rows.target).reshape(-1),
+      chunk=self.chunk,
+      precision=self.precision,
+    )
+    return jax.tree.map(lambda x: jnp.where(rows.filled, x.reshape(rows.target.shape), 0.0), scored)
+
+  def logps(self, params: Params, rows: PackedBatch) -> TokenLogps:
+    """Log-probs of the scored tokens, with the answer each belongs to."""
+    return TokenLogps(self.score(params, rows).logp, jnp.asarray(rows.answer_of), rows.num_answers)
+
+  def token_kl(self, params: Params, reference_params: Params, rows: PackedBatch) -> jax.Array:
+    """[R, S] exact KL(policy || reference) of the next-token distributions at scored slots, in nats; 0 where empty."""
+    kl = token_kl(
+      self._scored_hidden(params, rows).reshape(-1, self.config.hidden),
+      self.head(params),
+      self._scored_hidden(reference_params, rows).reshape(-1, self.config.hidden),
+      self.head(reference_params),
+      chunk=self.chunk,
+      precision=self.precision,
+    )
+    return jnp.where(rows.filled, kl.reshape(rows.target.shape), 0.0)
+
+  def empty_cache(self, batch: int, length: int, dtype=jnp.float32) -> Cache:
+    """A cache of `length` slots for `batch` rows."""
+    stored = jnp.zeros((self.config.layers, batch, self.config.kv_heads, length, self.config.head_dim), dtype)
+    zeros = jnp.zeros((batch, length), jnp.int32)
+    return Cache(stored, stored, zeros, zeros.astype(bool), jnp.zeros((), jnp.int32))
+
+  def decode(
+    self, params: Params, tokens: jax.Array, position: jax.Array, valid: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Appends n tokens to every row.
+
+    Args:
+      tokens: i32[B, n].
+      position: i32[B, n], position of each token within its own text.
+      valid: bool[B, n], False where a row has no token: padding on either side, or a finished row.
+      cache: of the tokens before; needs n free slots.
+
+    Returns:
+      ([B, n, D] hidden states after the final norm, the new cache).
+    """
+    return self._decoder(params).decode(tokens, position, valid, cache)
+
+  def _decoder(self, params: Params) -> Decoder:
+    return nnx.merge(_graph(self), params)
+
+  def _scored_hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
+    """[R, S, D] hidden states that predict the targets, 0 in empty slots so that nothing of them spreads."""
+    hidden = jnp.take_along_axis(self.hidden(params, rows), jnp.asarray(rows.scored_at)[..., None], axis=1)
+    return jnp.where(rows.filled[..., None], hidden, 0.0)
+
+
+def _new_decoder(model: LanguageModel, key: jax.Array) -> Decoder:
+  options = dict(precision=model.precision, remat=model.remat, lookback=model.lookback)
+  return Decoder(model.config, **options, rngs=nnx.Rngs(params=key))
+
+
+@functools.lru_cache(maxsize=64)
+def _graph(model: LanguageModel) -> nnx.GraphDef:
+  """The static half of the module, built once without computing anything."""
+  return nnx.graphdef(nnx.eval_shape(lambda: _new_decoder(model, jax.random.key(0))))
