@@ -1,0 +1,174 @@
+"""Checks of resolved settings: each value in its range, and no two that contradict each other.
+
+What depends on the devices or the data is checked where those are known.
+"""
+
+from typing import Any
+
+from dpojax.config.keys import fields_by_key, flatten, suggestion
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+from dpojax.losses import LOSSES, loss_options
+
+
+def check(config: RunConfig) -> None:
+  """Raises ConfigError, naming the dotted key, for the first wrong value or contradiction found."""
+  for key, value in flatten(config).items():
+    check_value(key, value)
+  _check_objective(config)
+  _check_data(config)
+  _check_model(config)
+  _check_preludes(config)
+  _check_training(config)
+  _check_evaluation(config)
+
+
+def check_value(key: str, value: Any) -> None:
+  """Raises ConfigError when `value` is outside the choices or the range of the setting `key`."""
+  limits = fields_by_key()[key].metadata
+  choices = limits["choices"]
+  if choices is not None and value not in choices:
+    near = suggestion(value, choices)
+    raise ConfigError(f"{key} wants one of {', '.join(choices)}, got {value!r}{near}")
+  for name, words, wrong in (
+    ("minimum", "at least", lambda limit: value < limit),
+    ("above", "more than", lambda limit: value <= limit),
+    ("maximum", "at most", lambda limit: value > limit),
+    ("below", "less than", lambda limit: value >= limit),
+  ):
+    limit = limits[name]
+    if limit is not None and wrong(limit):
+      raise ConfigError(f"{key} must be {words} {limit:g}, got {value:g}")
+
+
+def _require(holds: bool, message: str) -> None:
+  if not holds:
+    raise ConfigError(message)
+
+
+def _check_objective(config: RunConfig) -> None:
+  loss, reference = config.loss, config.reference
+  _require(
+    loss.name in LOSSES,
+    f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {loss.name!r}{suggestion(loss.name, LOSSES)}",
+  )
+  preference = config.objective == "preference"
+  if preference and loss.label_smoothing:
+    users = ", ".join(name for name in sorted(LOSSES) if "label_smoothing" in loss_options(name))
+    _require(
+      "label_smoothing" in loss_options(loss.name),
+      f"loss.label_smoothing is {loss.label_smoothing:g}, but loss.name={loss.name} ignores it; "
+      f"set it to 0 or use one of {users}",
+    )
+  if not preference:
+    _require(not reference.path, "reference.path is set, but objective=sft has no reference; leave it empty")
+    _require(reference.kind == "live", "reference.kind=cache is set, but objective=sft has no reference to cache")
+  if reference.kind == "live":
+    _require(
+      not reference.cache_dir, "reference.cache_dir is set, but reference.kind=live keeps no cache; set kind=cache"
+    )
+    _require(
+      reference.precision == "float32",
+      "reference.precision is for cached log-probs; a live reference runs in model.precision, so leave it at float32",
+    )
+
+
+def _check_data(config: RunConfig) -> None:
+  data, batch = config.data, config.batch
+  _require(
+    data.source != "hub" or bool(data.name),
+    "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
+  )
+  _require(data.source != "world" or bool(data.name), "data.name is empty: name a built-in world (complaint_desk)")
+  _require(data.source != "file" or bool(data.path), "data.path is empty, but data.source=file needs a file to read")
+  _require(not data.eval_split or data.source == "hub", "data.eval_split is set, but only data.source=hub has splits")
+  _require(
+    not (data.eval_split and data.eval_path), "data.eval_path and data.eval_split are both set; choose one held-out set"
+  )
+  _require(
+    not data.eval_path or data.source != "world",
+    "data.eval_path is set, but data.source=world writes its own held-out prompts",
+  )
+  for name in ("max_prompt", "max_answer", "max_example"):
+    limit = getattr(data, name)
+    _require(
+      limit <= batch.row_length,
+      f"data.{name} is {limit}, longer than a row (batch.row_length={batch.row_length}); raise the row length",
+    )
+
+
+def _check_model(config: RunConfig) -> None:
+  model = config.model
+  _require(config.parallel.data != 0, "parallel.data must be -1 (all devices that remain) or at least 1, got 0")
+  if model.path:
+    return
+  _require(
+    config.data.source == "world",
+    "model.path is empty: a model from scratch knows only the words of a built-in world; "
+    "give model.path, or set data.source=world",
+  )
+  _require(
+    model.hidden % (2 * model.heads) == 0,
+    f"model.hidden must be a multiple of 2 * model.heads = {2 * model.heads}, got {model.hidden}",
+  )
+  _require(
+    model.heads % model.kv_heads == 0,
+    f"model.heads must be a multiple of model.kv_heads = {model.kv_heads}, got {model.heads}",
+  )
+
+
+def _check_preludes(config: RunConfig) -> None:
+  for section, name in (("sft", "steps"), ("pairs", "prompts")):
+    if getattr(getattr(config, section), name) == 0:
+      continue
+    _require(
+      config.data.source == "world",
+      f"{section}.{name} is set, but only data.source=world can do this stage; set it to 0",
+    )
+    _require(
+      config.objective == "preference", f"{section}.{name} is set, but objective=sft has no such stage before it"
+    )
+  if config.pairs.prompts:
+    _require(
+      config.sft.steps > 0 or bool(config.model.path),
+      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
+    )
+
+
+def _check_training(config: RunConfig) -> None:
+  optimizer, steps = config.optimizer, config.train.steps
+  _require(
+    steps == 0 or optimizer.warmup_steps <= steps,
+    f"optimizer.warmup_steps is {optimizer.warmup_steps}, more than train.steps = {steps}",
+  )
+  _require(
+    config.sft.steps == 0 or config.sft.warmup_steps <= config.sft.steps,
+    f"sft.warmup_steps is {config.sft.warmup_steps}, more than sft.steps = {config.sft.steps}",
+  )
+  _require(
+    optimizer.schedule != "constant" or optimizer.final_fraction == 0,
+    "optimizer.final_fraction is set, but optimizer.schedule=constant never falls; set it to 0",
+  )
+
+
+def _check_evaluation(config: RunConfig) -> None:
+  data, evaluation = config.data, config.evaluation
+  held_out = bool(data.eval_path or data.eval_split or data.eval_fraction or data.source == "world")
+  looks = evaluation.policy_every > 0 and evaluation.prompts > 0
+  _require(
+    held_out or evaluation.every == 0,
+    "evaluation.every is set, but nothing is held out; set data.eval_path, data.eval_split or data.eval_fraction",
+  )
+  _require(
+    not config.checkpoint.best_metric or evaluation.every > 0 or looks,
+    f"checkpoint.best_metric is {config.checkpoint.best_metric!r}, but nothing is evaluated on the way; "
+    "set evaluation.every or evaluation.policy_every",
+  )
+  if config.stop.patience:
+    _require(
+      looks, "stop.patience is set, but the policy is not sampled on the way; set evaluation.policy_every and prompts"
+    )
+    _require(
+      data.source == "world",
+      "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",
+    )

@@ -1,0 +1,100 @@
+"""Dotted keys of the settings: `loss.beta` is RunConfig.loss.beta, on the command line and in errors."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+
+
+def fields_by_key() -> dict[str, dataclasses.Field]:
+  """Every setting by its dotted key, in the order of the schema."""
+  found, defaults = {}, RunConfig()
+  for field in dataclasses.fields(RunConfig):
+    section = getattr(defaults, field.name)
+    if dataclasses.is_dataclass(section):
+      found.update({f"{field.name}.{inner.name}": inner for inner in dataclasses.fields(section)})
+    else:
+      found[field.name] = field
+  return found
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+  """The value of every setting by its dotted key."""
+  return {key: value_at(config, key) for key in fields_by_key()}
+
+
+def value_at(config: RunConfig, key: str) -> Any:
+  """The value of the setting `key`; ConfigError for an unknown key."""
+  check_key(key)
+  value: Any = config
+  for name in key.split("."):
+    value = getattr(value, name)
+  return value
+
+
+def replace_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+  """A copy of `config` with the settings of `values` (dotted key -> value, see `convert`) replaced."""
+  for key, value in values.items():
+    section, _, name = key.rpartition(".")
+    value = convert(key, value)
+    if section:
+      value = dataclasses.replace(getattr(config, section), **{name: value})
+    config = dataclasses.replace(config, **{section or name: value})
+  return config
+
+
+def check_key(key: str) -> None:
+  """Raises ConfigError with the nearest key when there is no setting `key`."""
+  known = fields_by_key()
+  if key in known:
+    return
+  inside = [k for k in known if k.startswith(f"{key}.")]
+  if inside:
+    raise ConfigError(f"{key!r} is a section, not a setting; it holds {', '.join(inside)}")
+  raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+  """ "; did you mean 'x'?" with the nearest of `known`, or an empty text when none is near."""
+  known = list(known)
+  near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+  if not near and "." not in name:  # the section was forgotten: 'beta' for 'loss.beta'
+    near = [key for key in known if key.rpartition(".")[2] == name][:1]
+  return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def convert(key: str, value: Any) -> Any:
+  """`value` in the type of the setting `key`: an int may stand for a float, nothing else is turned."""
+  check_key(key)
+  wanted = type(fields_by_key()[key].default)
+  if wanted is float and type(value) is int:
+    value = float(value)
+  if type(value) is not wanted:
+    raise ConfigError(f"{key} wants {KINDS[wanted]}, got {value!r}")
+  if wanted is float and not math.isfinite(value):
+    raise ConfigError(f"{key} wants a finite number, got {value!r}")
+  return value
+
+
+def parse(key: str, text: str) -> Any:
+  """The value that `text` (from a command line) means for the setting `key`."""
+  check_key(key)
+  wanted = type(fields_by_key()[key].default)
+  if wanted is str:
+    return text
+  if wanted is bool:
+    value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+  else:
+    try:
+      value = wanted(text)
+    except ValueError:
+      value = None
+  if value is None:
+    raise ConfigError(f"{key} wants {KINDS[wanted]}, got {text!r}")
+  return convert(key, value)

@@ -1,0 +1,71 @@
+"""The JSON form of a run's settings: `config.json` is data, read and compared, never executed."""
+
+import json
+import pathlib
+from typing import Any
+
+from dpojax.config.keys import flatten, replace_values
+from dpojax.config.schema import RunConfig
+from dpojax.errors import CheckpointError, ConfigError
+
+FILE = "config.json"
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+  """{section: {setting: value}}, made of JSON's types only."""
+  tree: dict[str, Any] = {}
+  for key, value in flatten(config).items():
+    section, _, name = key.rpartition(".")
+    (tree.setdefault(section, {}) if section else tree)[name] = value
+  return tree
+
+
+def from_json(tree: dict[str, Any], *, source: str = "the saved config") -> RunConfig:
+  """The settings of `tree`; a setting it does not name has its default. ConfigError names `source`."""
+  if not isinstance(tree, dict):
+    raise ConfigError(f"{source}: wants a JSON object of settings, got {type(tree).__name__}")
+  values = {}
+  for name, value in tree.items():
+    values.update({f"{name}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {name: value})
+  try:
+    return replace_values(RunConfig(), values)
+  except ConfigError as error:
+    raise ConfigError(f"{source}: {error}") from None
+
+
+def write_config(config: RunConfig, folder: str | pathlib.Path) -> None:
+  """Writes `folder`/config.json."""
+  path = pathlib.Path(folder, FILE)
+  path.write_text(json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_config(folder: str | pathlib.Path) -> RunConfig:
+  """Reads `folder`/config.json; CheckpointError when it is missing, ConfigError when it is not settings."""
+  path = pathlib.Path(folder, FILE)
+  try:
+    tree = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise CheckpointError(f"{path}: no such file; is {folder} the workdir of a run?") from None
+  except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise ConfigError(f"{path}: not JSON ({error}); restore it or start in a new workdir") from None
+  return from_json(tree, source=str(path))
+
+
+def difference(old: RunConfig, new: RunConfig) -> list[str]:
+  """What changed, a line a setting: 'loss.beta: 0.1 -> 0.2'."""
+  before, after = flatten(old), flatten(new)
+  return [
+    f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}" for key in before if before[key] != after[key]
+  ]
+
+
+def check_unchanged(config: RunConfig, folder: str | pathlib.Path) -> None:
+  """Raises ConfigError with the differences when `folder` holds a run of other settings."""
+  if not pathlib.Path(folder, FILE).exists():
+    return
+  changes = difference(read_config(folder), config)
+  if changes:
+    raise ConfigError(
+      f"{folder} holds a run of other settings ({'; '.join(changes)}); "
+      "use another --workdir, or --allow-config-change to go on with the new ones"
+    )

@@ -1,0 +1,153 @@
+"""Ranges and contradictions: each refused with the dotted key and what would be right."""
+
+import pytest
+
+from dpojax.config.check import check
+from dpojax.config.keys import replace_values
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+
+WORLD = {"data.source": "world", "data.name": "complaint_desk"}
+FILE = {"data.source": "file", "data.path": "rows.jsonl", "model.path": "model"}
+
+
+def refused(start, values):
+  with pytest.raises(ConfigError) as caught:
+    check(replace_values(RunConfig(), {**start, **values}))
+  return str(caught.value)
+
+
+@pytest.mark.parametrize("start", [WORLD, FILE, {"data.name": "owner/set", "model.path": "model"}])
+def test_sound_settings_pass(start):
+  check(replace_values(RunConfig(), start))
+
+
+@pytest.mark.parametrize(
+  "values, message",
+  [
+    ({"loss.beta": 0.0}, "loss.beta must be more than 0, got 0"),
+    ({"loss.label_smoothing": 0.5}, "loss.label_smoothing must be less than 0.5, got 0.5"),
+    ({"evaluation.top_p": 1.5}, "evaluation.top_p must be at most 1, got 1.5"),
+    ({"batch.size": 0}, "batch.size must be at least 1, got 0"),
+    ({"parallel.data": 0}, "parallel.data must be -1 (all devices that remain) or at least 1, got 0"),
+    (
+      {"data.source": "worl"},
+      "data.source wants one of hub, file, world, got 'worl'; did you mean 'world'?",
+    ),
+    ({"model.precision": "fp16"}, "model.precision wants one of float32, bfloat16, got 'fp16'"),
+  ],
+)
+def test_out_of_range(values, message):
+  assert refused(WORLD, values) == message
+
+
+@pytest.mark.parametrize(
+  "start, values, message",
+  [
+    (
+      WORLD,
+      {"loss.name": "ipo", "loss.label_smoothing": 0.1},
+      "loss.label_smoothing is 0.1, but loss.name=ipo ignores it; set it to 0 or use one of dpo",
+    ),
+    (
+      WORLD,
+      {"objective": "sft", "reference.kind": "cache"},
+      "reference.kind=cache is set, but objective=sft has no reference to cache",
+    ),
+    (
+      WORLD,
+      {"objective": "sft", "reference.path": "model"},
+      "reference.path is set, but objective=sft has no reference; leave it empty",
+    ),
+    (
+      WORLD,
+      {"reference.cache_dir": "cache"},
+      "reference.cache_dir is set, but reference.kind=live keeps no cache; set kind=cache",
+    ),
+    (
+      WORLD,
+      {"reference.precision": "bfloat16"},
+      "reference.precision is for cached log-probs; a live reference runs in model.precision, so leave it at float32",
+    ),
+    (
+      {},
+      {},
+      "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
+    ),
+    (WORLD, {"data.name": ""}, "data.name is empty: name a built-in world (complaint_desk)"),
+    (FILE, {"data.path": ""}, "data.path is empty, but data.source=file needs a file to read"),
+    (FILE, {"data.eval_split": "test"}, "data.eval_split is set, but only data.source=hub has splits"),
+    (
+      WORLD,
+      {"data.eval_path": "rows.jsonl"},
+      "data.eval_path is set, but data.source=world writes its own held-out prompts",
+    ),
+    (
+      FILE,
+      {"data.max_prompt": 2048},
+      "data.max_prompt is 2048, longer than a row (batch.row_length=1024); raise the row length",
+    ),
+    (
+      FILE,
+      {"model.path": ""},
+      "model.path is empty: a model from scratch knows only the words of a built-in world; "
+      "give model.path, or set data.source=world",
+    ),
+    (WORLD, {"model.hidden": 12}, "model.hidden must be a multiple of 2 * model.heads = 8, got 12"),
+    (WORLD, {"model.kv_heads": 3}, "model.heads must be a multiple of model.kv_heads = 3, got 4"),
+    (
+      FILE,
+      {"pairs.prompts": 100},
+      "pairs.prompts is set, but only data.source=world can do this stage; set it to 0",
+    ),
+    (
+      WORLD,
+      {"pairs.prompts": 100},
+      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
+    ),
+    (
+      WORLD,
+      {"objective": "sft", "sft.steps": 100},
+      "sft.steps is set, but objective=sft has no such stage before it",
+    ),
+    (
+      WORLD,
+      {"train.steps": 10, "optimizer.warmup_steps": 11},
+      "optimizer.warmup_steps is 11, more than train.steps = 10",
+    ),
+    (WORLD, {"sft.steps": 10}, "sft.warmup_steps is 20, more than sft.steps = 10"),
+    (
+      WORLD,
+      {"optimizer.schedule": "constant", "optimizer.final_fraction": 0.1},
+      "optimizer.final_fraction is set, but optimizer.schedule=constant never falls; set it to 0",
+    ),
+    (
+      FILE,
+      {"data.eval_fraction": 0.0, "evaluation.every": 10},
+      "evaluation.every is set, but nothing is held out; set data.eval_path, data.eval_split or data.eval_fraction",
+    ),
+    (
+      WORLD,
+      {"checkpoint.best_metric": "reward"},
+      "checkpoint.best_metric is 'reward', but nothing is evaluated on the way; "
+      "set evaluation.every or evaluation.policy_every",
+    ),
+    (
+      WORLD,
+      {"stop.patience": 3},
+      "stop.patience is set, but the policy is not sampled on the way; set evaluation.policy_every and prompts",
+    ),
+    (
+      FILE,
+      {"stop.patience": 3, "evaluation.policy_every": 10},
+      "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",
+    ),
+  ],
+)
+def test_contradictions(start, values, message):
+  assert refused(start, values) == message
+
+
+def test_an_unknown_loss_is_never_replaced_by_another():
+  assert refused(WORLD, {"loss.name": "dpos"}).startswith("loss.name wants one of dpo, ")
+  assert refused(WORLD, {"loss.name": "dpos"}).endswith(", got 'dpos'; did you mean 'dpo'?")

@@ -1,0 +1,80 @@
+"""config.json: to JSON and back, differences in readable lines, refusal of a changed run."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpojax.config.keys import fields_by_key, parse, replace_values, value_at
+from dpojax.config.record import check_unchanged, difference, from_json, read_config, to_json, write_config
+from dpojax.config.schema import RunConfig
+from dpojax.errors import CheckpointError, ConfigError
+
+OF_TYPE = {
+  bool: st.booleans(),
+  int: st.integers(-(2**40), 2**40),
+  float: st.floats(allow_nan=False, allow_infinity=False),
+  str: st.text(),
+}
+
+
+@st.composite
+def changes(draw):
+  keys = draw(st.lists(st.sampled_from(sorted(fields_by_key())), unique=True, max_size=8))
+  return {key: draw(OF_TYPE[type(fields_by_key()[key].default)]) for key in keys}
+
+
+@given(changes())
+def test_json_round_trip_and_difference(values):
+  config = replace_values(RunConfig(), values)
+  assert from_json(json.loads(json.dumps(to_json(config)))) == config
+  changed = [key for key, value in values.items() if value != value_at(RunConfig(), key)]
+  assert [line.split(":")[0] for line in difference(RunConfig(), config)] == sorted(
+    changed, key=list(fields_by_key()).index
+  )
+
+
+@given(changes())
+def test_the_text_of_a_value_parses_back(values):
+  assert {key: parse(key, str(value)) for key, value in values.items()} == values
+
+
+def test_difference_in_readable_lines():
+  new = replace_values(RunConfig(), {"loss.beta": 0.2, "loss.name": "ipo"})
+  assert difference(RunConfig(), new) == ['loss.name: "dpo" -> "ipo"', "loss.beta: 0.1 -> 0.2"]
+
+
+def test_a_changed_config_is_refused_with_the_difference(tmp_path):
+  check_unchanged(RunConfig(), tmp_path)  # nothing there yet
+  write_config(RunConfig(), tmp_path)
+  check_unchanged(RunConfig(), tmp_path)
+  with pytest.raises(ConfigError) as caught:
+    check_unchanged(replace_values(RunConfig(), {"loss.beta": 0.2}), tmp_path)
+  assert str(caught.value) == (
+    f"{tmp_path} holds a run of other settings (loss.beta: 0.1 -> 0.2); "
+    "use another --workdir, or --allow-config-change to go on with the new ones"
+  )
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ('{"loss": {"beta": "0.1"}}', ": loss.beta wants a number, got '0.1'"),
+    ('{"loss": {"betta": 0.1}}', ": unknown key 'loss.betta'; did you mean 'loss.beta'?"),
+    ('{"seed": true}', ": seed wants a whole number, got True"),
+    ("[1]", ": wants a JSON object of settings, got list"),
+    ("import os", ": not JSON (Expecting value: line 1 column 1 (char 0)); restore it or start in a new workdir"),
+  ],
+)
+def test_a_bad_record(tmp_path, text, message):
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(ConfigError) as caught:
+    read_config(tmp_path)
+  assert str(caught.value) == f"{tmp_path / 'config.json'}{message}"
+
+
+def test_a_missing_record(tmp_path):
+  with pytest.raises(CheckpointError) as caught:
+    read_config(tmp_path)
+  assert str(caught.value) == f"{tmp_path / 'config.json'}: no such file; is {tmp_path} the workdir of a run?"
