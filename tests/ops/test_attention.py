@@ -1,0 +1,210 @@
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpojax.ops.attention import packed_attention
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@dataclasses.dataclass
+class Rows:
+  """The three arrays that say who sees whom, each i32[R, L]."""
+
+  segment: np.ndarray
+  answer: np.ndarray
+  position: np.ndarray
+
+  def arrays(self):
+    return dict(segment=self.segment, answer=self.answer, position=self.position)
+
+
+def lay_out(rows: list[list[tuple[int, list[int]]]], length: int) -> Rows:
+  """Rows of examples, each (prompt length, answer lengths), laid out one after another."""
+  segment, answer = np.full((2, len(rows), length), -1, np.int32)
+  position = np.zeros((len(rows), length), np.int32)
+  for r, examples in enumerate(rows):
+    at, slot = 0, 0
+    for e, (prompt, answers) in enumerate(examples):
+      segment[r, at : at + prompt + sum(answers)] = e
+      position[r, at : at + prompt] = range(prompt)
+      at += prompt
+      for n in answers:
+        answer[r, at : at + n] = slot
+        position[r, at : at + n] = range(prompt, prompt + n)
+        at, slot = at + n, slot + 1
+    assert at <= length
+  return Rows(segment, answer, position)
+
+
+def brute_force(q, k, v, rows: Rows, window=None) -> np.ndarray:
+  """One query at a time, from the rule as written in `PackedBatch`."""
+  out = np.zeros(q.shape)
+  repeat = q.shape[2] // k.shape[2]
+  for r, i, h in itertools.product(range(q.shape[0]), range(q.shape[1]), range(q.shape[2])):
+    seen = []
+    for j in range(i + 1):
+      if rows.segment[r, i] < 0 or rows.segment[r, j] != rows.segment[r, i]:
+        continue
+      if rows.answer[r, j] != -1 and rows.answer[r, j] != rows.answer[r, i]:
+        continue
+      if window is not None and rows.position[r, i] - rows.position[r, j] >= window:
+        continue
+      seen.append(j)
+    if seen:
+      score = k[r, seen, h // repeat] @ q[r, i, h] / np.sqrt(q.shape[3])
+      weight = np.exp(score - score.max())
+      out[r, i, h] = weight @ v[r, seen, h // repeat] / weight.sum()
+  return out
+
+
+def draw(rows: Rows, heads=4, kv_heads=2, width=8, seed=0, dtype=np.float64):
+  random = np.random.default_rng(seed)
+  shape = rows.segment.shape
+  return tuple(random.normal(size=(*shape, n, width)).astype(dtype) for n in (heads, kv_heads, kv_heads))
+
+
+LAYOUTS = {
+  "texts": lay_out([[(3, [9]), (1, [6])], [(0, [11])]], 24),
+  "pairs": lay_out([[(5, [3, 4]), (2, [6, 1])], [(7, [2, 9])], []], 22),
+  "rankings": lay_out([[(2, [3, 1, 4, 1, 5])], [(1, [1] * 5), (4, [2, 1, 1, 3, 1])]], 21),
+  "long": lay_out([[(20, [30, 25]), (9, [70, 3]), (40, [1, 2]), (5, [4, 6])], [(150, [20, 29])]], 300),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_equals_brute_force(name, window, kv_heads):
+  rows = LAYOUTS[name]
+  q, k, v = draw(rows, kv_heads=kv_heads)
+  expected = brute_force(q, k, v, rows, window)
+  for lookback in (None, rows.segment.shape[1], longest(rows)):
+    out = packed_attention(q, k, v, **rows.arrays(), precision="float32", window=window, lookback=lookback)
+    assert out.dtype == np.float64
+    np.testing.assert_allclose(out, expected, atol=1e-13)
+
+
+def longest(rows: Rows) -> int:
+  return max(int(np.sum(s == e)) for s in rows.segment for e in set(s[s >= 0]))
+
+
+def naive(q, k, v, segment, answer, position, window=None):
+  """The mask as one array and the softmax as JAX has it, for autodiff."""
+  repeat = q.shape[2] // k.shape[2]
+  k, v = jnp.repeat(k, repeat, 2), jnp.repeat(v, repeat, 2)
+  index = np.arange(q.shape[1])
+  mask = (segment[:, :, None] == segment[:, None, :]) & (segment >= 0)[:, None, :]
+  mask &= (index[:, None] >= index[None, :])[None]
+  mask &= (answer == -1)[:, None, :] | (answer[:, :, None] == answer[:, None, :])
+  if window is not None:
+    mask &= position[:, :, None] - position[:, None, :] < window
+  scores = jnp.einsum("rihd,rjhd->rhij", q, k) / np.sqrt(q.shape[3])
+  weight = jnp.where(mask[:, None], jax.nn.softmax(jnp.where(mask[:, None], scores, -1e30), axis=-1), 0)
+  return jnp.einsum("rhij,rjhd->rihd", weight, v)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("window", [None, 4])
+def test_gradient_equals_autodiff_of_the_formula(name, window):
+  rows = LAYOUTS[name]
+  arrays = draw(rows)
+  toward = np.random.default_rng(1).normal(size=arrays[0].shape)
+
+  def gradient(attention):
+    return jax.jit(jax.grad(lambda x: jnp.sum(toward * attention(*x, **rows.arrays(), window=window))))(arrays)
+
+  expected = gradient(naive)
+  for lookback in (None, longest(rows)):
+    found = gradient(functools.partial(packed_attention, precision="float32", lookback=lookback))
+    for a, b in zip(found, expected, strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("lookback", [None, 105])
+def test_bfloat16_is_the_same_function_rounded(lookback):
+  rows = LAYOUTS["long"]
+  q, k, v = draw(rows, width=64, dtype=np.float32)
+  toward = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
+  lookback = lookback and longest(rows)
+
+  def value_and_gradient(precision, q, k, v):
+    def f(x):
+      out = packed_attention(*x, **rows.arrays(), precision=precision, lookback=lookback)
+      return jnp.sum(toward * out), out
+
+    (_, out), gradient = jax.jit(jax.value_and_grad(f, has_aux=True))((q, k, v))
+    assert out.dtype == jnp.float32
+    return (out, *gradient)
+
+  for a, b in zip(value_and_gradient("bfloat16", q, k, v), value_and_gradient("float32", q, k, v), strict=True):
+    assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
+
+
+def test_empty_slots_give_zero_and_no_gradient():
+  rows = LAYOUTS["pairs"]
+  q, k, v = draw(rows)
+
+  def f(q, k, v):
+    return jnp.sum(packed_attention(q, k, v, **rows.arrays(), precision="float32") ** 2)
+
+  out = packed_attention(q, k, v, **rows.arrays(), precision="float32")
+  empty = rows.segment < 0
+  assert empty[2].all() and empty[0].any()
+  assert np.all(np.asarray(out)[empty] == 0)
+  for gradient in jax.grad(f, (0, 1, 2))(q, k, v):
+    assert np.all(np.isfinite(gradient))
+    assert np.all(np.asarray(gradient)[empty] == 0)
+
+
+examples = st.lists(
+  st.tuples(st.integers(0, 6), st.lists(st.integers(1, 5), min_size=1, max_size=5)), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=10, deadline=None)
+@given(examples=examples, seed=st.integers(0, 99))
+def test_a_later_token_is_never_seen(examples, seed):
+  with jax.enable_x64(True):
+    rows = lay_out([examples], 100)
+    arrays = draw(rows, seed=seed)
+    used = int((rows.segment >= 0).sum())
+    i = np.random.default_rng(seed).integers(used)
+
+    def f(x):
+      return jnp.sum(packed_attention(*x, **rows.arrays(), precision="float32")[0, i])
+
+    for gradient in jax.grad(f)(arrays):
+      assert np.all(np.asarray(gradient)[0, i + 1 :] == 0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(prompt=st.integers(0, 6), answers=st.lists(st.integers(1, 5), min_size=2, max_size=5), seed=st.integers(0, 99))
+def test_an_answer_does_not_depend_on_its_siblings(prompt, answers, seed):
+  with jax.enable_x64(True):
+    rows = lay_out([[(2, [3, 1]), (prompt, answers), (1, [4])]], 60)
+    q, k, v = draw(rows, seed=seed)
+    mine = 2 + np.random.default_rng(seed).integers(len(answers))
+    other = ~((rows.segment == 1) & ((rows.answer == -1) | (rows.answer == mine)))
+    changed = [np.where(other[:, :, None, None], x + 1.0, x) for x in (q, k, v)]
+    before = packed_attention(q, k, v, **rows.arrays(), precision="float32")
+    after = packed_attention(*changed, **rows.arrays(), precision="float32")
+    assert np.array_equal(np.asarray(before)[rows.answer == mine], np.asarray(after)[rows.answer == mine])
+
+
+def test_a_shared_prompt_equals_a_repeated_one():
+  shared = lay_out([[(7, [4, 3, 5])]], 24)
+  repeated = lay_out([[(7, [4]), (7, [3]), (7, [5])]], 40)
+  source = np.concatenate([np.r_[0:7, 7:11], np.r_[0:7, 11:14], np.r_[0:7, 14:19]])
+  arrays = draw(shared)
+  expected = np.asarray(packed_attention(*arrays, **shared.arrays(), precision="float32"))[:, source]
+  spread = [np.pad(x[:, source], [(0, 0), (0, 7), (0, 0), (0, 0)]) for x in arrays]
+  out = packed_attention(*spread, **repeated.arrays(), precision="float32")
+  np.testing.assert_allclose(np.asarray(out)[:, : len(source)], expected, atol=1e-14)

@@ -1,0 +1,163 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpojax.ops.logprobs import scored_logps, token_kl
+
+jitted_scored_logps = jax.jit(scored_logps, static_argnames=("chunk", "precision"))
+jitted_token_kl = jax.jit(token_kl, static_argnames=("chunk", "precision"))
+
+
+def draw(number=13, width=8, words=37, seed=0, scale=1.0, dtype=np.float64):
+  random = np.random.default_rng(seed)
+  hidden = random.normal(size=(number, width)) * scale
+  head = random.normal(size=(words, width))
+  return hidden.astype(dtype), head.astype(dtype), random.integers(0, words, number).astype(np.int32)
+
+
+def log_softmax(hidden, head):
+  logits = hidden @ head.T
+  top = logits.max(-1, keepdims=True)
+  return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("chunk", [1, 4, 13, 100])
+def test_equals_brute_force(chunk):
+  hidden, head, target = draw()
+  scored = scored_logps(hidden, head, target, chunk=chunk, precision="float32")
+  expected = log_softmax(hidden, head)
+  np.testing.assert_allclose(scored.logp, expected[np.arange(13), target], atol=1e-13)
+  np.testing.assert_allclose(scored.entropy, -(np.exp(expected) * expected).sum(-1), atol=1e-13)
+  np.testing.assert_allclose(scored.mean_logit, (hidden @ head.T).mean(-1), atol=1e-13)
+  assert np.array_equal(scored.correct, expected.argmax(-1) == target)
+  assert all(x.dtype == np.float64 and x.shape == (13,) for x in jax.tree.leaves(scored))
+
+
+def test_correct_is_not_constant():
+  hidden, head, _ = draw(dtype=np.float32)
+  best = (hidden @ head.T).argmax(-1).astype(np.int32)
+  target = np.where(np.arange(13) % 2 == 0, best, (best + 1) % 37).astype(np.int32)
+  scored = scored_logps(hidden, head, target, chunk=4, precision="float32")
+  assert np.array_equal(scored.correct, np.arange(13) % 2 == 0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("chunk", [1, 4, 13])
+def test_gradient_equals_autodiff_of_the_formula(chunk):
+  hidden, head, target = draw()
+  toward = np.random.default_rng(1).normal(size=13)
+
+  def ours(hidden, head):
+    return jnp.sum(toward * scored_logps(hidden, head, target, chunk=chunk, precision="float32").logp)
+
+  def formula(hidden, head):
+    return jnp.sum(toward * jax.nn.log_softmax(hidden @ head.T)[np.arange(13), target])
+
+  found = jax.jit(jax.grad(ours, (0, 1)))(hidden, head)
+  for a, b in zip(found, jax.grad(formula, (0, 1))(hidden, head), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-13)
+
+
+def test_only_logp_has_a_gradient():
+  hidden, head, target = draw(dtype=np.float32)
+
+  def f(hidden, head):
+    scored = scored_logps(hidden, head, target, chunk=4, precision="float32")
+    return jnp.sum(scored.entropy + scored.correct + scored.mean_logit)
+
+  assert all(np.all(g == 0) for g in map(np.asarray, jax.grad(f, (0, 1))(hidden, head)))
+
+
+def test_bfloat16_is_the_same_function_rounded():
+  hidden, head, target = draw(number=60, width=64, words=301, dtype=np.float32, scale=0.1)
+
+  def value_and_gradient(precision):
+    def f(x):
+      scored = scored_logps(*x, target, chunk=16, precision=precision)
+      return jnp.sum(scored.logp), scored
+
+    (_, scored), gradient = jax.jit(jax.value_and_grad(f, has_aux=True))((hidden, head))
+    assert scored.logp.dtype == jnp.float32
+    return scored.logp, scored.entropy, *gradient
+
+  for a, b in zip(value_and_gradient("bfloat16"), value_and_gradient("float32"), strict=True):
+    assert 0 < np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
+
+
+def test_extreme_logits_stay_finite():
+  hidden, head, target = draw(scale=3e4, dtype=np.float32)
+
+  def f(hidden, head):
+    return jnp.sum(scored_logps(hidden, head, target, chunk=4, precision="float32").logp)
+
+  scored = scored_logps(hidden, head, target, chunk=4, precision="float32")
+  kl = token_kl(hidden, head, -hidden, head, chunk=4, precision="float32")
+  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((scored, kl, jax.grad(f, (0, 1))(hidden, head))))
+
+
+def test_no_array_exceeds_one_chunk_of_logits():
+  number, words, chunk = 256, 1000, 32
+  hidden, head, target = draw(number=number, words=words, dtype=np.float32)
+
+  def f(hidden, head):
+    scored = scored_logps(hidden, head, target, chunk=chunk, precision="float32")
+    kl = token_kl(hidden, head, 0.9 * hidden, head, chunk=chunk, precision="float32")
+    return jnp.sum(scored.logp) + jnp.sum(kl)
+
+  def sizes(jaxpr):
+    for equation in jaxpr.eqns:
+      yield from (v.aval.size for v in equation.outvars)
+      for inner in jax.core.jaxprs_in_params(equation.params):
+        yield from sizes(inner)
+
+  jaxpr = jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(hidden, head)
+  assert max(sizes(jaxpr.jaxpr)) == chunk * words
+
+
+# The shapes are few, so that each is compiled once; the numbers are hypothesis's to choose.
+chunks, seeds, scales = st.sampled_from([4, 9]), st.integers(0, 9999), st.floats(0, 100)
+
+
+@settings(max_examples=30, deadline=None)
+@given(chunk=chunks, seed=seeds, scale=scales)
+def test_probabilities_of_all_targets_sum_to_one(chunk, seed, scale):
+  with jax.enable_x64(True):
+    hidden, head, _ = draw(3, words=19, seed=seed, scale=scale)
+    every, target = np.repeat(hidden, 19, axis=0), np.tile(np.arange(19, dtype=np.int32), 3)
+    logp = jitted_scored_logps(every, head, target, chunk=chunk, precision="float32").logp
+    np.testing.assert_allclose(np.exp(logp).reshape(3, 19).sum(-1), 1, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(chunk=chunks, seed=seeds, scale=scales)
+def test_kl_is_exact_non_negative_and_zero_between_equals(chunk, seed, scale):
+  with jax.enable_x64(True):
+    hidden, head, _ = draw(9, words=19, seed=seed, scale=scale)
+    other, other_head, _ = draw(9, width=5, words=19, seed=seed + 1)
+    kl = jitted_token_kl(hidden, head, other, other_head, chunk=chunk, precision="float32")
+    log_p, log_q = log_softmax(hidden, head), log_softmax(other, other_head)
+    np.testing.assert_allclose(kl, (np.exp(log_p) * (log_p - log_q)).sum(-1), rtol=1e-12, atol=1e-12)
+    assert np.all(kl >= -1e-13)
+    assert np.all(jitted_token_kl(hidden, head, hidden, head, chunk=chunk, precision="float32") == 0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_kl_gradient_equals_autodiff_of_the_formula():
+  hidden, head, _ = draw()
+  other, other_head, _ = draw(width=5, seed=1)
+
+  def ours(*x):
+    return jnp.sum(token_kl(*x, chunk=4, precision="float32"))
+
+  def formula(hidden, head, other, other_head):
+    log_p, log_q = jax.nn.log_softmax(hidden @ head.T), jax.nn.log_softmax(other @ other_head.T)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
+
+  arguments = (hidden, head, other, other_head)
+  found = jax.grad(ours, (0, 1, 2, 3))(*arguments)
+  for a, b in zip(found, jax.grad(formula, (0, 1, 2, 3))(*arguments), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
