@@ -19,7 +19,12 @@ class DataError(InputError):
 
 
 class TemplateError(DataError):
-  """A chat template that does not render, attacks its sandbox, or exhausts its limits."""
+  """A chat template that does not render, attacks its sandbox, or exhausts its limits.
+
+  `index` is the position of the failing conversation in its batch.
+  """
+
+  index: int = 0
 
 
 class WeightsError(InputError):

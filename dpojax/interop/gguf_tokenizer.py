@@ -46,6 +46,8 @@ def read_gguf_tokenizer(path: str | Path) -> GgufTokenizer:
   tokens = need("tokenizer.ggml.tokens")
   vocabulary = {text: i for i, text in enumerate(tokens)}
   merges = [tuple(merge.split(" ", 1)) for merge in need("tokenizer.ggml.merges")]
+  if odd := [merge for merge, pair in zip(need("tokenizer.ggml.merges"), merges, strict=True) if len(pair) != 2]:
+    raise WeightsError(f"{path}: tokenizer.ggml.merges holds {odd[0]!r}, not two tokens")
   try:
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=split.whole_words))  # type: ignore[call-arg]
   except Exception as error:  # the library raises bare Exception
