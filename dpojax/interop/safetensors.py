@@ -1,0 +1,121 @@
+"""Weights in safetensors files: one file, or shards with an index."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dpojax.errors import WeightsError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class SafetensorsFiles(Mapping[str, np.ndarray]):
+  """The tensors of a set of files by name, each read when asked for.
+
+  Raises:
+    WeightsError: a file is missing, truncated or not safetensors; the message names it.
+  """
+
+  def __init__(self, file_of: Mapping[str, Path]):
+    """
+    Args:
+      file_of: tensor name -> file that holds it.
+    """
+    self._file_of = dict(file_of)
+    self._open = {path: _open(path) for path in sorted(set(self._file_of.values()))}
+    for name, path in self._file_of.items():
+      if name not in self._open[path].keys():  # noqa: SIM118 (not a mapping)
+        raise WeightsError(f"{path}: tensor {name} is missing, though {INDEX} places it there")
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    path = self._file_of[name]
+    with _errors(path):
+      return self._open[path].get_tensor(name)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._file_of)
+
+  def __len__(self) -> int:
+    return len(self._file_of)
+
+
+def open_safetensors(folder: Path) -> SafetensorsFiles:
+  """The tensors of a model folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+
+  Raises:
+    WeightsError: neither file is there; the index is damaged or points out of the folder; a shard is
+      missing or damaged.
+  """
+  if (folder / INDEX).is_file():
+    return SafetensorsFiles(_read_index(folder))
+  single = folder / SINGLE
+  if not single.is_file():
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    hint = f"; {pickled[0]} is a pickle, which is not read: save the model as safetensors" if pickled else ""
+    raise WeightsError(f"{folder}: holds neither {SINGLE} nor {INDEX}{hint}")
+  return SafetensorsFiles({name: single for name in _open(single).keys()})  # noqa: SIM118 (not a mapping)
+
+
+def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_shard_bytes: int) -> None:
+  """Writes `model.safetensors`, or shards of at most `max_shard_bytes` (a larger tensor alone) and their index."""
+  plan = split_state_dict_into_shards_factory(
+    dict(tensors),
+    get_storage_size=lambda x: x.nbytes,
+    filename_pattern="model{suffix}.safetensors",
+    max_shard_size=max_shard_bytes,
+  )
+  for file, names in plan.filename_to_tensors.items():
+    # The format stores C order and `save_file` does not look; transformers asks for the "pt" mark.
+    save_file({name: np.ascontiguousarray(tensors[name]) for name in names}, folder / file, metadata={"format": "pt"})
+  if plan.is_sharded:
+    index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _read_index(folder: Path) -> dict[str, Path]:
+  """Tensor name -> file, every file checked to lie in the folder."""
+  path = folder / INDEX
+  try:
+    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    names = dict(weight_map)
+  except (ValueError, KeyError, TypeError) as error:
+    raise WeightsError(f"{path}: not a JSON object with a weight_map: {error}") from error
+  return {str(tensor): _inside(folder, file, path) for tensor, file in names.items()}
+
+
+def _inside(folder: Path, file: Any, index: Path) -> Path:
+  """A file of the index, refused if its path or what it links to leaves the folder."""
+  parts = PureWindowsPath(file).parts if isinstance(file, str) else ()  # knows both kinds of separator
+  if not parts or ".." in parts or PurePosixPath(file).is_absolute() or PureWindowsPath(file).anchor:
+    raise WeightsError(f"{index}: weight_map names {file!r}; it must be a file inside the folder")
+  path = folder / file
+  roots = [folder.resolve()]
+  if folder.absolute().parent.name == "snapshots":  # the hub's cache links every file to ../../blobs
+    roots.append(folder.absolute().parent.parent.resolve() / "blobs")
+  if not any(path.resolve().is_relative_to(root) for root in roots):
+    raise WeightsError(f"{index}: weight_map names {file!r}, a link out of the folder; put the file itself there")
+  if not path.is_file():
+    raise WeightsError(f"{path}: no such file, though {INDEX} names it")
+  return path
+
+
+def _open(path: Path) -> Any:
+  with _errors(path):
+    return safe_open(path, framework="numpy")
+
+
+@contextlib.contextmanager
+def _errors(path: Path):
+  """Whatever the library raises about a damaged file, as one error that names it."""
+  try:
+    yield
+  except (SafetensorError, OSError, TypeError, ValueError) as error:
+    raise WeightsError(f"{path}: damaged, truncated or not safetensors: {error}") from error

