@@ -1,0 +1,83 @@
+"""A model small enough to enumerate, with the methods of LanguageModel that sampling uses.
+
+The logits after a prefix are a fixed function of the whole prefix: of every token, its place and its
+distance. `next_probabilities` computes them again in float64 NumPy from the prefix alone.
+"""
+
+import dataclasses
+import types
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WIDTH = 6
+FADE = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyModel:
+  vocab: int = 5
+  max_positions: int = 4096
+  traces: ClassVar[list[str]] = []
+
+  @property
+  def config(self):
+    return types.SimpleNamespace(max_positions=self.max_positions)
+
+  def init(self, seed: int, scale: float = 1.5):
+    draws = np.random.default_rng(seed)
+    return {
+      "embedding": draws.normal(size=(self.vocab, WIDTH)).astype(np.float32),
+      "head": (scale * draws.normal(size=(self.vocab, WIDTH))).astype(np.float32),
+    }
+
+  def empty_cache(self, batch, length):
+    slots = jnp.zeros((batch, length), jnp.int32)
+    return {"token": slots, "position": slots, "valid": slots.astype(bool), "used": jnp.int32(0)}
+
+  def decode(self, params, tokens, position, valid, cache):
+    self.traces.append("decode")
+    at = (0, cache["used"])
+    cache = {
+      "token": jax.lax.dynamic_update_slice(cache["token"], tokens, at),
+      "position": jax.lax.dynamic_update_slice(cache["position"], position.astype(jnp.int32), at),
+      "valid": jax.lax.dynamic_update_slice(cache["valid"], valid, at),
+      "used": cache["used"] + tokens.shape[1],
+    }
+    distance = position[:, :, None] - cache["position"][:, None, :]
+    seen = cache["valid"][:, None, :] & (distance >= 0)
+    return _mix(params, cache["token"], cache["position"], distance, seen), cache
+
+  def logits(self, params, hidden):
+    return hidden @ params["head"].T
+
+  def hidden(self, params, rows):
+    place = jnp.arange(rows.tokens.shape[1])
+    distance = rows.position[:, :, None] - rows.position[:, None, :]
+    seen = (rows.segment[:, :, None] == rows.segment[:, None, :]) & (place[:, None] >= place[None, :])[None]
+    return _mix(params, rows.tokens, rows.position, distance, seen)
+
+  def token_kl(self, params, reference_params, rows):
+    def log_probabilities(p):
+      states = jnp.take_along_axis(self.hidden(p, rows), rows.scored_at[:, :, None], axis=1)
+      return jax.nn.log_softmax(self.logits(p, states), axis=-1)
+
+    policy, reference = log_probabilities(params), log_probabilities(reference_params)
+    return jnp.sum(jnp.exp(policy) * (policy - reference), axis=-1)
+
+
+def _mix(params, tokens, position, distance, seen):
+  weight = jnp.where(seen, FADE ** distance.astype(jnp.float32) * jnp.cos(position.astype(jnp.float32))[:, None], 0.0)
+  return jnp.tanh(jnp.einsum("bts,bsd->btd", weight, jnp.asarray(params["embedding"])[tokens]))
+
+
+def next_probabilities(params, prefix) -> np.ndarray:
+  """f64[V]: the distribution of the token after `prefix`."""
+  position = np.arange(len(prefix))
+  weight = FADE ** (len(prefix) - 1 - position) * np.cos(position)
+  state = np.tanh(weight @ params["embedding"].astype(np.float64)[np.asarray(prefix)])
+  logits = params["head"].astype(np.float64) @ state
+  weights = np.exp(logits - logits.max())
+  return weights / weights.sum()
