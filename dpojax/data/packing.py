@@ -94,7 +94,8 @@ def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bo
   for r, members in enumerate(plan):
     fill_row(batch, r, [examples[i] for i in members], shape, share_prompt)
   grouped = {name: array.reshape(shape.groups, shape.rows, -1) for name, array in batch.items()}
-  return PackedBatch(**grouped, num_groups=np.asarray(-(-len(plan) // shape.rows), np.int32))
+  used = np.asarray(-(-len(plan) // shape.rows), np.int32)
+  return PackedBatch(**grouped, num_groups=used, answers_per_example=shape.answers)
 
 
 def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape, where: str = "") -> None:
