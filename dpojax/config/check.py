@@ -128,7 +128,10 @@ def _check_preludes(config: RunConfig) -> None:
     _require(
       config.objective == "preference", f"{section}.{name} is set, but objective=sft has no such stage before it"
     )
-  if config.pairs.prompts:
+  if config.objective == "preference" and config.data.source == "world":
+    _require(
+      config.pairs.prompts > 0, "pairs.prompts is 0, but data.source=world has only the pairs that the model writes"
+    )
     _require(
       config.sft.steps > 0 or bool(config.model.path),
       "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",

@@ -7,7 +7,8 @@ from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
-WORLD = {"data.source": "world", "data.name": "complaint_desk"}
+WORLD = {"data.source": "world", "data.name": "complaint_desk", "sft.steps": 50, "pairs.prompts": 100}
+SFT = {"objective": "sft", "data.source": "world", "data.name": "complaint_desk"}
 FILE = {"data.source": "file", "data.path": "rows.jsonl", "model.path": "model"}
 
 
@@ -17,7 +18,7 @@ def refused(start, values):
   return str(caught.value)
 
 
-@pytest.mark.parametrize("start", [WORLD, FILE, {"data.name": "owner/set", "model.path": "model"}])
+@pytest.mark.parametrize("start", [WORLD, SFT, FILE, {"data.name": "owner/set", "model.path": "model"}])
 def test_sound_settings_pass(start):
   check(replace_values(RunConfig(), start))
 
@@ -50,13 +51,13 @@ def test_out_of_range(values, message):
       "loss.label_smoothing is 0.1, but loss.name=ipo ignores it; set it to 0 or use one of dpo",
     ),
     (
-      WORLD,
-      {"objective": "sft", "reference.kind": "cache"},
+      SFT,
+      {"reference.kind": "cache"},
       "reference.kind=cache is set, but objective=sft has no reference to cache",
     ),
     (
-      WORLD,
-      {"objective": "sft", "reference.path": "model"},
+      SFT,
+      {"reference.path": "model"},
       "reference.path is set, but objective=sft has no reference; leave it empty",
     ),
     (
@@ -102,12 +103,17 @@ def test_out_of_range(values, message):
     ),
     (
       WORLD,
-      {"pairs.prompts": 100},
-      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
+      {"pairs.prompts": 0},
+      "pairs.prompts is 0, but data.source=world has only the pairs that the model writes",
     ),
     (
       WORLD,
-      {"objective": "sft", "sft.steps": 100},
+      {"sft.steps": 0},
+      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
+    ),
+    (
+      SFT,
+      {"sft.steps": 100},
       "sft.steps is set, but objective=sft has no such stage before it",
     ),
     (

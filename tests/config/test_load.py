@@ -12,6 +12,8 @@ GOOD = (
   config = base()
   config.data.source = "world"
   config.data.name = "complaint_desk"
+  config.sft.steps = 50
+  config.pairs.prompts = 100
   config.loss.beta = float(beta)
   return config
 """
@@ -42,7 +44,7 @@ def test_a_file_its_argument_and_overrides_in_all_spellings(file):
 
 
 def test_a_data_path_means_a_file(file):
-  config = load_config(file, ["--config.data.path=rows.jsonl", "--config.model.path=model"])
+  config = load_config(file, {"data.path": "rows.jsonl", "model.path": "model", "sft.steps": 0, "pairs.prompts": 0})
   assert config.data.source == "file"
 
 
@@ -121,4 +123,4 @@ def test_bad_files(tmp_path, text, message):
 def test_a_missing_file_and_a_bad_argument(tmp_path, file):
   missing = tmp_path / "nowhere.py"
   assert refused(load_config, f"{missing}:x") == f"--config={missing}:x: no such file: {missing}"
-  assert refused(load_config, f"{file}:x") == f"{file}:8: ValueError: could not convert string to float: 'x'"
+  assert refused(load_config, f"{file}:x") == f"{file}:10: ValueError: could not convert string to float: 'x'"

@@ -1,0 +1,43 @@
+# make quickstart   a small model from scratch: SFT, pairs it writes itself, DPO; table, curves, samples
+# make test         lint, formatting, types, tests
+
+VENV := .venv
+BIN := $(VENV)/bin
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: quickstart test format clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/runtime.stamp
+	$(BIN)/dpojax train --config=experiments/quickstart.py --workdir=runs/quickstart
+	@echo "curves: runs/quickstart/plots   report: runs/quickstart/report.md"
+
+test: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -n 2
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+# The first Python >= 3.11 found.
+$(BIN)/python:
+	@for candidate in python3.11 python3.12 python3.13 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+	    echo "$$candidate -m venv $(VENV)"; exec $$candidate -m venv $(VENV); \
+	  fi; \
+	done; echo "dpojax needs Python 3.11 or newer; none was found" >&2; exit 1
+
+$(VENV)/runtime.stamp: requirements.lock pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
+	$(BIN)/pip install --quiet --no-deps -r requirements-dev.lock
+	@touch $@

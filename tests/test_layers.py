@@ -1,0 +1,124 @@
+"""The layers: a file imports only from layers below its own or from its own package.
+
+The imports are read from the source, so that a lazy one inside a function counts too.
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "dpojax"
+
+# Lowest first. The longest matching name decides.
+LAYERS = [
+  ["dpojax.errors", "dpojax.types"],
+  ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record"],
+  ["dpojax.parallel"],
+  ["dpojax.losses", "dpojax.bradley_terry", "dpojax.ops"],
+  ["dpojax.interop"],
+  ["dpojax.models"],
+  ["dpojax.data"],
+  ["dpojax.sampling", "dpojax.objectives"],
+  ["dpojax.training"],
+  ["dpojax.sweeps", "dpojax.report"],
+  ["dpojax.config"],
+  ["dpojax.assemble"],
+  ["dpojax"],
+  ["dpojax.cli"],
+  ["dpojax.__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# Third-party packages that only these may import; an empty list: nobody.
+ONLY = {
+  "ml_collections": ["dpojax.config.load"],
+  "absl": ["dpojax.config.load"],
+  "matplotlib": ["dpojax.report"],
+  "orbax": ["dpojax.training"],
+  "optax": ["dpojax.training"],
+  "torch": [],
+  "transformers": [],
+}
+# Packages that these may not import: the data path is NumPy only.
+NEVER = {"dpojax.data": ["jax", "flax", "optax"]}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path):
+  parts = path.relative_to(ROOT).with_suffix("").parts
+  return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer_of(module):
+  """(name of the layer's entry, its level) by the longest entry that `module` lies in."""
+  parts = module.split(".")
+  for end in range(len(parts), 0, -1):
+    name = ".".join(parts[:end])
+    if name in LEVEL:
+      return name, LEVEL[name]
+  raise AssertionError(f"{module} belongs to no layer of tests/test_layers.py")
+
+
+def imports_of(source, modules):
+  """(line, module) of every import; `from package import module` counts as the module."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from ((node.lineno, alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"line {node.lineno}: relative imports hide the layer; write the full name"
+      for alias in node.names:
+        if alias.name == "__version__":
+          continue  # a fact about the package, not a part of it
+        full = f"{node.module}.{alias.name}"
+        yield node.lineno, full if full in modules else node.module
+
+
+def violations(module, source, modules):
+  package, level = layer_of(module)
+  for line, imported in imports_of(source, modules):
+    if imported.split(".")[0] == "dpojax":
+      other, below = layer_of(imported)
+      same_package = below == level and other.split(".")[:2] == package.split(".")[:2]
+      if below >= level and not same_package:
+        yield f"{module}:{line} imports {imported}, which is not below it"
+      continue
+    top = imported.split(".")[0]
+    if top in ONLY and not any(layer_or_inside(module, name) for name in ONLY[top]):
+      yield f"{module}:{line} imports {top}, which belongs to {ONLY[top] or 'no module'}"
+    if any(layer_or_inside(module, name) and top in banned for name, banned in NEVER.items()):
+      yield f"{module}:{line} imports {top}"
+
+
+def layer_or_inside(module, name):
+  return module == name or module.startswith(f"{name}.")
+
+
+MODULES = {module_of(path) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[module_of(path) for path in FILES])
+def test_imports_point_down(path):
+  assert list(violations(module_of(path), path.read_text(encoding="utf-8"), MODULES)) == []
+
+
+@pytest.mark.parametrize(
+  "module, source",
+  [
+    ("dpojax.losses.dpo", "from dpojax.training import step"),
+    ("dpojax.data.batches", "def f():\n  import jax"),
+    ("dpojax.report.table", "from dpojax.sweeps.grid import Grid"),
+    ("dpojax.config.schema", "from dpojax.config.load import base"),
+    ("dpojax.training.loop", "from dpojax import load_config"),
+    ("dpojax.models.decoder", "import ml_collections"),
+  ],
+)
+def test_the_check_sees_what_is_wrong(module, source):
+  assert len(list(violations(module, source, MODULES))) == 1
+
+
+def test_no_file_needs_a_table_of_contents():
+  long = {module_of(path): n for path in FILES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400}
+  assert long == {}
