@@ -1,0 +1,47 @@
+"""Numbers as people read them, and as JSON can hold them."""
+
+import math
+
+
+def to_json_number(value: float) -> float | int | str:
+  """A number that valid JSON can hold: NaN and infinities become "nan", "inf" and "-inf".
+
+  JSON has no such numbers, and `null` would lose which it was; `float` reads the strings back.
+  """
+  number = value if isinstance(value, int) else float(value)
+  return number if math.isfinite(number) else str(number)
+
+
+def from_json_number(value: float | str) -> float | int:
+  """The inverse of `to_json_number`."""
+  return float(value) if isinstance(value, str) else value
+
+
+def format_number(value: float) -> str:
+  """Four significant digits, grouped by thousands, never `-0`: 0.6931, 12,346, 1.5e-06.
+
+  >>> [format_number(x) for x in (0.693147, 12345.6, 1.5e-6, 3.0, -0.0, float("nan"))]
+  ['0.6931', '12,346', '1.5e-06', '3', '0', 'nan']
+  """
+  if not math.isfinite(value):
+    return str(float(value))
+  if value == 0:
+    return "0"
+  return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def format_duration(seconds: float) -> str:
+  """Hours, minutes and seconds: 42s, 3m05s, 1h02m.
+
+  >>> [format_duration(s) for s in (0.4, 42, 185, 3725, float("nan"))]
+  ['0s', '42s', '3m05s', '1h02m', '?']
+  """
+  if not math.isfinite(seconds) or seconds < 0:
+    return "?"
+  whole = round(seconds)
+  if whole < 60:
+    return f"{whole}s"
+  minutes, rest = divmod(whole, 60)
+  if minutes < 60:
+    return f"{minutes}m{rest:02d}s"
+  return f"{minutes // 60}h{minutes % 60:02d}m"

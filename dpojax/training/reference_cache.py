@@ -1,0 +1,255 @@
+"""Reference log-probs on disk: per token, one record per (exact prompt ids, exact answer ids).
+
+Per token and per answer, never per row or batch, so one cache serves every beta, loss, learning rate,
+batch shape and packing, and every data set that shares rows. What the numbers do depend on (weights,
+model config, precision, our numerics, adapters) names the folder, so another model never hits.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dpojax.data.examples import TokenDataset, TokenExample
+from dpojax.data.packing import PackShape, pack
+from dpojax.errors import DataError, WeightsError
+from dpojax.training.record_store import RecordStore
+from dpojax.types import Array, PackedBatch, Params
+
+NUMERICS = 1  # raise it whenever the same weights and ids give other float32 log-probs than before
+ABSENT = -1
+
+Score = Callable[[PackedBatch], Array]
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where a data set's answers are in the store's values.
+
+  Attributes:
+    start: i64[N, K] of answer k of example n, `ABSENT` where it is not stored or there is no such answer.
+    length: i64[N, K] tokens, 0 where there is no such answer.
+    first: i64[N, K] of the answer in `tokens`.
+    tokens: i32[T], all answers' ids one after another.
+  """
+
+  start: np.ndarray
+  length: np.ndarray
+  first: np.ndarray
+  tokens: np.ndarray
+
+
+class ReferenceCache:
+  """Per-token log-probs of one frozen model.
+
+  Args:
+    folder: of all caches; this model's is the subfolder named by its key. Runs may share it.
+    weights: `weights_fingerprint` of the parameters.
+    config: the model config as a JSON-like mapping.
+    precision: of the matrix products that compute the log-probs.
+    adapters: fingerprint of adapters on top of the weights, or None.
+    warn: called with the text of each warning, such as a damaged file whose records are recomputed.
+  """
+
+  def __init__(
+    self,
+    folder: str | Path,
+    *,
+    weights: str,
+    config: Mapping[str, Any],
+    precision: str,
+    adapters: str | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+  ):
+    key = dict(weights=weights, config=dict(config), precision=precision, adapters=adapters, numerics=NUMERICS)
+    text = json.dumps(key, indent=1, sort_keys=True)
+    self.folder = Path(folder).absolute() / hashlib.sha256(text.encode()).hexdigest()
+    primary = jax.process_index() == 0
+    self._store = RecordStore(self.folder, warn, writable=primary)
+    self._layouts: dict[str, Layout] = {}
+    if primary:
+      (self.folder / "key.json").write_text(text + "\n")  # for people: what the folder's name stands for
+
+  def missing(self, dataset: TokenDataset) -> list[TokenExample]:
+    """The answers not stored yet, each once: examples reduced to them, in the data set's order."""
+    seen: set[bytes] = set()
+    reduced = []
+    for n in range(len(dataset)):
+      example = dataset[n]
+      answers = []
+      for answer, digest in zip(example.answers, record_digests(example), strict=True):
+        if digest not in self._store.places and digest not in seen:
+          seen.add(digest)
+          answers.append(answer)
+      if answers:
+        reduced.append(dataclasses.replace(example, answers=tuple(answers), index=n))
+    return reduced
+
+  def fill(self, dataset: TokenDataset, score: Score, shape: PackShape, progress: Progress | None = None) -> int:
+    """Computes what is missing, in packed batches, each stored as soon as it is computed.
+
+    Interrupted at any moment and called again, it goes on with the same batches, so the stored values
+    do not depend on the interruption.
+
+    Args:
+      dataset: whose answers to score.
+      score: packed batch [G, R, ...] -> f32[G, R, S] log-probs of `target`.
+      shape: of the packed batches.
+      progress: called with (answers computed, answers to compute) after each batch.
+
+    Returns:
+      How many answers were computed.
+
+    Raises:
+      WeightsError: a log-prob is not finite; names the row.
+    """
+    examples = self.missing(dataset)
+    total = sum(len(example.answers) for example in examples)
+    done = 0
+    step = shape.groups * shape.rows  # one example a row always fits
+    for start in range(0, len(examples), step):
+      chunk = examples[start : start + step]
+      digests = [digest for example in chunk for digest in record_digests(example)]
+      self._store.append(digests, self._score(dataset, chunk, score, shape))
+      done += len(digests)
+      if progress is not None:
+        progress(done, total)
+    self._layouts.clear()  # places of answers that were missing are known now
+    return done
+
+  def attach(self, batch: PackedBatch, dataset: TokenDataset) -> PackedBatch:
+    """The batch with `reference_logp` f32[G, R, S], 0 in empty slots.
+
+    Args:
+      batch: NumPy arrays packed from `dataset`.
+      dataset: its answers stored before by `fill`.
+
+    Raises:
+      DataError: an answer is not stored, or the batch was packed from other tokens.
+    """
+    layout = self._layouts.get(dataset.fingerprint)
+    if layout is None:
+      layout = self._layouts[dataset.fingerprint] = self._layout(dataset)
+    slots = locate(batch)
+    example, k = slots.example, slots.answer
+    start = layout.start[example, k]
+    if (start == ABSENT).any():
+      n = int(example[np.argmax(start == ABSENT)])
+      raise DataError(f"{dataset.where(n)}: its reference log-probs are not in {self.folder}; fill the cache first")
+    inside = slots.rank < layout.length[example, k]
+    token = layout.tokens[np.where(inside, layout.first[example, k] + slots.rank, 0)]
+    if not (inside & (token == np.asarray(batch.target).reshape(-1)[slots.place])).all():
+      raise DataError("the batch was packed from another data set than the one whose log-probs are to be attached")
+    logp = np.zeros(np.shape(batch.target), np.float32)
+    logp.reshape(-1)[slots.place] = self._store.values[start + slots.rank]
+    return dataclasses.replace(batch, reference_logp=logp)
+
+  def _score(
+    self, dataset: TokenDataset, examples: Sequence[TokenExample], score: Score, shape: PackShape
+  ) -> list[np.ndarray]:
+    """f32[A] log-probs of each answer of `examples`, in order."""
+    local = [dataclasses.replace(example, index=i) for i, example in enumerate(examples)]
+    batch = pack(local, shape)
+    values = to_host(score(batch)).reshape(-1)
+    slots = locate(batch)
+    order = np.lexsort((slots.rank, slots.answer, slots.example))
+    lengths = [len(answer) for example in examples for answer in example.answers]
+    vectors = np.split(values[slots.place[order]], np.cumsum(lengths)[:-1])
+    owners = [example.index for example in examples for _ in example.answers]
+    for n, vector in zip(owners, vectors, strict=True):
+      if not np.isfinite(vector).all():
+        raise WeightsError(f"{dataset.where(n)}: the reference model gives a log-prob that is not finite")
+    return vectors
+
+  def _layout(self, dataset: TokenDataset) -> Layout:
+    shape = (len(dataset), dataset.num_answers)
+    start = np.full(shape, ABSENT, np.int64)
+    length, first = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    tokens: list[np.ndarray] = []
+    total = 0
+    for n in range(len(dataset)):
+      example = dataset[n]
+      for k, (answer, digest) in enumerate(zip(example.answers, record_digests(example), strict=True)):
+        start[n, k] = self._store.places.get(digest, (ABSENT, 0))[0]
+        length[n, k], first[n, k] = len(answer), total
+        tokens.append(answer)
+        total += len(answer)
+    return Layout(start, length, first, np.concatenate(tokens) if tokens else np.zeros(0, np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+  """The filled scored slots of a batch, each an element of every array.
+
+  Attributes:
+    place: i64, index into the flattened [G, R, S] arrays.
+    example: i64, index of the example in its data set.
+    answer: i64, which of the example's answers.
+    rank: i64, which of the answer's tokens.
+  """
+
+  place: np.ndarray
+  example: np.ndarray
+  answer: np.ndarray
+  rank: np.ndarray
+
+
+def locate(batch: PackedBatch) -> Slots:
+  """Whose token every filled slot scores; slots of an answer are in the order of its tokens."""
+  example_index = np.asarray(batch.example_index).reshape(-1, np.shape(batch.example_index)[-1])
+  answer_of = np.asarray(batch.answer_of).reshape(len(example_index), -1)
+  row, column = np.nonzero(answer_of < batch.num_answers)
+  slot = answer_of[row, column].astype(np.int64)
+  place = row * answer_of.shape[1] + column
+  owner = row * batch.num_answers + slot
+  order = np.argsort(owner, kind="stable")
+  place, owner, row, slot = place[order], owner[order], row[order], slot[order]
+  begins = np.flatnonzero(np.diff(owner, prepend=-1))
+  counts = np.diff(begins, append=len(owner))
+  rank = np.arange(len(owner)) - np.repeat(begins, counts)
+  e, k = np.divmod(slot, batch.answers_per_example)
+  return Slots(place, example_index[row, e].astype(np.int64), k, rank)
+
+
+def record_digests(example: TokenExample) -> list[bytes]:
+  """32 bytes for each answer: sha256 of the exact prompt and answer ids."""
+  prompt = np.asarray(example.prompt, "<i4").tobytes()
+  before = hashlib.sha256(len(prompt).to_bytes(8, "little") + prompt)
+  digests = []
+  for answer in example.answers:
+    digest = before.copy()
+    digest.update(np.asarray(answer, "<i4").tobytes())
+    digests.append(digest.digest())
+  return digests
+
+
+def weights_fingerprint(params: Params) -> str:
+  """sha256 over names, dtypes, shapes and bytes of all parameters, as 64 hexadecimal digits."""
+  leaves = {jax.tree_util.keystr(path): to_host(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+  def digest(item: tuple[str, np.ndarray]) -> bytes:
+    name, array = item
+    array = np.ascontiguousarray(array)
+    value = hashlib.sha256(f"{name} {array.dtype} {array.shape}\n".encode())
+    value.update(array.reshape(-1).view(np.uint8).data)
+    return value.digest()
+
+  with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+    return hashlib.sha256(b"".join(threads.map(digest, sorted(leaves.items())))).hexdigest()
+
+
+def to_host(array: Any) -> np.ndarray:
+  """The whole array as NumPy, gathered from all processes where it is spread over them."""
+  if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+  return np.asarray(array)

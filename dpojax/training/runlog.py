@@ -1,0 +1,224 @@
+"""What a run writes while it runs: metrics.jsonl, log.txt, TensorBoard events, the progress line."""
+
+import collections
+import datetime
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from dpojax.errors import CheckpointError, ConfigError
+from dpojax.training.numbers import format_duration, format_number, from_json_number, to_json_number
+
+METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
+REDRAW_SECONDS = 0.1
+ERASE_LINE = "\r\x1b[2K"
+# Metrics shown on a line of progress, in this order: short name and form.
+SHOWN = {
+  "loss": ("loss", format_number),
+  "rewards/accuracies": ("accuracy", "{:.1%}".format),
+  "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
+  "rewards/margins": ("margin", format_number),
+  "tokens_per_second": ("tokens/s", format_number),
+}
+
+
+class RunLog:
+  """The log of one run's folder; safe to use from several threads.
+
+  `metrics.jsonl` holds one JSON object a line: `step`, `split`, then metrics by name. A line is
+  written by one system call, so killing the process loses none; a last line torn by a full disk or
+  a power cut is dropped when the log is opened again. Numbers that JSON lacks are written as the
+  strings "nan", "inf" and "-inf", see `read_metrics`.
+
+  Args:
+    folder: made if missing.
+    total_steps: planned length of the run; 0: unknown.
+    log_every: steps between lines of progress where there is no terminal.
+    tensorboard: also write events for TensorBoard.
+    stream: where messages and progress go; None: standard error.
+    live: redraw one line in place; None: when `stream` is a terminal.
+
+  Raises:
+    ConfigError: TensorBoard is asked for and tensorboardX is not installed.
+    CheckpointError: metrics.jsonl of an earlier run is damaged; names file and line.
+  """
+
+  def __init__(
+    self,
+    folder: str | Path,
+    *,
+    total_steps: int = 0,
+    log_every: int = 1,
+    tensorboard: bool = False,
+    stream: TextIO | None = None,
+    live: bool | None = None,
+  ):
+    self.folder = Path(folder)
+    self.total_steps = total_steps
+    self.log_every = log_every
+    self._writer_type = summary_writer_type() if tensorboard else None
+    self._writer: Any = None
+    self._stream = stream if stream is not None else sys.stderr
+    self._live = self._stream.isatty() if live is None else live
+    self._lock = threading.RLock()
+    self._line = ""  # the live line on the screen now
+    self._drawn_at = -REDRAW_SECONDS
+    self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=32)  # (step, seconds)
+    self.folder.mkdir(parents=True, exist_ok=True)
+    drop_torn_line(self.folder / METRICS)
+    self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
+    self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
+
+  def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
+    row = {"step": step, "split": split} | {name: to_json_number(value) for name, value in metrics.items()}
+    line = json.dumps(row, allow_nan=False) + "\n"
+    with self._lock:
+      self._metrics.write(line.encode())
+      if self._writer_type is not None:
+        if self._writer is None:
+          # Events of an earlier start at or after this step are hidden by TensorBoard.
+          self._writer = self._writer_type(str(self.folder / EVENTS), purge_step=step)
+        for name, value in metrics.items():
+          self._writer.add_scalar(f"{split}/{name}", value, step)
+
+  def progress(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows where the run is: redraws the live line, or prints a line every `log_every` steps."""
+    with self._lock:
+      self._recent.append((step, time.monotonic()))
+      last = step == self.total_steps
+      if step % self.log_every == 0 or last:
+        self._to_log(self._summary(step, metrics))
+      if not self._live:
+        if step % self.log_every == 0 or last:
+          self._print(self._summary(step, metrics))
+      elif last or time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
+        self._draw(self._summary(step, metrics))
+
+  def message(self, text: str) -> None:
+    """Prints text, above the live line if there is one, and appends it to log.txt."""
+    with self._lock:
+      self._to_log(text)
+      line = self._line
+      self._erase()
+      self._print(text)
+      if line:
+        self._draw(line)
+
+  def truncate_after(self, step: int) -> None:
+    """Drops metrics of steps after `step`: a run resumed from there records them again."""
+    path = self.folder / METRICS
+    with self._lock:
+      kept = [line for line, row in rows_of(path) if row["step"] <= step]
+      self._metrics.close()
+      unfinished = path.with_name(METRICS + ".tmp")
+      with open(unfinished, "wb") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(unfinished, path)
+      self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
+
+  def close(self) -> None:
+    """Leaves the live line on the screen as it is and closes the files."""
+    with self._lock:
+      if self._line:
+        self._print("")
+        self._line = ""
+      for file in (self._metrics, self._log, self._writer):
+        if file is not None:
+          file.close()
+
+  def __enter__(self) -> "RunLog":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _summary(self, step: int, metrics: Mapping[str, float]) -> str:
+    """`step 120/500  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240  left 3m05s`."""
+    parts = [f"step {step:,}/{self.total_steps:,}" if self.total_steps else f"step {step:,}"]
+    parts += [f"{short} {form(metrics[name])}" for name, (short, form) in SHOWN.items() if name in metrics]
+    if self.total_steps and len(self._recent) > 1:
+      (first, began), (now, at) = self._recent[0], self._recent[-1]
+      left = (at - began) / max(now - first, 1) * (self.total_steps - step)
+      parts.append(f"left {format_duration(left)}")
+    return "  ".join(parts)
+
+  def _draw(self, line: str) -> None:
+    width = shutil.get_terminal_size().columns
+    self._stream.write(ERASE_LINE + line[: width - 1])  # a full line would wrap and scroll
+    self._stream.flush()
+    self._line, self._drawn_at = line, time.monotonic()
+
+  def _erase(self) -> None:
+    if self._line:
+      self._stream.write(ERASE_LINE)
+      self._line = ""
+
+  def _print(self, text: str) -> None:
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def _to_log(self, text: str) -> None:
+    now = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
+    self._log.write(f"{now}  {text}\n")
+    self._log.flush()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+  """Rows of a metrics.jsonl with every number a number again; a torn last line is left out.
+
+  Raises:
+    CheckpointError: a line is not a row of metrics; names file and line.
+  """
+  fixed = ("step", "split")
+  return [
+    {name: value if name in fixed else from_json_number(value) for name, value in row.items()}
+    for _, row in rows_of(Path(path))
+  ]
+
+
+def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+  """(line, parsed row) of every complete line."""
+  rows = []
+  lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  for number, line in enumerate(lines, 1):
+    if number == len(lines) and not line.endswith(b"\n"):
+      break
+    try:
+      row = json.loads(line)
+      if not isinstance(row["step"], int):
+        raise TypeError
+    except (ValueError, KeyError, TypeError):
+      raise CheckpointError(
+        f"{path}, line {number}: not a row of metrics ({line[:60]!r}); mend or delete the line"
+      ) from None
+    rows.append((line, row))
+  return rows
+
+
+def drop_torn_line(path: Path) -> None:
+  """Cuts off a last line that has no end."""
+  if path.exists():
+    data = path.read_bytes()
+    complete = data.rfind(b"\n") + 1
+    if complete < len(data):
+      os.truncate(path, complete)
+
+
+def summary_writer_type() -> Any:
+  """tensorboardX's SummaryWriter, imported only when asked for."""
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError:
+    raise ConfigError(
+      "logging.tensorboard needs tensorboardX, which is not installed: pip install 'dpojax[tensorboard]'"
+    ) from None
+  return SummaryWriter
