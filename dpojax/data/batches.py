@@ -59,7 +59,7 @@ class Batches:
 
   def indices(self, step: int) -> np.ndarray:
     """i64[size] of the data set, the examples of `step`."""
-    places = np.arange(step * (self.settings.size-1)+step, (step + 1) * self.settings.size)
+    places = np.arange(step * self.settings.size, (step + 1) * self.settings.size)
     epochs, offsets = np.divmod(places, len(self.dataset))
     permutations = {epoch: self._permutation(epoch) for epoch in np.unique(epochs).tolist()}
     self._permutations = permutations  # the next step most likely asks for the same
