@@ -21,8 +21,6 @@ _HOME = {
   "run": "dpojax.assemble",
 }
 
-__all__ = [*_HOME, "__version__"]
-
 
 def __getattr__(name: str):
   if name not in _HOME:
@@ -31,4 +29,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-  return sorted(__all__)
+  return sorted([*globals(), *_HOME])

@@ -1,0 +1,59 @@
+"""What a run left in its folder, read back: settings, metrics over steps, samples."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dpojax.config.record import read_config
+from dpojax.config.schema import RunConfig
+from dpojax.errors import CheckpointError
+from dpojax.training.runlog import read_metrics
+
+Records = list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecords:
+  """One run as read from disk.
+
+  Attributes:
+    folder: the working directory.
+    config: its settings.
+    splits: records of metrics.jsonl in order of steps, by split ("train", "eval", "policy").
+    samples: what the policy wrote, by step: one record a prompt.
+  """
+
+  folder: pathlib.Path
+  config: RunConfig
+  splits: dict[str, Records]
+  samples: dict[int, Records]
+
+  def series(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps i64[N], values f64[N]) of the records that have the metric; empty where none has."""
+    found = [(record["step"], record[metric]) for record in self.splits.get(split, []) if metric in record]
+    return np.asarray([s for s, _ in found], np.int64), np.asarray([v for _, v in found], np.float64)
+
+
+def read_run(folder: str | pathlib.Path) -> RunRecords:
+  """Reads `folder`; CheckpointError when it is not the working directory of a run."""
+  folder = pathlib.Path(folder)
+  config = read_config(folder)
+  splits: dict[str, Records] = {}
+  for record in read_metrics(folder / "metrics.jsonl"):
+    splits.setdefault(record["split"], []).append(record)
+  samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in folder.glob("samples/step_*.jsonl")}
+  return RunRecords(folder, config, splits, dict(sorted(samples.items())))
+
+
+def read_lines(path: pathlib.Path) -> Records:
+  """The JSON objects of a file's lines; CheckpointError names the line at fault."""
+  records = []
+  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError as error:
+      raise CheckpointError(f"{path}:{number}: not JSON ({error})") from None
+  return records

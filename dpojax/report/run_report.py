@@ -1,0 +1,155 @@
+"""The end of a run: result.json, report.md, curves, and the text for a terminal."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dpojax.config.record import difference, to_json
+from dpojax.config.schema import RunConfig
+from dpojax.errors import CheckpointError
+from dpojax.report.labels import HELD_OUT, POLICY
+from dpojax.report.records import RunRecords, read_run
+from dpojax.report.samples import side_by_side, side_by_side_markdown
+from dpojax.report.tables import aligned, markdown
+from dpojax.training.numbers import format_duration, format_number, to_json_number
+
+RESULT = "result.json"
+HEADER = ["", "before", "after"]
+
+
+def write_report(folder: str | pathlib.Path, *, reason: str = "finished") -> None:
+  """Writes result.json, report.md and `plots/` from what the run left in `folder`.
+
+  Args:
+    folder: the working directory, with config.json, metrics.jsonl and `samples/`.
+    reason: how the run ended.
+
+  Raises:
+    CheckpointError, ConfigError: `folder` is not that of a run.
+  """
+  run = read_run(folder)
+  result = summarise(run, reason)
+  plots: list[pathlib.Path] = []
+  if run.config.logging.plots:
+    from dpojax.report.plots import draw_run  # matplotlib takes long to import
+
+    plots = draw_run(run)
+  (run.folder / "report.md").write_text(_markdown(run, result, plots), encoding="utf-8")
+  # Last, because its presence says that the run is done.
+  (run.folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
+  """The report of a finished run for a terminal of `width` characters: table, samples, where the curves are."""
+  run = read_run(folder)
+  result = read_result(run.folder)
+  parts = [aligned(HEADER, table(result)), _speed(result)]
+  shown = _shown(run)
+  if shown:
+    parts.append(side_by_side(*shown, width=width))
+  plots = sorted((run.folder / "plots").glob("*.png"))
+  parts.append("\n".join(["report: " + str(run.folder / "report.md"), *(f"curves: {path}" for path in plots)]))
+  return "\n\n".join(parts)
+
+
+def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
+  """`folder`/result.json; CheckpointError when it is missing or damaged."""
+  path = pathlib.Path(folder, RESULT)
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
+  except json.JSONDecodeError as error:
+    raise CheckpointError(f"{path}: not JSON ({error}); delete it and run the same command again") from None
+
+
+def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
+  """result.json: the settings, the first and last measurement of each split, and what the run cost.
+
+  `train` compares the first step with the mean of the last tenth of the steps; `eval` and `policy`
+  compare the first and the last record.
+  """
+  train = run.splits.get("train", [])
+  steps = train[-1]["step"] if train else 0
+  result: dict[str, Any] = {"reason": reason, "steps": steps, "config": to_json(run.config), "before": {}, "after": {}}
+  for split, records in run.splits.items():
+    if split == "train":
+      tail = records[-max(1, len(records) // 10) :]
+      first = _metrics(records[0])
+      last = {m: float(np.mean([r[m] for r in tail])) for m in first if all(m in r for r in tail)}
+    else:
+      first, last = _metrics(records[0]), _metrics(records[-1])
+    result["before"][split] = {m: to_json_number(v) for m, v in first.items()}
+    result["after"][split] = {m: to_json_number(v) for m, v in last.items()}
+  result["skipped_steps"] = int(train[-1].get("skipped", 0)) if train else 0
+  result["seconds"] = float(sum(r.get("time/step", 0.0) for r in train))
+  speeds = [r["tokens_per_second"] for r in train if "tokens_per_second" in r]
+  result["tokens_per_second"] = float(np.median(speeds)) if speeds else None
+  return result
+
+
+def table(result: dict[str, Any]) -> list[list[str]]:
+  """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, training."""
+  rows = []
+  for split, heading, labels in (
+    ("eval", "held out", HELD_OUT),
+    ("policy", "what it writes (± standard error)", POLICY),
+  ):
+    before, after = result["before"].get(split), result["after"].get(split)
+    if after is None:
+      continue
+    rows.append([heading, "", ""])
+    for metric, label in labels.items():
+      if metric in after:
+        cells = [label.format(_number(s, metric), _number(s, f"{metric}_error")) for s in (before, after)]
+        name = f"{label.name}, {label.unit}" if label.unit else label.name
+        rows.append([f"  {name}", *cells])
+  before, after = result["before"].get("train"), result["after"].get("train")
+  if after:
+    rows.append(["training (first step, last tenth)", "", ""])
+    for metric in ("loss", "rewards/accuracies", "rewards/margins"):
+      if metric in after:
+        rows.append(
+          [f"  {HELD_OUT[metric].name}", *(HELD_OUT[metric].format(_number(s, metric)) for s in (before, after))]
+        )
+  return rows
+
+
+def _number(metrics: dict[str, Any], name: str) -> float | None:
+  return float(metrics[name]) if name in metrics else None
+
+
+def _metrics(record: dict[str, Any]) -> dict[str, float]:
+  return {k: v for k, v in record.items() if k not in ("step", "split") and not k.startswith("time/")}
+
+
+def _speed(result: dict[str, Any]) -> str:
+  text = f"{result['steps']} steps in {format_duration(result['seconds'])}"
+  if result["tokens_per_second"]:
+    text += f", {format_number(result['tokens_per_second'])} tokens/s"
+  if result["skipped_steps"]:
+    text += f", {result['skipped_steps']} steps skipped because loss or gradient was not finite"
+  return text if result["reason"] == "finished" else f"{text} ({result['reason']})"
+
+
+def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
+  """The first samples of the first and the last look at the policy, or None where it was not looked at twice."""
+  count = run.config.evaluation.show
+  if len(run.samples) < 2 or count == 0:
+    return None
+  looks = list(run.samples.values())
+  return looks[0][:count], looks[-1][:count]
+
+
+def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
+  parts = [f"# {run.folder.resolve().name}", markdown(HEADER, table(result)), _speed(result) + "."]
+  changed = difference(RunConfig(), run.config)
+  if changed:
+    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in changed))
+  parts += [f"![{path.stem}]({path.relative_to(run.folder).as_posix()})" for path in plots]
+  shown = _shown(run)
+  if shown:
+    parts.append("## Before and after\n\n" + side_by_side_markdown(*shown))
+  return "\n\n".join(parts) + "\n"

@@ -1,0 +1,57 @@
+"""What the policy wrote before and after training, side by side."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from dpojax.report.tables import escape
+
+Sample = dict[str, Any]
+
+
+def side_by_side(before: Sequence[Sample], after: Sequence[Sample], *, width: int = 100) -> str:
+  """Two columns a prompt for a terminal of `width` characters.
+
+  Args:
+    before, after: records of the same prompts with `prompt`, `answer`, `tokens` and, where the
+      world knows it, `reward`.
+  """
+  column = max(20, (width - 3) // 2)
+  blocks = []
+  for old, new in zip(before, after, strict=True):
+    left, right = (
+      _wrap(f"{_caption(name, s)}\n{s['answer']}", column) for name, s in (("before", old), ("after", new))
+    )
+    height = max(len(left), len(right))
+    left, right = left + [""] * (height - len(left)), right + [""] * (height - len(right))
+    rows = [f"{a:<{column}} | {b}".rstrip() for a, b in zip(left, right, strict=True)]
+    blocks.append("\n".join([*_wrap(f"> {old['prompt']}", 2 * column + 3), *rows]))
+  return "\n\n".join(blocks)
+
+
+def side_by_side_markdown(before: Sequence[Sample], after: Sequence[Sample]) -> str:
+  """The same as Markdown tables, one a prompt."""
+  blocks = []
+  for old, new in zip(before, after, strict=True):
+    head = " | ".join(_caption(name, s) for name, s in (("before", old), ("after", new)))
+    body = " | ".join(escape(printable(s["answer"])) for s in (old, new))
+    blocks.append(f"Prompt: {escape(printable(old['prompt']))}\n\n| {head} |\n|:--|:--|\n| {body} |")
+  return "\n\n".join(blocks)
+
+
+def printable(text: str) -> str:
+  """Without control characters: a model may write any byte, and a terminal obeys some of them."""
+  return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _caption(name: str, sample: Sample) -> str:
+  reward = f", true reward {sample['reward']:.2f}" if "reward" in sample else ""
+  end = "" if sample.get("finished", True) else ", cut off"
+  return f"{name}: {sample['tokens']} tokens{reward}{end}"
+
+
+def _wrap(text: str, width: int) -> list[str]:
+  lines = []
+  for line in printable(text).split("\n"):
+    lines.extend(textwrap.wrap(line, width) or [""])
+  return lines
