@@ -1,0 +1,121 @@
+"""The decoder against transformers' logits, and its cached path against its packed one."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpojax.data.examples import TokenExample
+from dpojax.data.packing import PackShape, pack
+from dpojax.interop.files import open_model_files
+from dpojax.models.config import ModelConfig
+from dpojax.models.language_model import LanguageModel
+from dpojax.models.weights import params_from_tensors
+
+GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens" / "models"
+NAMES = sorted(folder.name for folder in GOLDENS.iterdir())
+
+
+def open_golden(name):
+  """(LanguageModel, parameters, tokens i32[B, T], logits f32[B, T, V]) of a folder written by transformers."""
+  files = open_model_files(str(GOLDENS / name))
+  config = ModelConfig.from_transformers(files.config)
+  golden = np.load(GOLDENS / name / "logits.npz")
+  return LanguageModel(config), params_from_tensors(config, files.tensors), golden["tokens"], golden["logits"]
+
+
+def packed_logits(model, params, tokens):
+  """Logits [B, T, V] of whole rows through the packed path, two texts a row."""
+  examples = [TokenExample(row[:1], (row[1:],), index=i) for i, row in enumerate(tokens)]
+  length = tokens.shape[1]
+  rows = pack(examples, PackShape(1, 2, 2 * length, 2 * length, 2, 1)).group(0)
+  logits = model.logits(params, model.hidden(params, rows))
+  out = np.zeros((*tokens.shape, logits.shape[-1]), np.float32)
+  for r, e in zip(*np.nonzero(rows.example_index >= 0), strict=True):
+    out[rows.example_index[r, e]] = np.asarray(logits[r])[rows.segment[r] == e]
+  return out
+
+
+def decoded_logits(model, params, tokens, *, prompt, padding, side):
+  """The same through the cache: the first prompt[b] tokens at once, padded on one side, then one by one."""
+  batch, length = tokens.shape
+  width = max(prompt) + padding
+  start = np.zeros((batch, width), np.int32)
+  position, valid = start.copy(), start.astype(bool)
+  for b, count in enumerate(prompt):
+    span = slice(0, count) if side == "right" else slice(width - count, width)
+    start[b, span], position[b, span], valid[b, span] = tokens[b, :count], np.arange(count), True
+  decode = jax.jit(model.decode)
+  hidden, cache = decode(params, start, position, valid, model.empty_cache(batch, width + length))
+  out = np.zeros((batch, length, model.config.vocab_size), np.float32)
+  logits = np.asarray(model.logits(params, hidden))
+  for b, count in enumerate(prompt):
+    out[b, :count] = logits[b, valid[b]]
+  at = np.asarray(prompt)
+  while (at < length).any():
+    going = at < length  # rows with a longer prompt end first and stay in the batch
+    here = np.minimum(at, length - 1)
+    rows = np.arange(batch)
+    hidden, cache = decode(params, tokens[rows, here][:, None], here[:, None], going[:, None], cache)
+    logits = np.asarray(model.logits(params, hidden))[:, 0]
+    out[rows[going], at[going]] = logits[going]
+    at = at + going
+  return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_transformers(name):
+  model, params, tokens, expected = open_golden(name)
+  np.testing.assert_allclose(packed_logits(model, params, tokens), expected, atol=1e-4)
+
+
+def test_goldens_notice_each_option():
+  """Every option the golden models were made for changes their logits, so the test above can fail."""
+  for name, option in (
+    ("mistral_window", dict(window=None)),
+    ("llama3_untied_bias_sharded", dict(rope_scaling=None)),
+    ("llama_tied_linear_bfloat16", dict(rope_scaling=None)),
+  ):
+    model, params, tokens, expected = open_golden(name)
+    config = ModelConfig.from_dict({**model.config.to_dict(), **option})
+    assert np.abs(packed_logits(LanguageModel(config), params, tokens) - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", ["mistral_window", "llama3_untied_bias_sharded"])
+def test_cached_path_equals_transformers_whatever_the_padding(name, side):
+  model, params, tokens, expected = open_golden(name)
+  found = decoded_logits(model, params, tokens, prompt=(5, 11, 1), padding=2, side=side)
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_what_is_recomputed_changes_no_gradient():
+  model, params, tokens, _ = open_golden("mistral_window")
+  examples = [TokenExample(row[:3], (row[3:9], row[9:]), index=i) for i, row in enumerate(tokens)]
+  rows = pack(examples, PackShape(1, 3, 24, 24, 1, 2)).group(0)
+
+  def gradient(remat):
+    again = LanguageModel(model.config, remat=remat)
+    return jax.jit(jax.grad(lambda p: jnp.sum(again.score(p, rows).logp)))(params)
+
+  expected = gradient("layer")
+  for remat in ("none", "dots"):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient(remat), expected)
+
+
+def test_smollm2_writes_sense_and_its_two_paths_agree(smollm2):
+  model, params, tokenizer = smollm2
+  tokens = np.asarray([tokenizer.encode("The capital of France is")], np.int32)
+  decode = jax.jit(model.decode)
+  position = np.arange(tokens.shape[1])[None]
+  hidden, cache = decode(params, tokens, position, position >= 0, model.empty_cache(1, 16))
+  decoded = [np.asarray(model.logits(params, hidden))[0]]
+  for _ in range(6):
+    tokens = np.append(tokens, [[decoded[-1][-1].argmax()]], axis=1).astype(np.int32)
+    at = np.full((1, 1), tokens.shape[1] - 1)
+    hidden, cache = decode(params, tokens[:, -1:], at, at >= 0, cache)
+    decoded.append(np.asarray(model.logits(params, hidden))[0])
+  assert tokenizer.decode(tokens[0]).startswith("The capital of France is Paris.")
+  np.testing.assert_allclose(np.concatenate(decoded), packed_logits(model, params, tokens)[0], atol=1e-4)
