@@ -1,26 +1,94 @@
-"""Matrix products whose operands may be narrower than their sums."""
+"""Matrix products whose operands may be narrower than their sums.
+
+Two precisions: "float32" keeps the operands as they are, and "bfloat16" rounds them and sums in
+float32, which is the native mode of TPU and GPU and the fast path of recent CPUs. On CPU only some
+forms of the product reach that path (benchmarks/LOG.md); a product that autodiff transposes does not,
+so the derivative of `dense` is written out in forms that do.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *, precision: str) -> jax.Array:
-  """`lax.dot_general` with the project's two precisions.
+def operand(x: jax.Array, precision: str) -> jax.Array:
+  """x as products of this precision read it: unchanged for "float32" (or float64), rounded for "bfloat16"."""
+  if precision not in PRECISIONS:
+    raise ValueError(f"precision {precision!r} is none of {PRECISIONS}")
+  return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
 
-  "float32" keeps the operands as they are (float64 stays float64) and asks for full precision where a
-  device would round operands by default. "bfloat16" rounds the operands and sums in float32.
+
+def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *, precision: str) -> jax.Array:
+  """`lax.dot_general` in the given precision; float32 result (float64 for float64 operands).
+
+  Differentiable, but see `dense` for derivatives that are fast. In "float32" it asks for full precision
+  where a device would round operands by default.
   """
-  if precision == "float32":
-    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
+  a, b = operand(a, precision), operand(b, precision)
   if precision == "bfloat16":
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
-  raise ValueError(f"precision {precision!r} is none of {PRECISIONS}")
+  return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
+
+
+def contract_first(a: jax.Array, b: jax.Array, *, precision: str) -> jax.Array:
+  """a[T, D], b[T, F] -> a.T @ b, the form of a weight gradient: [D, F]."""
+  plain = functools.partial(contract, dimensions=(((0,), (0,)), ((), ())), precision=precision)
+  if precision != "bfloat16":
+    return plain(a, b)
+
+  def transposed(a, b):
+    # XLA would fold the transpose into the product, and that form is half as fast on CPU. A layout
+    # constraint keeps it apart.
+    a = with_layout_constraint(operand(a, precision).T, Layout((0, 1)))
+    return contract(a, b, (((1,), (0,)), ((), ())), precision=precision)
+
+  return lax.platform_dependent(a, b, cpu=transposed, default=plain)
 
 
 def dense(x: jax.Array, w: jax.Array, *, precision: str) -> jax.Array:
-  """x[..., D] @ w[D, F] -> [..., F] in float32 (float64 for float64 operands)."""
-  return contract(x, w, (((x.ndim - 1,), (0,)), ((), ())), precision=precision)
+  """x @ w with a derivative as fast as the product itself.
+
+  In "bfloat16" the cotangent is rounded too, as any operand is; gradients are sums in float32.
+
+  Args:
+    x: [..., D].
+    w: [D, F].
+    precision: "float32" or "bfloat16".
+
+  Returns:
+    [..., F] in float32 (float64 for float64 operands).
+  """
+  flat = x.reshape(-1, x.shape[-1])
+  if precision == "bfloat16":
+    out = _rounded_dense(flat.astype(jnp.float32), w)
+  else:
+    out = contract(flat, w, _INNER, precision=precision)
+  return out.reshape(*x.shape[:-1], w.shape[1])
+
+
+_INNER = (((1,), (0,)), ((), ()))
+
+
+@jax.custom_vjp
+def _rounded_dense(x, w):
+  return contract(x, w, _INNER, precision="bfloat16")
+
+
+def _rounded_dense_forward(x, w):
+  return _rounded_dense(x, w), (operand(x, "bfloat16"), w)
+
+
+def _rounded_dense_backward(residuals, g):
+  x, w = residuals
+  g = operand(g, "bfloat16")
+  dx = contract(g, w, (((1,), (1,)), ((), ())), precision="bfloat16")
+  dw = contract_first(x, g, precision="bfloat16")
+  return dx, dw.astype(w.dtype)
+
+
+_rounded_dense.defvjp(_rounded_dense_forward, _rounded_dense_backward)

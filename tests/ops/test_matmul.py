@@ -1,0 +1,88 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dpojax.ops.attention import packed_attention
+from dpojax.ops.logprobs import scored_logps, token_kl
+from dpojax.ops.matmul import contract_first, dense
+
+
+def draw(*shapes, dtype=np.float32):
+  random = np.random.default_rng(0)
+  return tuple(random.normal(size=shape).astype(dtype) for shape in shapes)
+
+
+def rounded(x):
+  return np.asarray(x).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def test_float32_keeps_float64(float64):
+  x, w = draw((3, 4, 5), (5, 6), dtype=np.float64)
+  out = dense(x, w, precision="float32")
+  assert out.dtype == np.float64
+  np.testing.assert_allclose(out, x @ w, atol=1e-14)
+
+
+def test_bfloat16_rounds_operands_and_cotangents_only():
+  x, w, g = draw((3, 20, 50), (50, 60), (3, 20, 60))
+  out, pullback = jax.vjp(functools.partial(dense, precision="bfloat16"), x, w)
+  dx, dw = pullback(jnp.asarray(g))
+  flat_x, flat_g = rounded(x).reshape(60, 50), rounded(g).reshape(60, 60)
+  np.testing.assert_allclose(out, rounded(x) @ rounded(w), atol=1e-4)
+  np.testing.assert_allclose(dx, rounded(g) @ rounded(w).T, atol=1e-4)
+  np.testing.assert_allclose(dw, flat_x.T @ flat_g, atol=1e-4)
+  assert out.dtype == dx.dtype == dw.dtype == jnp.float32
+
+
+def test_the_weight_gradient_survives_vmap():
+  a, b = draw((2, 30, 7), (2, 30, 9))
+  out = jax.jit(jax.vmap(functools.partial(contract_first, precision="bfloat16")))(a, b)
+  np.testing.assert_allclose(out, rounded(a).swapaxes(1, 2) @ rounded(b), atol=1e-4)
+
+
+def test_unknown_precision_is_refused():
+  x, w = draw((2, 3), (3, 4))
+  with pytest.raises(ValueError, match="float16"):
+    dense(x, w, precision="float16")
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("rows,length,width,heads,kv_heads,ffn", [(4, 512, 576, 9, 3, 1536), (2, 96, 128, 4, 4, 384)])
+def test_every_product_in_use_can_be_dispatched(rows, length, width, heads, kv_heads, ffn, remat):
+  """Some bfloat16 products compile and then fail when run ("Unsupported element type for DotThunk")."""
+  d = width // heads
+  words, scored = 1000, 150
+  segment = np.repeat(np.arange(4, dtype=np.int32), length // 4)[None].repeat(rows, 0)
+  mask = dict(segment=segment, answer=np.where(np.arange(length)[None] % 50 < 20, -1, segment), position=0 * segment)
+  x, wq, wk, wo, up, down, head = draw(
+    (rows, length, width),
+    (2, width, width),
+    (2, width, kv_heads * d),
+    (2, width, width),
+    (2, width, ffn),
+    (2, ffn, width),
+    (words, width),
+  )
+  product = functools.partial(dense, precision="bfloat16")
+
+  def layer(x, weights):
+    wq, wk, wo, up, down = weights
+    q = product(x, wq).reshape(rows, length, heads, d)
+    k = product(x, wk).reshape(rows, length, kv_heads, d)
+    out = packed_attention(q, k, k, **mask, precision="bfloat16")
+    x = x + product(out.reshape(x.shape), wo) * 0.01
+    return x + product(jax.nn.silu(product(x, up)), down) * 1e-4, None
+
+  def loss(x, weights, head):
+    x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, weights)
+    hidden = x.reshape(-1, width)[:scored] * 0.01
+    options = dict(chunk=64, precision="bfloat16")
+    logp = scored_logps(hidden, head, np.zeros(scored, np.int32), **options).logp
+    return jnp.sum(logp) + jnp.sum(token_kl(hidden, head, 0.9 * hidden, head, **options))
+
+  gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(x, (wq, wk, wo, up, down), head)
+  assert all(np.all(np.isfinite(g)) and np.any(g != 0) for g in jax.tree.leaves(gradients))
