@@ -115,14 +115,11 @@ class _Worker:
     self._seconds = seconds
     self._megabytes = megabytes
     arguments = [str(seconds), str(megabytes)] + ([] if now is None else [str(now.timestamp())])
-    # Allocator settings meant for training would take the whole memory limit at once.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "LD_PRELOAD"))}
     self._process = subprocess.Popen(
       [sys.executable, "-P", str(_WORKER), *arguments],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
-      env=environment,
     )
     self.stop = weakref.finalize(self, _end, self._process)
     self._selector = selectors.DefaultSelector()

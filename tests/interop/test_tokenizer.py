@@ -196,8 +196,10 @@ def test_wrong_folders(tmp_path):
 
 def write_gguf(file: Path, **changes) -> Path:
   letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-  tokens = ["<s>", "</s>", *letters, "ab", "abc"]
-  keys = dict(model="gpt2", pre="smollm", tokens=tokens, merges=["a b", "ab c"], eos=1, bos=0, add_bos=None) | changes
+  tokens = ["<s>", "</s>", *letters, "ab", "abc", "12"]
+  keys = (
+    dict(model="gpt2", pre="smollm", tokens=tokens, merges=["a b", "ab c", "1 2"], eos=1, bos=0, add_bos=None) | changes
+  )
   writer = gguf.GGUFWriter(file, "llama")
   writer.add_tokenizer_model(keys["model"])
   writer.add_tokenizer_pre(keys["pre"])
@@ -219,6 +221,9 @@ def test_small_gguf(tmp_path):
   tokenizer = Tokenizer.from_gguf(write_gguf(tmp_path / "a.gguf", add_bos=True))
   assert tokenizer.pieces(tokenizer.encode("abcab é 12</s>")) == ["abc", "ab", " ", "�", "�", " ", "1", "2", "</s>"]
   assert tokenizer.adds_bos
+  plain = Tokenizer.from_gguf(write_gguf(tmp_path / "b.gguf", pre="gpt-2"))
+  assert plain.pieces(plain.encode("12")) == ["12"]
+  assert not plain.adds_bos
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def test_small_gguf(tmp_path):
     (dict(model="llama"), "tokenizer.ggml.model is 'llama'; only 'gpt2'"),
     (dict(pre="tekken"), "tokenizer.ggml.pre is 'tekken'; known: 'default', 'gpt-2', 'llama-bpe', 'smollm'"),
     (dict(tokens=None), "no key tokenizer.ggml.tokens"),
-    (dict(eos=9999), "tokenizer.ggml.eos_token_id is 9999, outside the 260 tokens"),
+    (dict(eos=9999), "tokenizer.ggml.eos_token_id is 9999, outside the 261 tokens"),
     (dict(merges=["a zz"]), "tokenizer.ggml.merges does not fit tokenizer.ggml.tokens"),
     (dict(merges=["azz"]), "tokenizer.ggml.merges holds 'azz', not two tokens"),
   ],

@@ -239,7 +239,7 @@ class ComplaintDesk:
     empathy: 0.6 if the customer is angry, else -0.2. product: -0.6 if a wrong one is named, else 0.3 if
     the right one is. remedy: right 1.4, next best 0.5, wrong -0.7, none -0.3; each further one
     min(its value, 0) - 0.6; "maybe" -0.35 each. deadline: 0.7 less 0.25 a day that it is too early, or
-    0.12 a day too late (never below -0.5). photo: 0.4 if it serves as proof, else -0.4. voucher: 0.5
+    0.12 a day too late. photo: 0.4 if it serves as proof, else -0.4. voucher: 0.5
     less 0.04 a point from 20 % if angry, from 5 % if calm. closing: 0.25 if last. blame: -1 each.
     filler: -0.3 each. A sentence that is no sentence: malformed, -0.6; a kind of sentence that came
     before (where nothing is said above): repeated, -0.3. no end: -1 where the last sentence is cut.
@@ -335,7 +335,7 @@ def _plain_value(complaint: Complaint, sentence: Sentence) -> float:
       return 0.6 if complaint.angry else -0.2
     case "deadline":
       early = issue.days - (sentence.days or 0)
-      return 0.7 - 0.25 * early if early > 0 else max(-0.5, 0.7 + 0.12 * early)
+      return 0.7 - 0.25 * early if early > 0 else 0.7 + 0.12 * early
     case "photo":
       return 0.4 if issue.photo else -0.4
     case "voucher":

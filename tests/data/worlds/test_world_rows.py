@@ -16,6 +16,7 @@ def test_sft_rows():
   rows = sft_rows(WORLD, 20, seed=4)
   assert rows == sft_rows(WORLD, 20, seed=4) != sft_rows(WORLD, 20, seed=5)
   assert rows[:10] == sft_rows(WORLD, 10, seed=4)
+  assert rows[3]["completion"] == WORLD.answer(rows[3]["prompt"], (4, 3))
   assert all(set(row) == {"prompt", "completion"} for row in rows)
   held_out = {row["prompt"] for row in sft_rows(WORLD, 2000, 0, "held_out")}
   assert not held_out & {row["prompt"] for row in sft_rows(WORLD, 5000, 0)}
@@ -43,6 +44,7 @@ def test_every_two_different_answers_make_a_pair():
     if WORLD.reward(p, a) != WORLD.reward(p, b)
   ]
   assert [(r["prompt"], {r["chosen"], r["rejected"]}) for r in rows] == expected
+  assert len(pair_rows(WORLD, prompts, answers, "bradley_terry", 0)) == 5 * 6 - 1
   for row in rows:
     assert row["reward_chosen"] == WORLD.reward(row["prompt"], row["chosen"]) > row["reward_rejected"]
     assert row["reward_rejected"] == WORLD.reward(row["prompt"], row["rejected"])
