@@ -1,0 +1,63 @@
+"""What `train` and `sweep` share: reading `--config=FILE`, `--config.KEY=VALUE` and the options beside them."""
+
+import argparse
+import re
+
+from dpojax.config.keys import fields_by_key, suggestion
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+  """An ArgumentParser whose errors are ours: one line, exit code 2."""
+
+  def __init__(self, prog: str, description: str, **options):
+    super().__init__(
+      prog=prog,
+      description=description,
+      allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      **options,
+    )
+
+  def error(self, message: str):
+    raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def config_parser(prog: str, description: str) -> Parser:
+  """A parser with `--config` and `--workdir`, whose help lists every setting."""
+  parser = Parser(
+    prog,
+    description,
+    usage=f"{prog} --config=FILE[:ARG] [--config.KEY=VALUE ...] --workdir=DIR [OPTIONS]",
+    epilog=f"settings, as --config.KEY=VALUE:\n{_settings()}",
+  )
+  parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a Python file with get_config([ARG])")
+  parser.add_argument("--workdir", required=True, metavar="DIR", help="everything the run writes goes here")
+  return parser
+
+
+def parse_with_config(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, RunConfig]:
+  """The options, and the checked settings of `--config` with its overrides.
+
+  Raises:
+    ConfigError: an unknown option, with the nearest one; or whatever `load_config` refuses.
+  """
+  options, rest = parser.parse_known_args(arguments)
+  known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+  for word in rest:
+    if word.startswith("-") and not re.match(r"--?(no)?config\.|-[\d.]", word):
+      name = word.partition("=")[0]
+      raise ConfigError(f"unknown option {name!r}{suggestion(name, known)}")
+  from dpojax.config.load import load_config
+
+  return options, load_config(options.config, rest)
+
+
+def _settings() -> str:
+  lines = []
+  for key, field in fields_by_key().items():
+    choices = field.metadata["choices"]
+    names = f" ({', '.join(choices)})" if choices and not all(c in field.metadata["meaning"] for c in choices) else ""
+    lines.append(f"  {f'{key}={field.default}':<42} {field.metadata['meaning']}{names}")
+  return "\n".join(lines)
