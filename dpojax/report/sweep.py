@@ -51,7 +51,7 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path) -> str:
 def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
   """(header, cells): the settings of each point, what it reached, how it ended."""
   columns = measured_columns(rows)
-  header = [*rows[0].values, *(label.axis() for _, _, label in columns), "status"]
+  header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns), "status"]
   cells = []
   for row in rows:
     reached = [label.format(row.last(split, m), row.last(split, f"{m}_error")) for split, m, label in columns]

@@ -1,0 +1,60 @@
+"""The table and the plot of a sweep."""
+
+import re
+
+import numpy as np
+from matplotlib.image import imread
+
+from dpojax.report.sweep import SweepRow, table, write_sweep_report
+from dpojax.report.sweep_plot import axis_key, draw_sweep
+
+
+def row(values, kl, reward=None, status="finished"):
+  policy = {"kl/sequence": kl, "kl/sequence_error": 0.1 * kl}
+  if reward is not None:
+    policy |= {"reward/true": reward, "reward/true_error": 0.1}
+  after = {"eval": {"rewards/accuracies": 0.5 + kl / 40, "rewards/margins": kl / 3}, "policy": policy}
+  return SweepRow(values, {"after": after}, status)
+
+
+BETAS = [
+  row({"loss.beta": beta}, 0.9 / beta**0.75, 2.5 - abs(np.log10(beta) + 1)) for beta in (0.05, 0.1, 0.5, 1.0, 5.0)
+]
+
+
+def test_a_row_a_point_with_what_it_reached(tmp_path):
+  failed = SweepRow({"loss.beta": 9.0}, None, "failed")
+  text = write_sweep_report([*BETAS, failed], tmp_path)
+  lines = [re.split(r" {2,}", line.strip()) for line in text.split("\n\n")[0].splitlines()]
+  assert lines[0][0] == "loss.beta" and lines[0][-1] == "status" and len(lines) == 7
+  assert lines[2] == ["0.1", "62.7 %", "1.687", "5.061 ± 0.506", "2.500 ± 0.100", "finished"]
+  assert lines[6] == ["9.0", "-", "-", "-", "-", "failed"]
+  assert "| 0.1 | 62.7 % | 1.687 |" in (tmp_path / "sweep.md").read_text()
+  assert imread(tmp_path / "sweep.png")[..., :3].std() > 0.02
+
+
+def test_beta_stands_on_a_logarithmic_axis_in_four_panels():
+  figure = draw_sweep(BETAS)
+  assert len(figure.axes) == 4
+  assert {axis.get_xscale() for axis in figure.axes} == {"log"}
+  assert list(figure.axes[2].lines[0].get_xdata()) == [0.05, 0.1, 0.5, 1.0, 5.0]
+  assert figure.axes[3].get_title(loc="left") == "true reward"
+
+
+def test_other_settings_are_lines_and_the_seed_is_never_the_axis():
+  rows = [row({"seed": seed, "loss.beta": beta}, 1 / beta) for seed in (0, 1) for beta in (0.1, 0.2)]
+  assert axis_key(rows) == "loss.beta"
+  assert [text.get_text() for text in draw_sweep(rows).axes[0].get_legend().get_texts()] == ["seed=0", "seed=1"]
+  assert axis_key([row({"seed": seed}, 1.0) for seed in (0, 1)]) == "seed"
+
+
+def test_names_stand_side_by_side():
+  rows = [row({"loss.name": name}, 1.0) for name in ("dpo", "ipo")]
+  ticks = [label.get_text() for label in draw_sweep(rows).axes[0].get_xticklabels()]
+  assert ticks == ["dpo", "ipo"]
+
+
+def test_when_every_point_failed_there_is_a_table_and_no_plot(tmp_path):
+  write_sweep_report([SweepRow({"seed": 0}, None, "failed")], tmp_path)
+  assert not (tmp_path / "sweep.png").exists()
+  assert table([SweepRow({"seed": 0}, None, "failed")]) == (["seed", "status"], [["0", "failed"]])
