@@ -52,10 +52,10 @@ def visible_slots(cache: Cache, position: jax.Array, window: int | None) -> jax.
   return mask
 
 
-def write_layer(stored: jax.Array, new: jax.Array, used: jax.Array) -> jax.Array:
-  """Puts [B, n, KV, d] of one layer into the n slots that end at `used` of [B, KV, T, d]."""
-  new = new.transpose(0, 2, 1, 3).astype(stored.dtype)
-  return jax.lax.dynamic_update_slice(stored, new, (0, 0, used - new.shape[2], 0))
+def write_layer(stored: jax.Array, new: jax.Array, layer: jax.Array, used: jax.Array) -> jax.Array:
+  """Puts [B, n, KV, d] of layer number `layer` into the n slots that end at `used` of [layers, B, KV, T, d]."""
+  slots = new.transpose(0, 2, 1, 3)[None].astype(stored.dtype)
+  return jax.lax.dynamic_update_slice(stored, slots, (layer, 0, 0, used - new.shape[1], 0))
 
 
 def cached_attention(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, *, precision: str) -> jax.Array:

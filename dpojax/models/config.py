@@ -17,7 +17,7 @@ class ModelConfig:
     heads: query heads.
     kv_heads: key and value heads, a divisor of `heads`.
     ffn: width of the gated feed-forward part.
-    head_dim: width of a head; None: hidden / heads.
+    head_dim: width of a head; 0 becomes hidden / heads.
     family: name in `dpojax.models.families`: how weights and config are named outside.
     norm_epsilon: added to the mean square in RMSNorm.
     max_positions: positions the model was made for; the largest `position` must stay below.
@@ -36,7 +36,7 @@ class ModelConfig:
   heads: int
   kv_heads: int
   ffn: int
-  head_dim: int | None = None
+  head_dim: int = 0
   family: str = "llama"
   norm_epsilon: float = 1e-5
   max_positions: int = 2048
@@ -51,7 +51,7 @@ class ModelConfig:
   pad_id: int | None = None
 
   def __post_init__(self):
-    if self.head_dim is None:
+    if self.head_dim == 0:
       if self.hidden % self.heads:
         raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}; give head_dim")
       object.__setattr__(self, "head_dim", self.hidden // self.heads)

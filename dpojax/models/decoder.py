@@ -101,13 +101,23 @@ class Decoder(nnx.Module):
 
   def __call__(self, rows: PackedBatch) -> jax.Array:
     """[R, L, D] hidden states of packed rows, after the final norm."""
+    segment, answer, position = map(jnp.asarray, (rows.segment, rows.answer, rows.position))
 
     def attend(q, k, v):
-      mask = dict(segment=rows.segment, answer=rows.answer, position=rows.position)
-      options = dict(precision=self.precision, window=self.config.window, lookback=self.lookback)
-      return packed_attention(q, k, v, **mask, **options), None
+      out = packed_attention(
+        q,
+        k,
+        v,
+        segment=segment,
+        answer=answer,
+        position=position,
+        precision=self.precision,
+        window=self.config.window,
+        lookback=self.lookback,
+      )
+      return out, None
 
-    x, angles = self.begin(rows.tokens, rows.position)
+    x, angles = self.begin(rows.tokens, position)
     graph, layers = nnx.split(self.layers)
 
     def body(x, layer):
@@ -126,16 +136,20 @@ class Decoder(nnx.Module):
     x, angles = self.begin(tokens, position)
     graph, layers = nnx.split(self.layers)
 
-    def body(x, layer_and_cache):
-      layer, keys, values = layer_and_cache
+    # The cache travels in the carry: as input and output of the scan it would be copied at every token.
+    def body(carry, numbered_layer):
+      x, keys, values = carry
+      index, layer = numbered_layer
 
       def attend(q, k, v):
-        stored = write_layer(keys, k, cache.used), write_layer(values, v, cache.used)
-        return cached_attention(q, *stored, mask, precision=self.precision), stored
+        stored = write_layer(keys, k, index, cache.used), write_layer(values, v, index, cache.used)
+        return cached_attention(q, stored[0][index], stored[1][index], mask, precision=self.precision), stored
 
-      return nnx.merge(graph, layer)(x, angles, attend)
+      x, (keys, values) = nnx.merge(graph, layer)(x, angles, attend)
+      return (x, keys, values), None
 
-    x, (keys, values) = jax.lax.scan(body, x, (layers, cache.keys, cache.values))
+    numbered = jnp.arange(self.config.layers), layers
+    (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), numbered)
     return self.end(x), dataclasses.replace(cache, keys=keys, values=values)
 
   def begin(self, tokens, position):

@@ -112,8 +112,8 @@ class LanguageModel:
 
 
 def _new_decoder(model: LanguageModel, key: jax.Array) -> Decoder:
-  options = dict(precision=model.precision, remat=model.remat, lookback=model.lookback)
-  return Decoder(model.config, **options, rngs=nnx.Rngs(params=key))
+  rngs = nnx.Rngs(params=key)
+  return Decoder(model.config, precision=model.precision, remat=model.remat, lookback=model.lookback, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=64)

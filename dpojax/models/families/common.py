@@ -47,7 +47,7 @@ def read_decoder(config: dict[str, Any], family: str, **options) -> ModelConfig:
       layers=integer(config, "num_hidden_layers"),
       heads=heads,
       kv_heads=integer(config, "num_key_value_heads", heads),
-      head_dim=integer(config, "head_dim", 0) or None,
+      head_dim=integer(config, "head_dim", 0),
       ffn=integer(config, "intermediate_size"),
       norm_epsilon=number(config, "rms_norm_eps", 1e-6),
       max_positions=integer(config, "max_position_embeddings", 2048),
