@@ -49,12 +49,12 @@ def sample_kl(
   ]
   params, reference_params = jax.device_put((params, reference_params))
   batch = pack(examples, _shape(examples, rows, row_length))
-  for g in range(int(batch.num_groups)):
-    group = batch.group(g)
-    values = np.asarray(_token_kl(model, params, reference_params, group), np.float64)
-    filled = group.filled
-    row, _ = np.nonzero(filled)
-    np.add.at(kl, group.example_index[row, group.answer_of[filled]], values[filled])
+  used = int(batch.num_groups)
+  values = np.stack([_token_kl(model, params, reference_params, batch.group(g)) for g in range(used)])
+  filled = batch.filled[:used]
+  group, row, _ = np.nonzero(filled)
+  sample = batch.example_index[group, row, batch.answer_of[:used][filled]]
+  np.add.at(kl, sample, values[filled].astype(np.float64))
   return kl, tokens
 
 

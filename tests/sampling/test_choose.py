@@ -48,6 +48,12 @@ def test_crossing_token_included():
   assert kept == [[1], [1, 2], [1, 2], [0, 1, 2], [0, 1, 2, 3]]
 
 
+def test_of_equal_tokens_the_first_are_kept():
+  uniform = jnp.full((1, 4), 0.25)
+  kept = [np.flatnonzero(nucleus(uniform, jnp.float32(p))[0]).tolist() for p in (0.25, 0.5, 0.6)]
+  assert kept == [[0], [0, 1], [0, 1, 2]]
+
+
 def frequencies(logits, temperature, top_p, count=40_000):
   keys = jax.random.split(jax.random.key(7), count)
   rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (count, len(logits)))
