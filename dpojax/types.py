@@ -8,7 +8,6 @@ E example slots of a row, K answers of an example (the largest of the data set),
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -17,11 +16,9 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 
-container = functools.partial(dataclasses.dataclass, frozen=True)
-
 
 @jax.tree_util.register_dataclass
-@container
+@dataclasses.dataclass(frozen=True)
 class PackedBatch:
   """Packed rows in which an example is a prompt with K >= 1 answers and the prompt appears once.
 
@@ -83,11 +80,11 @@ class PackedBatch:
   def group(self, index) -> "PackedBatch":
     """Row group `index` of a whole step: every array loses its leading axis."""
     arrays = dataclasses.replace(self, num_groups=None)
-    return jax.tree.map(lambda x: x[index], arrays)
+    return jax.tree.map(lambda x: jnp.asarray(x)[index], arrays)
 
 
 @jax.tree_util.register_dataclass
-@container
+@dataclasses.dataclass(frozen=True)
 class TokenLogps:
   """Log-probs of scored tokens, packed as in the batch they came from.
 
@@ -121,7 +118,7 @@ def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Arra
 
 
 @jax.tree_util.register_dataclass
-@container
+@dataclasses.dataclass(frozen=True)
 class PairLogps:
   """Log-probs of B chosen and rejected answers under one model.
 

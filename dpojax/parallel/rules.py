@@ -61,7 +61,9 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
           f"parallel.{axis}: {mesh.shape[axis]} devices do not divide the {logical} dimension ({size}) of "
           f"{jax.tree_util.keystr(path)}; choose a divisor of {size}"
         )
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    # An axis of one device shards nothing; naming it would make equal layouts look different to jit.
+    spec = [axis if axis is not None and mesh.shape[axis] > 1 else None for axis in spec]
+    return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else PartitionSpec())
 
   return jax.tree_util.tree_map_with_path(one, state)
 

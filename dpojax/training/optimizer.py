@@ -54,7 +54,9 @@ def make_schedule(settings: OptimizerSettings, steps: int) -> Callable[[jax.Arra
 
   def share(step):
     rising = (step + 1) / max(warmup, 1)
-    return jnp.where(step < warmup, rising, main(jnp.maximum(step - warmup, 0))).astype(jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):  # optax divides integer step counts
+      falling = main(jnp.maximum(step - warmup, 0))
+    return jnp.where(step < warmup, rising, falling).astype(jnp.float32)
 
   return share
 

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from dpojax.config.schema import OptimizerSettings
+from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
 from dpojax.parallel import replicated, state_shardings
 from dpojax.training.optimizer import make_optimizer, make_schedule
@@ -59,7 +60,8 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     learning_rate = hyper["learning_rate"] * schedule(state.step)
 
-    updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer step counts
+      updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, state.params, updates)
     # A select fuses into the update and works in place; `lax.cond` would copy the state.
     keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
@@ -100,6 +102,20 @@ def make_evaluation_step(objective: Objective) -> Callable[[Params, Params, Pack
     return jax.lax.fori_loop(0, batch.num_groups, lambda i, m: jax.tree.map(jnp.add, m, group(i)), zeros)
 
   return jax.jit(evaluate)
+
+
+@functools.lru_cache(maxsize=8)
+def make_score_step(model: LanguageModel) -> Callable[[Params, PackedBatch], jax.Array]:
+  """The jitted scorer of a whole step: (params, batch) -> f32[G, R, S] log-probs, 0 in empty slots."""
+
+  def score(params: Params, batch: PackedBatch) -> jax.Array:
+    def body(index, logps):
+      return logps.at[index].set(model.score(params, batch.group(index)).logp)
+
+    zeros = jnp.zeros(batch.target.shape, jnp.float32)
+    return jax.lax.fori_loop(0, batch.num_groups, body, zeros)
+
+  return jax.jit(score)
 
 
 def place_state(params: Params, optimizer: OptimizerSettings, mesh: Mesh) -> TrainState:

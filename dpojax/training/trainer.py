@@ -25,6 +25,9 @@ class BatchSource(Protocol):
 
   def num_tokens(self, step: int) -> int: ...
 
+  @property
+  def steps_per_epoch(self) -> int: ...
+
 
 class Trainer:
   """Takes optimizer steps and evaluations; everything it carries between steps is `state`.
@@ -80,7 +83,7 @@ class Trainer:
     return metrics
 
   def train(
-    self, steps: int, *, stop: Callable[[], bool] = lambda: False, clock: Callable[[], float] | None = None
+    self, steps: int, *, stop: Callable[[int], bool] = lambda step: False, clock: Callable[[], float] | None = None
   ) -> Iterator[tuple[int, dict[str, float]]]:
     """Takes up to `steps` further steps, yielding (steps taken so far, metrics) of each, one step late.
 
@@ -88,7 +91,7 @@ class Trainer:
     the host. When the iterator ends, `state` is that of the last step yielded.
 
     Args:
-      stop: asked before each step; true ends the loop after the steps already dispatched.
+      stop: asked before each step with its number; true ends the loop after the steps already dispatched.
       clock: seconds; when given, metrics carry `time/step`, `time/data` (waiting for a batch) and
         `tokens_per_second` (tokens as each answer alone, its prompt included).
     """
@@ -96,8 +99,10 @@ class Trainer:
     pending: tuple[int, Metrics, float] | None = None
     with contextlib.closing(prefetch(lambda s: self.place(self.batches(s)), start, start + steps)) as batches:
       last = asked = clock() if clock else 0.0
-      while not stop() and (item := next(batches, None)) is not None:
-        step, batch = item
+      for number in range(start, start + steps):
+        if stop(number):
+          break
+        step, batch = next(batches)
         waited = clock() - asked if clock else 0.0
         metrics = self.take_step(batch)
         if pending is not None:

@@ -1,0 +1,16 @@
+"""From a config to a run: its model, data, objective and trainer, and the stages one after another."""
+
+from dpojax.assemble.pieces import Data, Loaded, build_data, build_model, build_objective, build_trainer, load_model
+from dpojax.assemble.run import Session, run
+
+__all__ = [
+  "Data",
+  "Loaded",
+  "Session",
+  "build_data",
+  "build_model",
+  "build_objective",
+  "build_trainer",
+  "load_model",
+  "run",
+]

@@ -1,0 +1,183 @@
+"""A whole run in one folder: earlier stages, the main stage, and the report."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+
+from dpojax.assemble.pieces import (
+  Data,
+  Loaded,
+  build_batches,
+  build_data,
+  build_look,
+  build_model,
+  build_objective,
+  build_trainer,
+  load_model,
+  save_model_description,
+)
+from dpojax.assemble.stages import sft_config, write_pairs
+from dpojax.config.record import check_unchanged, write_config
+from dpojax.config.schema import RunConfig
+from dpojax.data.batches import Batches
+from dpojax.errors import ConfigError
+from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.report import write_report
+from dpojax.training.loop import Loop, Outcome
+from dpojax.training.cached_reference import CachedReference
+from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
+from dpojax.training.runlog import RunLog
+from dpojax.training.step import make_score_step, place_params
+from dpojax.types import PackedBatch, Params
+
+
+def run(config: RunConfig, workdir: str | pathlib.Path, *, allow_config_change: bool = False) -> Outcome:
+  """Runs `config` in `workdir`, from the start or from where it stopped. See `Session.run`."""
+  return Session().run(config, pathlib.Path(workdir), allow_config_change=allow_config_change)
+
+
+class Session:
+  """Runs that share what they can: loaded models, tokenised data, earlier stages, compiled steps.
+
+  A sweep is one session. Everything shared is looked up by the settings it depends on, so a point
+  never sees what another point's settings made.
+  """
+
+  def __init__(self):
+    self._loaded: dict[object, Loaded] = {}
+    self._data: dict[object, Data] = {}
+
+  def run(
+    self,
+    config: RunConfig,
+    workdir: pathlib.Path,
+    *,
+    prelude: pathlib.Path | None = None,
+    allow_config_change: bool = False,
+  ) -> Outcome:
+    """Runs all stages in `workdir` and writes its report.
+
+    Args:
+      prelude: folder of the stages before the main one; None: `workdir`. Points of a sweep share it.
+      allow_config_change: go on in a folder whose run had other settings.
+
+    Raises:
+      ConfigError: the folder holds a run of other settings, or the devices do not fit them.
+      InputError: anything else that the user can mend; the message says how.
+    """
+    prelude = workdir if prelude is None else prelude
+    if not allow_config_change:
+      check_unchanged(config, workdir)
+    make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_config(config, workdir)
+    start = self._start(config, prelude)
+    if start is None:
+      return Outcome(0, "preempted")
+    outcome = self._stage(config, start, workdir, self._main_data(config, start, prelude))
+    if outcome.reason != "preempted":
+      write_report(workdir)
+    return outcome
+
+  def _start(self, config: RunConfig, prelude: pathlib.Path) -> Loaded | None:
+    """The model that the main stage starts from; None if the stage before it was asked to stop."""
+    key = (config.model, config.data.name, config.batch.row_length, config.sft, prelude)
+    if key not in self._loaded:
+      loaded = build_model(config)
+      if config.sft.steps:
+        stage = sft_config(config)
+        folder = prelude / "sft"
+        folder.mkdir(parents=True, exist_ok=True)
+        check_unchanged(stage, folder)
+        write_config(stage, folder)
+        if self._stage(stage, loaded, folder, build_data(stage, loaded)).reason == "preempted":
+          return None
+        loaded = Loaded(*load_model(folder, precision=config.model.precision, remat=config.model.remat))
+      self._loaded[key] = loaded
+    return self._loaded[key]
+
+  def _main_data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
+    key = (config.objective, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
+    if key not in self._data:
+      pairs = write_pairs(config, start, prelude / "pairs") if config.pairs.prompts else None
+      self._data[key] = build_data(config, start, pairs)
+    return self._data[key]
+
+  def _stage(self, config: RunConfig, loaded: Loaded, folder: pathlib.Path, data: Data) -> Outcome:
+    with RunLog(folder, log_every=config.train.log_every, tensorboard=config.logging.tensorboard) as log:
+      lookback = max(data.train.longest_segment, data.held_out.longest_segment)
+      loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, lookback=-(-lookback // 64) * 64))
+      save_model_description(folder, loaded)
+      _describe_data(data, folder, log)
+      batches, held_out = build_batches(config, data)
+      reference = self._reference(config, loaded)
+      live = None
+      if config.objective == "preference" and config.reference.kind == "live":
+        live = reference()
+      elif config.objective == "preference":
+        cache = _fill_cache(config, loaded, folder, reference(), batches, held_out, log)
+        batches = CachedReference(batches, cache)
+        held_out = held_out and CachedReference(held_out, cache)
+      objective = build_objective(config, loaded.model)
+      trainer = build_trainer(config, objective, loaded, batches, reference_params=live)
+      log.total_steps = trainer.steps
+      look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
+      return Loop(trainer, config, folder, log, held_out, look).run()
+
+
+  def _reference(self, config: RunConfig, loaded: Loaded) -> Callable[[], Params]:
+    """A function that gives the reference's parameters: those of `reference.path`, or where the policy starts."""
+    path = config.reference.path
+    if not path:
+      return lambda: loaded.params
+    key = ("reference", path)
+    if key not in self._loaded:
+      model, params, tokenizer = load_model(path)
+      if model.config != loaded.model.config:
+        raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
+      self._loaded[key] = Loaded(model, params, tokenizer)
+    return lambda: self._loaded[key].params
+
+
+def _fill_cache(
+  config: RunConfig,
+  loaded: Loaded,
+  folder: pathlib.Path,
+  params: Params,
+  batches: Batches,
+  held_out: Batches | None,
+  log: RunLog,
+) -> ReferenceCache:
+  """The reference's log-probs of all answers, computed where an earlier run has not stored them."""
+  model = dataclasses.replace(loaded.model, precision=config.reference.precision)
+  cache = ReferenceCache(
+    config.reference.cache_dir or folder / "reference_cache",
+    weights=weights_fingerprint(params),
+    config=model.config.to_dict(),
+    precision=model.precision,
+    warn=log.message,
+  )
+  mesh = make_mesh(config.parallel)
+  placed: list[Params] = []  # on the devices only when something is to be computed
+
+  def score(batch: PackedBatch) -> jax.Array:
+    if not placed:
+      placed.append(place_params(params, mesh))
+    return make_score_step(model)(placed[0], jax.device_put(batch, batch_shardings(mesh, batch)))
+
+  for part in (batches, held_out):
+    if part is not None:
+      report = lambda done, total: log.status(f"reference log-probs: {done:,} of {total:,} answers")  # noqa: E731
+      computed = cache.fill(part.dataset, score, part.shape, report)
+      log.message(f"reference log-probs: {computed:,} answers computed, the others read from {cache.folder}")
+  return cache
+
+
+def _describe_data(data: Data, folder: pathlib.Path, log: RunLog) -> None:
+  """Writes what the data doctor counted to data.json and says the gist."""
+  counts = {"train": data.train.counts, "held_out": data.held_out.counts}
+  (folder / "data.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+  log.message(f"data: {len(data.train):,} training and {len(data.held_out):,} held-out examples; counts in data.json")
