@@ -148,7 +148,7 @@ class Decoder(nnx.Module):
       x, (keys, values) = nnx.merge(graph, layer)(x, angles, attend)
       return (x, keys, values), None
 
-    numbered = jnp.arange(self.config.layers), layers
+    numbered = jnp.arange(self.config.layers, dtype=jnp.int32), layers
     (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), numbered)
     return self.end(x), dataclasses.replace(cache, keys=keys, values=values)
 
