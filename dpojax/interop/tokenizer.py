@@ -79,6 +79,11 @@ class Tokenizer:
     self._byte_level = '"ByteLevel"' in json.dumps(decoder)
     self._words = not any(f'"{name}"' in json.dumps(decoder) for name in _JOINERS)
 
+  @property
+  def separator(self) -> str:
+    """What to put between two texts that are joined: a space where tokens are words, else nothing."""
+    return " " if self._words else ""
+
   def encode(self, text: str) -> list[int]:
     """Token ids of `text`. Special tokens written in it are recognised; none is added."""
     return self.encode_batch([text])[0]

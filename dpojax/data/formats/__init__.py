@@ -1,0 +1,69 @@
+"""Row formats, one file each. A new one: write `formats/NAME.py` with a `FORMAT`, and list it here."""
+
+from dpojax.data.formats import (
+  chat,
+  completion,
+  conversational,
+  explicit,
+  hh,
+  implicit,
+  nectar,
+  pku_safe_rlhf,
+  pretokenised,
+  ranked,
+  shp,
+  text,
+  ultrafeedback,
+  unpaired,
+)
+from dpojax.data.formats.common import Comparison, Format, Row
+from dpojax.errors import ConfigError, DataError
+
+__all__ = ["FORMATS", "Comparison", "Format", "Row", "choose_format"]
+
+# In the order in which `auto` asks them: the more particular before the more general.
+_IN_ORDER = [
+  pretokenised,
+  shp,
+  pku_safe_rlhf,
+  ultrafeedback,
+  conversational,
+  hh,
+  explicit,
+  implicit,
+  nectar,
+  ranked,
+  unpaired,
+  completion,
+  chat,
+  text,
+]
+FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _IN_ORDER}
+
+
+def choose_format(name: str, row: Row, where: str) -> Format:
+  """The format of that name, or with `auto` the first that the row looks like.
+
+  Args:
+    name: `data.format`.
+    row: the first row.
+    where: its place, for messages.
+
+  Raises:
+    ConfigError: no such format.
+    DataError: the row lacks a column that the format needs, or looks like no format.
+  """
+  found = ", ".join(row) or "none"
+  if name == "auto":
+    for form in FORMATS.values():
+      if form.detects(row):
+        return form
+    known = "\n".join(f"  {form.name}: {form.wants}" for form in FORMATS.values())
+    raise DataError(f"{where}: columns {found} fit no known format; rename them to one of\n{known}")
+  if name not in FORMATS:
+    raise ConfigError(f"data.format: no format {name!r}; choose auto, {', '.join(FORMATS)}")
+  form = FORMATS[name]
+  missing = [column for column in form.columns if column not in row]
+  if missing:
+    raise DataError(f"{where}: no column {missing[0]!r}; format {name!r} wants {form.wants}, found {found}")
+  return form

@@ -1,0 +1,306 @@
+"""From a data set's settings to tokenised examples, every row of it accounted for."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from dpojax.config.schema import DataSettings
+from dpojax.data.examples import TokenDataset, TokenExample, as_ids
+from dpojax.data.formats import Comparison, Format, choose_format
+from dpojax.data.limits import Limits, fit
+from dpojax.data.sources import SourceRow, file_rows, hub_rows, memory_rows
+from dpojax.data.templates import ChatTemplate, template_source
+from dpojax.data.tokenise import Tokenised, tokenise
+from dpojax.errors import ConfigError, DataError
+from dpojax.interop.tokenizer import Tokenizer
+
+Kind = Literal["preference", "sft", "score"]
+
+AT_ONCE = 256  # rows rendered and tokenised together
+MOST_NOTES = 20
+DROPPED = "dropped/"
+# rows = kept + the sum of all dropped/...; the others count within the rows kept.
+COUNTS = (
+  "rows",
+  "kept",
+  "dropped/malformed",
+  "dropped/empty_prompt",
+  "dropped/empty_answer",
+  "dropped/identical_answers",
+  "dropped/prompt_too_long",
+  "dropped/answer_too_long",
+  "dropped/example_too_long",
+  "dropped/duplicate_prompt",
+  "dropped/held_out_prompt",
+  "dropped/undesirable",
+  "truncated/prompts",
+  "truncated/answers",
+  "duplicate_prompts",
+  "boundary_mismatches",
+  "repeated_answers",
+  "answers",
+  "answers_with_eos",
+  "eos_inside_answers",
+)
+
+
+def load_dataset(
+  settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+) -> tuple[TokenDataset, TokenDataset]:
+  """The training and the held-out examples that the settings name; no prompt is on both sides.
+
+  Held out are the rows of `eval_path` or `eval_split` where given, and training rows with one of their
+  prompts are dropped; else a share `eval_fraction` of the prompts, chosen by `seed`.
+
+  Args:
+    settings: source, format, template, limits and policies.
+    tokenizer: text to ids.
+    kind: "preference": two or more answers a row; "sft": the best answer only; "score": all answers,
+      identical ones too.
+    row_length: tokens of a packed row, which the prompt and all answers of an example must share.
+
+  Raises:
+    DataError: a file, data set, column or template is wrong, or no row is left.
+    ConfigError: a setting is wrong.
+  """
+  shared = dict(kind=kind, row_length=row_length)
+  train = _build(*_source(settings, settings.path, settings.split), settings, tokenizer, **shared)
+  if not settings.eval_path and not settings.eval_split:
+    return hold_out(train, settings.eval_fraction, settings.seed)
+  held_out = _build(*_source(settings, settings.eval_path, settings.eval_split), settings, tokenizer, **shared)
+  taken = {held_out[i].prompt.tobytes() for i in range(len(held_out))}
+  kept = [i for i in range(len(train)) if train[i].prompt.tobytes() not in taken]
+  counts = dict(train.counts, kept=len(kept))
+  counts["dropped/held_out_prompt"] = len(train) - len(kept)
+  return train.subset(kept, counts), held_out
+
+
+def dataset_from_rows(
+  rows: Iterable[Mapping[str, Any]], settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+) -> TokenDataset:
+  """Examples from rows in memory, by the same path as rows of a file. See `load_dataset`."""
+  return _build(memory_rows(rows), "rows", settings, tokenizer, kind=kind, row_length=row_length)
+
+
+def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDataset, TokenDataset]:
+  """Divides a data set by prompt: (training, held out), the latter with a share `fraction` of the prompts.
+
+  Which prompts depends on `seed` and the prompts alone, not on the order of rows.
+  """
+  prompts = {dataset[i].prompt.tobytes() for i in range(len(dataset))}
+  ranked = sorted(prompts, key=lambda prompt: hashlib.sha256(f"{seed} ".encode() + prompt).digest())
+  count = round(fraction * len(ranked))
+  if fraction > 0 and len(ranked) > 1:
+    count = max(count, 1)
+  taken = set(ranked[:count])
+  sides: tuple[list[int], list[int]] = ([], [])
+  for i in range(len(dataset)):
+    sides[dataset[i].prompt.tobytes() in taken].append(i)
+  return dataset.subset(sides[0]), dataset.subset(sides[1])
+
+
+def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: Tokenizer) -> list[np.ndarray]:
+  """i32[P] ids of each prompt, as rows of the explicit format would begin: for sampling.
+
+  Raises:
+    DataError: a prompt is empty and the tokenizer begins with no BOS; or as `load_dataset`.
+  """
+  template = _open_template(settings, tokenizer)
+  try:
+    if template is None:
+      start = [tokenizer.bos_id] if tokenizer.adds_bos else []
+      encoded = [ids if ids[:1] == start else [*start, *ids] for ids in tokenizer.encode_batch(prompts)]
+    else:
+      chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+      places = [f"prompt {i}" for i in range(len(prompts))]
+      texts = template.render(chats, places, add_generation_prompt=True)
+      for place, rendered in zip(places, texts, strict=True):
+        if isinstance(rendered, DataError):
+          raise DataError(f"{place}: {rendered}")
+      encoded = tokenizer.encode_batch([str(rendered) for rendered in texts])
+  finally:
+    if template is not None:
+      template.close()
+  for i, ids in enumerate(encoded):
+    if not ids:
+      raise DataError(f"prompt {i} is empty, and the tokenizer puts no BOS before it; write some text")
+  return [as_ids(ids) for ids in encoded]
+
+
+def _source(settings: DataSettings, path: str, split: str) -> tuple[Iterator[SourceRow], str]:
+  """The rows of a file or of a split of the hub data set, and their name for messages."""
+  if path:
+    return file_rows(path, settings.limit), path
+  if settings.source == "world":
+    raise ConfigError("data.source=world: a world's rows are made by the run; pass them to dataset_from_rows")
+  if settings.source == "file" and not settings.eval_split:
+    raise ConfigError("data.source=file needs data.path, a JSONL, JSON, CSV or Parquet file")
+  if not settings.name:
+    raise ConfigError("data.name is empty; name a data set of the hub, or give a local file as data.path")
+  rows = hub_rows(settings.name, subset=settings.subset, split=split, revision=settings.revision, limit=settings.limit)
+  return rows, f"{settings.name}[{split}]"
+
+
+def _open_template(settings: DataSettings, tokenizer: Tokenizer) -> ChatTemplate | None:
+  source = template_source(settings.template, tokenizer)
+  return None if source is None else ChatTemplate(source, tokenizer)
+
+
+def _build(
+  rows: Iterator[SourceRow], name: str, settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+) -> TokenDataset:
+  """Reads, parses, tokenises and sieves all rows."""
+  sieve = _Sieve(settings, tokenizer, kind, row_length)
+  template = _open_template(settings, tokenizer)
+  form: Format | None = None
+  try:
+    while some := list(itertools.islice(rows, AT_ONCE)):
+      first = next((row for row in some if not row.fault), None)
+      if form is None and first is not None:
+        form = _format_of(first, settings.format, kind)
+      parsed = [_parse(row, form, template is not None) for row in some]
+      read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
+      done = iter(
+        tokenise(
+          [p for _, p in read], [row.where for row, _ in read], tokenizer, template, after_eos=settings.after_eos
+        )
+      )
+      for row, p in zip(some, parsed, strict=True):
+        sieve.take(row.where, p, next(done) if isinstance(p, Comparison) else p)
+  finally:
+    if template is not None:
+      template.close()
+  return sieve.dataset(name, form.name if form else "")
+
+
+def _format_of(row: SourceRow, setting: str, kind: Kind) -> Format:
+  form = choose_format(setting, row.values, row.where)
+  if kind == "preference" and not form.pairs:
+    raise DataError(
+      f"{row.where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
+      "set objective=sft or give pairs"
+    )
+  return form
+
+
+def _parse(row: SourceRow, form: Format | None, chat: bool) -> Comparison | DataError:
+  if row.fault or form is None:
+    return DataError(row.fault)
+  try:
+    return form.parse(row.values, chat)
+  except DataError as error:
+    return error
+
+
+class _Sieve:
+  """Keeps what can be used, and counts and notes what cannot."""
+
+  def __init__(self, settings: DataSettings, tokenizer: Tokenizer, kind: Kind, row_length: int):
+    self.settings, self.tokenizer, self.kind = settings, tokenizer, kind
+    self.limits = Limits.of(settings, row_length, tokenizer.bos_id)
+    self.counts = dict.fromkeys(COUNTS, 0)
+    self.notes: list[str] = []
+    self.examples: list[TokenExample] = []
+    self.metadata: list[dict[str, Any]] = []
+    self.prompts: set[bytes] = set()
+
+  def take(self, where: str, comparison: Comparison | DataError, ids: Tokenised | DataError) -> None:
+    """Keeps the row, or counts why not."""
+    self.counts["rows"] += 1
+    if isinstance(comparison, DataError) or isinstance(ids, DataError):
+      self.drop("malformed", f"{where}: {comparison if isinstance(comparison, DataError) else ids}")
+      return
+    reason = self.keep(where, comparison, ids)
+    if reason:
+      self.drop(reason)
+
+  def drop(self, reason: str, note: str = "") -> None:
+    self.counts[f"{DROPPED}{reason}"] += 1
+    if note and len(self.notes) < MOST_NOTES:
+      self.notes.append(note)
+
+  def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
+    """Adds the example; or says why it is dropped."""
+    texts, prompt, answers = list(comparison.answers), ids.prompt, ids.answers
+    if self.kind == "sft":
+      texts, answers = texts[:1], answers[:1]
+      if comparison.details.get("label") is False:
+        return "undesirable"
+    if any(not (text.strip() if isinstance(text, str) else text) for text in texts):
+      return "empty_answer"
+    if not prompt and not comparison.prompt and len(answers) == 1 and len(answers[0]) > 1:
+      prompt, answers = answers[0][:1], [answers[0][1:]]  # plain text without BOS: nothing predicts its first token
+    if not prompt:
+      return "empty_prompt"
+    fitted = fit(prompt, answers, self.limits)
+    if isinstance(fitted, str):
+      return fitted
+    cut_prompt, cut_answers = fitted
+    cuts = sum(len(cut) < len(answer) for cut, answer in zip(cut_answers, answers, strict=True))
+    distinct = list(dict.fromkeys(map(tuple, cut_answers)))
+    repeated = 0
+    if self.kind == "preference" and len(distinct) < len(cut_answers):
+      if len(distinct) < 2:
+        return "identical_answers"
+      texts = [texts[[tuple(a) for a in cut_answers].index(answer)] for answer in distinct]
+      repeated = len(cut_answers) - len(distinct)
+      cut_answers = [list(answer) for answer in distinct]
+    if self.kind == "preference" and len(cut_answers) < 2:
+      self.notes.append(f"{where}: it has one answer, but preferences need two")
+      return "malformed"
+    example = TokenExample(as_ids(cut_prompt), tuple(as_ids(answer) for answer in cut_answers))
+    seen = example.prompt.tobytes() in self.prompts
+    if seen and self.settings.duplicates == "drop":
+      return "duplicate_prompt"
+    self.prompts.add(example.prompt.tobytes())
+    self.counts["truncated/prompts"] += len(cut_prompt) < len(prompt)
+    self.counts["truncated/answers"] += cuts
+    self.counts["duplicate_prompts"] += seen
+    self.counts["boundary_mismatches"] += ids.mismatch
+    self.counts["repeated_answers"] += repeated
+    self.count_ends(example)
+    self.examples.append(example)
+    self.metadata.append(self.describe(where, comparison, ids, texts))
+    return ""
+
+  def count_ends(self, example: TokenExample) -> None:
+    """Counts the example, its answers, and where EOS stands in them."""
+    ends, counts = set(self.tokenizer.eos_ids), self.counts
+    counts["kept"] += 1
+    counts["answers"] += len(example.answers)
+    counts["answers_with_eos"] += sum(bool(ends.intersection(answer.tolist())) for answer in example.answers)
+    counts["eos_inside_answers"] += sum(bool(ends.intersection(answer[:-1].tolist())) for answer in example.answers)
+
+  def describe(self, where: str, comparison: Comparison, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
+    """The texts behind an example, for looking at it."""
+    decode = self.tokenizer.decode
+    if comparison.kind == "ids":
+      prompt, texts = decode(ids.prompt), [decode(answer) for answer in texts]
+    elif comparison.kind == "chat":
+      prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in comparison.prompt)
+      if [message["role"] for message in comparison.prompt] == ["user"]:
+        prompt = comparison.prompt[0]["content"]
+    else:
+      prompt = comparison.prompt
+    return {"row": where, "prompt": prompt, "answers": texts, "details": comparison.details}
+
+  def dataset(self, name: str, form: str) -> TokenDataset:
+    """All kept examples.
+
+    Raises:
+      DataError: there are none; says what became of the rows.
+    """
+    if not self.examples:
+      why = ", ".join(f"{n} {key.removeprefix(DROPPED)}" for key, n in self.counts.items() if n and DROPPED in key)
+      what = f"none of its {self.counts['rows']} rows can be used: {why}" if why else "it holds no rows"
+      raise DataError("; ".join([f"{name}: {what}", *self.notes[:1]]))
+    return TokenDataset(
+      self.examples,
+      metadata=self.metadata,
+      counts=self.counts,
+      notes=self.notes,
+      origin=f"{form} {self.tokenizer.fingerprint()}",
+    )

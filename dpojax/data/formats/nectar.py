@@ -1,0 +1,44 @@
+"""Nectar rankings: {"prompt": text, "answers": [{"answer": text, "rank": number}, ...]}, rank 1 the best.
+
+The prompt is an HH dialogue that ends in "Assistant:". Answers of equal rank keep the file's order.
+(Zhu et al. 2023, Starling-7B; berkeley-nest/Nectar)
+"""
+
+from collections.abc import Mapping
+
+from dpojax.data.formats.common import Comparison, Format, Row, from_json, kind_of, rest_of, single_turn, text
+from dpojax.data.formats.hh import ANSWER, split_answer, turns
+from dpojax.errors import DataError
+
+
+def parse(row: Row, chat: bool) -> Comparison:
+  prompt, entries = text(row, "prompt"), from_json(row.get("answers"))
+  if not isinstance(entries, list):
+    raise DataError(f"column 'answers' holds {kind_of(entries)}, not a list of objects with 'answer' and 'rank'")
+  for i, entry in enumerate(entries):
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("answer"), str):
+      raise DataError(f"entry {i} of column 'answers' is no object with an 'answer' text")
+    if isinstance(entry.get("rank"), bool) or not isinstance(entry.get("rank"), int | float):
+      raise DataError(f"entry {i} of column 'answers' has no number as its 'rank'")
+  ordered = tuple(entry["answer"] for entry in sorted(entries, key=lambda entry: entry["rank"]))
+  details = rest_of(row, "prompt", "answers")
+  if ANSWER not in prompt:
+    return single_turn(prompt, ordered, chat, details)
+  before, _ = split_answer(prompt, "prompt")
+  if chat:
+    return Comparison("chat", turns(before.removesuffix(ANSWER)), ordered, details)
+  return Comparison("text", before, tuple(f" {answer.strip()}" for answer in ordered), details)
+
+
+def detects(row: Row) -> bool:
+  answers = from_json(row.get("answers"))
+  return "prompt" in row and isinstance(answers, list) and bool(answers) and isinstance(answers[0], Mapping)
+
+
+FORMAT = Format(
+  name="nectar",
+  wants="prompt (text), answers (a list of objects with answer and rank)",
+  columns=("prompt", "answers"),
+  detects=detects,
+  parse=parse,
+)

@@ -1,0 +1,17 @@
+"""Plain text to learn as a whole: {"text": text}. Never put through a chat template."""
+
+from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, text
+
+
+def parse(row: Row, chat: bool) -> Comparison:
+  return Comparison("text", "", (text(row, "text"),), rest_of(row, "text"))
+
+
+FORMAT = Format(
+  name="text",
+  wants="text",
+  columns=("text",),
+  detects=lambda row: has(row, "text"),
+  parse=parse,
+  pairs=False,
+)

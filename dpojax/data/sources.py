@@ -1,0 +1,175 @@
+"""Where rows come from: local files, the hub, memory. A row that cannot be read is told, not lost."""
+
+import csv
+import dataclasses
+import gzip
+import io
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dpojax.errors import DataError
+
+KINDS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceRow:
+  """One row as it was read.
+
+  Attributes:
+    where: its place: "file:line", or "name[index]" counted from 0.
+    values: column -> value; empty where the row could not be read.
+    fault: what is wrong with it, or "".
+  """
+
+  where: str
+  values: Mapping[str, Any]
+  fault: str = ""
+
+
+def memory_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Iterator[SourceRow]:
+  """Rows that a program holds."""
+  for i, row in enumerate(rows):
+    if isinstance(row, Mapping):
+      yield SourceRow(f"{name}[{i}]", row)
+    else:
+      yield SourceRow(f"{name}[{i}]", {}, f"is a {type(row).__name__}, not an object")
+
+
+def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
+  """Rows of a local JSONL, JSON, CSV or Parquet file, each also as .gz; the name tells which.
+
+  Args:
+    path: the file.
+    limit: stop after this many rows; 0: never.
+
+  Raises:
+    DataError: no such file, a kind not known, or a file damaged as a whole.
+  """
+  file = Path(path).expanduser()
+  if not file.is_file():
+    what = "is a folder, not a file" if file.is_dir() else "no such file"
+    raise DataError(f"{path}: {what}; data.path takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
+  suffixes = [suffix.lower() for suffix in file.suffixes]
+  packed = bool(suffixes) and suffixes[-1] == ".gz"
+  kind = suffixes[-2 if packed else -1] if len(suffixes) > packed else ""
+  readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+  if kind not in readers:
+    raise DataError(f"{path}: its name ends in {''.join(suffixes[-2:]) or 'nothing'}; wanted {', '.join(KINDS)} or .gz")
+  with (gzip.open if packed else open)(file, "rb") as stream:
+    rows = readers[kind](stream, path)
+    try:
+      yield from itertools.islice(rows, limit or None)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+      raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from error
+
+
+def hub_rows(name: str, *, subset: str, split: str, revision: str, limit: int = 0) -> Iterator[SourceRow]:
+  """Rows of a data set on the hub, or of a local folder in one of the hub's layouts.
+
+  `subset` is tried as the name of a configuration, then as a `data_dir`.
+
+  Raises:
+    DataError: it cannot be fetched or read; names the option that looks wrong.
+  """
+  import datasets
+
+  options: dict[str, Any] = dict(split=split, revision=revision or None)
+  try:
+    try:
+      table = datasets.load_dataset(name, subset or None, **options)
+    except ValueError as error:
+      if not subset or "BuilderConfig" not in str(error):
+        raise
+      table = datasets.load_dataset(name, data_dir=subset, **options)
+  except Exception as error:  # the library and its network stack raise many kinds
+    raise DataError(f"{_hub_option(error, name, subset, split, revision)}: {_first_line(error)}") from error
+  count = min(limit, len(table)) if limit else len(table)
+  for i in range(count):
+    yield SourceRow(f"{name}[{split}][{i}]", table[i])
+
+
+def _hub_option(error: Exception, name: str, subset: str, split: str, revision: str) -> str:
+  """The setting that an error of `datasets` is about, with its value."""
+  about = f"{type(error).__name__} {error}"
+  if "split" in about.lower() and "Unknown split" in about:
+    return f"data.split={split} of data.name={name}"
+  if subset and ("BuilderConfig" in about or "data_dir" in about or "data files" in about):
+    return f"data.subset={subset} of data.name={name}"
+  if revision and "evision" in about:
+    return f"data.revision={revision} of data.name={name}"
+  return f"data.name={name}"
+
+
+def _first_line(error: Exception) -> str:
+  cause = error.__cause__ or error
+  lines = (str(error) or str(cause) or type(error).__name__).strip().splitlines()
+  return f"{lines[0]} ({type(error).__name__})"
+
+
+def _jsonl_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+  for number, line in enumerate(stream, 1):
+    if number == 1:
+      line = line.removeprefix(b"\xef\xbb\xbf")
+    if line.strip():
+      yield _json_row(line, f"{path}:{number}")
+
+
+def _json_row(line: bytes, where: str) -> SourceRow:
+  try:
+    value = json.loads(line)
+  except UnicodeDecodeError as error:
+    return SourceRow(where, {}, f"not UTF-8: {error}")
+  except (ValueError, RecursionError) as error:
+    return SourceRow(where, {}, f"not JSON: {error}")
+  if not isinstance(value, dict):
+    return SourceRow(where, {}, f"holds a {type(value).__name__}, not an object with columns")
+  return SourceRow(where, value)
+
+
+def _json_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+  content = stream.read().removeprefix(b"\xef\xbb\xbf")
+  try:
+    value = json.loads(content)
+  except (ValueError, RecursionError) as error:
+    if content.lstrip()[:1] == b"{" and b"\n" in content.strip():  # lines of JSON under the wrong name
+      yield from _jsonl_rows(io.BytesIO(content), path)
+      return
+    raise DataError(f"{path}: not JSON: {error}; for one object a line, name it .jsonl") from error
+  if not isinstance(value, list):
+    raise DataError(f"{path}: holds a {type(value).__name__}; a .json file must hold a list of rows")
+  yield from memory_rows(value, path)
+
+
+def _csv_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+  csv.field_size_limit(2**31 - 1)
+  reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+  try:
+    header = next(reader, None)
+    if header is None:
+      return
+    start = reader.line_num + 1
+    for fields in reader:
+      where, start = f"{path}:{start}", reader.line_num + 1
+      if len(fields) == len(header):
+        yield SourceRow(where, dict(zip(header, fields, strict=True)))
+      elif fields:
+        yield SourceRow(where, {}, f"has {len(fields)} fields, but the header names {len(header)}")
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise DataError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
+
+
+def _parquet_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+  import pyarrow
+  from pyarrow import parquet
+
+  try:
+    table = parquet.ParquetFile(stream if isinstance(stream, io.BufferedReader) else io.BytesIO(stream.read()))
+    batches = table.iter_batches(batch_size=1024)
+    yield from memory_rows((row for batch in batches for row in batch.to_pylist()), path)
+  except (pyarrow.ArrowException, OSError) as error:
+    raise DataError(f"{path}: not a Parquet file: {_first_line(error)}") from error

@@ -1,0 +1,161 @@
+"""From a prompt and its answers as text to token ids.
+
+Each answer is tokenised together with its prompt, because a tokenizer may join the last characters of
+one with the first of the other. What all answers of a prompt then share, no further than the prompt's
+own text, is the prompt, so the boundary is the same for all of them::
+
+    prompt "a b"            a  b
+    + " c"                  a  b  _c           prompt: a b     answers: _c | _d
+    + " d"                  a  b  _d
+    + "ly"                  a  bly             prompt: a       answers: b _c | b _d | bly
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from dpojax.data.formats.common import Comparison, Message
+from dpojax.data.templates import ChatTemplate
+from dpojax.errors import DataError, TemplateError
+from dpojax.interop.tokenizer import Tokenizer
+
+Ids = list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenised:
+  """Token ids of one comparison.
+
+  Attributes:
+    prompt: ids, BOS first where the tokenizer or the template writes one; may be empty.
+    answers: ids, each ending in EOS once (`pretokenised` rows: as given).
+    mismatch: whether the prompt's last token had to move to the answers.
+  """
+
+  prompt: Ids
+  answers: list[Ids]
+  mismatch: bool
+
+
+def tokenise(
+  comparisons: Sequence[Comparison],
+  places: Sequence[str],
+  tokenizer: Tokenizer,
+  template: ChatTemplate | None,
+  *,
+  after_eos: str,
+) -> list[Tokenised | DataError]:
+  """Tokenises comparisons, each answer with its prompt.
+
+  Args:
+    comparisons: read rows.
+    places: where each was read, for messages.
+    tokenizer: text to ids.
+    template: renders comparisons of kind "chat".
+    after_eos: "drop" or "keep" what the template writes after an answer's EOS.
+
+  Returns:
+    One for each comparison: its ids, or the error for which it must be left out.
+
+  Raises:
+    DataError: conversations without a template; a tokenizer without EOS; a template that fails.
+  """
+  if tokenizer.eos_id is None and any(comparison.kind != "ids" for comparison in comparisons):
+    raise DataError("the tokenizer has no EOS token to end answers with; add eos_token to tokenizer_config.json")
+  texts = _texts(comparisons, places, tokenizer, template)
+  flat = [text for row in texts if not isinstance(row, DataError) for text in row]
+  encoded = iter(tokenizer.encode_batch(flat))
+  ending = tokenizer.encode(template.ending) if template else []
+  found: list[Tokenised | DataError] = []
+  for comparison, row in zip(comparisons, texts, strict=True):
+    if isinstance(row, DataError):
+      found.append(row)
+      continue
+    ids = [next(encoded) for _ in row]
+    if comparison.kind == "ids":
+      found.append(_given_ids(comparison, tokenizer.vocab_size))
+    elif comparison.kind == "chat":
+      found.append(_divide(ids[0], [_end_rendered(full, ending, tokenizer, after_eos) for full in ids[1:]]))
+    else:
+      found.append(_divide(*_plain(ids[0], ids[1:], tokenizer)))
+  return found
+
+
+def _texts(
+  comparisons: Sequence[Comparison], places: Sequence[str], tokenizer: Tokenizer, template: ChatTemplate | None
+) -> list[list[str] | DataError]:
+  """For each comparison the prompt's text and each answer's, prompt included; nothing for ids."""
+  texts: list[list[str] | DataError] = []
+  for comparison, place in zip(comparisons, places, strict=True):
+    if comparison.kind == "chat" and template is None:
+      raise DataError(
+        f"{place}: it holds messages, but the tokenizer has no chat template; give one as data.template=FILE.jinja"
+      )
+    if comparison.kind != "text":
+      texts.append([])
+      continue
+    start = comparison.prompt + tokenizer.separator if comparison.prompt else ""
+    texts.append([comparison.prompt, *(start + answer for answer in comparison.answers)])
+  chats = [i for i, comparison in enumerate(comparisons) if comparison.kind == "chat"]
+  if template is not None and chats:
+    for i, rendered in zip(
+      chats, _render(template, [comparisons[i] for i in chats], [places[i] for i in chats]), strict=True
+    ):
+      texts[i] = rendered
+  return texts
+
+
+def _render(
+  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str]
+) -> list[list[str] | DataError]:
+  prompts = template.render([c.prompt for c in comparisons], places, add_generation_prompt=True)
+  whole: list[list[Message]] = []
+  whole_places: list[str] = []
+  for comparison, place in zip(comparisons, places, strict=True):
+    whole += [[*comparison.prompt, {"role": "assistant", "content": answer}] for answer in comparison.answers]
+    whole_places += [place] * len(comparison.answers)
+  answers = iter(template.render(whole, whole_places, add_generation_prompt=False))
+  rows: list[list[str] | DataError] = []
+  for comparison, prompt in zip(comparisons, prompts, strict=True):
+    parts = [prompt, *(next(answers) for _ in comparison.answers)]
+    refused = [part for part in parts if isinstance(part, TemplateError)]
+    rows.append(refused[0] if refused else [part for part in parts if isinstance(part, str)])
+  return rows
+
+
+def _plain(prompt: Ids, fulls: list[Ids], tokenizer: Tokenizer) -> tuple[Ids, list[Ids]]:
+  """BOS before texts that the tokenizer begins with one, EOS after each answer, neither twice."""
+  if tokenizer.adds_bos:
+    prompt, *fulls = [ids if ids[:1] == [tokenizer.bos_id] else [tokenizer.bos_id, *ids] for ids in (prompt, *fulls)]
+  ended = [ids if ids and ids[-1] in tokenizer.eos_ids else [*ids, tokenizer.eos_id] for ids in fulls]
+  return prompt, ended
+
+
+def _end_rendered(full: Ids, ending: Ids, tokenizer: Tokenizer, after_eos: str) -> Ids:
+  """Makes a rendered answer end with its EOS, or with what the template writes after it."""
+  in_ending = [i for i, token in enumerate(ending) if token in tokenizer.eos_ids]
+  if in_ending and full[len(full) - len(ending) + in_ending[0] :] == ending[in_ending[0] :]:
+    at = len(full) - len(ending) + in_ending[0]
+  else:  # the template ends its answers in more than one way
+    at = max((i for i, token in enumerate(full) if token in tokenizer.eos_ids), default=-1)
+    if at < 0 or tokenizer.decode(full[at + 1 :]).strip():
+      return [*full, tokenizer.eos_id]
+  return full if after_eos == "keep" else full[: at + 1]
+
+
+def _divide(prompt: Ids, fulls: list[Ids]) -> Tokenised:
+  """Divides whole texts at the end of the tokens that the prompt and all of them share."""
+  sequences = (prompt, *fulls)
+  shared = min(map(len, sequences))
+  for i in range(shared):
+    if any(ids[i] != prompt[i] for ids in fulls):
+      shared = i
+      break
+  return Tokenised(prompt[:shared], [ids[shared:] for ids in fulls], mismatch=shared < len(prompt))
+
+
+def _given_ids(comparison: Comparison, vocab_size: int) -> Tokenised | DataError:
+  for ids in (comparison.prompt, *comparison.answers):
+    wrong = [i for i in ids if not 0 <= i < vocab_size]
+    if wrong:
+      return DataError(f"token id {wrong[0]} is outside the vocabulary of {vocab_size}")
+  return Tokenised(comparison.prompt, list(comparison.answers), mismatch=False)
