@@ -50,9 +50,10 @@ class TokenDataset:
     num_answers: K, the most answers any example has.
     fingerprint: sha256 over all token ids, weights and `origin`.
     counts: what the data doctor counted, name -> number.
-    metadata: one mapping per example; `row` (where it was read), `prompt` and `answers` (texts) and
-      whatever its format carries (label, score).
+    metadata: one mapping per example; `row` (where it was read), `number` (of the row, from 0), `prompt`
+      and `answers` (texts) and whatever its format carries (label, score).
     notes: messages about single rows, such as the file and line of a malformed one.
+    dropped: (number of the row as read, from 0, and why) of every row left out.
   """
 
   def __init__(
@@ -62,6 +63,7 @@ class TokenDataset:
     metadata: Sequence[Mapping[str, Any]] | None = None,
     counts: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
+    dropped: Sequence[tuple[int, str]] = (),
     origin: str = "",
   ):
     if metadata is not None and len(metadata) != len(examples):
@@ -70,6 +72,7 @@ class TokenDataset:
     self.metadata = list(metadata) if metadata is not None else [{} for _ in examples]
     self.counts = dict(counts or {})
     self.notes = list(notes)
+    self.dropped = list(dropped)
     self.origin = origin
     self.num_answers = max((len(example.answers) for example in self._examples), default=1)
     self.fingerprint = fingerprint(self._examples, origin)
@@ -103,6 +106,7 @@ class TokenDataset:
       metadata=[self.metadata[i] for i in indices],
       counts=self.counts if counts is None else counts,
       notes=self.notes,
+      dropped=self.dropped,
       origin=self.origin,
     )
 
