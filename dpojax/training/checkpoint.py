@@ -91,8 +91,7 @@ class Checkpointer:
     self.wait()
     if step in self.steps():
       return
-    # NumPy arrays are copied, as the caller may write to them; JAX holds on to buffers given away.
-    leaves = {name: x if isinstance(x, jax.Array) else np.array(x) for name, x in named_leaves(state).items()}
+    leaves = named_leaves(state)
     description = Manifest(
       step=step,
       metrics=dict(metrics or {}),
@@ -320,7 +319,7 @@ def start_writing(path: Path, leaves: Mapping[str, Any]) -> Any:
 
 
 def read_leaves(path: Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Arrays of a verified checkpoint by name, placed by the wanted leaves' shardings."""
+  """JAX arrays of a verified checkpoint by name, placed by the wanted leaves' shardings."""
   from orbax.checkpoint import v1 as ocp
 
   first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -330,7 +329,11 @@ def read_leaves(path: Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
     group = groups.setdefault(PARAMS if name.startswith(PARAMS + "/") else REST, {})
     group[name] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   loaded = ocp.load_checkpointables(str(path), {group: nested(arrays) for group, arrays in groups.items()})
-  return {name: leaf for tree in loaded.values() for name, leaf in named_leaves(tree).items()}
+  arrays = {name: leaf for tree in loaded.values() for name, leaf in named_leaves(tree).items()}
+  for name, leaf in wanted.items():
+    if described(arrays[name]) != described(leaf):
+      raise CheckpointError(f"{path}: array {name} is {leaf.dtype}, which needs JAX_ENABLE_X64=1")
+  return arrays
 
 
 def remove(path: Path) -> None:

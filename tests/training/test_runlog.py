@@ -1,0 +1,183 @@
+"""The run log: crash-safe rows, resuming, and what reaches the screen."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from dpojax.errors import CheckpointError, ConfigError
+from dpojax.training import runlog
+from dpojax.training.numbers import format_duration, format_number
+from dpojax.training.runlog import METRICS, RunLog, read_metrics
+
+ROW = {"loss": 0.5, "rewards/accuracies": 0.712, "rewards/margins": -0.25, "tokens_per_second": 1234.5, "lr": 1e-6}
+
+
+def lines(folder):
+  return (folder / METRICS).read_text().splitlines()
+
+
+def test_rows_are_on_disk_at_once_and_valid_json(tmp_path):
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    log.record(1, "train", {"loss": 0.1 + 0.2, "a": float("nan"), "b": float("-inf"), "n": 12})
+    text = lines(tmp_path)  # before close
+  strict = json.loads(text[0], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+  assert strict == {"step": 1, "split": "train", "loss": 0.1 + 0.2, "a": "nan", "b": "-inf", "n": 12}
+  (row,) = read_metrics(tmp_path / METRICS)
+  assert row["loss"] == 0.1 + 0.2 and row["a"] != row["a"] and row["b"] == float("-inf") and row["split"] == "train"
+
+
+def test_every_torn_last_line_is_dropped_on_resume(tmp_path):
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    log.record(1, "train", {"loss": 1.0})
+    log.record(2, "train", {"loss": 2.0})
+  whole = (tmp_path / METRICS).read_bytes()
+  first = whole.index(b"\n") + 1
+  for cut in range(first, len(whole)):
+    (tmp_path / METRICS).write_bytes(whole[:cut])
+    assert [row["step"] for row in read_metrics(tmp_path / METRICS)] == [1]
+    with RunLog(tmp_path, stream=io.StringIO()) as log:
+      log.record(2, "train", {"loss": 2.0})
+    assert (tmp_path / METRICS).read_bytes() == whole
+
+
+def test_truncating_leaves_no_step_twice_or_missing(tmp_path):
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    for step in range(1, 8):
+      log.record(step, "train", {"loss": step})
+      if step % 2 == 0:
+        log.record(step, "eval", {"loss": -step})
+    log.truncate_after(4)
+    log.record(5, "train", {"loss": 50})
+  rows = [(row["step"], row["split"], row["loss"]) for row in read_metrics(tmp_path / METRICS)]
+  train = [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
+  assert [(step, loss) for step, split, loss in rows if split == "train"] == train
+  assert [(step, loss) for step, split, loss in rows if split == "eval"] == [(2, -2), (4, -4)]
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    log.truncate_after(-1)
+  assert lines(tmp_path) == []
+
+
+@pytest.mark.parametrize("bad", ['{"step": 2, "split"', "[1]", '{"split": "train"}', '{"step": "2"}', "\x00\x00"])
+def test_a_damaged_line_is_named(tmp_path, bad):
+  (tmp_path / METRICS).write_text(f'{{"step": 1, "split": "train"}}\n{bad}\n{{"step": 3, "split": "train"}}\n')
+  with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 2: not a row of metrics"):
+    read_metrics(tmp_path / METRICS)
+
+
+def test_no_file_reads_as_no_rows(tmp_path):
+  assert read_metrics(tmp_path / METRICS) == []
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path):
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=10, log_every=4, stream=stream) as log:
+    for step in range(1, 11):
+      log.progress(step, ROW)
+    log.message("done")
+  printed = stream.getvalue().splitlines()
+  assert [line.split("  ")[0] for line in printed] == ["step 4/10", "step 8/10", "step 10/10", "done"]
+  assert "loss 0.5  accuracy 71.2%  margin -0.25  tokens/s 1,234" in printed[0] and "left 0s" in printed[0]
+  assert "\x1b" not in stream.getvalue() and "\r" not in stream.getvalue()
+  logged = (tmp_path / "log.txt").read_text().splitlines()
+  assert [line.split("  ", 1)[1] for line in logged] == printed
+
+
+class Screen(io.StringIO):
+  """A terminal that knows carriage return, newline and erase-line; what a person sees at the end."""
+
+  def isatty(self):
+    return True
+
+  def shown(self) -> list[str]:
+    rows, column = [""], 0
+    text = self.getvalue().replace("\x1b[2K", "\x00")
+    for char in text:
+      if char == "\x00":
+        rows[-1] = ""
+      elif char == "\r":
+        column = 0
+      elif char == "\n":
+        rows.append("")
+        column = 0
+      else:
+        rows[-1] = rows[-1][:column].ljust(column) + char + rows[-1][column + 1 :]
+        column += 1
+    return rows
+
+
+def test_one_live_line_that_messages_do_not_tear(tmp_path, monkeypatch):
+  monkeypatch.setattr(runlog, "REDRAW_SECONDS", 0.0)
+  monkeypatch.setenv("COLUMNS", "60")
+  screen = Screen()
+  with RunLog(tmp_path, total_steps=3, stream=screen) as log:
+    log.message("begin")
+    log.progress(1, ROW | {"loss": 123456.0})
+    log.progress(2, ROW)
+    log.message("saved step 2")
+    assert [row[:8] for row in screen.shown()] == ["begin", "saved st", "step 2/3"]
+    log.progress(3, ROW)
+  rows = screen.shown()
+  assert rows[:2] == ["begin", "saved step 2"] and rows[3:] == [""]
+  assert rows[2].startswith("step 3/3  loss 0.5  accuracy 71.2%") and len(rows[2]) < 60  # never wraps
+
+
+def test_the_live_line_is_not_redrawn_too_often(tmp_path):
+  screen = Screen()
+  with RunLog(tmp_path, total_steps=1000, log_every=100, stream=screen) as log:
+    for step in range(1, 501):
+      log.progress(step, ROW)
+  assert screen.getvalue().count("\x1b[2K") < 100
+  assert len((tmp_path / "log.txt").read_text().splitlines()) == 5
+
+
+def test_time_left(tmp_path, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=100, stream=stream) as log:
+    for step in range(41, 61):
+      now[0] += 2.0
+      log.progress(step, {})
+  assert stream.getvalue().splitlines()[-1] == "step 60/100  left 1m20s"  # 40 steps of two seconds
+
+
+def test_tensorboard_events(tmp_path):
+  pytest.importorskip("tensorboardX")
+  with RunLog(tmp_path, stream=io.StringIO(), tensorboard=True) as log:
+    log.record(1, "train", {"loss": 0.5, "bad": float("nan")})
+  (file,) = (tmp_path / "tensorboard").iterdir()
+  assert b"train/loss" in file.read_bytes()
+
+
+def test_tensorboard_missing_names_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboardX", None)
+  with pytest.raises(ConfigError, match=r"logging\.tensorboard.*pip install 'dpojax\[tensorboard\]'"):
+    RunLog(tmp_path, tensorboard=True)
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    (0.693147, "0.6931"),
+    (12345.6, "12,346"),
+    (-1234.5, "-1,234"),
+    (999.96, "1000"),
+    (1.5e-6, "1.5e-06"),
+    (3, "3"),
+    (-0.0, "0"),
+    (float("nan"), "nan"),
+    (float("-inf"), "-inf"),
+    (1e20, "1e+20"),
+  ],
+)
+def test_numbers_for_people(value, text):
+  assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+  ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (3725, "1h02m"), (float("inf"), "?")]
+)
+def test_durations_for_people(seconds, text):
+  assert format_duration(seconds) == text
