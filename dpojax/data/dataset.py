@@ -203,6 +203,7 @@ class _Sieve:
     self.limits = Limits.of(settings, row_length, tokenizer.bos_id)
     self.counts = dict.fromkeys(COUNTS, 0)
     self.notes: list[str] = []
+    self.dropped: list[tuple[int, str]] = []
     self.examples: list[TokenExample] = []
     self.metadata: list[dict[str, Any]] = []
     self.prompts: set[bytes] = set()
@@ -215,11 +216,12 @@ class _Sieve:
       return
     reason = self.keep(where, comparison, ids)
     if reason:
-      self.drop(reason)
+      self.drop(reason, f"{where}: {reason.replace('_', ' ')}", noted=False)
 
-  def drop(self, reason: str, note: str = "") -> None:
+  def drop(self, reason: str, note: str, *, noted: bool = True) -> None:
     self.counts[f"{DROPPED}{reason}"] += 1
-    if note and len(self.notes) < MOST_NOTES:
+    self.dropped.append((self.counts["rows"] - 1, note))
+    if noted and len(self.notes) < MOST_NOTES:
       self.notes.append(note)
 
   def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
@@ -285,7 +287,13 @@ class _Sieve:
         prompt = comparison.prompt[0]["content"]
     else:
       prompt = comparison.prompt
-    return {"row": where, "prompt": prompt, "answers": texts, "details": comparison.details}
+    return {
+      "row": where,
+      "number": self.counts["rows"] - 1,
+      "prompt": prompt,
+      "answers": texts,
+      "details": comparison.details,
+    }
 
   def dataset(self, name: str, form: str) -> TokenDataset:
     """All kept examples.
@@ -302,5 +310,6 @@ class _Sieve:
       metadata=self.metadata,
       counts=self.counts,
       notes=self.notes,
+      dropped=self.dropped,
       origin=f"{form} {self.tokenizer.fingerprint()}",
     )
