@@ -6,14 +6,13 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 
-from dpojax.config.schema import DataSettings, ModelSettings, RunConfig
+from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.batches import Batches
-from dpojax.data.dataset import dataset_from_rows, hold_out, load_dataset
+from dpojax.data.dataset import dataset_from_rows, encode_prompts, hold_out, load_dataset
 from dpojax.data.examples import TokenDataset
 from dpojax.data.shapes import choose_shape
-from dpojax.data.worlds import get_world, sft_rows
+from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.losses import loss_options
@@ -91,7 +90,7 @@ def build_model(config: RunConfig) -> Loaded:
   settings = config.model
   if settings.path:
     return Loaded(*load_model(settings.path, precision=settings.precision, remat=settings.remat))
-  tokenizer = Tokenizer.from_words(get_world(config.data.name).words, eos="<end>")
+  tokenizer = Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
   model = LanguageModel(_new_config(settings, tokenizer, config.batch.row_length), settings.precision, settings.remat)
   return Loaded(model, jax.device_get(model.init(jax.random.key(settings.seed))), tokenizer)
 
@@ -132,6 +131,11 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=config.batch.row_length)
   if len(train) == 0:
     raise DataError(f"no example is left to train on: {train.counts}")
+  if kind == "preference" and max(train.num_answers, held_out.num_answers) > 2:
+    raise DataError(
+      f"a row has {max(train.num_answers, held_out.num_answers)} answers, but loss.name={config.loss.name} compares two; "
+      "give pairs (data.format), or train on the best answer with objective=sft"
+    )
   for dataset in (train, held_out):
     dataset.check_positions(loaded.model.config.max_positions)
   return Data(train, held_out)
@@ -143,14 +147,6 @@ def build_batches(config: RunConfig, data: Data) -> tuple[Batches, Batches | Non
   shape = choose_shape(data.train, settings, data.held_out)
   held_out = Batches(data.held_out, settings, shape) if len(data.held_out) else None
   return Batches(data.train, settings, shape), held_out
-
-
-def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: Tokenizer) -> list[np.ndarray]:
-  """i32[P] ids of each prompt, made by the same path as training rows."""
-  rows = [{"prompt": prompt, "completion": tokenizer.special_tokens["eos_token"]} for prompt in prompts]
-  settings = dataclasses.replace(settings, format="auto", max_prompt=0, max_answer=0, max_example=0)
-  dataset = dataset_from_rows(rows, settings, tokenizer, kind="sft", row_length=2**30)
-  return [dataset[i].prompt for i in range(len(dataset))]
 
 
 # --- objective, trainer, and what is measured beside it
@@ -198,9 +194,7 @@ def planned_steps(config: RunConfig, batches: BatchSource) -> int:
   return config.train.steps or max(1, round(config.train.epochs * batches.steps_per_epoch))
 
 
-def build_look(
-  config: RunConfig, loaded: Loaded, data: Data, reference: Callable[[], Params]
-) -> PolicyLook | None:
+def build_look(config: RunConfig, loaded: Loaded, data: Data, reference: Callable[[], Params]) -> PolicyLook | None:
   """What measures the policy's own answers to held-out prompts, or None where there are none."""
   wanted = config.evaluation.prompts
   if wanted == 0:
@@ -208,15 +202,17 @@ def build_look(
   if config.data.source == "world":
     world = get_world(config.data.name)
     texts = world.prompts(wanted, config.evaluation.seed, split="held_out")
-    prompts, reward = encode_prompts(texts, config.data, loaded.tokenizer), world.reward
+    prompts = encode_prompts(texts, config.data, loaded.tokenizer)
+    reward, display = world.reward, world.display
   else:
     chosen = first_distinct_prompts(data.held_out, wanted)
     prompts = [data.held_out[i].prompt for i in chosen]
-    texts, reward = [str(data.held_out.metadata[i]["prompt"]) for i in chosen], None
+    texts = [str(data.held_out.metadata[i]["prompt"]) for i in chosen]
+    reward, display = None, str
   if not prompts:
     return None
   settings = dataclasses.replace(config.evaluation, seed=config.evaluation.seed + config.seed)
-  return PolicyLook(loaded.model, reference, loaded.tokenizer, prompts, texts, settings, reward)
+  return PolicyLook(loaded.model, reference, loaded.tokenizer, prompts, texts, settings, reward, display)
 
 
 def first_distinct_prompts(dataset: TokenDataset, wanted: int) -> list[int]:

@@ -26,8 +26,8 @@ from dpojax.data.batches import Batches
 from dpojax.errors import ConfigError
 from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.report import write_report
-from dpojax.training.loop import Loop, Outcome
 from dpojax.training.cached_reference import CachedReference
+from dpojax.training.loop import Loop, Outcome
 from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
 from dpojax.training.runlog import RunLog
 from dpojax.training.step import make_score_step, place_params
@@ -79,7 +79,7 @@ class Session:
       return Outcome(0, "preempted")
     outcome = self._stage(config, start, workdir, self._main_data(config, start, prelude))
     if outcome.reason != "preempted":
-      write_report(workdir)
+      write_report(workdir, reason=outcome.reason)
     return outcome
 
   def _start(self, config: RunConfig, prelude: pathlib.Path) -> Loaded | None:
@@ -126,7 +126,6 @@ class Session:
       log.total_steps = trainer.steps
       look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
       return Loop(trainer, config, folder, log, held_out, look).run()
-
 
   def _reference(self, config: RunConfig, loaded: Loaded) -> Callable[[], Params]:
     """A function that gives the reference's parameters: those of `reference.path`, or where the policy starts."""

@@ -4,27 +4,33 @@ import dataclasses
 import json
 import pathlib
 
-from dpojax.assemble.pieces import Loaded, encode_prompts
-from dpojax.config.schema import DataSettings, OptimizerSettings, PairsSettings, RunConfig, TrainSettings
+from dpojax.assemble.pieces import Loaded
+from dpojax.config.record import check_unchanged, write_config
+from dpojax.config.schema import (
+  DataSettings,
+  EvaluationSettings,
+  OptimizerSettings,
+  PairsSettings,
+  RunConfig,
+  TrainSettings,
+)
+from dpojax.data.dataset import encode_prompts
 from dpojax.data.worlds import World, get_world, pair_rows
 from dpojax.sampling.generate import generate
 
 
 def sft_config(config: RunConfig) -> RunConfig:
-  """The settings of the supervised stage: those of the main one but for its data, length and learning rate."""
+  """The settings of the supervised stage; nothing in them depends on the loss, so points of a sweep share it."""
   sft = config.sft
-  return dataclasses.replace(
-    config,
+  return RunConfig(
     objective="sft",
-    seed=0,
+    model=config.model,
+    data=config.data,
     batch=dataclasses.replace(config.batch, size=sft.batch_size, seed=sft.seed),
     optimizer=OptimizerSettings(learning_rate=sft.learning_rate, warmup_steps=sft.warmup_steps, schedule="cosine"),
-    train=dataclasses.replace(TrainSettings(), steps=sft.steps, log_every=config.train.log_every),
-    evaluation=dataclasses.replace(config.evaluation, prompts=0, every=0, policy_every=0),
-    stop=dataclasses.replace(config.stop, patience=0),
-    checkpoint=dataclasses.replace(config.checkpoint, best_metric="", every=0),
-    reference=RunConfig().reference,
-    pairs=dataclasses.replace(config.pairs, prompts=0),
+    train=TrainSettings(steps=sft.steps, log_every=config.train.log_every),
+    parallel=config.parallel,
+    logging=config.logging,
     sft=dataclasses.replace(sft, steps=0),
   )
 
@@ -33,10 +39,22 @@ def write_pairs(config: RunConfig, loaded: Loaded, folder: pathlib.Path) -> list
   """Rows of the pairs stage: read from `folder` where they are already, else written by the model.
 
   The file appears only when it is complete, so a run that was killed here starts the stage again.
+
+  Raises:
+    ConfigError: the folder holds pairs made with other settings.
   """
   file = folder / "pairs.jsonl"
+  made_with = RunConfig(
+    model=config.model,
+    data=config.data,
+    sft=config.sft,
+    pairs=config.pairs,
+    evaluation=EvaluationSettings(max_tokens=config.evaluation.max_tokens),
+  )
+  check_unchanged(made_with, folder)
   if not file.exists():
     folder.mkdir(parents=True, exist_ok=True)
+    write_config(made_with, folder)
     rows = _new_pairs(config.pairs, config.data, config.evaluation.max_tokens, get_world(config.data.name), loaded)
     part = file.with_suffix(".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -44,7 +62,9 @@ def write_pairs(config: RunConfig, loaded: Loaded, folder: pathlib.Path) -> list
   return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _new_pairs(settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded) -> list[dict]:
+def _new_pairs(
+  settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded
+) -> list[dict]:
   prompts = world.prompts(settings.prompts, settings.seed)
   tokens = encode_prompts(prompts, data, loaded.tokenizer)
   samples = generate(

@@ -61,7 +61,10 @@ class Loop:
       CheckpointError: the disk is full, or no checkpoint fits the run.
     """
     folder = self.folder / "checkpoints"
-    with Checkpointer(folder, self.config.checkpoint, warn=self.log.message) as checkpointer, Preemption() as preemption:
+    with (
+      Checkpointer(folder, self.config.checkpoint, warn=self.log.message) as checkpointer,
+      Preemption() as preemption,
+    ):
       self._resume(checkpointer)
       outcome = self._until_the_end(checkpointer, preemption)
       checkpointer.wait()
@@ -89,8 +92,8 @@ class Loop:
         self.log.message(f"stopping after step {step}: reward no longer rises and KL is stable")
         self._save(checkpointer, step, latest)
         return Outcome(step, "stopped")
-      event = self._next_event(step)
-      for step, metrics in self.trainer.train(event - step, stop=preemption.requested, clock=time.perf_counter):
+      event, start = self._next_event(step), step
+      for step, metrics in self.trainer.train(event - start, stop=preemption.requested, clock=time.perf_counter):
         tokens += int(metrics["num_tokens"])
         self.log.record(step, "train", metrics | {"num_tokens": tokens})
         self.log.progress(step, metrics)

@@ -30,6 +30,7 @@ class PolicyLook:
     prompts: token ids i32[P] of each prompt.
     prompt_texts: the same prompts as a person reads them.
     reward: (prompt text, answer text) -> true reward, where the world knows one.
+    display: turns a text into what a person reads in the records.
   """
 
   model: LanguageModel
@@ -39,6 +40,7 @@ class PolicyLook:
   prompt_texts: Sequence[str]
   settings: EvaluationSettings
   reward: Reward | None = None
+  display: Callable[[str], str] = str
 
   def __call__(self, params: Params) -> tuple[dict[str, float], list[dict]]:
     """(metrics, one record per prompt) of what `params` write.
@@ -53,7 +55,7 @@ class PolicyLook:
       params,
       self.prompts,
       max_tokens=settings.max_tokens,
-      eos_id=self.tokenizer.eos_id,
+      eos_id=self.tokenizer.eos_ids,
       temperature=settings.temperature,
       top_p=settings.top_p,
       seed=settings.seed,
@@ -68,13 +70,19 @@ class PolicyLook:
     }
     answers = [self.tokenizer.decode(s.tokens, skip_special_tokens=True) for s in samples]
     records = [
-      {"prompt": prompt, "answer": answer, "kl": float(k), "tokens": int(t), "finished": bool(s.finished)}
+      {
+        "prompt": self.display(prompt),
+        "answer": self.display(answer),
+        "kl": float(k),
+        "tokens": int(t),
+        "finished": bool(s.finished),
+      }
       for prompt, answer, k, t, s in zip(self.prompt_texts, answers, kl, tokens, samples, strict=True)
     ]
     if self.reward is not None:
-      for record in records:
-        record["reward"] = float(self.reward(record["prompt"], record["answer"]))
-      rewards = np.asarray([record["reward"] for record in records])
+      rewards = np.asarray([self.reward(*text) for text in zip(self.prompt_texts, answers, strict=True)], np.float64)
+      for record, reward in zip(records, rewards, strict=True):
+        record["reward"] = float(reward)
       metrics |= {"reward/true": float(np.mean(rewards)), "reward/true_error": _standard_error(rewards)}
     return metrics, records
 

@@ -111,6 +111,12 @@ class RunLog:
       if line:
         self._draw(line)
 
+  def status(self, text: str) -> None:
+    """Shows passing text on the live line; nothing where there is no terminal."""
+    with self._lock:
+      if self._live and time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
+        self._draw(text)
+
   def truncate_after(self, step: int) -> None:
     """Drops metrics of steps after `step`: a run resumed from there records them again."""
     path = self.folder / METRICS
