@@ -2,16 +2,15 @@
 
 import dataclasses
 
-from dpojax.training.numbers import format_number
-
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-  """A metric's name for people and its unit; shares are printed as percentages."""
+  """A metric's name for people, its unit and decimals; shares are printed as percentages."""
 
   name: str
   unit: str = ""
   share: bool = False
+  decimals: int = 4
 
   def axis(self) -> str:
     """The text of a plot's axis."""
@@ -19,12 +18,14 @@ class Label:
     return f"{self.name} ({unit})" if unit else self.name
 
   def format(self, value: float | None, error: float | None = None) -> str:
-    """'0.6931', '71.2 %', '2.31 ± 0.08', or '-' where nothing was measured."""
+    """'0.6931', '71.2 %', '2.310 ± 0.081', or '-' where nothing was measured."""
     if value is None:
       return "-"
     if self.share:
       return f"{100 * value:.1f} %"
-    return format_number(value) if not error else f"{value:.3f} ± {error:.3f}"
+    text = f"{value:.{self.decimals}f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return f"{text} ± {error:.{self.decimals}f}" if error else text
 
 
 HELD_OUT = {
@@ -40,9 +41,9 @@ HELD_OUT = {
 }
 
 POLICY = {
-  "reward/true": Label("true reward"),
-  "kl/sequence": Label("KL to the reference", "nats an answer"),
+  "reward/true": Label("true reward", decimals=3),
+  "kl/sequence": Label("KL to the reference", "nats an answer", decimals=3),
   "kl/token": Label("KL to the reference", "nats a token"),
-  "length/policy": Label("length", "tokens"),
+  "length/policy": Label("length", "tokens", decimals=1),
   "finished": Label("answers that end by themselves", share=True),
 }

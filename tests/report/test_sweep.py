@@ -27,9 +27,9 @@ def test_a_row_a_point_with_what_it_reached(tmp_path):
   text = write_sweep_report([*BETAS, failed], tmp_path)
   lines = [re.split(r" {2,}", line.strip()) for line in text.split("\n\n")[0].splitlines()]
   assert lines[0][0] == "loss.beta" and lines[0][-1] == "status" and len(lines) == 7
-  assert lines[2] == ["0.1", "62.7 %", "1.687", "5.061 ± 0.506", "2.500 ± 0.100", "finished"]
+  assert lines[2] == ["0.1", "62.7 %", "1.6870", "5.061 ± 0.506", "2.500 ± 0.100", "finished"]
   assert lines[6] == ["9.0", "-", "-", "-", "-", "failed"]
-  assert "| 0.1 | 62.7 % | 1.687 |" in (tmp_path / "sweep.md").read_text()
+  assert "| 0.1 | 62.7 % | 1.6870 |" in (tmp_path / "sweep.md").read_text()
   assert imread(tmp_path / "sweep.png")[..., :3].std() > 0.02
 
 

@@ -48,5 +48,6 @@ def test_values_as_people_read_them():
   assert HELD_OUT["rewards/accuracies"].format(0.7161) == "71.6 %"
   assert HELD_OUT["loss"].format(0.693147) == "0.6931"
   assert HELD_OUT["loss"].format(None) == "-"
+  assert HELD_OUT["rewards/margins"].format(-5.7e-9) == "0.0000"
   assert POLICY["reward/true"].format(2.4634, 0.1) == "2.463 ± 0.100"
   assert POLICY["kl/token"].axis() == "KL to the reference (nats a token)"
