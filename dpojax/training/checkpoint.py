@@ -220,7 +220,7 @@ def read_params(folder: str | Path, step: int | None = None, *, warn: Warn = war
   folder = Path(folder).absolute()
   if (folder / manifest.NAME).exists() and folder.name.isdecimal():
     folder, step = folder.parent, int(folder.name)
-  path = folder / str(sound_step(folder, step, warn))
+  path = folder / str(sound_step(folder, step, warn, except_under=REST))
   leaves = {
     name: jax.ShapeDtypeStruct(shape, dtype_named(dtype))
     for name, (dtype, shape) in manifest.read_manifest(path).leaves.items()
@@ -238,19 +238,26 @@ def finished_steps(folder: Path) -> list[int]:
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and (p / manifest.NAME).exists())
 
 
-def sound_step(folder: Path, step: int | None, warn: Warn, discard: Callable[[int], None] | None = None) -> int:
+def sound_step(
+  folder: Path,
+  step: int | None,
+  warn: Warn,
+  *,
+  discard: Callable[[int], None] | None = None,
+  except_under: str = "",
+) -> int:
   """`step` if its files verify; without one, the newest that verifies, calling `discard` on damaged ones."""
   steps = finished_steps(folder)
   if step is not None:
     if step not in steps:
       raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are {steps or 'none'}")
-    manifest.verify(folder / str(step))
+    manifest.verify(folder / str(step), except_under=except_under)
     return step
   if not steps:
     raise CheckpointError(f"{folder}: holds no finished checkpoint")
   for candidate in reversed(steps):
     try:
-      manifest.verify(folder / str(candidate))
+      manifest.verify(folder / str(candidate), except_under=except_under)
       return candidate
     except DamagedError as error:
       warn(f"{error}; falling back to the checkpoint before step {candidate}")

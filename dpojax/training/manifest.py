@@ -102,8 +102,12 @@ def read_manifest(folder: Path) -> Manifest:
     raise DamagedError(f"{path}: damaged ({error})") from None
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, *, except_under: str = "") -> Manifest:
   """Checks every file of a checkpoint against its manifest.
+
+  Args:
+    folder: of the checkpoint.
+    except_under: a folder in it whose files need only be there, as they will not be read.
 
   Raises:
     DamagedError: naming the first file that is missing, added, or not as it was written.
@@ -117,14 +121,15 @@ def verify(folder: Path) -> Manifest:
   for name, (size, _) in manifest.files.items():
     if sizes[name] != size:
       raise DamagedError(f"{folder / name}: damaged, {sizes[name]} bytes instead of {size}")
-  for name, (_, digest) in digests(folder).items():
+  for name, (_, digest) in digests(folder, except_under).items():
     if manifest.files[name][1] != digest:
       raise DamagedError(f"{folder / name}: damaged, its SHA-256 is not the one in {NAME}")
   return manifest
 
 
-def digests(folder: Path) -> dict[str, tuple[int, str]]:
+def digests(folder: Path, except_under: str = "") -> dict[str, tuple[int, str]]:
   """path -> (bytes, sha256) of every file under `folder` but the manifest, hashed in threads."""
+  files = [item for item in files_under(folder) if not (except_under and item[0].startswith(except_under + "/"))]
 
   def digest(item: tuple[str, Path]) -> tuple[str, tuple[int, str]]:
     name, path = item
@@ -133,7 +138,7 @@ def digests(folder: Path) -> dict[str, tuple[int, str]]:
       return name, (file.tell(), value)
 
   with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-    return dict(threads.map(digest, files_under(folder)))
+    return dict(threads.map(digest, files))
 
 
 def files_under(folder: Path) -> Iterator[tuple[str, Path]]:

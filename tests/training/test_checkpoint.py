@@ -257,6 +257,9 @@ def test_parameters_alone(tmp_path):
   assert bits(read_params(tmp_path)) == bits(make_state(2).params)
   assert bits(read_params(tmp_path, 1)) == bits(make_state(1).params)
   assert bits(read_params(tmp_path / "1")) == bits(make_state(1).params)
+  with open(next((tmp_path / "2" / "rest" / "d").iterdir()), "r+b") as file:
+    file.write(b"#")
+  assert bits(read_params(tmp_path)) == bits(make_state(2).params)  # optimizer state is not even read
   with open(tmp_path / "2" / "_CHECKPOINT_METADATA", "r+b") as file:
     file.write(b"#")
   with pytest.warns(UserWarning, match="2/_CHECKPOINT_METADATA"):

@@ -262,7 +262,7 @@ def test_kill_9_while_filling(tmp_path):
   dataset = make_dataset(1500, seed=3)
   draw = random.Random(0)
   total = left = answers_in(dataset)
-  for _ in range(3):
+  for _ in range(2):
     arguments = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
     child = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     done = [int(child.stdout.readline()) for _ in range(draw.randrange(20, 60))][-1]
