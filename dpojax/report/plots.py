@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dpojax.report.labels import HELD_OUT, POLICY, Label
 from dpojax.report.records import RunRecords
@@ -42,7 +43,7 @@ def draw_training(run: RunRecords) -> Figure | None:
   if rewards:
     _chosen_and_rejected(axes[-1], run)
   for axis in axes:
-    axis.set_xlabel("step")
+    _steps(axis)
   return figure
 
 
@@ -121,7 +122,7 @@ def _chosen_and_rejected(axis: Axes, run: RunRecords) -> None:
     else:
       axis.plot(steps, smooth(values), color=colour, linewidth=1.8, label=name)
   axis.axhline(0, color="#b0b4bb", linewidth=0.8)
-  title(axis, "rewards, " + ("held out" if split == "eval" else "training, smoothed"))
+  title(axis, "reward of chosen and rejected, " + ("held out" if split == "eval" else "training, smoothed"))
   _legend(axis)
 
 
@@ -132,7 +133,7 @@ def _band(axis: Axes, run: RunRecords, metric: str, label: Label, colour: str) -
   if len(errors) == len(values):
     axis.fill_between(steps, values - errors, values + errors, color=colour, alpha=0.18, linewidth=0)
   title(axis, label.axis())
-  axis.set_xlabel("step")
+  _steps(axis)
 
 
 def _frontier(axis: Axes, steps: np.ndarray, kl: np.ndarray, reward: np.ndarray) -> None:
@@ -143,6 +144,11 @@ def _frontier(axis: Axes, steps: np.ndarray, kl: np.ndarray, reward: np.ndarray)
   title(axis, "true reward against KL")
   axis.set_xlabel(POLICY["kl/sequence"].axis())
   axis.margins(x=0.12, y=0.12)
+
+
+def _steps(axis: Axes) -> None:
+  axis.set_xlabel("step")
+  axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _legend(axis: Axes) -> None:

@@ -43,7 +43,7 @@ def test_curves_are_pictures_with_something_on_them(finished_run):
 def test_each_panel_says_what_it_shows(finished_run):
   run = read_run(finished_run)
   titles = [axis.get_title(loc="left") for axis in draw_training(run).axes]
-  assert titles == ["loss", "reward accuracy (%)", "reward margin", "rewards, held out"]
+  assert titles == ["loss", "reward accuracy (%)", "reward margin", "reward of chosen and rejected, held out"]
   titles = [axis.get_title(loc="left") for axis in draw_policy(run).axes]
   assert titles == ["KL to the reference (nats an answer)", "true reward", "true reward against KL"]
 
