@@ -101,7 +101,8 @@ def _settings(rest: list[str]) -> dict:
     if not word.startswith("--") or not equals:
       raise ConfigError(f"unexpected argument {word!r}; settings are given as --KEY=VALUE")
     if "." not in key and key not in known:
-      raise ConfigError(f"unknown option '--{name}'{suggestion(name, [k.removeprefix('data.') for k in known])}")
+      options = ["model", "rows", "colour", "config", *(k.removeprefix("data.") for k in known)]
+      raise ConfigError(f"unknown option '--{name}'{suggestion(name, options)}")
     check_key(key)
     values[key] = parse(key, text)
   return values

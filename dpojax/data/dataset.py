@@ -71,8 +71,8 @@ def load_dataset(
   if not settings.eval_path and not settings.eval_split:
     return hold_out(train, settings.eval_fraction, settings.seed)
   held_out = _build(*_source(settings, settings.eval_path, settings.eval_split), settings, tokenizer, **shared)
-  taken = {held_out[i].prompt.tobytes() for i in range(len(held_out))}
-  kept = [i for i in range(len(train)) if train[i].prompt.tobytes() not in taken]
+  taken = set(prompt_keys(held_out))
+  kept = [i for i, prompt in enumerate(prompt_keys(train)) if prompt not in taken]
   counts = dict(train.counts, kept=len(kept))
   counts["dropped/held_out_prompt"] = len(train) - len(kept)
   return train.subset(kept, counts), held_out
@@ -90,16 +90,28 @@ def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDa
 
   Which prompts depends on `seed` and the prompts alone, not on the order of rows.
   """
-  prompts = {dataset[i].prompt.tobytes() for i in range(len(dataset))}
-  ranked = sorted(prompts, key=lambda prompt: hashlib.sha256(f"{seed} ".encode() + prompt).digest())
+  prompts = prompt_keys(dataset)
+  ranked = sorted(set(prompts), key=lambda prompt: hashlib.sha256(f"{seed} ".encode() + prompt).digest())
   count = round(fraction * len(ranked))
   if fraction > 0 and len(ranked) > 1:
     count = max(count, 1)
   taken = set(ranked[:count])
   sides: tuple[list[int], list[int]] = ([], [])
-  for i in range(len(dataset)):
-    sides[dataset[i].prompt.tobytes() in taken].append(i)
+  for i, prompt in enumerate(prompts):
+    sides[prompt in taken].append(i)
   return dataset.subset(sides[0]), dataset.subset(sides[1])
+
+
+def prompt_keys(dataset: TokenDataset) -> list[bytes]:
+  """What makes the prompt of each example the same as another's."""
+  return [
+    _prompt_key(dataset[i], bool(metadata.get("prompt", "prompt"))) for i, metadata in enumerate(dataset.metadata)
+  ]
+
+
+def _prompt_key(example: TokenExample, prompted: bool) -> bytes:
+  """The prompt's ids; a plain text has none to speak of (BOS, or its first token), so the whole text."""
+  return example.prompt.tobytes() + (b"" if prompted else example.answers[0].tobytes())
 
 
 def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: Tokenizer) -> list[np.ndarray]:
@@ -254,10 +266,11 @@ class _Sieve:
       self.notes.append(f"{where}: it has one answer, but preferences need two")
       return "malformed"
     example = TokenExample(as_ids(cut_prompt), tuple(as_ids(answer) for answer in cut_answers))
-    seen = example.prompt.tobytes() in self.prompts
+    key = _prompt_key(example, bool(comparison.prompt))
+    seen = key in self.prompts
     if seen and self.settings.duplicates == "drop":
       return "duplicate_prompt"
-    self.prompts.add(example.prompt.tobytes())
+    self.prompts.add(key)
     self.counts["truncated/prompts"] += len(cut_prompt) < len(prompt)
     self.counts["truncated/answers"] += cuts
     self.counts["duplicate_prompts"] += seen
