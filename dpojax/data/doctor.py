@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dpojax.data.batches import Batches
-from dpojax.data.dataset import DROPPED
 from dpojax.data.examples import TokenDataset
 from dpojax.data.show import answer_name
+from dpojax.data.sieve import DROPPED
 
 WIDTH = 26  # of the names on the left
 BARS = " ▏▎▍▌▋▊▉█"

@@ -118,7 +118,7 @@ def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape
 def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
   """The arrays of `rows` empty rows, by field of `PackedBatch`."""
 
-  def full(width, value, dtype=np.int32):
+  def full(width: int, value: float, dtype: type = np.int32) -> np.ndarray:
     return np.full((rows, width), value, dtype)
 
   return {

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 from dpojax.errors import DataError
 
@@ -61,7 +61,7 @@ def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
   if kind not in readers:
     raise DataError(f"{path}: its name ends in {''.join(suffixes[-2:]) or 'nothing'}; wanted {', '.join(KINDS)} or .gz")
   with (gzip.open if packed else open)(file, "rb") as stream:
-    rows = readers[kind](stream, path)
+    rows = readers[kind](cast(IO[bytes], stream), path)
     try:
       yield from itertools.islice(rows, limit or None)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -111,7 +111,7 @@ def _first_line(error: Exception) -> str:
   return f"{lines[0]} ({type(error).__name__})"
 
 
-def _jsonl_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+def _jsonl_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   for number, line in enumerate(stream, 1):
     if number == 1:
       line = line.removeprefix(b"\xef\xbb\xbf")
@@ -131,7 +131,7 @@ def _json_row(line: bytes, where: str) -> SourceRow:
   return SourceRow(where, value)
 
 
-def _json_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+def _json_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   content = stream.read().removeprefix(b"\xef\xbb\xbf")
   try:
     value = json.loads(content)
@@ -145,7 +145,7 @@ def _json_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
   yield from memory_rows(value, path)
 
 
-def _csv_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+def _csv_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   csv.field_size_limit(2**31 - 1)
   reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
   try:
@@ -163,7 +163,7 @@ def _csv_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
     raise DataError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
 
 
-def _parquet_rows(stream: BinaryIO, path: str) -> Iterator[SourceRow]:
+def _parquet_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   import pyarrow
   from pyarrow import parquet
 

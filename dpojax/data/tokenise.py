@@ -59,7 +59,7 @@ def tokenise(
   Raises:
     DataError: conversations without a template; a tokenizer without EOS; a template that fails.
   """
-  if tokenizer.eos_id is None and any(comparison.kind != "ids" for comparison in comparisons):
+  if not tokenizer.eos_ids and any(comparison.kind != "ids" for comparison in comparisons):
     raise DataError("the tokenizer has no EOS token to end answers with; add eos_token to tokenizer_config.json")
   texts = _texts(comparisons, places, tokenizer, template)
   flat = [text for row in texts if not isinstance(row, DataError) for text in row]
@@ -124,9 +124,10 @@ def _render(
 
 def _plain(prompt: Ids, fulls: list[Ids], tokenizer: Tokenizer) -> tuple[Ids, list[Ids]]:
   """BOS before texts that the tokenizer begins with one, EOS after each answer, neither twice."""
-  if tokenizer.adds_bos:
-    prompt, *fulls = [ids if ids[:1] == [tokenizer.bos_id] else [tokenizer.bos_id, *ids] for ids in (prompt, *fulls)]
-  ended = [ids if ids and ids[-1] in tokenizer.eos_ids else [*ids, tokenizer.eos_id] for ids in fulls]
+  if tokenizer.adds_bos and tokenizer.bos_id is not None:
+    bos = [tokenizer.bos_id]
+    prompt, *fulls = [ids if ids[:1] == bos else bos + ids for ids in (prompt, *fulls)]
+  ended = [ids if ids and ids[-1] in tokenizer.eos_ids else [*ids, tokenizer.eos_ids[0]] for ids in fulls]
   return prompt, ended
 
 
@@ -138,7 +139,7 @@ def _end_rendered(full: Ids, ending: Ids, tokenizer: Tokenizer, after_eos: str) 
   else:  # the template ends its answers in more than one way
     at = max((i for i, token in enumerate(full) if token in tokenizer.eos_ids), default=-1)
     if at < 0 or tokenizer.decode(full[at + 1 :]).strip():
-      return [*full, tokenizer.eos_id]
+      return [*full, tokenizer.eos_ids[0]]
   return full if after_eos == "keep" else full[: at + 1]
 
 

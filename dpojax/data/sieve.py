@@ -1,0 +1,165 @@
+"""What becomes of each row: kept as an example, or dropped for a counted reason."""
+
+from typing import Any, Literal
+
+from dpojax.config.schema import DataSettings
+from dpojax.data.examples import TokenDataset, TokenExample, as_ids
+from dpojax.data.formats import Comparison
+from dpojax.data.limits import Limits, fit
+from dpojax.data.tokenise import Tokenised
+from dpojax.errors import DataError
+from dpojax.interop.tokenizer import Tokenizer
+
+Kind = Literal["preference", "sft", "score"]
+
+MOST_NOTES = 20
+DROPPED = "dropped/"
+# rows = kept + the sum of all dropped/...; the others count within the rows kept.
+COUNTS = (
+  "rows",
+  "kept",
+  "dropped/malformed",
+  "dropped/empty_prompt",
+  "dropped/empty_answer",
+  "dropped/identical_answers",
+  "dropped/prompt_too_long",
+  "dropped/answer_too_long",
+  "dropped/example_too_long",
+  "dropped/duplicate_prompt",
+  "dropped/held_out_prompt",
+  "dropped/undesirable",
+  "truncated/prompts",
+  "truncated/answers",
+  "duplicate_prompts",
+  "boundary_mismatches",
+  "repeated_answers",
+  "answers",
+  "answers_with_eos",
+  "eos_inside_answers",
+)
+
+
+def prompt_key(example: TokenExample, prompted: bool) -> bytes:
+  """The prompt's ids; a plain text has none to speak of (BOS, or its first token), so the whole text."""
+  return example.prompt.tobytes() + (b"" if prompted else example.answers[0].tobytes())
+
+
+class Sieve:
+  """Keeps what can be used, and counts and notes what cannot."""
+
+  def __init__(self, settings: DataSettings, tokenizer: Tokenizer, kind: Kind, row_length: int):
+    self.settings, self.tokenizer, self.kind = settings, tokenizer, kind
+    self.limits = Limits.of(settings, row_length, tokenizer.bos_id)
+    self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    self.notes: list[str] = []
+    self.dropped: list[tuple[int, str]] = []
+    self.examples: list[TokenExample] = []
+    self.metadata: list[dict[str, Any]] = []
+    self.prompts: set[bytes] = set()
+
+  def take(self, where: str, comparison: Comparison | DataError, ids: Tokenised | DataError) -> None:
+    """Keeps the row, or counts why not."""
+    self.counts["rows"] += 1
+    if isinstance(comparison, DataError) or isinstance(ids, DataError):
+      self.drop("malformed", f"{where}: {comparison if isinstance(comparison, DataError) else ids}")
+      return
+    if self.kind == "preference" and len(comparison.answers) < 2:
+      self.drop("malformed", f"{where}: it has one answer, but preferences need two or more")
+      return
+    reason = self.keep(where, comparison, ids)
+    if reason:
+      self.drop(reason, f"{where}: {reason.replace('_', ' ')}", noted=False)
+
+  def drop(self, reason: str, note: str, *, noted: bool = True) -> None:
+    self.counts[f"{DROPPED}{reason}"] += 1
+    self.dropped.append((self.counts["rows"] - 1, note))
+    if noted and len(self.notes) < MOST_NOTES:
+      self.notes.append(note)
+
+  def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
+    """Adds the example; or says why it is dropped."""
+    texts, prompt, answers = list(comparison.answers), ids.prompt, ids.answers
+    if self.kind == "sft":
+      texts, answers = texts[:1], answers[:1]
+      if comparison.details.get("label") is False:
+        return "undesirable"
+    if any(not (text.strip() if isinstance(text, str) else text) for text in texts):
+      return "empty_answer"
+    if not prompt and not comparison.prompt and len(answers) == 1 and len(answers[0]) > 1:
+      prompt, answers = answers[0][:1], [answers[0][1:]]  # plain text without BOS: nothing predicts its first token
+    if not prompt:
+      return "empty_prompt"
+    fitted = fit(prompt, answers, self.limits)
+    if isinstance(fitted, str):
+      return fitted
+    cut_prompt, cut_answers = fitted
+    cuts = sum(len(cut) < len(answer) for cut, answer in zip(cut_answers, answers, strict=True))
+    distinct = list(dict.fromkeys(map(tuple, cut_answers)))
+    repeated = 0
+    if self.kind == "preference" and len(distinct) < len(cut_answers):
+      if len(distinct) < 2:
+        return "identical_answers"
+      texts = [texts[[tuple(a) for a in cut_answers].index(answer)] for answer in distinct]
+      repeated = len(cut_answers) - len(distinct)
+      cut_answers = [list(answer) for answer in distinct]
+    example = TokenExample(as_ids(cut_prompt), tuple(as_ids(answer) for answer in cut_answers))
+    key = prompt_key(example, bool(comparison.prompt))
+    seen = key in self.prompts
+    if seen and self.settings.duplicates == "drop":
+      return "duplicate_prompt"
+    self.prompts.add(key)
+    self.counts["truncated/prompts"] += len(cut_prompt) < len(prompt)
+    self.counts["truncated/answers"] += cuts
+    self.counts["duplicate_prompts"] += seen
+    self.counts["boundary_mismatches"] += ids.mismatch
+    self.counts["repeated_answers"] += repeated
+    self.count_ends(example)
+    self.examples.append(example)
+    self.metadata.append(self.describe(where, comparison, ids, texts))
+    return ""
+
+  def count_ends(self, example: TokenExample) -> None:
+    """Counts the example, its answers, and where EOS stands in them."""
+    ends, counts = set(self.tokenizer.eos_ids), self.counts
+    counts["kept"] += 1
+    counts["answers"] += len(example.answers)
+    counts["answers_with_eos"] += sum(bool(ends.intersection(answer.tolist())) for answer in example.answers)
+    counts["eos_inside_answers"] += sum(bool(ends.intersection(answer[:-1].tolist())) for answer in example.answers)
+
+  def describe(self, where: str, comparison: Comparison, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
+    """The texts behind an example, for looking at it."""
+    decode = self.tokenizer.decode
+    if comparison.kind == "ids":
+      prompt, texts = decode(ids.prompt), [decode(answer) for answer in texts]
+    elif comparison.kind == "chat":
+      prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in comparison.prompt)
+      if [message["role"] for message in comparison.prompt] == ["user"]:
+        prompt = comparison.prompt[0]["content"]
+    else:
+      prompt = comparison.prompt
+    return {
+      "row": where,
+      "number": self.counts["rows"] - 1,
+      "prompt": prompt,
+      "answers": texts,
+      "details": comparison.details,
+    }
+
+  def dataset(self, name: str, form: str) -> TokenDataset:
+    """All kept examples.
+
+    Raises:
+      DataError: there are none; says what became of the rows.
+    """
+    if not self.examples:
+      why = ", ".join(f"{n} {key.removeprefix(DROPPED)}" for key, n in self.counts.items() if n and DROPPED in key)
+      what = f"none of its {self.counts['rows']} rows can be used: {why}" if why else "it holds no rows"
+      raise DataError("; ".join([f"{name}: {what}", *self.notes[:1]]))
+    return TokenDataset(
+      self.examples,
+      metadata=self.metadata,
+      counts=self.counts,
+      notes=self.notes,
+      dropped=self.dropped,
+      origin=f"{form} {self.tokenizer.fingerprint()}",
+    )
