@@ -61,7 +61,8 @@ def packed_attention(
 
   q, k, v = (fill(x, 0) for x in (q, k, v))
   places = tuple(jnp.asarray(x, jnp.int32) for x in (fill(segment, -1), fill(answer, -1), fill(position, 0)))
-  return _attention(q, k, v, places, block, window, precision)[:, :length]
+  attended: jax.Array = _attention(q, k, v, places, block, window, precision)  # pyright: ignore[reportAssignmentType]
+  return attended[:, :length]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dpojax.ops.matmul import contract
+from dpojax.ops.matmul import contract, contract_first, dense, operand
 
 
 @jax.tree_util.register_dataclass
@@ -73,36 +73,32 @@ def token_kl(
     f32[N]; at least 0 up to rounding.
   """
 
+  @jax.checkpoint
   def one_chunk(states):
-    log_p = jax.nn.log_softmax(_logits(states[0], policy_head, precision))
-    log_q = jax.nn.log_softmax(_logits(states[1], reference_head, precision))
+    policy, reference = states
+    log_p = jax.nn.log_softmax(dense(policy, policy_head.T, precision=precision))
+    log_q = jax.nn.log_softmax(dense(reference, reference_head.T, precision=precision))
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
 
-  number = policy_hidden.shape[0]
-  chunks = _split((policy_hidden, reference_hidden), chunk)
-  return _join(lax.map(jax.checkpoint(one_chunk), chunks), number)
+  chunks = _chunks((policy_hidden, reference_hidden), chunk)
+  return _whole(lax.map(one_chunk, chunks), policy_hidden.shape[0])
 
 
-def _logits(hidden, head, precision):
-  """[n, D], [V, D] -> [n, V]."""
-  return contract(hidden, head, (((1,), (1,)), ((), ())), precision=precision)
-
-
-def _split(arrays, chunk: int):
-  """[N, ...] -> [chunks, n, ...]. Chunk c holds positions c, c + chunks, ...: an N sharded over devices stays so."""
+def _chunks(arrays, chunk: int):
+  """[N, ...] -> [chunks, n, ...]; chunk c holds positions c, c + chunks, ..., so an N sharded over devices stays so."""
   number = jax.tree.leaves(arrays)[0].shape[0]
-  chunks = max(1, -(-number // chunk))
+  chunks = -(-number // chunk)
   size = -(-number // chunks)
 
-  def one(x):
+  def cut(x):
     padded = jnp.pad(x, [(0, chunks * size - number)] + [(0, 0)] * (x.ndim - 1))
     return padded.reshape(size, chunks, *x.shape[1:]).swapaxes(0, 1)
 
-  return jax.tree.map(one, arrays)
+  return jax.tree.map(cut, arrays)
 
 
-def _join(x: jax.Array, number: int) -> jax.Array:
-  """The inverse of `_split`."""
+def _whole(x: jax.Array, number: int) -> jax.Array:
+  """The inverse of `_chunks`."""
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:number]
 
 
@@ -112,42 +108,61 @@ def _score(hidden, head, target, chunk, precision):
 
 
 def _score_forward(hidden, head, target, chunk, precision):
+  rounded_head = operand(head, precision)
+
   def one_chunk(slots):
     h, t = slots
-    logits = _logits(h, head, precision)
-    top = jnp.max(logits, -1, keepdims=True)
-    weight = jnp.exp(logits - top)
+    logits = contract(h, rounded_head, (((1,), (1,)), ((), ())), precision=precision)
+    top = jnp.max(logits, -1)
+    below = logits - top[:, None]
+    weight = jnp.exp(below)
     total = jnp.sum(weight, -1)
-    mean = jnp.sum(weight * (logits - top), -1) / total
-    of_target = jnp.take_along_axis(logits, t[:, None], -1)
+    mean_below = jnp.sum(weight * below, -1) / total
+    of_target = jnp.take_along_axis(logits, t[:, None], -1)[:, 0]
     log_total = jnp.log(total)
-    correct = (of_target[:, 0] >= top[:, 0]).astype(logits.dtype)
-    return of_target[:, 0] - top[:, 0] - log_total, log_total - mean, correct, top[:, 0] + log_total
+    correct = (of_target >= top).astype(logits.dtype)
+    return of_target - top - log_total, log_total - mean_below, correct, top + log_total
 
-  number = hidden.shape[0]
-  out = lax.map(one_chunk, _split((hidden, target), chunk))
-  logp, entropy, correct, lse = (_join(x, number) for x in out)
-  return (logp, entropy, correct), (hidden, head, target, lse)
+  out = lax.map(one_chunk, _chunks((hidden, target), chunk))
+  logp, entropy, correct, log_sum = (_whole(x, hidden.shape[0]) for x in out)
+  return (logp, entropy, correct), (hidden, head, target, log_sum)
 
 
 def _score_backward(chunk, precision, residuals, cotangents):
-  hidden, head, target, lse = residuals
-  vocabulary = jnp.arange(head.shape[0], dtype=target.dtype)
+  """Chunks of the vocabulary instead of positions, as large.
 
-  def one_chunk(head_gradient, slots):
-    h, t, log_sum, g = slots
-    weight = jnp.exp(_logits(h, head, precision) - log_sum[:, None])
-    hot = (t[:, None] == vocabulary[None]).astype(weight.dtype)
-    logit_gradient = g[:, None] * (hot - weight)
-    hidden_gradient = contract(logit_gradient, head, (((1,), (0,)), ((), ())), precision=precision)
-    head_gradient += contract(h, logit_gradient, (((0,), (0,)), ((), ())), precision=precision)
-    return head_gradient, hidden_gradient
+  So each word's gradient is formed once and nothing of the head's size is added up, and devices that
+  hold different positions exchange each sum once. Arrays lie words before positions, which makes every
+  product a fast form (see `dpojax.ops.matmul`).
+  """
+  hidden, head, target, log_sum = residuals
+  number, words = hidden.shape[0], head.shape[0]
+  chunks = -(-number // chunk)
+  chunks = next((n for n in range(chunks, min(2 * chunks, words + 1)) if words % n == 0), chunks)
+  size = -(-words // chunks)
+  # Words added to fill the last chunk have logit 0 but no embedding, so they change no sum.
+  rounded_head = jnp.pad(operand(head, precision), [(0, chunks * size - words), (0, 0)]).reshape(chunks, size, -1)
+  rows = operand(hidden, precision)
+  columns = rows.T
 
-  start = jnp.zeros(head.shape[::-1], lse.dtype)
-  slots = _split((hidden, target, lse, cotangents[0]), chunk)
-  head_gradient, hidden_gradient = lax.scan(one_chunk, start, slots)
-  hidden_gradient = _join(hidden_gradient, hidden.shape[0]).astype(hidden.dtype)
-  return hidden_gradient, head_gradient.T.astype(head.dtype), np.zeros(target.shape, jax.dtypes.float0)
+  def one_chunk(hidden_gradient, chunk_of_head):
+    first, head = chunk_of_head
+    logits = contract(head, columns, _INNER, precision=precision)
+    weight = jnp.exp(logits - log_sum[None])
+    word = first + lax.broadcasted_iota(target.dtype, (size, 1), 0)
+    logit_gradient = cotangents[0][None] * ((word == target[None]).astype(weight.dtype) - weight)
+    logit_gradient = operand(logit_gradient, precision)
+    hidden_gradient += contract_first(head, logit_gradient, precision=precision)
+    return hidden_gradient, contract(logit_gradient, rows, _INNER, precision=precision)
+
+  firsts = jnp.arange(chunks, dtype=target.dtype) * size
+  start = jnp.zeros(columns.shape, log_sum.dtype)
+  hidden_gradient, head_gradient = lax.scan(one_chunk, start, (firsts, rounded_head))
+  head_gradient = head_gradient.reshape(chunks * size, -1)[:words]
+  no_gradient = np.zeros(target.shape, jax.dtypes.float0)
+  return hidden_gradient.T.astype(hidden.dtype), head_gradient.astype(head.dtype), no_gradient
 
 
 _score.defvjp(_score_forward, _score_backward)
+
+_INNER = (((1,), (0,)), ((), ()))

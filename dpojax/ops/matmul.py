@@ -30,9 +30,16 @@ def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *,
   where a device would round operands by default.
   """
   a, b = operand(a, precision), operand(b, precision)
-  if precision == "bfloat16":
-    return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
-  return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
+  if precision != "bfloat16":
+    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
+  product = functools.partial(lax.dot_general, dimension_numbers=dimensions, preferred_element_type=jnp.float32)
+
+  def apart(a, b):
+    # XLA for CPU may fold a transpose of the result into the product after it has chosen how to run the
+    # product, and then fails when the program runs ("Unsupported element type for DotThunk").
+    return lax.optimization_barrier(product(a, b))
+
+  return lax.platform_dependent(a, b, cpu=apart, default=product)
 
 
 def contract_first(a: jax.Array, b: jax.Array, *, precision: str) -> jax.Array:
