@@ -40,7 +40,9 @@ def gradient_of(objective, batches):
 
 def assert_same_gradient(one, other, tolerance):
   norm = np.sqrt(sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(one)))
-  difference = np.sqrt(sum(float(np.sum(np.square(x - y))) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True)))
+  difference = np.sqrt(
+    sum(float(np.sum(np.square(x - y))) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+  )
   assert difference <= tolerance * norm
 
 
@@ -87,7 +89,9 @@ def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.
   optimizer = dataclasses.replace(OPTIMIZER, b1=0.87)
-  step = make_train_step(Preference(MODEL), dataclasses.replace(optimizer, learning_rate=1.0), 20, make_mesh(ParallelSettings()))
+  step = make_train_step(
+    Preference(MODEL), dataclasses.replace(optimizer, learning_rate=1.0), 20, make_mesh(ParallelSettings())
+  )
   results = []
   for beta, rate, smoothing in ((0.05, 1e-3, 0.0), (0.1, 1e-3, 0.0), (0.5, 2e-3, 0.1), (1.0, 1e-4, 0.2)):
     one = Trainer(
@@ -110,14 +114,18 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   one.hyper["beta"] = float("nan")
   metrics = [m for _, m in one.train(2)]
   after = jax.device_get(one.state)
-  for x, y in zip(jax.tree.leaves((before.params, before.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True):
+  for x, y in zip(
+    jax.tree.leaves((before.params, before.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True
+  ):
     np.testing.assert_array_equal(x, y)
   assert int(after.step) == 2 and int(after.skipped) == 2
   assert [m["skipped_in_row"] for m in metrics] == [1, 2]
   one.hyper["beta"] = 0.1
   _, good = next(one.train(1))
   assert good["skipped_in_row"] == 0 and good["skipped"] == 2
-  assert any(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (before.params, jax.device_get(one.params))), strict=True))
+  assert any(
+    np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (before.params, jax.device_get(one.params))), strict=True)
+  )
 
 
 def test_weight_zero_removes_a_pair_exactly():
@@ -143,7 +151,11 @@ def test_clipping_bounds_the_first_update_of_rmsprop_and_decay_spares_norms():
 
 @pytest.mark.parametrize(
   ("schedule", "expected"),
-  [("constant", [0.5, 1, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]), ("cosine", [0.5, 1, 1, 0.853553, 0.5, 0.146447])],
+  [
+    ("constant", [0.5, 1, 1, 1, 1, 1]),
+    ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+    ("cosine", [0.5, 1, 1, 0.853553, 0.5, 0.146447]),
+  ],
 )
 def test_schedules_warm_up_and_then_fall(schedule, expected):
   share = make_schedule(OptimizerSettings(schedule=schedule, warmup_steps=2), steps=6)
@@ -152,7 +164,9 @@ def test_schedules_warm_up_and_then_fall(schedule, expected):
 
 def test_adamw_follows_its_equations_in_float64():
   """Three steps against Loshchilov & Hutter (arXiv:1711.05101, Alg. 2) with global clipping."""
-  optimizer = OptimizerSettings(learning_rate=0.01, weight_decay=0.1, clip_norm=0.5, b1=0.8, b2=0.9, schedule="constant")
+  optimizer = OptimizerSettings(
+    learning_rate=0.01, weight_decay=0.1, clip_norm=0.5, b1=0.8, b2=0.9, schedule="constant"
+  )
   batches = tiny_batches()
   one = Trainer(Sft(MODEL), optimizer, tiny_params(), batches, steps=3)
   params = jax.tree.map(lambda x: np.float64(x), tiny_params())

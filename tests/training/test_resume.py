@@ -1,0 +1,123 @@
+"""A run that is killed, stopped or finds a damaged checkpoint ends as the run that was left alone."""
+
+import itertools
+import random
+import signal
+import time
+
+import pytest
+
+from tests.training.runs import start, state_digest, timeless_metrics, train, write_config
+
+KILLS = 20
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  return write_config(tmp_path_factory.mktemp("resume"), **{"train.steps": STEPS})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config):
+  """(digest of the state, metrics) of the run that nothing interrupts."""
+  workdir = config.parent / "undisturbed"
+  train(config, workdir)
+  return state_digest(workdir, STEPS), timeless_metrics(workdir)
+
+
+def lines(workdir):
+  file = workdir / "metrics.jsonl"
+  return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def wait_for_line(process, workdir, wanted):
+  """Until the run has written `wanted` records, or has ended."""
+  deadline = time.monotonic() + 120
+  while process.poll() is None and lines(workdir) < wanted:
+    assert time.monotonic() < deadline, "the run writes nothing"
+    time.sleep(0.002)
+
+
+def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(config, undisturbed, tmp_path):
+  draws = random.Random(0)
+  killed = 0
+  while killed < KILLS:
+    process = start(config, tmp_path)
+    # A resumed run first cuts the log back to its checkpoint, at most 6 steps and an evaluation ago.
+    wait_for_line(process, tmp_path, lines(tmp_path) + draws.randint(1, 7))
+    time.sleep(draws.uniform(0, 0.05))
+    if process.poll() is not None:
+      break
+    process.kill()
+    process.communicate()
+    killed += 1
+  assert killed == KILLS, f"the run ended after {killed} kills; make it longer"
+  train(config, tmp_path)
+  digest, metrics = undisturbed
+  assert state_digest(tmp_path, STEPS) == digest
+  assert timeless_metrics(tmp_path) == metrics
+  steps = [row["step"] for row in timeless_metrics(tmp_path) if row["split"] == "train"]
+  assert steps == list(range(1, STEPS + 1))
+
+
+def test_sigterm_saves_exits_and_the_same_command_goes_on(config, undisturbed, tmp_path):
+  for after in (3, 40):
+    process = start(config, tmp_path)
+    wait_for_line(process, tmp_path, after)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 75, output
+    assert "asked to stop: saved step" in output
+  output = train(config, tmp_path)
+  assert "resuming after step" in output
+  digest, metrics = undisturbed
+  assert state_digest(tmp_path, STEPS) == digest
+  assert timeless_metrics(tmp_path) == metrics
+
+
+def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undisturbed, tmp_path):
+  process = start(config, tmp_path)
+  wait_for_line(process, tmp_path, 60)
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=120)
+  newest, older = sorted((int(p.name) for p in (tmp_path / "checkpoints").iterdir()), reverse=True)[:2]
+  file = max(
+    (tmp_path / "checkpoints" / str(newest) / "params").rglob("*"), key=lambda p: p.stat().st_size * p.is_file()
+  )
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(content)
+  output = train(config, tmp_path)
+  assert file.name in output and f"resuming after step {older}" in output
+  digest, metrics = undisturbed
+  assert state_digest(tmp_path, STEPS) == digest
+  assert timeless_metrics(tmp_path) == metrics
+
+
+def test_a_changed_config_is_refused_with_what_changed(config, undisturbed):
+  process = start(config, config.parent / "undisturbed", "--config.loss.beta=0.3")
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 2
+  assert "loss.beta: 0.1 -> 0.3" in output and "--allow-config-change" in output
+
+
+def test_one_and_eight_devices_train_alike(config, undisturbed, tmp_path):
+  for number, options in enumerate(
+    (["--config.parallel.fsdp=4", "--config.parallel.tensor=2"], ["--config.parallel.fsdp=2"])
+  ):
+    workdir = tmp_path / str(number)
+    train(
+      config,
+      workdir,
+      *options,
+      "--config.train.steps=12",
+      "--config.optimizer.schedule=constant",
+      XLA_FLAGS="--xla_force_host_platform_device_count=8",
+    )
+  alone = tmp_path / "alone"
+  train(config, alone, "--config.train.steps=12", "--config.optimizer.schedule=constant")
+  for row, *others in zip(*(timeless_metrics(tmp_path / name) for name in ("alone", "0", "1")), strict=True):
+    for other, name in itertools.product(others, ("loss", "grad_norm", "rewards/margins")):
+      if name in row:
+        assert other[name] == pytest.approx(row[name], rel=2e-4, abs=2e-5), (row["split"], row["step"], name)
