@@ -40,9 +40,11 @@ def inspect(config: RunConfig, *, rows: int = 1, colour: bool = False) -> None:
   print(f"{about}\n")
   print(report(train, held_out, batches))
   batch = batches(0)
-  for r in range(min(rows, int(batch.num_groups) * batches.shape.rows)):
+  for r in range(min(rows, batch.example_index[..., 0].size)):
     group, row = divmod(r, batches.shape.rows)
     view = show_row(batch, tokenizer, group=group, row=row, dataset=train)
+    if not view.examples:
+      break
     scored = "in colour" if colour else "between ⟦ and ⟧"
     print(f"\nrow {r} of step 0, {len(view.examples)} examples; scored tokens {scored}\n")
     print(view.text(colour=colour))

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,9 @@ class Batches:
     return np.argsort(np.random.Philox(key=key).random_raw(len(self.dataset)), kind="stable")
 
 
-def prefetch(function: Callable[[int], Any], start: int, stop: int, depth: int = 2) -> Iterator[tuple[int, Any]]:
+def prefetch(
+  function: Callable[[int], Any], start: int, stop: int, depth: int = 2
+) -> Generator[tuple[int, Any], None, None]:
   """(step, function(step)) for steps in [start, stop), computed in a background thread.
 
   At most `depth` results wait. An exception of `function` is raised where its step would have come.

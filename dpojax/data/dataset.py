@@ -39,11 +39,14 @@ def load_dataset(
     DataError: a file, data set, column or template is wrong, or no row is left.
     ConfigError: a setting is wrong.
   """
-  shared = dict(kind=kind, row_length=row_length)
-  train = _build(*_source(settings, settings.path, settings.split), settings, tokenizer, **shared)
+
+  def build(path: str, split: str) -> TokenDataset:
+    return _build(*_source(settings, path, split), settings, tokenizer, kind=kind, row_length=row_length)
+
+  train = build(settings.path, settings.split)
   if not settings.eval_path and not settings.eval_split:
     return hold_out(train, settings.eval_fraction, settings.seed)
-  held_out = _build(*_source(settings, settings.eval_path, settings.eval_split), settings, tokenizer, **shared)
+  held_out = build(settings.eval_path, settings.eval_split)
   taken = set(prompt_keys(held_out))
   kept = [i for i, prompt in enumerate(prompt_keys(train)) if prompt not in taken]
   counts = dict(train.counts, kept=len(kept))

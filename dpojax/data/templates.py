@@ -71,6 +71,7 @@ class ChatTemplate:
           raise TemplateError(f"{places[len(texts) + at]}: {error}") from error
         texts.extend(self._renderer.render_batch(todo[:at], add_generation_prompt=add_generation_prompt))
         texts.append(error)
+        self._rendered += at
     return texts
 
   def close(self) -> None:

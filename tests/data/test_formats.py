@@ -1,0 +1,224 @@
+"""Row formats: what each reads, with and without a chat template, and what each refuses."""
+
+import pytest
+
+from dpojax.data.formats import FORMATS, choose_format
+from dpojax.data.formats.implicit import shared_prompt
+from dpojax.errors import ConfigError, DataError
+
+USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "hi"), ("assistant", "yes"), ("assistant", "no")))
+HH = "\n\nHuman: hi\n\nAssistant: hm\n\nHuman: well?\n\nAssistant:"
+
+# (format, row, prompt and answers as text or None, prompt and answers with a template or None)
+READ = {
+  "explicit": (
+    {"prompt": "hi", "chosen": " yes", "rejected": " no"},
+    ("text", "hi", (" yes", " no")),
+    ("chat", [USER], (" yes", " no")),
+  ),
+  "implicit": (
+    {"chosen": "the sky is blue", "rejected": "the sky is black"},
+    ("text", "the sky is", (" blue", " black")),
+    ("text", "the sky is", (" blue", " black")),
+  ),
+  "conversational": (
+    {"prompt": [USER], "chosen": [YES], "rejected": [NO]},
+    ("chat", [USER], ("yes", "no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "conversational, prompt repeated": (
+    {"prompt": [USER], "chosen": [USER, YES], "rejected": [USER, NO]},
+    ("chat", [USER], ("yes", "no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "conversational, no prompt": (
+    {"chosen": [USER, YES, USER, YES], "rejected": [USER, YES, USER, NO]},
+    ("chat", [USER, YES, USER], ("yes", "no")),
+    ("chat", [USER, YES, USER], ("yes", "no")),
+  ),
+  "hh": (
+    {"chosen": HH + " yes", "rejected": HH + " no"},
+    ("text", HH, (" yes", " no")),
+    (
+      "chat",
+      [USER, {"role": "assistant", "content": "hm"}, {"role": "user", "content": "well?"}],
+      ("yes", "no"),
+    ),
+  ),
+  "shp": (
+    {"history": "hi", "human_ref_A": "no", "human_ref_B": "yes", "labels": 0, "score_A": 2},
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "ultrafeedback": (
+    {"prompt": "hi", "chosen": [USER, YES], "rejected": [USER, NO], "messages": [USER, YES], "score_chosen": 8.5},
+    ("chat", [USER], ("yes", "no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "pku_safe_rlhf": (
+    {"prompt": "hi", "response_0": "no", "response_1": "yes", "better_response_id": 1, "safer_response_id": 0},
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "nectar": (
+    {
+      "prompt": "\n\nHuman: hi\n\nAssistant: ",
+      "answers": [{"answer": "no", "rank": 3.0}, {"answer": "yes", "rank": 1.0}, {"answer": "so", "rank": 2.0}],
+    },
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " so", " no")),
+    ("chat", [USER], ("yes", "so", "no")),
+  ),
+  "ranked": (
+    {"prompt": "hi", "answers": ["yes", "so", "no"]},
+    ("text", "hi", ("yes", "so", "no")),
+    ("chat", [USER], ("yes", "so", "no")),
+  ),
+  "ranked, messages": (
+    {"prompt": [USER], "answers": ["yes", "no"]},
+    ("chat", [USER], ("yes", "no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "unpaired": (
+    {"prompt": "hi", "completion": " no", "label": False},
+    ("text", "hi", (" no",)),
+    ("chat", [USER], (" no",)),
+  ),
+  "completion": (
+    {"prompt": "hi", "completion": " yes"},
+    ("text", "hi", (" yes",)),
+    ("chat", [USER], (" yes",)),
+  ),
+  "completion, messages": (
+    {"prompt": [USER], "completion": [YES]},
+    ("chat", [USER], ("yes",)),
+    ("chat", [USER], ("yes",)),
+  ),
+  "chat": ({"messages": [USER, YES]}, ("chat", [USER], ("yes",)), ("chat", [USER], ("yes",))),
+  "text": ({"text": "some text"}, ("text", "", ("some text",)), ("text", "", ("some text",))),
+  "pretokenised": (
+    {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]},
+    ("ids", [1, 2], ([3], [4, 5])),
+    ("ids", [1, 2], ([3], [4, 5])),
+  ),
+  "pretokenised, any number": (
+    {"prompt_ids": [1, 2], "answers_ids": [[3], [4], [5]]},
+    ("ids", [1, 2], ([3], [4], [5])),
+    ("ids", [1, 2], ([3], [4], [5])),
+  ),
+  "pretokenised, as CSV holds it": (
+    {"prompt_ids": "[1, 2]", "completion_ids": "[3]"},
+    ("ids", [1, 2], ([3],)),
+    ("ids", [1, 2], ([3],)),
+  ),
+}
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("case", READ)
+def test_a_row_is_detected_and_read(case, chat):
+  row, without, with_template = READ[case]
+  form = choose_format("auto", row, "f:1")
+  assert form.name == case.partition(",")[0]
+  read = form.parse(row, chat)
+  assert (read.kind, read.prompt, read.answers) == (with_template if chat else without)
+
+
+def test_every_format_is_in_the_table():
+  assert {case.partition(",")[0] for case in READ} == set(FORMATS)
+
+
+def test_what_else_a_row_says_is_kept():
+  details = FORMATS["pku_safe_rlhf"].parse(READ["pku_safe_rlhf"][0], True).details
+  assert details == {"safer_response_id": 0}
+  assert FORMATS["unpaired"].parse(READ["unpaired"][0], True).details == {"label": False}
+
+
+@pytest.mark.parametrize(
+  ("first", "second", "prompt"),
+  [
+    ("Q: sky?\nA: blue", "Q: sky?\nA: black", "Q: sky?\nA:"),
+    ("Q: sky?\nblue", "Q: sky?\nblack", "Q: sky?\n"),
+    ("Q: well? yes", "Q: well? yes sir", "Q: well?"),  # the shorter is not swallowed whole
+    ("Q: same", "Q: same", "Q:"),
+    ("blue", "black", ""),
+    ("", "", ""),
+  ],
+)
+def test_a_shared_beginning_ends_between_words(first, second, prompt):
+  assert shared_prompt(first, second) == prompt
+
+
+def test_hh_neighbours_of_one_role_become_one_message():
+  start = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant:"
+  read = FORMATS["hh"].parse({"chosen": start + " yes", "rejected": start + " no"}, True)
+  assert read.prompt == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
+
+
+# (format, the row of READ with these changes, what the error says)
+WRONG = [
+  ("explicit", {"chosen": None}, "column 'chosen' holds nothing, not text"),
+  ("explicit", {"chosen": 3}, "column 'chosen' holds a number, not text"),
+  ("explicit", {"rejected": ["a"]}, "column 'rejected' holds a list, not text"),
+  ("implicit", {"rejected": "a sea"}, "'chosen' and 'rejected' begin differently, so they share no prompt; give it in"),
+  ("conversational", {"chosen": "yes"}, "column 'chosen' holds text, not a list of messages"),
+  ("conversational", {"chosen": []}, "column 'chosen' holds no messages"),
+  (
+    "conversational",
+    {"chosen": [{"role": "user"}]},
+    "message 0 of column 'chosen' is no object with 'role' and 'content'",
+  ),
+  ("conversational", {"chosen": [{"role": "assistant", "content": [1]}]}, "role and content must be text, not a list"),
+  (
+    "conversational",
+    {"chosen": [USER]},
+    "column 'chosen' must go on from the prompt with one message of the assistant",
+  ),
+  ("conversational", {"chosen": [YES, USER]}, "with one message of the assistant, not assistant, user"),
+  ("hh", {"chosen": "hello"}, r"column 'chosen' has no turn '\\n\\nAssistant:'"),
+  ("hh", {"chosen": "\n\nHuman: other\n\nAssistant: yes"}, "differ before their last"),
+  ("shp", {"labels": 2}, "column 'labels' holds 2, not 1 (A) or 0 (B)"),
+  ("shp", {"labels": None}, "column 'labels' holds nothing, not 1 (A) or 0 (B)"),
+  ("ultrafeedback", {"chosen": [USER, YES, USER]}, "one message of the assistant"),
+  ("pku_safe_rlhf", {"better_response_id": None}, "column 'better_response_id' holds nothing, not 0 or 1"),
+  ("nectar", {"answers": None}, "column 'answers' holds nothing, not a list of objects with 'answer' and 'rank'"),
+  ("nectar", {"answers": [{"rank": 1}]}, "entry 0 of column 'answers' is no object with an 'answer' text"),
+  ("nectar", {"answers": [{"answer": "a"}]}, "entry 0 of column 'answers' has no number as its 'rank'"),
+  ("ranked", {"answers": "yes"}, "column 'answers' holds text, not a list of texts, best first"),
+  ("ranked", {"answers": []}, "column 'answers' holds a list, not a list of texts"),
+  ("unpaired", {"label": "maybe"}, "column 'label' holds 'maybe', not true or false"),
+  ("completion", {"completion": None}, "column 'completion' holds nothing, not text"),
+  ("chat", {"messages": [YES, USER]}, "with one message of the assistant, not user"),
+  ("text", {"text": 1.5}, "column 'text' holds a number, not text"),
+  ("pretokenised", {"prompt_ids": "1 2"}, "column 'prompt_ids' holds text, not a list of token ids"),
+  ("pretokenised", {"chosen_ids": [1, 2.5]}, "column 'chosen_ids' holds a list, not a list of token ids"),
+  ("pretokenised", {"chosen_ids": [True]}, "column 'chosen_ids' holds a list, not a list of token ids"),
+  ("pretokenised", {"answers_ids": 3}, "column 'answers_ids' holds a number, not a list of lists of token ids"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), WRONG)
+def test_a_wrong_value_is_named_with_its_column(name, change, message):
+  with pytest.raises(DataError) as caught:
+    FORMATS[name].parse({**READ[name][0], **change}, True)
+  assert message.replace("\\\\", "\\") in str(caught.value)
+
+
+def test_a_wrong_column_names_the_place_the_columns_and_what_is_wanted():
+  with pytest.raises(DataError) as caught:
+    choose_format("explicit", {"question": "a", "chosen": "b"}, "pairs.jsonl:1")
+  assert str(caught.value) == (
+    "pairs.jsonl:1: no column 'prompt'; format 'explicit' wants prompt, chosen, rejected (texts), found question, chosen"
+  )
+
+
+def test_unknown_columns_list_the_formats():
+  with pytest.raises(
+    DataError, match=r"^f:1: columns question, answer fit no known format; rename them to one of\n"
+  ) as e:
+    choose_format("auto", {"question": "a", "answer": "b"}, "f:1")
+  assert "\n  shp: history, human_ref_A" in str(e.value)
+
+
+def test_an_unknown_format_lists_the_known():
+  with pytest.raises(ConfigError, match=r"data\.format: no format 'hhh'; choose auto, pretokenised, shp, "):
+    choose_format("hhh", {"text": "a"}, "f:1")
