@@ -139,9 +139,10 @@ def _build(
   form: Format | None = None
   try:
     while some := list(itertools.islice(rows, AT_ONCE)):
-      first = next((row for row in some if not row.fault), None)
-      if form is None and first is not None:
-        form = _format_of(first, settings.format, kind)
+      readable = [row for row in some if not row.fault]
+      if form is None and readable:
+        whole = (row for row in readable if None not in row.values.values())
+        form = _format_of(next(whole, readable[0]), settings.format, kind)
       parsed = [_parse(row, form, template is not None) for row in some]
       read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
       done = iter(

@@ -57,7 +57,7 @@ def fit(prompt: Ids, answers: Sequence[Ids], limits: Limits) -> tuple[Ids, list[
     prompt = cut_prompt(prompt, max(limits.row - sum(map(len, answers)), limits.row // 2), limits)
     longest = longest_within([len(answer) for answer in answers], limits.row - len(prompt))
     answers = [answer[:longest] for answer in answers]
-  return (prompt, answers) if all(answers) else "example_too_long"
+  return (prompt, answers) if prompt and all(answers) else "example_too_long"
 
 
 def _why_dropped(prompt: Ids, answers: Sequence[Ids], limits: Limits) -> str:

@@ -127,8 +127,8 @@ def _plain(prompt: Ids, fulls: list[Ids], tokenizer: Tokenizer) -> tuple[Ids, li
   if tokenizer.adds_bos and tokenizer.bos_id is not None:
     bos = [tokenizer.bos_id]
     prompt, *fulls = [ids if ids[:1] == bos else bos + ids for ids in (prompt, *fulls)]
-  ended = [ids if ids and ids[-1] in tokenizer.eos_ids else ids + [tokenizer.eos_ids[0]] for ids in fulls]
-  return prompt, ended
+  eos = list(tokenizer.eos_ids[:1])
+  return prompt, [ids if ids and ids[-1] in tokenizer.eos_ids else ids + eos for ids in fulls]
 
 
 def _end_rendered(full: Ids, ending: Ids, tokenizer: Tokenizer, after_eos: str) -> Ids:

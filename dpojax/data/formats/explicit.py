@@ -16,14 +16,10 @@ def parse(row: Row, chat: bool) -> Comparison:
   return Comparison("text", prompt, answers, details)
 
 
-def detects(row: Row) -> bool:
-  return has(row, "prompt", "chosen", "rejected") and isinstance(row["chosen"], str)
-
-
 FORMAT = Format(
   name="explicit",
   wants="prompt, chosen, rejected (texts)",
   columns=("prompt", "chosen", "rejected"),
-  detects=detects,
+  detects=lambda row: has(row, "prompt", "chosen", "rejected"),
   parse=parse,
 )

@@ -30,14 +30,10 @@ def parse(row: Row, chat: bool) -> Comparison:
   return Comparison("text", prompt, answers, rest_of(row, "chosen", "rejected"))
 
 
-def detects(row: Row) -> bool:
-  return has(row, "chosen", "rejected") and "prompt" not in row and isinstance(row["chosen"], str)
-
-
 FORMAT = Format(
   name="implicit",
   wants="chosen, rejected (whole texts that begin with the same prompt)",
   columns=("chosen", "rejected"),
-  detects=detects,
+  detects=lambda row: has(row, "chosen", "rejected") and "prompt" not in row,
   parse=parse,
 )
