@@ -64,7 +64,7 @@ class PackedBatch:
   example_index: Array
   example_weight: Array
   reference_logp: Array | None = None
-  num_groups: Array | None = None
+  num_groups: Any = None
   answers_per_example: int = dataclasses.field(default=2, metadata=dict(static=True))
 
   @property

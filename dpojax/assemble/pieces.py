@@ -121,7 +121,7 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     DataError: a file, row or column is wrong, nothing is left to train on, or an example is longer than the
       model's positions.
   """
-  kind = config.objective
+  kind = "sft" if config.objective == "sft" else "preference"
   if config.data.source == "world":
     world = get_world(config.data.name)
     rows = list(pairs) if pairs is not None else sft_rows(world, config.sft.texts, config.sft.seed)

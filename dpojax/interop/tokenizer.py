@@ -61,7 +61,8 @@ class Tokenizer:
         known[key] = text
       elif key != "pad_token":  # nothing here pads, and transformers invents missing pad tokens
         raise WeightsError(f"tokenizer: {key} is {text!r}, which its vocabulary lacks")
-    ends = [backend.token_to_id(known["eos_token"])] if "eos_token" in known else []
+    eos = backend.token_to_id(known["eos_token"]) if "eos_token" in known else None
+    ends = [] if eos is None else [eos]
     ends += [i for i in eos_ids if i not in ends]
     if ends and "eos_token" not in known:
       known["eos_token"] = backend.id_to_token(ends[0])
@@ -95,10 +96,10 @@ class Tokenizer:
     except Exception as error:
       raise DataError(self._why_not(texts, error)) from error
 
-  def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+  def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
     return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
-  def pieces(self, ids: Sequence[int]) -> list[str]:
+  def pieces(self, ids: Iterable[int]) -> list[str]:
     """Printable text of each token; joined, they read as the text (bytes of a split character as U+FFFD)."""
     texts = []
     for n, i in enumerate(ids):

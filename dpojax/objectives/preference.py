@@ -62,6 +62,7 @@ def pair_logps(tokens: TokenLogps) -> PairLogps:
 
 
 def _pair_metrics(policy: PairLogps, reference: PairLogps, weight: jax.Array, beta) -> Metrics:
+  assert policy.chosen_length is not None and policy.rejected_length is not None
   present = weight > 0
   pairs = jnp.sum(present.astype(weight.dtype))
 

@@ -1,5 +1,8 @@
 """One mesh for everything: (data, fsdp, tensor), on one device as on a pod."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh
 
@@ -9,7 +12,7 @@ from dpojax.errors import ConfigError
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(settings: ParallelSettings, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(settings: ParallelSettings, devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh of shape (data, fsdp, tensor) over all devices, or over those given.
 
   Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from dpojax.errors import DataError
 from dpojax.models.language_model import LanguageModel
 from dpojax.sampling.choose import choose_tokens
-from dpojax.types import Array, Params
+from dpojax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def generate(
   params = jax.device_put(params)
   capacity = bucket(max_tokens)
   ends = np.asarray([] if eos_id is None else eos_id, np.int32).reshape(-1)
-  samples: list[Sample | None] = [None] * len(prompts)
+  samples: dict[int, Sample] = {}
   for members, rows in _batches(prompts, batch_size):
     length = np.zeros(rows, np.int32)
     length[: len(members)] = [len(prompts[i]) for i in members]
@@ -94,7 +94,7 @@ def generate(
     answers, logps, lengths, finished = jax.device_get(written)
     for row, i in enumerate(members):
       samples[i] = Sample(answers[row, : lengths[row]], bool(finished[row]), logps[row, : lengths[row]])
-  return samples
+  return [samples[i] for i in range(len(prompts))]
 
 
 def bucket(size: int) -> int:
@@ -133,14 +133,14 @@ def _check(model: LanguageModel, prompts: Sequence[np.ndarray], max_tokens: int)
 def _answer(
   model: LanguageModel,
   params: Params,
-  prompts: Array,
-  prompt_length: Array,
-  prompt_index: Array,
-  seed: Array,
-  limit: Array,
-  ends: Array,
-  temperature: Array,
-  top_p: Array,
+  prompts: jax.Array,
+  prompt_length: jax.Array,
+  prompt_index: jax.Array,
+  seed: jax.Array,
+  limit: jax.Array,
+  ends: jax.Array,
+  temperature: jax.Array,
+  top_p: jax.Array,
   *,
   capacity: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

@@ -11,7 +11,6 @@ import time
 import jax
 
 from dpojax.config.schema import RunConfig
-from dpojax.data.batches import Batches
 from dpojax.errors import TrainingError
 from dpojax.parallel import state_shardings
 from dpojax.training.checkpoint import Checkpointer
@@ -19,7 +18,7 @@ from dpojax.training.policy_look import PolicyLook
 from dpojax.training.preemption import Preemption
 from dpojax.training.runlog import METRICS, RunLog, read_metrics
 from dpojax.training.stopping import should_stop
-from dpojax.training.trainer import Trainer
+from dpojax.training.trainer import BatchSource, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Loop:
   config: RunConfig
   folder: pathlib.Path
   log: RunLog
-  held_out: Batches | None = None
+  held_out: BatchSource | None = None
   look: PolicyLook | None = None
 
   def run(self) -> Outcome:

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
-from dpojax.data.batches import Batches, prefetch
+from dpojax.data.batches import prefetch
 from dpojax.objectives import Objective
 from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.training.optimizer import without_learning_rate
@@ -22,6 +22,8 @@ class BatchSource(Protocol):
   """step -> packed batch, a pure function; `Batches`, or one that attaches reference log-probs."""
 
   def __call__(self, step: int) -> PackedBatch: ...
+
+  def in_order(self) -> Iterator[PackedBatch]: ...
 
   def num_tokens(self, step: int) -> int: ...
 
@@ -123,7 +125,7 @@ class Trainer:
       numbers |= {"time/step": seconds, "time/data": waited, "tokens_per_second": tokens / seconds}
     return step, numbers | {"num_tokens": float(tokens)}
 
-  def evaluate(self, batches: Batches) -> dict[str, float]:
+  def evaluate(self, batches: BatchSource) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
     hyper = place_hyper(self.hyper, self.mesh)
     total: dict[str, tuple[float, float]] = {}

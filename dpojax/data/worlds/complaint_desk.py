@@ -18,6 +18,7 @@ by answers that are good: what it takes to see how far a method is pulled from i
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -161,7 +162,7 @@ def _all_sentences() -> dict[str, Sentence]:
     for pattern in patterns:
       slot = next((s for s in values if "{" + s + "}" in pattern), None)
       for text, value in values[slot] if slot else [("", None)]:
-        said = {} if slot is None else {slot: value}
+        said: dict[str, Any] = {} if slot is None else {slot: value}
         found[pattern.format(**{slot or "": text})] = Sentence(kind, **said)
   for remedy, text in REMEDIES.items():
     found[text] = Sentence("remedy", remedy=remedy)
@@ -203,7 +204,8 @@ class ComplaintDesk:
   def __init__(self) -> None:
     letters = [c.letter(order) for order in range(len(LETTERS)) for c in _CONTENTS]
     self.words = sorted({word for text in (*letters, *_SENTENCES) for word in text.split()})
-    self._splits = dict(zip(("train", "held_out"), _split_contents(), strict=True))
+    train, held_out = _split_contents()
+    self._splits = {"train": train, "held_out": held_out}
 
   def prompts(self, n: int, seed: int, split: str = "train") -> list[str]:
     """`n` letters in random order, none twice before all of the split have come.
