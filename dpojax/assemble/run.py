@@ -74,16 +74,19 @@ class Session:
     make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
     workdir.mkdir(parents=True, exist_ok=True)
     write_config(config, workdir)
-    start = self._start(config, prelude)
+    start = self.start(config, prelude)
     if start is None:
       return Outcome(0, "preempted")
-    outcome = self._stage(config, start, workdir, self._main_data(config, start, prelude))
+    outcome = self._stage(config, start, workdir, self.data(config, start, prelude))
     if outcome.reason != "preempted":
       write_report(workdir, reason=outcome.reason)
     return outcome
 
-  def _start(self, config: RunConfig, prelude: pathlib.Path) -> Loaded | None:
-    """The model that the main stage starts from; None if the stage before it was asked to stop."""
+  def start(self, config: RunConfig, prelude: pathlib.Path) -> Loaded | None:
+    """The model that the main stage starts from, after supervised fine-tuning in `prelude` where the config asks for it.
+
+    None if that stage was asked to stop.
+    """
     key = (config.model, config.data.name, config.batch.row_length, config.sft, prelude)
     if key not in self._loaded:
       loaded = build_model(config)
@@ -99,7 +102,8 @@ class Session:
       self._loaded[key] = loaded
     return self._loaded[key]
 
-  def _main_data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
+  def data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
+    """Examples of the main stage; those that the starting model writes itself are kept in `prelude`."""
     key = (config.objective, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
     if key not in self._data:
       pairs = write_pairs(config, start, prelude / "pairs") if config.pairs.prompts else None
