@@ -98,20 +98,24 @@ def _texts(
   chats = [i for i, comparison in enumerate(comparisons) if comparison.kind == "chat"]
   if template is not None and chats:
     for i, rendered in zip(
-      chats, _render(template, [comparisons[i] for i in chats], [places[i] for i in chats]), strict=True
+      chats, _render(template, [comparisons[i] for i in chats], [places[i] for i in chats], tokenizer), strict=True
     ):
       texts[i] = rendered
   return texts
 
 
 def _render(
-  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str]
+  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str], tokenizer: Tokenizer
 ) -> list[list[str] | DataError]:
+  eos = tokenizer.decode(
+    tokenizer.eos_ids[:1]
+  )  # one that the answer's text brings along would stand beside the template's
   prompts = template.render([c.prompt for c in comparisons], places, add_generation_prompt=True)
   whole: list[list[Message]] = []
   whole_places: list[str] = []
   for comparison, place in zip(comparisons, places, strict=True):
-    whole += [[*comparison.prompt, {"role": "assistant", "content": answer}] for answer in comparison.answers]
+    contents = [answer.removesuffix(eos) for answer in comparison.answers]
+    whole += [[*comparison.prompt, {"role": "assistant", "content": content}] for content in contents]
     whole_places += [place] * len(comparison.answers)
   answers = iter(template.render(whole, whole_places, add_generation_prompt=False))
   rows: list[list[str] | DataError] = []

@@ -121,6 +121,31 @@ def test_an_eos_written_inside_an_answer_does_not_end_it(chatml, chat_template):
   assert chatml.decode(found.answers[0]) == "yes<|im_end|> no<|im_end|>"
 
 
+def test_an_eos_that_the_answer_brings_along_is_not_doubled(chatml, chat_template):
+  messages = [{"role": "user", "content": "hello"}]
+  found = tokenised(chatml, messages, "yes<|im_end|>", kind="chat", template=chat_template(chatml))
+  assert chatml.decode(found.answers[0]) == "yes<|im_end|>"
+
+
+def test_of_two_ends_the_first_ends_the_answer(plain, chat_template):
+  """As Phi-3's template, which writes <|end|> and then <|endoftext|>."""
+  backend = tokenizers.Tokenizer.from_str(plain._backend.to_str())
+  backend.add_special_tokens(["<|stop|>"])
+  stop = backend.token_to_id("<|stop|>")
+  tokenizer = Tokenizer(backend, special_tokens={"eos_token": "<|im_end|>"}, eos_ids=[stop])
+  template = chat_template(tokenizer, "{% for m in messages %}{{ m.content }}<|stop|>\n{% endfor %}<|im_end|>")
+  found = tokenised(tokenizer, [{"role": "user", "content": "hi"}], "yes", kind="chat", template=template)
+  assert tokenizer.decode(found.answers[0]) == "yes<|stop|>"
+
+
+def test_the_eos_of_an_earlier_turn_is_not_taken_for_the_answers(chatml, chat_template):
+  source = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if not loop.last %}<|im_end|>{% endif %}{% endfor %}"
+  found = tokenised(
+    chatml, [{"role": "user", "content": "hi"}], "yes", kind="chat", template=chat_template(chatml, source)
+  )
+  assert chatml.decode(found.prompt + found.answers[0]) == "user: hi<|im_end|>assistant: yes<|im_end|>"
+
+
 def test_a_template_without_eos_gets_one(chatml, chat_template):
   template = chat_template(chatml, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
   found = tokenised(chatml, [{"role": "user", "content": "hi"}], "yes", "no", kind="chat", template=template)
