@@ -63,12 +63,16 @@ def _parser() -> Parser:
   add_model(parser)
   parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given again")
   parser.add_argument("--prompt-file", metavar="FILE", help="one prompt a line; empty lines are skipped")
-  parser.add_argument("--max-tokens", type=in_range(int, 1), default=128, help="longest answer (128)")
-  parser.add_argument("--samples", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
+  parser.add_argument("--max-tokens", metavar="N", type=in_range(int, 1), default=128, help="longest answer (128)")
+  parser.add_argument("--samples", metavar="N", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
   parser.add_argument("--greedy", action="store_true", help="the most probable token at each step")
-  parser.add_argument("--temperature", type=in_range(float, 0.0), help="logits are divided by it; 0: greedy (1)")
-  parser.add_argument("--top-p", type=in_range(float, 1e-6, 1.0), help="mass of the nucleus that is kept (1)")
-  parser.add_argument("--seed", type=in_range(int, 0, 2**32 - 1), default=0, help="of all randomness (0)")
+  parser.add_argument(
+    "--temperature", metavar="T", type=in_range(float, 0.0), help="logits are divided by it; 0: greedy (1)"
+  )
+  parser.add_argument(
+    "--top-p", metavar="P", type=in_range(float, 1e-6, 1.0), help="mass of the nucleus that is kept (1)"
+  )
+  parser.add_argument("--seed", metavar="N", type=in_range(int, 0, 2**32 - 1), default=0, help="of all randomness (0)")
   parser.add_argument("--raw", action="store_true", help="no chat template")
   return parser
 

@@ -71,9 +71,13 @@ def _parser() -> Parser:
   add_model(parser)
   parser.add_argument("--data", required=True, metavar="FILE", help="JSONL, JSON, CSV or Parquet file, .gz allowed")
   parser.add_argument("--out", required=True, metavar="FILE", help="written when all is done, or not at all")
-  parser.add_argument("--rows", type=in_range(int, 1), default=4, help="packed rows at once (4)")
+  parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=4, help="packed rows at once (4)")
   parser.add_argument(
-    "--row-length", type=in_range(int, 0), default=0, help="tokens of a packed row; 0: what the longest row needs"
+    "--row-length",
+    metavar="N",
+    type=in_range(int, 0),
+    default=0,
+    help="tokens of a packed row; 0: what the longest row needs",
   )
   fields = {field.name: field for field in dataclasses.fields(DataSettings)}
   for name in DATA_OPTIONS:

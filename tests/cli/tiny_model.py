@@ -34,11 +34,12 @@ class TinyModel:
       kv_heads=1,
       ffn=24,
       max_positions=POSITIONS,
+      tie_embeddings=False,
       eos_ids=(self.tokenizer.eos_id,),
     )
     self.model = LanguageModel(config)
     self.params = self.model.init(jax.random.key(3))
-    self.params["embed"] = self.params["embed"] * 40  # far from uniform
+    self.params["head"] = self.params["head"] * 30  # far from uniform
     tensors = tensors_from_params(config, jax.device_get(self.params))
     write_model_folder(folder, config.to_transformers(), tensors, self.tokenizer, {}, max_shard_bytes=10**9)
 
