@@ -75,6 +75,8 @@ def export(
   )
   name = workdir.resolve().name
   (part / "README.md").write_text(model_card(name, to_json(config), result, step=step), encoding="utf-8")
+  for weights in part.glob("*.safetensors"):
+    weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
   if out.exists():
     out.rmdir()
   part.rename(out)
