@@ -32,37 +32,63 @@ class PackShape:
 
 
 def plan_rows(
-  tokens: Sequence[int], scored: Sequence[int], *, length: int, slots: int, examples: int
+  tokens: Sequence[int], scored: Sequence[int], *, length: int, slots: int, examples: int, tries: int | None = None
 ) -> list[list[int]]:
-  """Which examples share a row: best-fit decreasing over three capacities.
+  """Which examples share a row: best-fit decreasing over three capacities, and some nearby orders.
 
   Longest first, each example goes into the fullest row that still takes it, else into a new one::
 
     lengths 5 4 3 3 2 2 1, row length 8   ->   5 3 . | 4 3 1 | 2 2 . . . .      (by row: 8, 8, 4)
 
+  While more rows are used than the totals need, orders with lengths taken up to a quarter longer or
+  shorter are tried as well, and the fewest rows win: on HH, 32 examples a step, 1 to 2 % fewer rows.
+
   Args:
     tokens: row tokens of each example.
     scored: answer tokens of each example.
     length, slots, examples: capacities of a row in tokens, scored slots and examples.
+    tries: further orders; None: 40, fewer for very large steps.
 
   Returns:
-    Rows of positions into `tokens`, each in rising order.
+    Rows of positions into `tokens`, each in rising order. A pure function of the arguments.
   """
+  count = len(tokens)
+  capacity = (length, slots, examples)
+
+  def fitted(weight: Sequence[float]) -> list[list[int]]:
+    return _best_fit(sorted(range(count), key=lambda i: (-weight[i], i)), tokens, scored, capacity)
+
+  rows = fitted(tokens)
+  needed = max(-(-sum(tokens) // length), -(-sum(scored) // slots), -(-count // examples))
+  noise = np.random.Philox(0)
+  for _ in range(min(40, 5000 // max(count, 1)) if tries is None else tries):
+    if len(rows) <= needed:
+      break
+    factors = 0.75 + 0.5 * (noise.random_raw(count) / 2.0**64)
+    other = fitted((factors * tokens).tolist())
+    rows = min(rows, other, key=len)
+  return [sorted(row) for row in rows]
+
+
+def _best_fit(
+  order: Sequence[int], tokens: Sequence[int], scored: Sequence[int], capacity: tuple[int, int, int]
+) -> list[list[int]]:
+  """Each example in turn into the row with the least room in tokens that still takes it."""
   rows: list[list[int]] = []
   room: list[list[int]] = []  # tokens, scored slots and examples left of each row
-  for i in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+  for i in order:
     fitting = [r for r, (t, s, e) in enumerate(room) if t >= tokens[i] and s >= scored[i] and e >= 1]
     if fitting:
       best = min(fitting, key=lambda r: room[r][0])
     else:
       best = len(rows)
       rows.append([])
-      room.append([length, slots, examples])
+      room.append(list(capacity))
     rows[best].append(i)
     room[best][0] -= tokens[i]
     room[best][1] -= scored[i]
     room[best][2] -= 1
-  return [sorted(row) for row in rows]
+  return rows
 
 
 def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bool = True) -> PackedBatch:

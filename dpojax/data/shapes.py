@@ -33,7 +33,9 @@ def choose_shape(dataset: TokenDataset, batch: BatchSettings, held_out: TokenDat
 
   def planned(slots, examples):
     return [
-      plan_rows(tokens[step].tolist(), scored[step].tolist(), length=batch.row_length, slots=slots, examples=examples)
+      plan_rows(
+        tokens[step].tolist(), scored[step].tolist(), length=batch.row_length, slots=slots, examples=examples, tries=0
+      )
       for step in steps
     ]
 

@@ -113,8 +113,6 @@ def _first_line(error: Exception) -> str:
 
 def _jsonl_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   for number, line in enumerate(stream, 1):
-    if number == 1:
-      line = line.removeprefix(b"\xef\xbb\xbf")
     if line.strip():
       yield _json_row(line, f"{path}:{number}")
 
@@ -132,7 +130,7 @@ def _json_row(line: bytes, where: str) -> SourceRow:
 
 
 def _json_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
-  content = stream.read().removeprefix(b"\xef\xbb\xbf")
+  content = stream.read()
   try:
     value = json.loads(content)
   except (ValueError, RecursionError) as error:

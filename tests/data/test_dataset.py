@@ -181,6 +181,21 @@ def test_no_prompt_is_on_both_sides_and_order_does_not_matter(prompts):
   assert sides(rows[::-1]) == [train, held_out]
 
 
+def test_a_small_share_of_few_prompts_is_one():
+  train, held_out = hold_out(read([PAIR, {**PAIR, "prompt": "e"}]), 0.01, 0)
+  assert (len(train), len(held_out)) == (1, 1)
+  assert len(hold_out(read([PAIR]), 0.5, 0)[1]) == 0  # never the last one
+  assert len(hold_out(read([PAIR, {**PAIR, "prompt": "e"}]), 0.0, 0)[1]) == 0
+
+
+def test_a_first_row_with_nothing_in_it_does_not_decide_the_format(chatml):
+  message = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+  other = [message[0], {"role": "assistant", "content": "no"}]
+  rows = [{"chosen": None, "rejected": None}, {"chosen": message, "rejected": other}]
+  dataset = read(rows, tokenizer=chatml, row_length=128)
+  assert dataset.origin.startswith("conversational ") and dataset.notes[0].startswith("rows[0]: column 'chosen' holds")
+
+
 def test_the_held_out_choice_follows_its_seed():
   rows = [{**PAIR, "prompt": " ".join("abcde"[(i >> k) % 5] for k in range(6))} for i in range(64)]
   first, again, other = (hold_out(read(rows), 0.25, seed)[1].fingerprint for seed in (0, 0, 1))
@@ -210,7 +225,9 @@ def test_the_fingerprint_follows_tokens_and_tokenizer(chatml, plain):
   rows = [{**PAIR, "prompt": "hello"}]
   first = read(rows, tokenizer=plain).fingerprint
   assert first == read(rows, tokenizer=plain).fingerprint
-  assert first != read(rows, tokenizer=chatml).fingerprint
+  ids = [{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}]
+  words = Tokenizer.from_words(["v", "w", "x", "y", "z"], eos="<end>")
+  assert read(ids).fingerprint != read(ids, tokenizer=words).fingerprint
   assert read(rows, tokenizer=chatml).fingerprint != read(rows, tokenizer=chatml, after_eos="keep").fingerprint
 
 

@@ -122,6 +122,16 @@ def test_a_plan_is_as_short_as_the_best_of_brute_force_on_small_cases():
     assert len(plan) <= fewest_rows(tokens, 12) + 1  # first- and best-fit decreasing: 11/9 of the optimum + 6/9
 
 
+def test_nearby_orders_save_rows():
+  rng = np.random.default_rng(1)
+  steps = [np.clip(rng.lognormal(5.3, 0.6, 32).astype(int), 1, 1000).tolist() for _ in range(20)]  # as in HH
+  counts = {
+    tries: sum(len(plan_rows(tokens, tokens, length=1024, slots=1024, examples=32, tries=tries)) for tokens in steps)
+    for tries in (0, None)
+  }
+  assert counts[None] < counts[0]
+
+
 def fewest_rows(tokens, length):
   best = len(tokens)
   for code in range(len(tokens) ** len(tokens) // 6):

@@ -128,9 +128,10 @@ def test_a_file_wrong_as_a_whole_is_named(tmp_path, name, content, message):
   assert str(caught.value).startswith(str(file)) and message in str(caught.value)
 
 
-def test_a_damaged_middle_of_a_gzip_file_is_an_error_not_an_end(tmp_path):
+@pytest.mark.parametrize("place", [10, 5000])
+def test_damage_inside_a_gzip_file_is_an_error_not_an_end(tmp_path, place):
   packed = bytearray(gzip.compress(as_jsonl([{"text": f"{i * 7919}"} for i in range(5000)])))
-  packed[len(packed) // 2] ^= 0xFF
+  packed[place : place + 4] = b"\xff" * 4
   file = wrong_file(tmp_path, "a.jsonl.gz", bytes(packed))
   with pytest.raises(DataError, match="damaged gzip file"):
     list(file_rows(str(file)))
