@@ -50,8 +50,10 @@ def main(arguments: list[str]) -> int:
     lambda point, folder: session.run(point, folder, prelude=prelude).reason,
     lambda line: print(line, file=sys.stderr, flush=True),
   )
-  ended = {"finished", "stopped", "skipped"}
-  rows = [SweepRow(o.point.values, read_result(o.folder) if o.status in ended else None, o.status) for o in outcomes]
+  rows = []
+  for o in outcomes:
+    result = read_result(o.folder) if o.status in ("finished", "stopped", "skipped") else None
+    rows.append(SweepRow(o.point.values, result, result["reason"] if result else o.status))
   print(write_sweep_report(rows, workdir))
   if any(o.status == "preempted" for o in outcomes):
     return INTERRUPTED
