@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpojax.sampling.choose import choose_tokens, draw, nucleus
+from dpojax.sampling.choose import _invert, choose_tokens, draw, nucleus
 
 GRID = 1024  # probabilities k / 1024 are exact in float32, and so are their sums
 
@@ -88,19 +88,14 @@ def test_greedy_takes_the_first_largest():
   assert tokens.tolist() == [1, 0]
 
 
-def test_the_mass_of_a_long_tail_is_not_lost():
-  """One plain float32 cumulative sum would never draw tokens of 1e-8 that follow a mass near 1."""
-  vocabulary, tail = 50_000, 0.01
-  weights = np.full(vocabulary, tail / (vocabulary - 1), np.float32)
-  weights[0] = 1 - tail
-  count = 20_000
-  tokens = np.asarray(
-    jax.lax.map(lambda k: draw(k, jnp.asarray(weights)), jax.random.split(jax.random.key(3), count), batch_size=100)
-  )
-  in_tail = tokens[tokens > 0]
-  assert abs(len(in_tail) - count * tail) < 5 * np.sqrt(count * tail)
-  quarters = np.bincount((in_tail - 1) * 4 // vocabulary, minlength=4)
-  assert np.sum((quarters - len(in_tail) / 4) ** 2 / (len(in_tail) / 4)) < 3 + 5 * np.sqrt(6)
+def test_draws_are_finer_than_one_uniform_number():
+  """A float32 uniform number has 2^23 values: inverting one could reach only every fourth of 2^25 tokens."""
+  keys = jax.random.split(jax.random.key(3), 1000)
+  tokens = jax.vmap(draw, in_axes=(0, None))(keys, jnp.ones(2**25))
+  statistic, freedom = chi_square(np.bincount(np.asarray(tokens) % 4, minlength=4), np.full(4, 250.0))
+  assert statistic <= freedom + 5 * np.sqrt(2 * freedom)
+  statistic, freedom = chi_square(np.bincount(np.asarray(tokens) >> 21, minlength=16), np.full(16, 62.5))
+  assert statistic <= freedom + 5 * np.sqrt(2 * freedom)
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 3, 17, 156])
@@ -109,3 +104,9 @@ def test_weight_zero_is_never_drawn_and_all_else_is(vocabulary):
   keys = jax.random.split(jax.random.key(1), 4000)
   tokens = jax.vmap(draw, in_axes=(0, None))(keys, jnp.asarray(weights, jnp.float32))
   np.testing.assert_array_equal(np.unique(tokens), np.flatnonzero(weights))
+
+
+def test_the_ends_of_the_uniform_interval_draw_something_possible():
+  weights = jnp.float32([0, 0.3, 0, 0.7, 0])
+  ends = jnp.float32(0), jnp.float32(1 - 2**-23)
+  assert [int(_invert(end, weights)) for end in ends] == [1, 3]
