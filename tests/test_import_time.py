@@ -5,23 +5,25 @@ import sys
 import time
 
 
-def seconds(*command, repeats=5):
-  best = float("inf")
-  for _ in range(repeats):
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-    best = min(best, time.perf_counter() - start)
-  return best
+def run(*arguments):
+  return subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_importing_dpojax_costs_little_beyond_jax():
-  assert seconds("-c", "import jax, dpojax") - seconds("-c", "import jax") <= 0.3
+  # Inside one process, after jax: the difference of two processes' times is mostly noise on a busy machine.
+  code = "import time, jax; start = time.perf_counter(); import dpojax; print(time.perf_counter() - start)"
+  assert min(float(run("-c", code)) for _ in range(3)) <= 0.3
 
 
 def test_help_answers_at_once():
-  assert seconds("-m", "dpojax", "--help") < 0.5
+  def seconds():
+    start = time.perf_counter()
+    run("-m", "dpojax", "--help")
+    return time.perf_counter() - start
+
+  assert min(seconds() for _ in range(5)) < 0.5
 
 
 def test_help_and_import_leave_jax_alone():
   code = "import sys, dpojax.cli.main as m; m.main(['--help']); sys.exit('jax' in sys.modules)"
-  subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+  run("-c", code)
