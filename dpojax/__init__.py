@@ -14,6 +14,7 @@ _HOME = {
   "Session": "dpojax.assemble",
   "build_batches": "dpojax.assemble",
   "build_data": "dpojax.assemble",
+  "build_look": "dpojax.assemble",
   "build_model": "dpojax.assemble",
   "build_objective": "dpojax.assemble",
   "build_trainer": "dpojax.assemble",
