@@ -38,7 +38,9 @@ def report(train: TokenDataset, held_out: TokenDataset, batches: Batches) -> str
     packing_report(batches),
   ]
   if train.notes:
-    parts.append("\n".join(["malformed rows", *(f"  {note}" for note in train.notes)]))
+    count = train.counts["dropped/malformed"]
+    title = "malformed rows" + (f", the first {len(train.notes)} of {count:,}" if count > len(train.notes) else "")
+    parts.append("\n".join([title, *(f"  {note}" for note in train.notes)]))
   return "\n\n".join(parts)
 
 

@@ -101,6 +101,14 @@ def test_the_report_says_what_was_counted(plain):
   )
 
 
+def test_many_malformed_rows_are_not_all_listed(plain):
+  dataset = dataset_from_rows(
+    [*ROWS, *[{**ROWS[0], "chosen": 3}] * 30], DataSettings(), plain, kind="preference", row_length=96
+  )
+  text = report(dataset, dataset.subset([]), Batches(dataset, BatchSettings(size=2, rows=1, row_length=96)))
+  assert "malformed rows, the first 20 of 30\n  rows[2]: " in text and len(dataset.notes) == 20
+
+
 def test_a_histogram_counts_everything_once():
   lines = histogram([0, 1, 9, 10, 49, 99], "lengths").splitlines()
   assert lines[0] == "lengths"
