@@ -48,7 +48,8 @@ def scored_logps(hidden: jax.Array, head: jax.Array, target: jax.Array, *, chunk
   Returns:
     ScoredTokens of [N] arrays; float64 if hidden is.
   """
-  logp, entropy, correct = _score(hidden, head, target, chunk, precision)
+  scores: tuple[jax.Array, ...] = _score(hidden, head, target, chunk, precision)  # pyright: ignore[reportAssignmentType]
+  logp, entropy, correct = scores
   mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
   return ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
 
@@ -141,23 +142,23 @@ def _score_backward(chunk, precision, residuals, cotangents):
   chunks = next((n for n in range(chunks, min(2 * chunks, words + 1)) if words % n == 0), chunks)
   size = -(-words // chunks)
   # Words added to fill the last chunk have logit 0 but no embedding, so they change no sum.
-  rounded_head = jnp.pad(operand(head, precision), [(0, chunks * size - words), (0, 0)]).reshape(chunks, size, -1)
+  pieces = jnp.pad(head, [(0, chunks * size - words), (0, 0)]).reshape(chunks, size, -1)
   rows = operand(hidden, precision)
   columns = rows.T
 
   def one_chunk(hidden_gradient, chunk_of_head):
-    first, head = chunk_of_head
-    logits = contract(head, columns, _INNER, precision=precision)
+    first, piece = chunk_of_head
+    logits = contract(piece, columns, _INNER, precision=precision)
     weight = jnp.exp(logits - log_sum[None])
     word = first + lax.broadcasted_iota(target.dtype, (size, 1), 0)
     logit_gradient = cotangents[0][None] * ((word == target[None]).astype(weight.dtype) - weight)
     logit_gradient = operand(logit_gradient, precision)
-    hidden_gradient += contract_first(head, logit_gradient, precision=precision)
+    hidden_gradient += contract_first(piece, logit_gradient, precision=precision)
     return hidden_gradient, contract(logit_gradient, rows, _INNER, precision=precision)
 
   firsts = jnp.arange(chunks, dtype=target.dtype) * size
   start = jnp.zeros(columns.shape, log_sum.dtype)
-  hidden_gradient, head_gradient = lax.scan(one_chunk, start, (firsts, rounded_head))
+  hidden_gradient, head_gradient = lax.scan(one_chunk, start, (firsts, pieces))
   head_gradient = head_gradient.reshape(chunks * size, -1)[:words]
   no_gradient = np.zeros(target.shape, jax.dtypes.float0)
   return hidden_gradient.T.astype(hidden.dtype), head_gradient.astype(head.dtype), no_gradient

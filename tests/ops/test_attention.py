@@ -13,6 +13,8 @@ from dpojax.ops.attention import packed_attention
 
 pytestmark = pytest.mark.usefixtures("float64")
 
+attend = jax.jit(packed_attention, static_argnames=("precision", "window"))
+
 
 @dataclasses.dataclass
 class Rows:
@@ -48,7 +50,7 @@ def brute_force(q, k, v, rows: Rows, window=None) -> np.ndarray:
   """One query at a time, from the rule as written in `PackedBatch`."""
   out = np.zeros(q.shape)
   repeat = q.shape[2] // k.shape[2]
-  for r, i, h in itertools.product(range(q.shape[0]), range(q.shape[1]), range(q.shape[2])):
+  for r, i in itertools.product(*map(range, q.shape[:2])):
     seen = []
     for j in range(i + 1):
       if rows.segment[r, i] < 0 or rows.segment[r, j] != rows.segment[r, i]:
@@ -58,7 +60,7 @@ def brute_force(q, k, v, rows: Rows, window=None) -> np.ndarray:
       if window is not None and rows.position[r, i] - rows.position[r, j] >= window:
         continue
       seen.append(j)
-    if seen:
+    for h in range(q.shape[2] if seen else 0):
       score = k[r, seen, h // repeat] @ q[r, i, h] / np.sqrt(q.shape[3])
       weight = np.exp(score - score.max())
       out[r, i, h] = weight @ v[r, seen, h // repeat] / weight.sum()
@@ -80,20 +82,22 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("window", [None, 4])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("window,kv_heads", [(None, 1), (None, 4), (4, 2)])
 def test_equals_brute_force(name, window, kv_heads):
   rows = LAYOUTS[name]
   q, k, v = draw(rows, kv_heads=kv_heads)
-  expected = brute_force(q, k, v, rows, window)
-  for lookback in (None, rows.segment.shape[1], longest(rows)):
-    out = packed_attention(q, k, v, **rows.arrays(), precision="float32", window=window, lookback=lookback)
-    assert out.dtype == np.float64
-    np.testing.assert_allclose(out, expected, atol=1e-13)
+  out = attend(q, k, v, **rows.arrays(), precision="float32", window=window)
+  assert out.dtype == np.float64
+  np.testing.assert_allclose(out, brute_force(q, k, v, rows, window), atol=1e-13)
 
 
-def longest(rows: Rows) -> int:
-  return max(int(np.sum(s == e)) for s in rows.segment for e in set(s[s >= 0]))
+def test_segments_need_not_be_in_order():
+  rows = LAYOUTS["long"]
+  rows = Rows(np.where(rows.segment == 1, 7, rows.segment % 3), rows.answer, rows.position)
+  rows.segment[:, 130:140] = -1
+  arrays = draw(rows)
+  out = attend(*arrays, **rows.arrays(), precision="float32")
+  np.testing.assert_allclose(out, brute_force(*arrays, rows), atol=1e-13)
 
 
 def naive(q, k, v, segment, answer, position, window=None):
@@ -121,23 +125,19 @@ def test_gradient_equals_autodiff_of_the_formula(name, window):
   def gradient(attention):
     return jax.jit(jax.grad(lambda x: jnp.sum(toward * attention(*x, **rows.arrays(), window=window))))(arrays)
 
-  expected = gradient(naive)
-  for lookback in (None, longest(rows)):
-    found = gradient(functools.partial(packed_attention, precision="float32", lookback=lookback))
-    for a, b in zip(found, expected, strict=True):
-      np.testing.assert_allclose(a, b, atol=1e-12)
+  found = gradient(functools.partial(packed_attention, precision="float32"))
+  for a, b in zip(found, gradient(naive), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize("lookback", [None, 105])
-def test_bfloat16_is_the_same_function_rounded(lookback):
+def test_bfloat16_is_the_same_function_rounded():
   rows = LAYOUTS["long"]
   q, k, v = draw(rows, width=64, dtype=np.float32)
   toward = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
-  lookback = lookback and longest(rows)
 
   def value_and_gradient(precision, q, k, v):
     def f(x):
-      out = packed_attention(*x, **rows.arrays(), precision=precision, lookback=lookback)
+      out = packed_attention(*x, **rows.arrays(), precision=precision)
       return jnp.sum(toward * out), out
 
     (_, out), gradient = jax.jit(jax.value_and_grad(f, has_aux=True))((q, k, v))
@@ -145,7 +145,7 @@ def test_bfloat16_is_the_same_function_rounded(lookback):
     return (out, *gradient)
 
   for a, b in zip(value_and_gradient("bfloat16", q, k, v), value_and_gradient("float32", q, k, v), strict=True):
-    assert np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
+    assert 0 < np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
 
 
 def test_empty_slots_give_zero_and_no_gradient():
@@ -155,47 +155,47 @@ def test_empty_slots_give_zero_and_no_gradient():
   def f(q, k, v):
     return jnp.sum(packed_attention(q, k, v, **rows.arrays(), precision="float32") ** 2)
 
-  out = packed_attention(q, k, v, **rows.arrays(), precision="float32")
+  out = attend(q, k, v, **rows.arrays(), precision="float32")
   empty = rows.segment < 0
   assert empty[2].all() and empty[0].any()
   assert np.all(np.asarray(out)[empty] == 0)
-  for gradient in jax.grad(f, (0, 1, 2))(q, k, v):
+  for gradient in jax.jit(jax.grad(f, (0, 1, 2)))(q, k, v):
     assert np.all(np.isfinite(gradient))
     assert np.all(np.asarray(gradient)[empty] == 0)
 
 
-examples = st.lists(
-  st.tuples(st.integers(0, 6), st.lists(st.integers(1, 5), min_size=1, max_size=5)), min_size=1, max_size=3
-)
+# The shapes never change, so that each function is compiled once; the layouts are hypothesis's to choose.
+answer_lengths = st.lists(st.integers(1, 5), min_size=1, max_size=5)
+examples = st.lists(st.tuples(st.integers(0, 6), answer_lengths), min_size=1, max_size=3)
 
 
-@settings(max_examples=10, deadline=None)
+@jax.jit
+def gradient_of_one_output(arrays, mask, i):
+  return jax.grad(lambda x: jnp.sum(packed_attention(*x, **mask, precision="float32")[0, i]))(arrays)
+
+
+@settings(max_examples=30, deadline=None)
 @given(examples=examples, seed=st.integers(0, 99))
 def test_a_later_token_is_never_seen(examples, seed):
   with jax.enable_x64(True):
     rows = lay_out([examples], 100)
-    arrays = draw(rows, seed=seed)
-    used = int((rows.segment >= 0).sum())
-    i = np.random.default_rng(seed).integers(used)
-
-    def f(x):
-      return jnp.sum(packed_attention(*x, **rows.arrays(), precision="float32")[0, i])
-
-    for gradient in jax.grad(f)(arrays):
+    i = np.random.default_rng(seed).integers((rows.segment >= 0).sum())
+    for gradient in gradient_of_one_output(draw(rows, seed=seed), rows.arrays(), i):
       assert np.all(np.asarray(gradient)[0, i + 1 :] == 0)
+      assert np.all(np.isfinite(gradient))
 
 
-@settings(max_examples=10, deadline=None)
-@given(prompt=st.integers(0, 6), answers=st.lists(st.integers(1, 5), min_size=2, max_size=5), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+@given(prompt=st.integers(0, 6), answers=answer_lengths, seed=st.integers(0, 99))
 def test_an_answer_does_not_depend_on_its_siblings(prompt, answers, seed):
   with jax.enable_x64(True):
     rows = lay_out([[(2, [3, 1]), (prompt, answers), (1, [4])]], 60)
-    q, k, v = draw(rows, seed=seed)
+    arrays = draw(rows, seed=seed)
     mine = 2 + np.random.default_rng(seed).integers(len(answers))
     other = ~((rows.segment == 1) & ((rows.answer == -1) | (rows.answer == mine)))
-    changed = [np.where(other[:, :, None, None], x + 1.0, x) for x in (q, k, v)]
-    before = packed_attention(q, k, v, **rows.arrays(), precision="float32")
-    after = packed_attention(*changed, **rows.arrays(), precision="float32")
+    changed = [np.where(other[:, :, None, None], x + 1.0, x) for x in arrays]
+    before = attend(*arrays, **rows.arrays(), precision="float32")
+    after = attend(*changed, **rows.arrays(), precision="float32")
     assert np.array_equal(np.asarray(before)[rows.answer == mine], np.asarray(after)[rows.answer == mine])
 
 
@@ -204,7 +204,7 @@ def test_a_shared_prompt_equals_a_repeated_one():
   repeated = lay_out([[(7, [4]), (7, [3]), (7, [5])]], 40)
   source = np.concatenate([np.r_[0:7, 7:11], np.r_[0:7, 11:14], np.r_[0:7, 14:19]])
   arrays = draw(shared)
-  expected = np.asarray(packed_attention(*arrays, **shared.arrays(), precision="float32"))[:, source]
+  expected = np.asarray(attend(*arrays, **shared.arrays(), precision="float32"))[:, source]
   spread = [np.pad(x[:, source], [(0, 0), (0, 7), (0, 0), (0, 0)]) for x in arrays]
-  out = packed_attention(*spread, **repeated.arrays(), precision="float32")
+  out = attend(*spread, **repeated.arrays(), precision="float32")
   np.testing.assert_allclose(np.asarray(out)[:, : len(source)], expected, atol=1e-14)

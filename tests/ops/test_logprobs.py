@@ -69,7 +69,7 @@ def test_only_logp_has_a_gradient():
     scored = scored_logps(hidden, head, target, chunk=4, precision="float32")
     return jnp.sum(scored.entropy + scored.correct + scored.mean_logit)
 
-  assert all(np.all(g == 0) for g in map(np.asarray, jax.grad(f, (0, 1))(hidden, head)))
+  assert all(np.all(g == 0) for g in map(np.asarray, jax.jit(jax.grad(f, (0, 1)))(hidden, head)))
 
 
 def test_bfloat16_is_the_same_function_rounded():
@@ -96,7 +96,7 @@ def test_extreme_logits_stay_finite():
 
   scored = scored_logps(hidden, head, target, chunk=4, precision="float32")
   kl = token_kl(hidden, head, -hidden, head, chunk=4, precision="float32")
-  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((scored, kl, jax.grad(f, (0, 1))(hidden, head))))
+  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((scored, kl, jax.jit(jax.grad(f, (0, 1)))(hidden, head))))
 
 
 def test_no_array_exceeds_one_chunk_of_logits():
@@ -158,6 +158,6 @@ def test_kl_gradient_equals_autodiff_of_the_formula():
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q))
 
   arguments = (hidden, head, other, other_head)
-  found = jax.grad(ours, (0, 1, 2, 3))(*arguments)
+  found = jax.jit(jax.grad(ours, (0, 1, 2, 3)))(*arguments)
   for a, b in zip(found, jax.grad(formula, (0, 1, 2, 3))(*arguments), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-12)
