@@ -22,6 +22,7 @@ from dpojax.assemble.pieces import (
 from dpojax.assemble.stages import sft_config, write_pairs
 from dpojax.config.record import check_unchanged, write_config
 from dpojax.config.schema import RunConfig
+from dpojax.data import doctor
 from dpojax.data.batches import Batches
 from dpojax.errors import ConfigError
 from dpojax.parallel import batch_shardings, make_mesh
@@ -111,12 +112,13 @@ class Session:
     return self._data[key]
 
   def _stage(self, config: RunConfig, loaded: Loaded, folder: pathlib.Path, data: Data) -> Outcome:
+    goal = f"{config.loss.name}, beta {config.loss.beta:g}" if config.objective == "preference" else "fine-tuning"
     with RunLog(folder, log_every=config.train.log_every, tensorboard=config.logging.tensorboard) as log:
       lookback = max(data.train.longest_segment, data.held_out.longest_segment)
       loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, lookback=-(-lookback // 64) * 64))
       save_model_description(folder, loaded)
-      _describe_data(data, folder, log)
       batches, held_out = build_batches(config, data)
+      _describe_data(data, batches, folder, log)
       reference = self._reference(config, loaded)
       live = None
       if config.objective == "preference" and config.reference.kind == "live":
@@ -128,6 +130,7 @@ class Session:
       objective = build_objective(config, loaded.model)
       trainer = build_trainer(config, objective, loaded, batches, reference_params=live)
       log.total_steps = trainer.steps
+      log.message(f"{goal}: {trainer.steps:,} steps of {config.batch.size}; compiling before the first")
       look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
       return Loop(trainer, config, folder, log, held_out, look).run()
 
@@ -179,8 +182,9 @@ def _fill_cache(
   return cache
 
 
-def _describe_data(data: Data, folder: pathlib.Path, log: RunLog) -> None:
-  """Writes what the data doctor counted to data.json and says the gist."""
-  counts = {"train": data.train.counts, "held_out": data.held_out.counts}
-  (folder / "data.json").write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
-  log.message(f"data: {len(data.train):,} training and {len(data.held_out):,} held-out examples; counts in data.json")
+def _describe_data(data: Data, batches: Batches, folder: pathlib.Path, log: RunLog) -> None:
+  """Writes what the data doctor found to data.json and says the gist."""
+  found = doctor.facts(data.train, data.held_out, batches)
+  (folder / "data.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+  log.message(f"data: {len(data.train):,} training and {len(data.held_out):,} held-out examples")
+  log.message(doctor.gist(data.train.counts))

@@ -16,7 +16,7 @@ from dpojax.parallel import state_shardings
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.preemption import Preemption
-from dpojax.training.runlog import METRICS, RunLog, read_metrics
+from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
 from dpojax.training.stopping import should_stop
 from dpojax.training.trainer import BatchSource, Trainer
 
@@ -120,11 +120,13 @@ class Loop:
     if self.held_out is not None and self._is_event(step, "eval", self.config.evaluation.every):
       metrics = self.trainer.evaluate(self.held_out)
       self.log.record(step, "eval", metrics)
+      self.log.message(f"held out, after step {step:,}: {in_words(metrics)}")
       measured |= metrics
     if self.look is not None and self._is_event(step, "policy", self.config.evaluation.policy_every):
       metrics, samples = self.look(self.trainer.params)
       self._write_samples(step, samples)
       self.log.record(step, "policy", metrics)
+      self.log.message(f"policy writes, after step {step:,}: {in_words(metrics)}")
       measured |= metrics
     return measured
 

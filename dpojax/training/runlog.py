@@ -18,13 +18,17 @@ from dpojax.training.numbers import format_duration, format_number, from_json_nu
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
 ERASE_LINE = "\r\x1b[2K"
-# Metrics shown on a line of progress, in this order: short name and form.
+# Metrics shown on a line, in this order: short name and form.
 SHOWN = {
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
   "rewards/margins": ("margin", format_number),
   "tokens_per_second": ("tokens/s", format_number),
+  "reward/true": ("true reward", format_number),
+  "kl/sequence": ("KL an answer", format_number),
+  "kl/token": ("KL a token", format_number),
+  "length/policy": ("tokens an answer", format_number),
 }
 
 
@@ -150,7 +154,7 @@ class RunLog:
   def _summary(self, step: int, metrics: Mapping[str, float]) -> str:
     """`step 120/500  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240  left 3m05s`."""
     parts = [f"step {step:,}/{self.total_steps:,}" if self.total_steps else f"step {step:,}"]
-    parts += [f"{short} {form(metrics[name])}" for name, (short, form) in SHOWN.items() if name in metrics]
+    parts += [words] if (words := in_words(metrics)) else []
     if self.total_steps and len(self._recent) > 1:
       (first, began), (now, at) = self._recent[0], self._recent[-1]
       left = (at - began) / max(now - first, 1) * (self.total_steps - step)
@@ -176,6 +180,11 @@ class RunLog:
     now = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
     self._log.write(f"{now}  {text}\n")
     self._log.flush()
+
+
+def in_words(metrics: Mapping[str, float]) -> str:
+  """`loss 0.5931  accuracy 71.2%  margin 0.3201`: those of the metrics that people follow."""
+  return "  ".join(f"{short} {form(metrics[name])}" for name, (short, form) in SHOWN.items() if name in metrics)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
