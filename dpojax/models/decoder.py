@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slots, write_layer
 from dpojax.models.config import ModelConfig
@@ -32,7 +33,7 @@ from dpojax.types import PackedBatch
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
   "layer": None,  # nothing: the block is run again
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # outputs of weight products
+  "dots": jax.checkpoint_policies.save_only_these_names("product"),  # outputs of weight products
 }
 
 
@@ -84,7 +85,7 @@ class Block(nnx.Module):
     return self.linear(jax.nn.silu(gate) * up, self.down, self.down_bias)
 
   def linear(self, x, weight, bias):
-    out = dense(x, weight[...], precision=self.precision)
+    out = checkpoint_name(dense(x, weight[...], precision=self.precision), "product")
     return out if bias is None else out + bias[...][(None,) * (out.ndim - 1)]
 
 
