@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP_STEPS = 2  # of TRL; dpojax warms up for one epoch, since its packing of each step differs
-LONGEST = 1024  # tokens of a prompt with its longer answer
+ROW_LENGTH = 512  # pairs whose prompt and answers hold more tokens together are left out
 LEARNING_RATE = 1e-6
 QUIET = 0.10  # of a processor: what others may use
 TUNED_ALLOCATOR = {
@@ -63,7 +63,7 @@ def write_rows(arguments) -> None:
   for pair in read_pairs(arguments.pairs):
     prompt = render(pair["prompt"], add_generation_prompt=True)
     chosen, rejected = (render(pair["prompt"] + pair[side])[len(prompt) :] for side in ("chosen", "rejected"))
-    if len(prompt) + max(len(chosen), len(rejected)) <= LONGEST:
+    if len(prompt) + len(chosen) + len(rejected) <= ROW_LENGTH:
       rows.append(json.dumps(dict(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)))
     if len(rows) == arguments.num_pairs:
       break
@@ -167,14 +167,17 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "model.path": arguments.dpojax_model,
     "model.precision": "bfloat16",
     "data.path": rows,
+    "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
-    "data.max_example": LONGEST,
     "batch.size": batch,
+    "batch.rows": max(1, batch // 4),
+    "batch.row_length": ROW_LENGTH,
     "reference.kind": "live",
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
     "train.epochs": 2.0,
     "evaluation.prompts": 0,
+    "checkpoint.every": 0,
     "logging.plots": False,
   }
   command = [sys.executable, "-m", "dpojax", "train", "--config=experiments/smollm2_hh.py", f"--workdir={workdir}"]
