@@ -10,7 +10,6 @@ export JAX_PLATFORMS ?= cpu
 
 quickstart: $(VENV)/runtime.stamp
 	$(BIN)/dpojax train --config=experiments/quickstart.py --workdir=runs/quickstart
-	@echo "curves: runs/quickstart/plots   report: runs/quickstart/report.md"
 
 test: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

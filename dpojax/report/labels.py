@@ -40,6 +40,11 @@ HELD_OUT = {
   "entropy": Label("entropy", "nats a token"),
 }
 
+# Shares of pairs won. While the policy still is the reference every pair is a tie, decided by rounding,
+# and such a share says nothing.
+WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
+TIE = 1e-6  # a mean reward margin below this
+
 POLICY = {
   "reward/true": Label("true reward", decimals=3),
   "kl/sequence": Label("KL to the reference", "nats an answer", decimals=3),

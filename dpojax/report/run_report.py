@@ -9,7 +9,7 @@ import numpy as np
 from dpojax.config.record import difference, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.report.labels import HELD_OUT, POLICY
+from dpojax.report.labels import HELD_OUT, POLICY, TIE, WON, Label
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, markdown
@@ -103,7 +103,7 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     rows.append([heading, "", ""])
     for metric, label in labels.items():
       if metric in after:
-        cells = [label.format(_number(s, metric), _number(s, f"{metric}_error")) for s in (before, after)]
+        cells = [_cell(s, metric, label) for s in (before, after)]
         name = f"{label.name}, {label.unit}" if label.unit else label.name
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
@@ -111,10 +111,15 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     rows.append(["training (first step, last tenth)", "", ""])
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:
-        rows.append(
-          [f"  {HELD_OUT[metric].name}", *(HELD_OUT[metric].format(_number(s, metric)) for s in (before, after))]
-        )
+        label = HELD_OUT[metric]
+        rows.append([f"  {label.name}", *(_cell(metrics, metric, label) for metrics in (before, after))])
   return rows
+
+
+def _cell(metrics: dict[str, Any], metric: str, label: Label) -> str:
+  if metric in WON and abs(_number(metrics, "rewards/margins") or 0.0) < TIE:
+    return "tied"
+  return label.format(_number(metrics, metric), _number(metrics, f"{metric}_error"))
 
 
 def _number(metrics: dict[str, Any], name: str) -> float | None:

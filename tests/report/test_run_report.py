@@ -18,7 +18,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   table = [re.split(r" {2,}", line.strip()) for line in text.split("\n\n")[0].splitlines()]
   assert table[2] == ["loss", "0.6931", "0.4477"]
   assert ["true reward", "0.500 ± 0.100", "2.463 ± 0.100"] in table
-  assert ["reward accuracy", "50.0 %", "71.6 %"] in table
+  assert ["reward accuracy", "tied", "71.6 %"] in table
   assert "200 steps in 1m40s, 4,000 tokens/s" in text
   assert text.index("answer 0 of step 0") < text.index("answer 0 of step 200")
   assert "answer 4 of step 0" not in text  # evaluation.show is 4
@@ -52,6 +52,13 @@ def test_without_a_true_reward_only_kl_is_drawn(tmp_path, make_run):
   run = read_run(make_run(tmp_path / "run", reward=False))
   assert [axis.get_title(loc="left") for axis in draw_policy(run).axes] == ["KL to the reference (nats an answer)"]
   assert "true reward" not in terminal_report(run.folder)
+
+
+def test_a_share_of_pairs_won_is_left_out_where_all_are_ties(finished_run):
+  run = read_run(finished_run)
+  assert run.splits["eval"][0]["rewards/margins"] == 0
+  assert run.series("eval", "rewards/accuracies")[0][0] == 25
+  assert run.series("eval", "rewards/margins")[0][0] == 0
 
 
 def test_no_plots_when_told(tmp_path, make_run):
