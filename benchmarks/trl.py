@@ -176,6 +176,7 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
     "train.epochs": 2.0,
+    "evaluation.every": 0,
     "evaluation.prompts": 0,
     "checkpoint.every": 0,
     "logging.plots": False,
