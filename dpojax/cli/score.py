@@ -61,8 +61,8 @@ def main(arguments: list[str]) -> int:
     progress.close()
     for line in _lines(dataset, scores):
       out.write(json.dumps(line) + "\n")
-  left_out = f"; {len(dataset.dropped)} rows could not be scored, their errors are in it" if dataset.dropped else ""
-  print(f"{options.out}: {len(dataset)} rows scored{left_out}", file=sys.stderr)
+  failed = f", not scored: {len(dataset.dropped)} (their errors are in the file)" if dataset.dropped else ""
+  print(f"{options.out}: rows scored: {len(dataset)}{failed}", file=sys.stderr)
   return 0
 
 

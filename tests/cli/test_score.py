@@ -85,7 +85,7 @@ def test_every_row_appears_once_in_order(tiny, tmp_path, capsys):
   for number, (row, _) in bad.items():
     rows[number] = row
   scored = score(tiny.path, tmp_path, rows, "--rows=2", "--row-length=64")
-  assert "34 rows scored; 6 rows could not be scored" in capsys.readouterr().err
+  assert "rows scored: 34, not scored: 6 (their errors are in the file)" in capsys.readouterr().err
   assert [line["row"] for line in scored] == list(range(40))
   for number, line in enumerate(scored):
     if number in bad:
