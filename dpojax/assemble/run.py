@@ -114,8 +114,6 @@ class Session:
   def _stage(self, config: RunConfig, loaded: Loaded, folder: pathlib.Path, data: Data) -> Outcome:
     goal = f"{config.loss.name}, beta {config.loss.beta:g}" if config.objective == "preference" else "fine-tuning"
     with RunLog(folder, log_every=config.train.log_every, tensorboard=config.logging.tensorboard) as log:
-      lookback = max(data.train.longest_segment, data.held_out.longest_segment)
-      loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, lookback=-(-lookback // 64) * 64))
       save_model_description(folder, loaded)
       batches, held_out = build_batches(config, data)
       _describe_data(data, batches, folder, log)

@@ -92,8 +92,8 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
   """Embedding, scanned blocks, final norm."""
 
-  def __init__(self, config: ModelConfig, *, precision: str, remat: str, lookback: int | None, rngs: nnx.Rngs):
-    self.config, self.precision, self.remat, self.lookback = config, precision, remat, lookback
+  def __init__(self, config: ModelConfig, *, precision: str, remat: str, rngs: nnx.Rngs):
+    self.config, self.precision, self.remat = config, precision, remat
     self.embed = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden)) * 0.02)
     self.layers = Block(config, precision, rngs=rngs)
     self.final_norm = nnx.Param(jnp.ones(config.hidden))
@@ -114,7 +114,6 @@ class Decoder(nnx.Module):
         position=position,
         precision=self.precision,
         window=self.config.window,
-        lookback=self.lookback,
       )
       return out, None
 

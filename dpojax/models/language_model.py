@@ -28,14 +28,12 @@ class LanguageModel:
     remat: what the backward pass recomputes: "none", "layer" (each block) or "dots" (all but the weight
       products of a block).
     chunk: most scored positions whose logits exist at one time.
-    lookback: an upper bound on the row tokens of one example, or None; see `packed_attention`.
   """
 
   config: ModelConfig
   precision: str = "float32"
   remat: str = "layer"
   chunk: int = 512
-  lookback: int | None = None
 
   def init(self, key: jax.Array) -> Params:
     """Random parameters from a PRNG key: a nested dict of f32 arrays, named as in `models.decoder`."""
@@ -113,7 +111,7 @@ class LanguageModel:
 
 def _new_decoder(model: LanguageModel, key: jax.Array) -> Decoder:
   rngs = nnx.Rngs(params=key)
-  return Decoder(model.config, precision=model.precision, remat=model.remat, lookback=model.lookback, rngs=rngs)
+  return Decoder(model.config, precision=model.precision, remat=model.remat, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=64)

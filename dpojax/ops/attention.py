@@ -33,7 +33,6 @@ def packed_attention(
   position: jax.Array,
   precision: str,
   window: int | None = None,
-  lookback: int | None = None,
 ) -> jax.Array:
   """Softmax attention under the mask of `dpojax.types.PackedBatch`.
 

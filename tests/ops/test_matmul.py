@@ -44,6 +44,16 @@ def test_the_weight_gradient_survives_vmap():
   np.testing.assert_allclose(out, rounded(a).swapaxes(1, 2) @ rounded(b), atol=1e-4)
 
 
+def test_devices_other_than_cpu_get_plain_products():
+  x, w = draw((30, 50), (50, 60))
+  gradient = jax.jit(jax.grad(lambda w: jnp.sum(jnp.sin(dense(x, w, precision="bfloat16")))))
+  programs = {p: gradient.trace(w).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu", "cuda")}
+  assert "LayoutConstraint" in programs["cpu"] and "optimization_barrier" in programs["cpu"]
+  for platform in ("tpu", "cuda"):
+    assert "dot_general" in programs[platform]
+    assert "LayoutConstraint" not in programs[platform] and "optimization_barrier" not in programs[platform]
+
+
 def test_unknown_precision_is_refused():
   x, w = draw((2, 3), (3, 4))
   with pytest.raises(ValueError, match="float16"):
