@@ -66,9 +66,7 @@ def test_dpo_at_the_optimal_policy_is_the_bradley_terry_loss_of_the_reward():
   # pi* = pi_ref exp(r / beta) / Z: the partition function cancels within a pair (arXiv:2305.18290, Eq. 5-6).
   beta, log_z = 0.4, 1.7
   rewards = np.array([[1.0, -0.5], [0.2, 0.9], [-2.0, -2.0]])
-  optimal = pairs(
-    REFERENCE.chosen + rewards[:, 0] / beta - log_z, REFERENCE.rejected + rewards[:, 1] / beta - log_z
-  )
+  optimal = pairs(REFERENCE.chosen + rewards[:, 0] / beta - log_z, REFERENCE.rejected + rewards[:, 1] / beta - log_z)
   got = get_loss("dpo")(optimal, REFERENCE, beta=np.float32(beta))
   np.testing.assert_allclose(got, -log_sigmoid64(rewards[:, 0] - rewards[:, 1]), rtol=2e-5)
 
