@@ -147,7 +147,9 @@ def test_smollm2_in_float32(smollm2):
     )
     for i, (prompt, answers) in enumerate(texts)
   ]
-  shape = dict(rows=2, length=64, scored=48, slots=3, longest=32, singles=10)
+  # As many scored slots as a real step has at least: below 128 positions XLA sums the head's gradient over the
+  # vocabulary on CPU in one long chain, and float32 then rounds it at 1e-5, packed or alone.
+  shape = dict(rows=2, length=64, scored=64, slots=3, longest=32, singles=10)
   token, answer, gradient = compare_rows(model, params, examples, **shape)
   assert token <= 5e-5
   assert answer <= 5e-4
