@@ -32,8 +32,8 @@ from dpojax.types import PackedBatch
 
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
-  "layer": None,  # nothing: the block is run again
-  "dots": jax.checkpoint_policies.save_only_these_names("product"),  # outputs of weight products
+  "layer": jax.checkpoint_policies.save_only_these_names("attention"),  # what attention gave: costly, and small
+  "dots": jax.checkpoint_policies.save_only_these_names("attention", "product"),  # also outputs of weight products
 }
 
 

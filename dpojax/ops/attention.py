@@ -9,6 +9,8 @@ from the log-sum-exp of each query, so no array of the scores' size outlives a p
 Scores are kept transposed, keys before queries. Every product of both passes is then a plain
 (rows of a) . (columns of b), the form that is fast on CPU, and no array of the scores' size is
 transposed. The query heads that share a key head lie side by side with the queries of a block.
+
+What the backward pass needs besides q, k and v carries the name "attention", for remat policies.
 """
 
 import functools
@@ -17,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.ops.matmul import contract, operand
 
@@ -49,7 +52,7 @@ def packed_attention(
     window: keys at a distance of `window` or more, measured in `position`, are not seen.
 
   Returns:
-    [R, L, H, d] in float32 (float64 for float64 operands).
+    [R, L, H, d] in float32 (float64 for float64 operands); in "bfloat16" the values are rounded to it.
   """
   length = q.shape[1]
   block = min(BLOCK, length)
@@ -100,8 +103,17 @@ def _forward(q, k, v, places, block, window, precision):
     return out / total[:, :, None], top + jnp.log(total)
 
   out, log_total = lax.map(of_query_block, jnp.arange(length // block, dtype=jnp.int32))
-  out = _from_rows(out.swapaxes(3, 4), heads)
-  return out, (q, k, v, places, out, log_total)
+  out = _kept(_from_rows(out.swapaxes(3, 4), heads), precision)
+  return out, (q, k, v, places, out, checkpoint_name(log_total, "attention"))
+
+
+def _kept(out, precision):
+  """`out` under the name "attention"; in "bfloat16" rounded as the operand of the next product that it is."""
+  if precision != "bfloat16":
+    return checkpoint_name(out, "attention")
+  # Stored as 16-bit integers, because XLA for CPU widens stored bfloat16 to float32.
+  bits = lax.bitcast_convert_type(out.astype(jnp.bfloat16), jnp.uint16)
+  return lax.bitcast_convert_type(checkpoint_name(bits, "attention"), jnp.bfloat16).astype(out.dtype)
 
 
 def _backward(block, window, precision, residuals, g):
