@@ -113,7 +113,7 @@ def wrong_file(tmp_path, name, content):
     ("data", b"hello", "its name ends in nothing; wanted .jsonl"),
     ("a.gz", gzip.compress(b"{}", mtime=0), "its name ends in .gz; wanted .jsonl"),
     ("a.jsonl.gz", b"{}\n", "damaged gzip file (Not a gzipped file (b'{}')); fetch or pack it again"),
-    ("a.jsonl.gz", gzip.compress(as_jsonl(ROWS * 99, mtime=0))[:-30], "damaged gzip file ("),
+    ("a.jsonl.gz", gzip.compress(as_jsonl(ROWS * 99), mtime=0)[:-30], "damaged gzip file ("),
     ("a.json", b"[1, 2", "not JSON: Expecting ',' delimiter"),
     ("a.json", b'{"rows": []}', "holds a dict; a .json file must hold a list of rows"),
     ("a.csv", b'prompt,chosen\n"a,b\n', "not CSV in UTF-8: unexpected end of data"),
@@ -130,7 +130,7 @@ def test_a_file_wrong_as_a_whole_is_named(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("place", [10, 5000])
 def test_damage_inside_a_gzip_file_is_an_error_not_an_end(tmp_path, place):
-  packed = bytearray(gzip.compress(as_jsonl([{"text": f"{i * 7919}"} for i in range(5000, mtime=0)])))
+  packed = bytearray(gzip.compress(as_jsonl([{"text": f"{i * 7919}"} for i in range(5000)]), mtime=0))
   packed[place : place + 4] = b"\xff" * 4
   file = wrong_file(tmp_path, "a.jsonl.gz", bytes(packed))
   with pytest.raises(DataError, match="damaged gzip file"):
@@ -197,7 +197,7 @@ NECTAR_ROW = {
 
 LAYOUTS = {
   "hh": (
-    {"harmless-base/train.jsonl.gz": gzip.compress(as_jsonl([HH_ROW], mtime=0)), "helpful-base/train.jsonl.gz": b""},
+    {"harmless-base/train.jsonl.gz": gzip.compress(as_jsonl([HH_ROW]), mtime=0), "helpful-base/train.jsonl.gz": b""},
     dict(subset="harmless-base"),
   ),
   "shp": ({"askculinary/train.json": as_jsonl([SHP_ROW])}, dict(subset="askculinary")),
