@@ -3,12 +3,12 @@
 python tests/oracles/smollm2_to_transformers.py MODEL          # with TRL's Python, once
 python benchmarks/trl.py MODEL ../shared/data/hh_harmless.jsonl.gz --trl-python VENV/bin/python
 
-Every run is a process of its own; runs of the two sides alternate. Both train on the same token ids, in
-bf16 with a live reference, on the same processors with the same allocator settings. Counted are the tokens
-of every answer with its prompt (2 * prompt + chosen + rejected), whatever each side makes of them, over one
-pass through the pairs after a warm-up that holds all compilation, and the process's peak resident memory
-from start to end. Medians are given with the smallest and the largest value. The runner refuses to measure
-on a busy machine, and says how busy others kept it during each run.
+Every run is a process of its own; runs of the two sides alternate, each side at its pairs a step. Both
+train on the same token ids, in bf16 with a live reference, on the same processors with the same allocator
+settings. Counted are the tokens of every answer with its prompt (2 * prompt + chosen + rejected), whatever
+each side makes of them, over one pass through the pairs after a warm-up that holds all compilation, and the
+process's peak resident memory from start to end. Medians are given with the smallest and the largest value.
+The runner refuses to measure on a busy machine, and says how busy others kept it during each run.
 
 TRL's settings: `autocast` is its default (float32 weights, bf16 autocast); `pure` has bf16 weights and
 optimizer state, which updates of 1e-6 hardly ever change: faster and smaller, but not training as meant.
@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP_STEPS = 2  # of TRL; dpojax warms up for one epoch, since its packing of each step differs
-ROW_LENGTH = 512  # pairs whose prompt and answers hold more tokens together are left out
+LONGEST = 512  # pairs whose prompt and answers hold more tokens together are left out
 LEARNING_RATE = 1e-6
 QUIET = 0.10  # of a processor: what others may use
 TUNED_ALLOCATOR = {
@@ -37,6 +37,7 @@ TUNED_ALLOCATOR = {
   "MALLOC_TRIM_THRESHOLD_": "100000000000",
   "MALLOC_TOP_PAD_": "268435456",
 }
+RUNS = "autocast@1,dpojax@1,autocast@2,dpojax@2,autocast@4,dpojax@4,autocast@8,dpojax@8,dpojax@32"
 TRL_SETTINGS = ("autocast", "autocast+checkpoint", "pure", "pure+checkpoint")
 
 
@@ -63,7 +64,7 @@ def write_rows(arguments) -> None:
   for pair in read_pairs(arguments.pairs):
     prompt = render(pair["prompt"], add_generation_prompt=True)
     chosen, rejected = (render(pair["prompt"] + pair[side])[len(prompt) :] for side in ("chosen", "rejected"))
-    if len(prompt) + len(chosen) + len(rejected) <= ROW_LENGTH:
+    if len(prompt) + len(chosen) + len(rejected) <= LONGEST:
       rows.append(json.dumps(dict(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)))
     if len(rows) == arguments.num_pairs:
       break
@@ -170,8 +171,8 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
     "batch.size": batch,
-    "batch.rows": max(1, batch // 4),
-    "batch.row_length": ROW_LENGTH,
+    "batch.rows": 1,
+    "batch.row_length": LONGEST if batch <= 8 else 2 * LONGEST,  # few pairs fill short rows better
     "reference.kind": "live",
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
@@ -225,7 +226,7 @@ def compare(arguments) -> None:
   environment = {"OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
   if arguments.allocator == "tuned":
     environment |= TUNED_ALLOCATOR
-  sides = [side for side in arguments.sides.split(",") if side]
+  runs = [(side, int(batch)) for side, batch in (run.split("@") for run in arguments.runs.split(","))]
   results = []
   with tempfile.TemporaryDirectory() as scratch:
     rows_file = Path(scratch) / "rows.jsonl"
@@ -234,8 +235,7 @@ def compare(arguments) -> None:
     measure([*make_rows, f"--num-pairs={arguments.num_pairs}"], environment, processors)
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     tokens = sum(map(num_tokens, rows))
-    batches = [int(batch) for batch in arguments.batches.split(",")]
-    for repetition, batch, side in itertools.product(range(arguments.repetitions), batches, sides):
+    for repetition, (side, batch) in itertools.product(range(arguments.repetitions), runs):
       if side == "dpojax":
         workdir = Path(scratch) / f"run_{repetition}_{batch}"
         _, cost = measure(dpojax_command(arguments, rows_file, workdir, batch), environment, processors)
@@ -255,9 +255,10 @@ def main() -> None:
   parser.add_argument("model", type=Path, help="SmolLM2 as a transformers folder")
   parser.add_argument("pairs", type=Path, help="hh_harmless.jsonl.gz")
   parser.add_argument("--trl-python", default=sys.executable, help="a Python that has trl")
-  parser.add_argument("--sides", default="autocast,dpojax", help=f"in this order: dpojax, {', '.join(TRL_SETTINGS)}")
-  parser.add_argument("--batches", default="1,2,4,8", help="pairs a step")
-  parser.add_argument("--num-pairs", type=int, default=32, help="pairs of a run; every batch must divide it")
+  parser.add_argument(
+    "--runs", default=RUNS, help=f"SIDE@PAIRS_A_STEP in this order; sides: dpojax, {', '.join(TRL_SETTINGS)}"
+  )
+  parser.add_argument("--num-pairs", type=int, default=32, help="pairs of a run; a multiple of every step's")
   parser.add_argument("--repetitions", type=int, default=3)
   parser.add_argument("--threads", type=int, default=2)
   parser.add_argument("--allocator", default="tuned", choices=("tuned", "default"), help="of both sides")
