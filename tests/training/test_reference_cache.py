@@ -285,24 +285,6 @@ def test_two_runs_share_a_folder(tmp_path):
   assert opened(tmp_path).missing(dataset) == []
 
 
-def test_attaching_32_pairs_is_quick(tmp_path):
-  draw = np.random.default_rng(0)
-  pairs = [(draw.integers(0, 99, 100), [draw.integers(0, 99, 44), draw.integers(0, 99, 44)]) for _ in range(256)]
-  dataset = TokenDataset.from_examples(pairs)
-  shape = PackShape(groups=8, rows=4, length=1024, scored=512, examples=8, answers=2)
-  cache = opened(tmp_path)
-  cache.fill(dataset, lambda batch: np.zeros(batch.target.shape, np.float32), shape)
-  batches = Batches(dataset, BatchSettings(size=32, rows=4, row_length=1024), shape)
-  cache.attach(batches(0), dataset)
-  seconds = []
-  for step in range(1, 8):
-    batch = batches(step)
-    start = time.perf_counter()
-    cache.attach(batch, dataset)
-    seconds.append(time.perf_counter() - start)
-  assert min(seconds) < 2e-3, seconds
-
-
 def test_an_empty_data_set(tmp_path):
   assert opened(tmp_path).fill(TokenDataset.from_examples([]), refuse, SHAPE) == 0
 
