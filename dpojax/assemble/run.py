@@ -100,6 +100,9 @@ class Session:
         if self._stage(stage, loaded, folder, build_data(stage, loaded)).reason == "preempted":
           return None
         loaded = Loaded(*load_model(folder, precision=config.model.precision, remat=config.model.remat))
+      if config.reference.kind == "live" and jax.device_count() == 1:
+        # A live reference is these very arrays; a second copy on the host would serve nobody.
+        loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))
       self._loaded[key] = loaded
     return self._loaded[key]
 

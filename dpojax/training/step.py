@@ -122,14 +122,13 @@ def place_state(params: Params, optimizer: OptimizerSettings, mesh: Mesh) -> Tra
   """A fresh state on the mesh, parameters copied so that the caller's survive donation."""
   transformation = make_optimizer(optimizer)
   shardings = state_shardings(mesh, jax.eval_shape(lambda p: new_state(p, transformation), params))
-  params = place_params(params, mesh)
+  params = jax.tree.map(jnp.copy, place_params(params, mesh))
   return jax.jit(lambda p: new_state(p, transformation), out_shardings=shardings, donate_argnums=0)(params)
 
 
 def place_params(params: Params, mesh: Mesh) -> Params:
-  """A copy of the parameters, laid out by the sharding rules."""
-  shardings = state_shardings(mesh, params)
-  return jax.tree.map(lambda x, s: jnp.copy(jax.device_put(x, s)), params, shardings)
+  """The parameters, laid out by the sharding rules; the same arrays where they are laid out so already."""
+  return jax.device_put(params, state_shardings(mesh, params))
 
 
 def place_hyper(hyper: dict[str, float], mesh: Mesh) -> dict[str, jax.Array]:

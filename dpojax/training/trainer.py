@@ -44,7 +44,8 @@ class Trainer:
     params: the start; copied, so they survive donation.
     batches: step -> packed batch.
     steps: planned length of the run, which the schedule needs.
-    reference_params: parameters of a live reference, or None.
+    reference_params: parameters of a live reference, or None. Arrays already on the devices are used as they are, not
+      copied: give no trainer's own `params`, which its next step donates.
     hyper: further traced numbers: beta, label_smoothing.
     mesh: devices; None: all of them along the data axis.
   """
