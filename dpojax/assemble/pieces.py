@@ -28,8 +28,6 @@ from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer
 from dpojax.types import Params
 
-Say = Callable[[str], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:

@@ -141,7 +141,7 @@ def test_weight_zero_removes_a_pair_exactly():
   assert_same_gradient(gradient, other_gradient, 1e-5)
 
 
-def test_clipping_bounds_the_first_update_of_rmsprop_and_decay_spares_norms():
+def test_decay_goes_by_name_and_spares_norms_and_embeddings():
   mask = decay_mask("matrices", tiny_params())
   assert mask["layers"]["query"] and mask["layers"]["down"]
   assert not mask["layers"]["attention_norm"] and not mask["final_norm"] and not mask["embed"]
