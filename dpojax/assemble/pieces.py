@@ -31,7 +31,7 @@ from dpojax.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A model, its parameters (f32, on the host) and its tokenizer."""
+  """A model, its parameters (f32; on the host, or on the device where they serve as live reference) and tokenizer."""
 
   model: LanguageModel
   params: Params
