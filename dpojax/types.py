@@ -49,9 +49,15 @@ class PackedBatch:
     answer_of: i32[..., S], answer slot, E * K where empty.
     example_index: i32[..., E], index of the example in its data set, -1 where empty.
     example_weight: f32[..., E], 0 where empty.
+    example_label: f32[..., E], what was observed of answer 0: 1 it won, or is desirable; 0 it lost, or is not;
+      1/2 a tie; 0 where empty.
+    example_margin: f32[..., E], by how much it won, in whatever unit the data has; 0 where not known.
+    answer_end: i32[..., E * K], index into the row of an answer's last token, 0 where empty.
     reference_logp: f32[..., S] cached reference log-probs of `target`, or None.
     num_groups: i32[], how many of the G groups hold examples; None inside the step's loop.
     answers_per_example: K (static), so that a row has E * K answer slots.
+    score_prompt: (static) the prompt's tokens but for the first are scored too, in the last of the K answer
+      slots; it has no tokens of its own in `answer` and no `answer_end`.
   """
 
   tokens: Array
@@ -63,9 +69,13 @@ class PackedBatch:
   answer_of: Array
   example_index: Array
   example_weight: Array
+  example_label: Array
+  example_margin: Array
+  answer_end: Array
   reference_logp: Array | None = None
   num_groups: Any = None
   answers_per_example: int = dataclasses.field(default=2, metadata=dict(static=True))
+  score_prompt: bool = dataclasses.field(default=False, metadata=dict(static=True))
 
   @property
   def num_answers(self) -> int:
@@ -77,35 +87,15 @@ class PackedBatch:
     """bool[..., S]: which scored slots hold a token."""
     return self.answer_of < self.num_answers
 
+  def flat(self) -> "PackedBatch":
+    """A whole step as one group: the axes G and R joined; groups that are not in use are empty rows."""
+    arrays = dataclasses.replace(self, num_groups=None)
+    return jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), arrays)
+
   def group(self, index) -> "PackedBatch":
     """Row group `index` of a whole step: every array loses its leading axis."""
     arrays = dataclasses.replace(self, num_groups=None)
     return jax.tree.map(lambda x: jnp.asarray(x)[index], arrays)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TokenLogps:
-  """Log-probs of scored tokens, packed as in the batch they came from.
-
-  Attributes:
-    logp: f32[..., R, S] nats, 0 in empty slots.
-    answer_of: i32[..., R, S], as in `PackedBatch`; `num_answers` in empty slots.
-    num_answers: answer slots per row, E * K (static).
-  """
-
-  logp: Array
-  answer_of: Array
-  num_answers: int = dataclasses.field(metadata=dict(static=True))
-
-  def sums(self) -> jax.Array:
-    """f32[R, E * K]: sum over the tokens of each answer, 0 for empty answer slots."""
-    return sum_by_answer(self.logp, self.answer_of, self.num_answers)
-
-  def lengths(self) -> jax.Array:
-    """i32[R, E * K]: scored tokens of each answer."""
-    ones = (jnp.asarray(self.answer_of) < self.num_answers).astype(jnp.int32)
-    return sum_by_answer(ones, self.answer_of, self.num_answers)
 
 
 def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Array:
@@ -115,43 +105,6 @@ def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Arra
     return jax.ops.segment_sum(v, a, num_segments=num_answers + 1)[:num_answers]
 
   return jax.vmap(one_row)(jnp.asarray(values), jnp.asarray(answer_of))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PairLogps:
-  """Log-probs of B chosen and rejected answers under one model.
-
-  Attributes:
-    chosen, rejected: f32[B] nats, summed (not averaged) over answer tokens.
-    chosen_length, rejected_length: i32[B] answer tokens; 1 or more even where a pair is empty.
-    tokens: per-token values of the same answers, or None. Where both models carry them, log-ratios
-      are subtracted per token and then summed, because float32 sums near 600 nats round at 6e-5.
-  """
-
-  chosen: Array
-  rejected: Array
-  chosen_length: Array | None = None
-  rejected_length: Array | None = None
-  tokens: TokenLogps | None = None
-
-
-def log_ratios(policy: PairLogps, reference: PairLogps) -> tuple[jax.Array, jax.Array]:
-  """(a, b): f32[B] log-ratios policy - reference of the chosen and the rejected answers, in nats."""
-  if policy.tokens is None or reference.tokens is None:
-    return (
-      jnp.asarray(policy.chosen) - reference.chosen,
-      jnp.asarray(policy.rejected) - reference.rejected,
-    )
-  difference = dataclasses.replace(policy.tokens, logp=jnp.asarray(policy.tokens.logp) - reference.tokens.logp)
-  chosen, rejected = as_pairs(difference.sums())
-  return chosen, rejected
-
-
-def as_pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Splits [..., R, E * 2] answer slots into chosen and rejected, each flat [B]."""
-  pairs = values.reshape(-1, 2)
-  return pairs[:, 0], pairs[:, 1]
 
 
 Params = Any  # a nested dict of arrays: what `nnx.split` leaves of a model's parameters

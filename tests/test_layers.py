@@ -20,7 +20,7 @@ LAYERS = [
   ["dpojax.interop"],
   ["dpojax.models"],
   ["dpojax.data"],
-  ["dpojax.sampling", "dpojax.objectives"],
+  ["dpojax.sampling", "dpojax.objectives", "dpojax.evaluation"],
   ["dpojax.training"],
   ["dpojax.sweeps", "dpojax.report"],
   ["dpojax.config"],
@@ -41,8 +41,8 @@ ONLY = {
   "torch": [],
   "transformers": [],
 }
-# Packages that these may not import: the data path is NumPy only.
-NEVER = {"dpojax.data": ["jax", "flax", "optax"]}
+# Packages that these may not import: the data path and the evaluation are NumPy only.
+NEVER = {"dpojax.data": ["jax", "flax", "optax"], "dpojax.evaluation": ["jax", "flax", "optax"]}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,6 +9,7 @@ from dpojax.assemble.pieces import (
   build_model,
   build_objective,
   build_trainer,
+  load_language_model,
   load_model,
 )
 from dpojax.assemble.run import Session, run
@@ -23,6 +24,7 @@ __all__ = [
   "build_model",
   "build_objective",
   "build_trainer",
+  "load_language_model",
   "load_model",
   "run",
 ]

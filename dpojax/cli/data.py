@@ -136,8 +136,10 @@ def _data(config: RunConfig, tokenizer):
     dataset = dataset_from_rows(rows, data, tokenizer, kind="sft", row_length=length)
     about = f"texts of the world {data.name}, from which a run learns before it writes its own pairs"
     return *hold_out(dataset, data.eval_fraction, data.seed), about
-  kind = "sft" if config.objective == "sft" else "preference"
-  train, held_out = load_dataset(data, tokenizer, kind=kind, row_length=length)
+  from dpojax.assemble.pieces import data_kind, for_objective
+
+  parts = load_dataset(data, tokenizer, kind=data_kind(config), row_length=length)
+  train, held_out = (for_objective(config, part, length) for part in parts)
   template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)
   source = data.path or f"{data.name} [{data.split}]"
   return train, held_out, f"{source}\nformat {train.origin.split()[0]}, chat template: {template}"

@@ -14,13 +14,18 @@ def main(arguments: list[str]) -> int:
   """Writes the folder and says where it is."""
   parser = Parser(
     "dpojax export",
-    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card.",
+    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card.\n"
+    "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores.",
   )
   parser.add_argument("--workdir", required=True, metavar="DIR", help="working directory of the run")
   parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder to write")
   parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export; without it the newest sound one")
   parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file, such as 500MB")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the written weights")
+  parser.add_argument("--head", metavar="N", help="reward model: which head, from 0, or mean of all (mean)")
+  parser.add_argument(
+    "--pad-token", metavar="TEXT", help="reward model: token for padding that ends no answer (a spare special token)"
+  )
   options = parser.parse_args(arguments)
   export(
     pathlib.Path(options.workdir),
@@ -28,18 +33,27 @@ def main(arguments: list[str]) -> int:
     step=options.step,
     max_shard_bytes=parse_size(options.max_shard_size),
     dtype=options.dtype,
+    head=options.head,
+    pad_token=options.pad_token,
   )
   print(f"exported {options.workdir} to {options.out}")
   return 0
 
 
 def export(
-  workdir: pathlib.Path, out: pathlib.Path, *, step: int | None = None, max_shard_bytes: int, dtype: str = "float32"
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  *,
+  step: int | None = None,
+  max_shard_bytes: int,
+  dtype: str = "float32",
+  head: str | None = None,
+  pad_token: str | None = None,
 ) -> None:
   """Writes the model of the run in `workdir` to `out`, which appears only when it is complete.
 
   Raises:
-    ConfigError: `out` holds something already.
+    ConfigError: `out` holds something already; an option does not fit the model.
     CheckpointError: `workdir` is not that of a run, or has no such checkpoint.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -51,35 +65,86 @@ def export(
   import numpy as np
 
   from dpojax.assemble import load_model
+  from dpojax.assemble.pieces import describe_objective
   from dpojax.config.record import read_config, to_json
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
-  from dpojax.models.weights import tensors_from_params
+  from dpojax.models.reward_model import RewardModel
+  from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
 
   config = read_config(workdir)
   result = read_result(workdir) if (workdir / "result.json").exists() else None
   model, params, tokenizer = load_model(workdir if step is None else workdir / "checkpoints" / str(step))
-  tensors = tensors_from_params(model.config, params)
+  rewards = ""
+  if isinstance(model, RewardModel):
+    place, rewards = _head(model, head)
+    tokenizer = _with_padding(tokenizer, pad_token)
+    assert tokenizer.pad_id is not None
+    outside, tensors = reward_model_to_transformers(*model.one_head(params, place), pad_id=tokenizer.pad_id)
+  else:
+    for name, value in (("head", head), ("pad-token", pad_token)):
+      if value is not None:
+        raise ConfigError(f"--{name}={value}: {workdir} holds a language model; leave the option out")
+    outside, tensors = model.config.to_transformers(), tensors_from_params(model.config, params)
   if dtype == "bfloat16":
     tensors = {name: np.asarray(tensor).astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
   part = out.with_name(f".{out.name}.part")
   shutil.rmtree(part, ignore_errors=True)
   write_model_folder(
     part,
-    model.config.to_transformers() | {"dtype": dtype, "torch_dtype": dtype},
+    outside | {"dtype": dtype, "torch_dtype": dtype},
     tensors,
     tokenizer,
     generation_config(tokenizer),
     max_shard_bytes=max_shard_bytes,
   )
-  name = workdir.resolve().name
-  (part / "README.md").write_text(model_card(name, to_json(config), result, step=step), encoding="utf-8")
+  card = model_card(
+    workdir.resolve().name,
+    to_json(config),
+    result,
+    method=describe_objective(config),
+    step=step,
+    rewards=rewards,
+  )
+  (part / "README.md").write_text(card, encoding="utf-8")
   for weights in part.glob("*.safetensors"):
     weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
   if out.exists():
     out.rmdir()
   part.rename(out)
+
+
+def _head(model, asked: str | None) -> tuple[int | None, str]:
+  """(the head to export, None for the mean; what the score is, in words)."""
+  place = None
+  if asked not in (None, "mean"):
+    if not asked.isdecimal() or int(asked) >= model.heads:
+      raise ConfigError(f"--head={asked}: wants mean, or a number from 0 to {model.heads - 1}")
+    place = int(asked)
+  words = ""
+  if model.heads > 1:
+    words = (
+      f"The score is the mean over {model.heads} heads." if place is None else f"The score is that of head {place}."
+    )
+  if model.normalisation is None:
+    return place, f"{words} Its mean and spread were not measured.".strip()
+  one = model.normalisation.of_head(place)
+  spread = (
+    f"Over the run's held-out answers scores have mean {one.mean[0]:.4g} and standard deviation {one.std[0]:.4g}."
+  )
+  return place, f"{words} {spread}".strip()
+
+
+def _with_padding(tokenizer, asked: str | None):
+  """The tokenizer with a pad token that ends no answer: transformers scores the last token that is no padding."""
+  token = tokenizer.spare_token() if asked is None else asked
+  if token is None:
+    raise ConfigError(
+      "the tokenizer has no spare special token, and padding with EOS would hide where answers end; name a token that "
+      "never ends an answer with --pad-token=TEXT"
+    )
+  return tokenizer.with_pad_token(token)
 
 
 def generation_config(tokenizer) -> dict:

@@ -9,6 +9,7 @@ COMMANDS = {
   "train": "train a model as a config says, or go on where its workdir stopped",
   "sweep": "train over a grid of settings, compiled once; one table and one plot",
   "score": "log-probs of the answers in a file under a model",
+  "eval": "accuracy, calibration and length bias of a reward model or policy on held-out comparisons",
   "sample": "write answers with a model",
   "export": "turn a run into a transformers folder",
   "data": "look at a data set: `dpojax data inspect`",

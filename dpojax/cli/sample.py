@@ -26,12 +26,12 @@ def main(arguments: list[str]) -> int:
   if options.greedy and any(x is not None for x in (options.temperature, options.top_p)):
     raise ConfigError("--greedy has no --temperature and no --top-p; give the one or the others")
 
-  from dpojax.assemble import load_model
+  from dpojax.assemble import load_language_model
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import encode_prompts
   from dpojax.sampling.generate import generate
 
-  model, params, tokenizer = load_model(options.model, precision=options.precision)
+  model, params, tokenizer = load_language_model(options.model, precision=options.precision)
   encoded = encode_prompts(prompts, DataSettings(template="none" if options.raw else "auto"), tokenizer)
   start = time.perf_counter()
   with _compile_seconds() as compiling:

@@ -6,30 +6,17 @@ import json
 import os
 import pathlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import add_model, in_range
+from dpojax.cli.arguments import add_model
 from dpojax.cli.options import Parser
-from dpojax.config.schema import DataSettings
+from dpojax.cli.rows import Progress, add_rows, data_settings
 from dpojax.errors import ConfigError
 
 if TYPE_CHECKING:
   from dpojax.data.examples import TokenDataset
   from dpojax.sampling.score import Scores
-
-DATA_OPTIONS = (
-  "format",
-  "template",
-  "after_eos",
-  "max_prompt",
-  "max_answer",
-  "max_example",
-  "overlong",
-  "limit",
-)
-REPORT_SECONDS = 10.0  # between progress lines where there is no terminal
 
 DESCRIPTION = """Log-probs of the answers in a file under a model, one JSON object a row, in row order.
 
@@ -44,15 +31,14 @@ def main(arguments: list[str]) -> int:
   """0 when every row is in the output, scored or with its error."""
   options = _parser().parse_args(arguments)
   with _atomic_text(options.out) as out:
-    from dpojax.assemble import load_model
+    from dpojax.assemble import load_language_model
     from dpojax.data.dataset import load_dataset
     from dpojax.sampling.score import score_answers
 
-    model, params, tokenizer = load_model(options.model, precision=options.precision)
+    model, params, tokenizer = load_language_model(options.model, precision=options.precision)
     positions = model.config.max_positions
-    given = {name: getattr(options, name) for name in DATA_OPTIONS}
-    given["max_example"] = min(given["max_example"] or positions, positions)
-    settings = DataSettings(source="file", path=options.data, eval_fraction=0.0, **given)
+    settings = data_settings(options)
+    settings = dataclasses.replace(settings, max_example=min(settings.max_example or positions, positions))
     dataset, _ = load_dataset(settings, tokenizer, kind="score", row_length=options.row_length)
     progress = Progress(len(dataset))
     scores = score_answers(
@@ -69,26 +55,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> Parser:
   parser = Parser("dpojax score", DESCRIPTION)
   add_model(parser)
-  parser.add_argument("--data", required=True, metavar="FILE", help="JSONL, JSON, CSV or Parquet file, .gz allowed")
+  add_rows(parser)
   parser.add_argument("--out", required=True, metavar="FILE", help="written when all is done, or not at all")
-  parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=4, help="packed rows at once (4)")
-  parser.add_argument(
-    "--row-length",
-    metavar="N",
-    type=in_range(int, 0),
-    default=0,
-    help="tokens of a packed row; 0: what the longest row needs",
-  )
-  fields = {field.name: field for field in dataclasses.fields(DataSettings)}
-  for name in DATA_OPTIONS:
-    field = fields[name]
-    parser.add_argument(
-      f"--{name.replace('_', '-')}",
-      default=field.default,
-      choices=field.metadata["choices"],
-      type=in_range(int, 0) if isinstance(field.default, int) else str,
-      help=f"{field.metadata['meaning']} ({field.default})",
-    )
   return parser
 
 
@@ -105,27 +73,6 @@ def _lines(dataset: "TokenDataset", scores: "list[Scores]") -> list[dict[str, An
       line |= {"logps": logps, "tokens": tokens}
     lines.append(line)
   return sorted(lines, key=lambda line: line["row"])
-
-
-class Progress:
-  """Examples done and tokens a second on stderr: one live line on a terminal, else a line now and then."""
-
-  def __init__(self, total: int):
-    self.total = total
-    self.start = self.shown = time.monotonic()
-    self.live = sys.stderr.isatty()
-
-  def show(self, done: int, tokens: int) -> None:
-    now = time.monotonic()
-    if not self.live and now - self.shown < REPORT_SECONDS:
-      return
-    self.shown = now
-    line = f"scored {done}/{self.total} rows, {tokens / (now - self.start):.0f} tokens/s"
-    print(f"\r{line:<60}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
-
-  def close(self) -> None:
-    if self.live:
-      print(file=sys.stderr)
 
 
 @contextlib.contextmanager

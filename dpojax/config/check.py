@@ -5,16 +5,17 @@ What depends on the devices or the data is checked where those are known.
 
 from typing import Any
 
+from dpojax.config.check_losses import check_losses
 from dpojax.config.keys import fields_by_key, flatten, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
-from dpojax.losses import LOSSES, loss_options
 
 
 def check(config: RunConfig) -> None:
   """Raises ConfigError, naming the dotted key, for the first wrong value or contradiction found."""
   for key, value in flatten(config).items():
-    check_value(key, value)
+    if value is not None:
+      check_value(key, value)
   _check_objective(config)
   _check_data(config)
   _check_model(config)
@@ -47,25 +48,16 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _check_objective(config: RunConfig) -> None:
-  loss, reference = config.loss, config.reference
-  _require(
-    loss.name in LOSSES,
-    f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {loss.name!r}{suggestion(loss.name, LOSSES)}",
-  )
-  preference = config.objective == "preference"
-  if preference and loss.label_smoothing:
-    users = ", ".join(name for name in sorted(LOSSES) if "label_smoothing" in loss_options(name))
-    _require(
-      "label_smoothing" in loss_options(loss.name),
-      f"loss.label_smoothing is {loss.label_smoothing:g}, but loss.name={loss.name} ignores it; "
-      f"set it to 0 or use one of {users}",
-    )
-  if not preference:
+  reference = config.reference
+  if config.objective == "sft":
     _require(not reference.path, "reference.path is set, but objective=sft has no reference; leave it empty")
-    _require(reference.kind == "live", "reference.kind=cache is set, but objective=sft has no reference to cache")
-  if reference.kind == "live":
+    _require(reference.kind == "live", f"reference.kind={reference.kind} is set, but objective=sft has no reference")
+  else:
+    check_losses(config)
+  if reference.kind != "cache":
     _require(
-      not reference.cache_dir, "reference.cache_dir is set, but reference.kind=live keeps no cache; set kind=cache"
+      not reference.cache_dir,
+      f"reference.cache_dir is set, but reference.kind={reference.kind} keeps no cache; set kind=cache",
     )
     _require(
       reference.precision == "float32",
@@ -125,10 +117,8 @@ def _check_preludes(config: RunConfig) -> None:
       config.data.source == "world",
       f"{section}.{name} is set, but only data.source=world can do this stage; set it to 0",
     )
-    _require(
-      config.objective == "preference", f"{section}.{name} is set, but objective=sft has no such stage before it"
-    )
-  if config.objective == "preference" and config.data.source == "world":
+    _require(config.objective != "sft", f"{section}.{name} is set, but objective=sft has no such stage before it")
+  if config.objective != "sft" and config.data.source == "world":
     _require(
       config.pairs.prompts > 0, "pairs.prompts is 0, but data.source=world has only the pairs that the model writes"
     )

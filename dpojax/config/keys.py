@@ -70,9 +70,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def convert(key: str, value: Any) -> Any:
-  """`value` in the type of the setting `key`: an int may stand for a float, nothing else is turned."""
+  """`value` in the type of the setting `key`: an int may stand for a float, None for what may be left open."""
   check_key(key)
-  wanted = type(fields_by_key()[key].default)
+  field = fields_by_key()[key]
+  wanted = field.metadata["kind"]
+  if value is None and field.default is None:
+    return None
+  if value is None:
+    raise ConfigError(f"{key} wants {KINDS[wanted]}, got None")
   if wanted is float and type(value) is int:
     value = float(value)
   if type(value) is not wanted:
@@ -85,9 +90,12 @@ def convert(key: str, value: Any) -> Any:
 def parse(key: str, text: str) -> Any:
   """The value that `text` (from a command line) means for the setting `key`."""
   check_key(key)
-  wanted = type(fields_by_key()[key].default)
+  field = fields_by_key()[key]
+  wanted = field.metadata["kind"]
   if wanted is str:
     return text
+  if field.default is None and text.strip() == "None":
+    return None
   if wanted is bool:
     value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
   else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from dpojax.config.check import check
 from dpojax.config.keys import KINDS, check_key, fields_by_key, replace_values
@@ -19,7 +19,12 @@ from dpojax.errors import ConfigError, InputError
 
 def base() -> ml_collections.ConfigDict:
   """Every setting at its default, locked: a config file starts here and states only its differences."""
-  return ml_collections.ConfigDict(dataclasses.asdict(RunConfig())).lock()
+  config = ml_collections.ConfigDict(dataclasses.asdict(RunConfig()))
+  for key, field in fields_by_key().items():
+    if field.default is None:
+      section, _, name = key.rpartition(".")
+      getattr(config, section)[name] = config_dict.placeholder(field.metadata["kind"])
+  return config.lock()
 
 
 def resolve(config: ml_collections.ConfigDict) -> RunConfig:
@@ -131,7 +136,8 @@ def _override(config: ml_collections.ConfigDict, words: list[str]) -> ml_collect
     if wrong is None:
       raise ConfigError(str(error)) from None
     key, text = wrong.groups()
-    raise ConfigError(f"{key} wants {KINDS[type(fields_by_key()[key].default)]}, got {text!r}") from None
+    kind = fields_by_key()[key].metadata["kind"]
+    raise ConfigError(f"{key} wants {KINDS[kind]}, got {text!r}") from None
   except flags.Error as error:
     raise ConfigError(str(error)) from None
   if rest:

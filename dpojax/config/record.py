@@ -54,9 +54,8 @@ def read_config(folder: str | pathlib.Path) -> RunConfig:
 def difference(old: RunConfig, new: RunConfig) -> list[str]:
   """What changed, a line a setting: 'loss.beta: 0.1 -> 0.2'."""
   before, after = flatten(old), flatten(new)
-  return [
-    f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}" for key in before if before[key] != after[key]
-  ]
+  said = lambda value: "its default" if value is None else json.dumps(value)  # noqa: E731
+  return [f"{key}: {said(before[key])} -> {said(after[key])}" for key in before if before[key] != after[key]]
 
 
 def check_unchanged(config: RunConfig, folder: str | pathlib.Path) -> None:

@@ -13,14 +13,26 @@ def option(
   default: Any,
   meaning: str,
   *,
+  kind: type | None = None,
   choices: tuple[Any, ...] | None = None,
   minimum: float | None = None,
   above: float | None = None,
   maximum: float | None = None,
   below: float | None = None,
 ) -> Any:
-  """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open)."""
-  metadata = dict(meaning=meaning, choices=choices, minimum=minimum, above=above, maximum=maximum, below=below)
+  """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open).
+
+  A default of None means "left open" and needs the `kind` of a value that is given.
+  """
+  metadata = dict(
+    meaning=meaning,
+    kind=kind or type(default),
+    choices=choices,
+    minimum=minimum,
+    above=above,
+    maximum=maximum,
+    below=below,
+  )
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -82,19 +94,61 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-  name: str = option("dpo", "a name of dpojax.losses")
-  beta: float = option(0.1, "strength of the pull to the reference", above=0.0)
-  label_smoothing: float = option(0.0, "assumed share of swapped labels", minimum=0.0, below=0.5)
+  """What is minimised. Options left at None have the default of the loss that reads them, see docs/losses.md."""
+
+  name: str = option("auto", "a name of dpojax.losses or a sum such as dpo+0.2*sft; auto: dpo, or bradley_terry")
+  beta: float | None = option(None, "strength of the pull to the reference", kind=float, above=0.0)
+  label_smoothing: float | None = option(None, "assumed share of swapped labels", kind=float, minimum=0.0, maximum=0.5)
+  gamma: float | None = option(None, "target margin of simpo and alphapo", kind=float)
+  alpha: float | None = option(None, "weight or exponent that the loss calls alpha", kind=float)
+  penalty: float | None = option(None, "dpop: weight of a chosen answer's fall", kind=float, minimum=0.0)
+  tau: float | None = option(None, "discopop: temperature of the switch", kind=float, above=0.0)
+  desirable_weight: float | None = option(None, "kto: weight of desirable answers", kind=float, minimum=0.0)
+  undesirable_weight: float | None = option(None, "kto: weight of undesirable answers", kind=float, minimum=0.0)
+  centring: float | None = option(None, "reward models: weight of (r_w + r_l)^2", kind=float, minimum=0.0)
+  tie_strength: float | None = option(None, "rao_kupper, davidson: how readily answers tie", kind=float, minimum=0.0)
+  f_divergence: str = option(
+    "reverse_kl",
+    "what replaces the log-ratio",
+    choices=("reverse_kl", "forward_kl", "jensen_shannon", "alpha_divergence"),
+  )
+  divergence_alpha: float = option(0.5, "alpha of f_divergence=alpha_divergence", above=0.0, below=1.0)
+  sft_coef: float = option(0.0, "RPO: adds this times the chosen answers' mean token NLL", minimum=0.0)
+  nll_span: str = option(
+    "prompt_and_answer",
+    "orpo: tokens of its NLL, as TRL has it or the answer's",
+    choices=("prompt_and_answer", "answer"),
+  )
+  ld_alpha: float = option(1.0, "LD-DPO: weight of the longer answer's tail; 1: off", minimum=0.0, maximum=1.0)
+  wpo: bool = option(False, "WPO: weigh pairs by how likely the policy is to write them")
+  dynamic_beta: float = option(
+    0.0, "beta-DPO: how far beta follows the batch's reward gap (paper: 0.6); 0: off", minimum=0.0
+  )
+  dynamic_beta_momentum: float = option(0.9, "beta-DPO: memory of the running gap", minimum=0.0, below=1.0)
+  margin_scale: float = option(0.0, "subtracts this times the data's margins from the logit; 0: off", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSettings:
+  """Of objective=reward_model."""
+
+  heads: int = option(1, "linear heads on one decoder; several are an ensemble", minimum=1)
+  bootstrap: bool = option(False, "every head weighs the examples by draws of its own")
+  seed: int = option(0, "seed of the heads' start and of those draws", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceSettings:
   kind: str = option(
-    "live", "live: frozen parameters in the step; cache: per-token log-probs on disk", choices=("live", "cache")
+    "live",
+    "live: frozen parameters in the step; cache: per-token log-probs on disk; moving: follows the policy (TR-DPO)",
+    choices=("live", "cache", "moving"),
   )
   path: str = option("", "model of the reference; empty: where the policy starts")
   cache_dir: str = option("", "folder of the cache, shared between runs; empty: in the workdir")
   precision: str = option("float32", "precision of cached reference log-probs", choices=("float32", "bfloat16"))
+  every: int = option(512, "moving: steps between moves", minimum=1)
+  mix: float = option(0.6, "moving: share of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,12 +256,13 @@ def settings(kind: type) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  objective: str = option("preference", "what the main stage trains", choices=("preference", "sft"))
+  objective: str = option("preference", "what the main stage trains", choices=("preference", "reward_model", "sft"))
   seed: int = option(0, "added to every other seed of the main stage", minimum=0)
   model: ModelSettings = settings(ModelSettings)
   data: DataSettings = settings(DataSettings)
   batch: BatchSettings = settings(BatchSettings)
   loss: LossSettings = settings(LossSettings)
+  reward: RewardSettings = settings(RewardSettings)
   reference: ReferenceSettings = settings(ReferenceSettings)
   optimizer: OptimizerSettings = settings(OptimizerSettings)
   train: TrainSettings = settings(TrainSettings)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.config.schema import BatchSettings
-from dpojax.data.examples import TokenDataset
+from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape, check_fits, pack, plan_rows
 from dpojax.data.shapes import choose_shape
 from dpojax.types import PackedBatch
@@ -49,7 +49,7 @@ class Batches:
     self.shape = shape or choose_shape(dataset, batch)
     for i in range(len(dataset)):
       example = dataset[i]
-      check_fits(example, example.row_tokens(batch.share_prompt), example.scored, self.shape, dataset.where(i))
+      check_fits(example, example.row_tokens(batch.share_prompt), self._slots(example), self.shape, dataset.where(i))
     self._permutations: dict[int, np.ndarray] = {}
 
   @property
@@ -83,7 +83,7 @@ class Batches:
     for step in range(steps):
       examples = [self.dataset[i] for i in self.indices(step)]
       sizes = [example.row_tokens(self.settings.share_prompt) for example in examples]
-      slots = [example.scored for example in examples]
+      slots = [self._slots(example) for example in examples]
       plan = plan_rows(sizes, slots, length=self.shape.length, slots=self.shape.scored, examples=self.shape.examples)
       tokens += sum(sizes)
       scored += sum(slots)
@@ -95,6 +95,9 @@ class Batches:
       scored=scored / (rows * self.shape.scored),
       groups_per_step=groups / steps,
     )
+
+  def _slots(self, example: TokenExample) -> int:
+    return example.scored_slots(self.shape.score_prompt)
 
   def _packed(self, indices) -> PackedBatch:
     return pack([self.dataset[i] for i in indices], self.shape, share_prompt=self.settings.share_prompt)

@@ -1,5 +1,6 @@
 """From a data set's settings to tokenised examples, every row of it accounted for."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import Comparison, Format, choose_format
+from dpojax.data.formats.common import Judgement
+from dpojax.data.judgement import read_judgement
 from dpojax.data.sieve import Kind, Sieve, prompt_key
 from dpojax.data.sources import SourceRow, file_rows, hub_rows, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
@@ -143,7 +146,7 @@ def _build(
       if form is None and readable:
         whole = (row for row in readable if None not in row.values.values())
         form = _format_of(next(whole, readable[0]), settings.format, kind)
-      parsed = [_parse(row, form, template is not None) for row in some]
+      parsed = [_parse(row, form, template is not None, judged=kind != "score") for row in some]
       read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
       done = iter(
         tokenise(
@@ -165,13 +168,20 @@ def _format_of(row: SourceRow, setting: str, kind: Kind) -> Format:
       f"{row.where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
       "set objective=sft or give pairs"
     )
+  if kind in ("preference", "feedback") and not form.ranked:
+    raise DataError(
+      f"{row.where}: format {form.name!r} ({form.wants}) has several answers of equal standing, which is no ranking to "
+      "learn from; it serves `dpojax eval` and `dpojax score`"
+    )
   return form
 
 
-def _parse(row: SourceRow, form: Format | None, chat: bool) -> Comparison | DataError:
+def _parse(row: SourceRow, form: Format | None, chat: bool, *, judged: bool) -> Comparison | DataError:
   if row.fault or form is None:
     return DataError(row.fault)
   try:
-    return form.parse(row.values, chat)
+    comparison = form.parse(row.values, chat)
+    judgement = read_judgement(row.values, len(comparison.answers)) if judged else Judgement()
   except DataError as error:
     return error
+  return dataclasses.replace(comparison, judgement=judgement)

@@ -66,6 +66,9 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     line("  with EOS before the end", counts["eos_inside_answers"], answers),
     line("  truncated", counts["truncated/answers"], answers),
     line("  repeated, left out", counts["repeated_answers"]),
+    line("ties", counts["ties"], kept),
+    line("rows with a margin", counts["with_margin"], kept),
+    line("rows with a weight", counts["with_weight"], kept),
   ]
   absent = [words(reason) for reason, n in dropped.items() if not n]
   return "\n".join([*lines, "", f"none dropped as: {', '.join(absent)}"])
@@ -171,7 +174,7 @@ def gist(counts: Mapping[str, int]) -> str:
   dropped = [f"{n:,} {words(key.removeprefix(DROPPED))}" for key, n in counts.items() if key.startswith(DROPPED) and n]
   odd = [
     f"{counts[key]:,} {words(key.replace('/', ' '))}"
-    for key in ("duplicate_prompts", "boundary_mismatches", "truncated/prompts", "truncated/answers")
+    for key in ("duplicate_prompts", "boundary_mismatches", "truncated/prompts", "truncated/answers", "ties")
     if counts[key]
   ]
   read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept"

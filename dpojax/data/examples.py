@@ -20,17 +20,25 @@ class TokenExample:
     answers: K arrays i32[A_k], best first (chosen, rejected); every token is scored, EOS included.
     index: place in its data set.
     weight: >= 0, multiplies the example's loss.
+    label: what was observed of the first answer: 1 it won (or is desirable), 0 it lost (or is not), 1/2 a tie.
+    margin: by how much it won, in the data's own unit; 0 where not known.
   """
 
   prompt: np.ndarray
   answers: tuple[np.ndarray, ...]
   index: int = 0
   weight: float = 1.0
+  label: float = 1.0
+  margin: float = 0.0
 
   @property
   def scored(self) -> int:
     """Tokens of all answers."""
     return sum(len(answer) for answer in self.answers)
+
+  def scored_slots(self, score_prompt: bool = False) -> int:
+    """Scored slots it takes: the tokens of its answers, and with `score_prompt` the prompt's but for the first."""
+    return self.scored + (len(self.prompt) - 1 if score_prompt else 0)
 
   @property
   def longest(self) -> int:
@@ -48,7 +56,7 @@ class TokenDataset:
 
   Attributes:
     num_answers: K, the most answers any example has.
-    fingerprint: sha256 over all token ids, weights and `origin`.
+    fingerprint: sha256 over all token ids, weights, labels, margins and `origin`.
     counts: what the data doctor counted, name -> number.
     metadata: one mapping per example; `row` (where it was read), `number` (of the row, from 0), `prompt`
       and `answers` (texts) and whatever its format carries (label, score).
@@ -145,12 +153,14 @@ def check_example(example: TokenExample, where: str) -> None:
 
 
 def fingerprint(examples: Sequence[TokenExample], origin: str = "") -> str:
-  """sha256 over all token ids, their grouping, weights and `origin`, as 64 hexadecimal digits."""
+  """sha256 over all token ids, their grouping, weights, labels, margins and `origin`, as 64 hexadecimal digits."""
   digest = hashlib.sha256(f"dpojax examples 1\n{origin}\n".encode())
   for example in examples:
     lengths = [len(example.prompt), *(len(answer) for answer in example.answers)]
     digest.update(np.asarray([len(lengths), *lengths], "<i8").tobytes())
     digest.update(np.asarray(example.weight, "<f8").tobytes())
+    if (example.label, example.margin) != (1.0, 0.0):  # told apart from the usual only where it is not the usual
+      digest.update(np.asarray([example.label, example.margin], "<f8").tobytes())
     for ids in (example.prompt, *example.answers):
       digest.update(np.asarray(ids, "<i4").tobytes())
   return digest.hexdigest()

@@ -21,6 +21,7 @@ class PackShape:
     scored: S scored slots of a row.
     examples: E example slots of a row.
     answers: K answer slots of an example.
+    score_prompt: the prompt's tokens but for the first are scored too, as the last of the K answer slots.
   """
 
   groups: int
@@ -29,6 +30,7 @@ class PackShape:
   scored: int
   examples: int
   answers: int
+  score_prompt: bool = False
 
 
 def plan_rows(
@@ -108,7 +110,7 @@ def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bo
     DataError: an example is empty or larger than a row of `shape`.
   """
   tokens = [example.row_tokens(share_prompt) for example in examples]
-  scored = [example.scored for example in examples]
+  scored = [example.scored_slots(shape.score_prompt) for example in examples]
   for example, size, slots in zip(examples, tokens, scored, strict=True):
     check_fits(example, size, slots, shape)
   plan = plan_rows(tokens, scored, length=shape.length, slots=shape.scored, examples=shape.examples)
@@ -121,7 +123,7 @@ def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bo
     fill_row(batch, r, [examples[i] for i in members], shape, share_prompt)
   grouped = {name: array.reshape(shape.groups, shape.rows, -1) for name, array in batch.items()}
   used = np.asarray(-(-len(plan) // shape.rows), np.int32)
-  return PackedBatch(**grouped, num_groups=used, answers_per_example=shape.answers)
+  return PackedBatch(**grouped, num_groups=used, answers_per_example=shape.answers, score_prompt=shape.score_prompt)
 
 
 def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape, where: str = "") -> None:
@@ -137,8 +139,9 @@ def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape
       f"{where}: its {scored} answer tokens do not fit {shape.scored} scored slots; raise batch.scored (0: chosen from "
       "the data) or set data.max_answer"
     )
-  if len(example.answers) > shape.answers:
-    raise DataError(f"{where}: it has {len(example.answers)} answers, but the batch has room for {shape.answers}")
+  room = shape.answers - shape.score_prompt
+  if len(example.answers) > room:
+    raise DataError(f"{where}: it has {len(example.answers)} answers, but the batch has room for {room}")
 
 
 def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
@@ -157,6 +160,9 @@ def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
     "answer_of": full(shape.scored, shape.examples * shape.answers),
     "example_index": full(shape.examples, -1),
     "example_weight": full(shape.examples, 0.0, np.float32),
+    "example_label": full(shape.examples, 0.0, np.float32),
+    "example_margin": full(shape.examples, 0.0, np.float32),
+    "answer_end": full(shape.examples * shape.answers, 0),
   }
 
 
@@ -175,20 +181,30 @@ def fill_row(
     batch["answer"][r, span] = answer
     at += len(ids)
 
+  def score(targets, predicted_at, answer):
+    nonlocal slot
+    span = slice(slot, slot + len(targets))
+    batch["scored_at"][r, span] = predicted_at
+    batch["target"][r, span] = targets
+    batch["answer_of"][r, span] = answer
+    slot += len(targets)
+
   for e, example in enumerate(examples):
     batch["example_index"][r, e] = example.index
     batch["example_weight"][r, e] = example.weight
+    batch["example_label"][r, e] = example.label
+    batch["example_margin"][r, e] = example.margin
     for k, answer in enumerate(example.answers):
+      number = e * shape.answers + k
       if k == 0 or not share_prompt:
         write(example.prompt, 0, -1)
         prompt_end = at - 1
-      count = len(answer)
-      scored = slice(slot, slot + count)
+        if k == 0 and shape.score_prompt:
+          first = at - len(example.prompt)
+          score(example.prompt[1:], range(first, prompt_end), (e + 1) * shape.answers - 1)
       # The first token is predicted at the prompt's last position, the others at their predecessor.
-      batch["scored_at"][r, scored] = [prompt_end, *range(at, at + count - 1)]
-      batch["target"][r, scored] = answer
-      batch["answer_of"][r, scored] = e * shape.answers + k
-      write(answer, len(example.prompt), e * shape.answers + k)
-      slot += count
+      score(answer, [prompt_end, *range(at, at + len(answer) - 1)], number)
+      write(answer, len(example.prompt), number)
+      batch["answer_end"][r, number] = at - 1
       if not share_prompt or k == len(example.answers) - 1:
         segment += 1

@@ -11,12 +11,15 @@ SIMULATED_STEPS = 8
 HEAD_COST = 0.25  # cost of a scored slot's vocabulary head relative to a token's layers; only ranks candidates
 
 
-def choose_shape(dataset: TokenDataset, batch: BatchSettings, held_out: TokenDataset | None = None) -> PackShape:
+def choose_shape(
+  dataset: TokenDataset, batch: BatchSettings, held_out: TokenDataset | None = None, *, score_prompt: bool = False
+) -> PackShape:
   """The shape that packs this data at least cost, and that `held_out` fits too (one compilation for both).
 
   More scored slots a row let rows fill up with tokens; fewer let the vocabulary head run on fewer
   empty slots. A few steps are planned for each number of slots (multiples of 64, of 8 in short rows)
   and the cheapest sum of tokens and slots wins. `batch.scored` and `batch.examples` override.
+  With `score_prompt` the prompts' tokens are scored too.
 
   Raises:
     DataError: the data set is empty, or an example is longer than a row.
@@ -24,12 +27,12 @@ def choose_shape(dataset: TokenDataset, batch: BatchSettings, held_out: TokenDat
   if len(dataset) == 0:
     raise DataError("there are no examples to pack: all rows were dropped, see `dpojax data inspect`")
   tokens = np.asarray([dataset[i].row_tokens(batch.share_prompt) for i in range(len(dataset))])
-  scored = np.asarray([dataset[i].scored for i in range(len(dataset))])
+  scored = np.asarray([dataset[i].scored_slots(score_prompt) for i in range(len(dataset))])
   draws = np.random.Generator(np.random.Philox(0))
   steps = [draws.integers(0, len(dataset), batch.size) for _ in range(SIMULATED_STEPS)]
 
   others = [held_out[i] for i in range(len(held_out))] if held_out is not None else []
-  least = max([int(scored.max()), *(example.scored for example in others)])
+  least = max([int(scored.max()), *(example.scored_slots(score_prompt) for example in others)])
 
   def planned(slots, examples):
     return [
@@ -53,7 +56,8 @@ def choose_shape(dataset: TokenDataset, batch: BatchSettings, held_out: TokenDat
     length=batch.row_length,
     scored=slots,
     examples=examples,
-    answers=max([dataset.num_answers, *(len(example.answers) for example in others)]),
+    answers=max([dataset.num_answers, *(len(example.answers) for example in others)]) + score_prompt,
+    score_prompt=score_prompt,
   )
 
 

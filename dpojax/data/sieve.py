@@ -10,7 +10,7 @@ from dpojax.data.tokenise import Tokenised
 from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
 
-Kind = Literal["preference", "sft", "score"]
+Kind = Literal["preference", "feedback", "sft", "score"]
 
 MOST_NOTES = 20
 DROPPED = "dropped/"
@@ -33,6 +33,9 @@ COUNTS = (
   "duplicate_prompts",
   "boundary_mismatches",
   "repeated_answers",
+  "ties",
+  "with_margin",
+  "with_weight",
   "answers",
   "answers_with_eos",
   "eos_inside_answers",
@@ -66,6 +69,9 @@ class Sieve:
     if self.kind == "preference" and len(comparison.answers) < 2:
       self.drop("malformed", f"{where}: it has one answer, but preferences need two or more")
       return
+    if self.kind == "feedback" and len(comparison.answers) == 1 and "label" not in comparison.details:
+      self.drop("malformed", f"{where}: its answer has no label; single answers need one, true or false")
+      return
     reason = self.keep(where, comparison, ids)
     if reason:
       self.drop(reason, f"{where}: {reason.replace('_', ' ')}", noted=False)
@@ -96,13 +102,20 @@ class Sieve:
     cuts = sum(len(cut) < len(answer) for cut, answer in zip(cut_answers, answers, strict=True))
     distinct = list(dict.fromkeys(map(tuple, cut_answers)))
     repeated = 0
-    if self.kind == "preference" and len(distinct) < len(cut_answers):
+    if self.kind in ("preference", "feedback") and len(distinct) < len(cut_answers):
       if len(distinct) < 2:
         return "identical_answers"
       texts = [texts[[tuple(a) for a in cut_answers].index(answer)] for answer in distinct]
       repeated = len(cut_answers) - len(distinct)
       cut_answers = [list(answer) for answer in distinct]
-    example = TokenExample(as_ids(cut_prompt), tuple(as_ids(answer) for answer in cut_answers))
+    judged = comparison.judgement
+    example = TokenExample(
+      as_ids(cut_prompt),
+      tuple(as_ids(answer) for answer in cut_answers),
+      weight=1.0 if judged.weight is None else judged.weight,
+      label=self.label(comparison, len(cut_answers)),
+      margin=judged.margin or 0.0,
+    )
     key = prompt_key(example, bool(comparison.prompt))
     seen = key in self.prompts
     if seen and self.settings.duplicates == "drop":
@@ -113,10 +126,19 @@ class Sieve:
     self.counts["duplicate_prompts"] += seen
     self.counts["boundary_mismatches"] += ids.mismatch
     self.counts["repeated_answers"] += repeated
+    self.counts["ties"] += example.label == 0.5
+    self.counts["with_margin"] += judged.margin is not None
+    self.counts["with_weight"] += judged.weight is not None
     self.count_ends(example)
     self.examples.append(example)
     self.metadata.append(self.describe(where, comparison, ids, texts))
     return ""
+
+  def label(self, comparison: Comparison, answers: int) -> float:
+    """What the row says of its first answer: see `TokenExample`."""
+    if comparison.judgement.tie and answers == 2:
+      return 0.5
+    return float(comparison.details["label"]) if self.kind == "feedback" and answers == 1 else 1.0
 
   def count_ends(self, example: TokenExample) -> None:
     """Counts the example, its answers, and where EOS stands in them."""

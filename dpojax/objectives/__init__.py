@@ -1,11 +1,15 @@
-"""Objectives: what a stage minimises, as pure functions of parameters and a packed row group.
+"""Objectives: what a stage minimises, in two pure halves.
 
-An objective is called once for every row group of a step and returns that group's share of the
-step's loss, already divided by the step's `totals`, so that shares of groups and devices add up to
-the same number however the step is packed. Its metrics are (sum, count) pairs, divided on the host.
+`observe` runs the model on one row group of a step; `loss` turns what was observed into that group's
+share of the step's loss, already divided by the step's `totals`, so that shares of groups and devices
+add up to the same number however the step is packed. Metrics are (sum, count) pairs, divided on the host.
+
+Where a loss compares examples with one another (`coupled`), shares of groups would not add up. Then
+every group is observed first, `loss` sees the whole step at once, and what it says of each observed
+number is pulled back through `observe` group by group.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -15,16 +19,34 @@ from dpojax.types import Metrics, PackedBatch, Params
 class Objective(Protocol):
   """Hashable, so that equal objectives share one compiled step."""
 
+  @property
+  def coupled(self) -> bool:
+    """Whether `loss` must see the whole step at once."""
+    return False
+
+  @property
+  def running(self) -> dict[str, float]:
+    """Statistics that go from step to step, at their start.
+
+    They are part of the training state. `loss` finds the current ones in `hyper` under these names and
+    gives the new ones as metrics of the same names. Only coupled objectives have any.
+    """
+    return {}
+
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """Denominators of the whole step: f32[] each, over all groups, never 0."""
     ...
 
-  def __call__(
-    self, params: Params, frozen: Params, rows: PackedBatch, totals: dict, hyper: dict
-  ) -> tuple[jax.Array, Metrics]:
-    """(this group's share of the loss f32[], metrics) of one row group [R, ...].
+  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> Any:
+    """What the model says of one row group: a pytree of arrays [R, ...], differentiable in `params`.
 
-    `frozen` are the parameters of a live reference, or {}; `hyper` are traced f32[] scalars such as
-    beta, by the names the loss gives them.
+    `frozen` are the parameters of a live reference, or {}.
+    """
+    ...
+
+  def loss(self, observed: Any, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+    """(share of the loss f32[], metrics) of what was observed of `rows`: one group, or a whole step.
+
+    `hyper` are traced f32[] scalars such as beta, by the names the loss gives them.
     """
     ...

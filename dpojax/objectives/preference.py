@@ -1,98 +1,222 @@
-"""Learning from preference pairs: any loss of `dpojax.losses` on packed rows."""
+"""Learning from preferences: any weighted sum of the losses of `dpojax.losses` on packed rows."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses import get_loss, loss_options
+from dpojax.losses import LOSSES, get_loss, loss_options
+from dpojax.losses.divergences import get_divergence
+from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
+from dpojax.losses.modifiers import (
+  dynamic_beta,
+  length_desensitised,
+  mean_reward_gap,
+  reward_shift,
+  running_mean,
+  wpo_weights,
+)
 from dpojax.models.language_model import LanguageModel
-from dpojax.types import Metrics, PackedBatch, PairLogps, Params, TokenLogps, as_pairs, log_ratios
+from dpojax.objectives.preference_metrics import preference_metrics
+from dpojax.types import Array, Metrics, PackedBatch, Params
+
+Logps = PairLogps | RankedLogps | SingleLogps
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Observed:
+  """What the models say at the scored slots of packed rows; only the first and `kl` carry a gradient.
+
+  Attributes:
+    logp: f32[R, S] of the policy, nats.
+    reference_logp: f32[R, S], or None where no loss reads it.
+    kl: f32[R, S] KL(reference || policy) of the next-token distributions, nats, or None.
+    collision: f32[R, S] log of the sum of squared probabilities of the policy, or None.
+    entropy, correct, mean_logit: f32[R, S], see `ScoredTokens`.
+  """
+
+  logp: Array
+  reference_logp: Array | None
+  kl: Array | None
+  collision: Array | None
+  entropy: Array
+  correct: Array
+  mean_logit: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Preference:
-  """The weighted mean over pairs of a preference loss.
+  """The weighted mean over examples of one preference loss, or of a weighted sum of several.
 
   The reference is live when `frozen` parameters are given: its log-probs come from the same program
   as the policy's, so the first DPO loss is log 2 even in bfloat16. Otherwise the batch carries them
-  (`reference_logp`, from the disk cache).
+  (`reference_logp`, from the disk cache). Losses without a reference read neither.
+
+  In `hyper`, option `beta` of every loss is `beta`, or `NAME.beta` for the loss of that name alone;
+  `NAME.weight` is its weight in the sum (1 where absent). An option that is absent has the loss's default.
 
   Attributes:
     model: scores the tokens.
-    loss: a name of `dpojax.losses`.
+    losses: names of `dpojax.losses`; all read the same kind of data.
+    f_divergence: what takes the place of the log-ratio in losses that allow it, a name of `losses.divergences`.
+    wpo: weigh pairs by how likely the policy is to write them (`losses.modifiers.wpo_weights`).
+    ld: shorten the longer answer's tail by `hyper["ld_alpha"]` (`losses.modifiers.length_desensitised`).
+    dynamic_beta: move beta with the batch's reward gap (`losses.modifiers.dynamic_beta`).
+    margins: subtract `hyper["margin_scale"]` times the data's margins from the logit.
   """
 
   model: LanguageModel
-  loss: str = "dpo"
+  losses: tuple[str, ...] = ("dpo",)
+  f_divergence: str = "reverse_kl"
+  wpo: bool = False
+  ld: bool = False
+  dynamic_beta: bool = False
+  margins: bool = False
+
+  @property
+  def answers(self) -> str:
+    """The kind of data that the losses read: "pair", "triple", "ranking" or "single"."""
+    return get_loss(self.losses[0]).answers
+
+  @property
+  def coupled(self) -> bool:
+    return self.dynamic_beta or any(LOSSES[name].coupled or self._reads("shift") for name in self.losses)
+
+  @property
+  def running(self) -> dict[str, float]:
+    gap = {"running/reward_gap": 0.0} if self.dynamic_beta else {}
+    shift = {"running/shift": 0.0, "running/shift_count": 0.0} if self._reads("shift") else {}
+    return gap | shift
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
-    weight = jnp.sum(batch.example_weight)
-    return {"pairs": jnp.where(weight > 0, weight, 1.0)}
+    weight = jnp.asarray(batch.example_weight)
+    examples = jnp.sum(weight)
+    length = self._first_answer_tokens(batch.flat())
+    tokens = jnp.sum(weight.reshape(-1) * length)
+    one = lambda x: jnp.where(x > 0, x, 1.0)  # noqa: E731
+    return {"examples": one(examples), "tokens": one(tokens)}
 
-  def __call__(
-    self, params: Params, frozen: Params, rows: PackedBatch, totals: dict, hyper: dict
-  ) -> tuple[jax.Array, Metrics]:
-    scored = self.model.score(params, rows)
-    if frozen:
-      reference_logp = jax.lax.stop_gradient(self.model.score(frozen, rows).logp)
-    elif rows.reference_logp is not None:
+  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> Observed:
+    hidden = self.model.scored_hidden(params, rows)
+    scored = self.model.score_hidden(params, hidden, rows)
+    reference_logp, kl, collision = None, None, None
+    if self._reads("reference"):
+      if not frozen and rows.reference_logp is None:
+        raise ValueError("no reference: give frozen parameters, or a batch with reference_logp")
       reference_logp = rows.reference_logp
-    else:
-      raise ValueError("no reference: give frozen parameters, or a batch with reference_logp")
+      if frozen:
+        reference_hidden = self.model.scored_hidden(frozen, rows)
+        reference_logp = jax.lax.stop_gradient(self.model.score_hidden(frozen, reference_hidden, rows).logp)
+        if self._reads("token_kl"):
+          kl = self.model.kl_hidden(frozen, reference_hidden, params, hidden, rows)
+      elif self._reads("token_kl"):
+        raise ValueError(f"{'+'.join(self.losses)} reads the reference's whole distribution: give frozen parameters")
+    if self.wpo:
+      collision = jax.lax.stop_gradient(self.model.collision_hidden(params, hidden, rows))
+    return Observed(scored.logp, reference_logp, kl, collision, scored.entropy, scored.correct, scored.mean_logit)
 
-    policy = pair_logps(TokenLogps(scored.logp, rows.answer_of, rows.num_answers))
-    reference = pair_logps(TokenLogps(reference_logp, rows.answer_of, rows.num_answers))
-    options = {name: hyper[name] for name in loss_options(self.loss)}
-    values = get_loss(self.loss)(policy, reference, **options)
-
+  def loss(self, observed: Observed, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
     weight = jnp.asarray(rows.example_weight).reshape(-1)
-    # `where` and not a product with 0: an empty slot must not turn an overflow into NaN.
-    loss_sum = jnp.sum(jnp.where(weight > 0, values * weight, 0.0))
-    metrics = _pair_metrics(policy, reference, weight, hyper["beta"]) | _token_metrics(scored, rows)
+    policy = self._logps(observed.logp, observed, rows, totals, hyper)
+    reference = None
+    if observed.reference_logp is not None:
+      reference = self._logps(observed.reference_logp, observed, rows, totals, hyper)
+    hyper, moved = self._adapt(policy, reference, hyper)
+
+    values, metrics = jnp.zeros_like(weight), moved
+    for name in self.losses:
+      one = self._values(name, policy, reference, hyper)
+      if self.wpo and LOSSES[name].compares:
+        assert observed.collision is not None
+        one = one * wpo_weights(self._tokens(observed.logp, rows), observed.collision)
+      # `where` and not a product with 0: an empty slot must not turn an overflow into NaN.
+      one = jnp.where(weight > 0, one * weight, 0.0)
+      if len(self.losses) > 1:
+        metrics[f"loss/{name}"] = (jnp.sum(one), jnp.sum(weight))
+      values = values + hyper.get(f"{name}.weight", jnp.ones((), one.dtype)) * one
+    loss_sum = jnp.sum(values)
+    metrics |= preference_metrics(policy, reference, observed, rows, hyper["beta"])
     metrics["loss"] = (loss_sum, jnp.sum(weight))
-    return loss_sum / totals["pairs"], jax.lax.stop_gradient(metrics)
+    return loss_sum / totals["examples"], jax.lax.stop_gradient(metrics)
 
+  def _reads(self, what: str) -> bool:
+    return any(what in get_loss(name).reads for name in self.losses)
 
-def pair_logps(tokens: TokenLogps) -> PairLogps:
-  """Sums packed token log-probs into B = R * E pairs, keeping the tokens for exact log-ratios."""
-  chosen, rejected = as_pairs(tokens.sums())
-  chosen_length, rejected_length = as_pairs(tokens.lengths())
-  return PairLogps(chosen, rejected, chosen_length, rejected_length, tokens)
+  def _values(self, name: str, policy: Logps, reference: Logps | None, hyper: dict) -> jax.Array:
+    """[B] values of one loss."""
+    loss = get_loss(name)
+    options: dict[str, Any] = {}
+    for option in loss_options(name):
+      if option == "f_divergence":
+        options[option] = get_divergence(self.f_divergence, hyper)
+      elif f"{name}.{option}" in hyper or option in hyper:
+        options[option] = hyper.get(f"{name}.{option}", hyper.get(option))
+    return loss.function(*((policy, reference) if "reference" in loss.reads else (policy,)), **options)
 
+  def _tokens(self, logp: Array, rows: PackedBatch) -> TokenLogps:
+    return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)
 
-def _pair_metrics(policy: PairLogps, reference: PairLogps, weight: jax.Array, beta) -> Metrics:
-  assert policy.chosen_length is not None and policy.rejected_length is not None
-  present = weight > 0
-  pairs = jnp.sum(present.astype(weight.dtype))
+  def _logps(self, logp: Array, observed: Observed, rows: PackedBatch, totals: dict, hyper: dict) -> Logps:
+    """One model's log-probs in the container that the losses read."""
+    tokens = self._tokens(logp, rows)
+    lengths = tokens.by_example(tokens.lengths())
+    if self.ld:
+      tokens = length_desensitised(tokens, hyper["ld_alpha"])
+    sums = tokens.by_example(tokens.sums())
+    weight = jnp.asarray(rows.example_weight).reshape(-1)
+    share = totals["examples"] / totals["tokens"]
+    if self.answers == "single":
+      desirable = jnp.asarray(rows.example_label).reshape(-1) > 0.5
+      mismatched = sums[:, 1] if self._reads("mismatched") else None
+      return SingleLogps(sums[:, 0], lengths[:, 0], desirable, weight, mismatched, tokens)
+    if self.answers in ("ranking", "triple"):
+      return RankedLogps(sums, lengths, weight, share, tokens)
+    details: dict[str, Any] = {}
+    if self.margins:
+      details["margin"] = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1)
+    if observed.kl is not None:
+      kl = tokens.by_example(self._tokens(observed.kl, rows).sums())
+      details |= {"chosen_kl": kl[:, 0], "rejected_kl": kl[:, 1]}
+    if rows.score_prompt:
+      details |= {"prompt": sums[:, -1], "prompt_length": lengths[:, -1]}
+    return PairLogps(
+      sums[:, 0],
+      sums[:, 1],
+      lengths[:, 0],
+      lengths[:, 1],
+      weight=weight,
+      pairs_per_token=share,
+      tokens=tokens,
+      **details,
+    )
 
-  def mean(x):
-    return jnp.sum(jnp.where(present, x, 0.0)), pairs
+  def _adapt(self, policy: Logps, reference: Logps | None, hyper: dict) -> tuple[dict, Metrics]:
+    """Options that follow the whole batch, and the statistics to carry on to the next step."""
+    metrics: Metrics = {}
+    one = jnp.ones((), jnp.float32)
+    if self.dynamic_beta:
+      assert isinstance(policy, PairLogps) and isinstance(reference, PairLogps)
+      before = hyper["running/reward_gap"]
+      gap = mean_reward_gap(*log_ratios(policy, reference), policy.weight, hyper["beta"])
+      hyper = hyper | {"beta": dynamic_beta(hyper["beta"], gap, before, strength=hyper["dynamic_beta"])}
+      after = running_mean(before, gap, keep=hyper["dynamic_beta_momentum"])
+      metrics |= {"running/reward_gap": (after, one), "beta": (hyper["beta"], one)}
+    if self._reads("shift"):
+      assert isinstance(policy, SingleLogps) and isinstance(reference, SingleLogps)
+      count = hyper["running/shift_count"] + one
+      shift = reward_shift(single_log_ratios(policy, reference), policy.desirable, policy.weight, hyper["beta"])
+      shift = hyper["running/shift"] + (shift - hyper["running/shift"]) / count
+      hyper = hyper | {"shift": shift}
+      metrics |= {"running/shift": (shift, one), "running/shift_count": (count, one)}
+    return hyper, metrics
 
-  chosen, rejected = log_ratios(policy, reference)
-  return {
-    "rewards/chosen": mean(beta * chosen),
-    "rewards/rejected": mean(beta * rejected),
-    "rewards/margins": mean(beta * (chosen - rejected)),
-    "rewards/accuracies": mean((chosen > rejected).astype(weight.dtype)),
-    "logps/chosen": mean(policy.chosen),
-    "logps/rejected": mean(policy.rejected),
-    "ratio/chosen": mean(chosen),
-    "ratio/rejected": mean(rejected),
-    "displacement/chosen": mean((chosen < 0).astype(weight.dtype)),
-    "length/chosen": mean(policy.chosen_length.astype(weight.dtype)),
-    "length/rejected": mean(policy.rejected_length.astype(weight.dtype)),
-  }
-
-
-def _token_metrics(scored, rows: PackedBatch) -> Metrics:
-  def mean(x, where):
-    return jnp.sum(jnp.where(where, x, 0.0)), jnp.sum(where.astype(x.dtype))
-
-  chosen = rows.filled & (rows.answer_of % rows.answers_per_example == 0)
-  return {
-    "entropy": mean(scored.entropy, rows.filled),
-    "mean_token_accuracy": mean(scored.correct, rows.filled),
-    "logits/chosen": mean(scored.mean_logit, chosen),
-    "logits/rejected": mean(scored.mean_logit, rows.filled & ~chosen),
-  }
+  def _first_answer_tokens(self, rows: PackedBatch) -> jax.Array:
+    """f32[B] tokens over which a loss averages the first answer's negative log-prob, a scored prompt's included."""
+    lengths = self._tokens(jnp.zeros(rows.target.shape, jnp.float32), rows)
+    counts = lengths.by_example(lengths.lengths())
+    first = counts[:, 0]
+    if rows.score_prompt:
+      first = first + counts[:, -1]
+    return first.astype(jnp.float32)

@@ -85,6 +85,24 @@ def token_kl(
   return _whole(lax.map(one_chunk, chunks), policy_hidden.shape[0])
 
 
+def log_collision(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: str) -> jax.Array:
+  """Log of the probability that two draws of the next token agree, log sum_v p_v^2, without a gradient.
+
+  Args:
+    hidden, head: f32[N, D], f32[V, D].
+    chunk, precision: as in `scored_logps`.
+
+  Returns:
+    f32[N], at most 0.
+  """
+
+  def one_chunk(states):
+    logits = dense(states, lax.stop_gradient(head).T, precision=precision)
+    return jax.nn.logsumexp(2 * logits, -1) - 2 * jax.nn.logsumexp(logits, -1)
+
+  return _whole(lax.map(one_chunk, _chunks(lax.stop_gradient(hidden), chunk)), hidden.shape[0])
+
+
 def _chunks(arrays, chunk: int):
   """[N, ...] -> [chunks, n, ...]; chunk c holds positions c, c + chunks, ..., so an N sharded over devices stays so."""
   number = jax.tree.leaves(arrays)[0].shape[0]

@@ -140,7 +140,7 @@ class ReferenceCache:
     layout = self._layouts.get(dataset.fingerprint)
     if layout is None:
       layout = self._layouts[dataset.fingerprint] = self._layout(dataset)
-    slots = locate(batch)
+    slots = locate(batch).of_answers(dataset.num_answers)
     example, k = slots.example, slots.answer
     start = layout.start[example, k]
     if (start == ABSENT).any():
@@ -202,6 +202,11 @@ class Slots:
   example: np.ndarray
   answer: np.ndarray
   rank: np.ndarray
+
+  def of_answers(self, number: int) -> "Slots":
+    """Those of the first `number` answers of their examples: a scored prompt lies behind them."""
+    kept = self.answer < number
+    return Slots(self.place[kept], self.example[kept], self.answer[kept], self.rank[kept])
 
 
 def locate(batch: PackedBatch) -> Slots:

@@ -20,6 +20,8 @@ class TrainState:
     opt_state: optax state.
     skipped: i32[], steps whose loss or gradient was not finite and which left the rest untouched.
     skipped_in_row: i32[], how many of the latest steps were so.
+    reference: parameters of a moving reference, f32 as `params`; {} where it does not move.
+    running: f32[] statistics that the loss carries from step to step, by name.
   """
 
   step: jax.Array
@@ -27,10 +29,18 @@ class TrainState:
   opt_state: optax.OptState
   skipped: jax.Array
   skipped_in_row: jax.Array
+  reference: Params = dataclasses.field(default_factory=dict)
+  running: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
-def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def new_state(
+  params: Params,
+  optimizer: optax.GradientTransformation,
+  reference: Params | None = None,
+  running: dict[str, float] | None = None,
+) -> TrainState:
   """The state before the first step."""
   # Four arrays and not one four times: a donated buffer may be given away only once.
   zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
-  return TrainState(zero(), params, optimizer.init(params), zero(), zero())
+  statistics = {name: jnp.asarray(value, jnp.float32) for name, value in (running or {}).items()}
+  return TrainState(zero(), params, optimizer.init(params), zero(), zero(), reference or {}, statistics)

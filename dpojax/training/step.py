@@ -24,23 +24,68 @@ def accumulate(objective: Objective, params: Params, frozen: Params, batch: Pack
 
   The loop's trip count is traced (`batch.num_groups`), so steps that pack into fewer groups cost
   less and compile nothing new. Shares are divided by global totals before they are added, which
-  makes the result independent of grouping.
+  makes the result independent of grouping. A coupled objective takes two passes over the groups: one
+  that observes, and after the loss of the whole step is known, one that pulls its gradient back.
 
   Returns:
     (loss f32[], gradient like params, Metrics).
   """
+  if objective.coupled:
+    return _two_passes(objective, params, frozen, batch, hyper)
   totals = objective.totals(batch)
-  differentiate = jax.value_and_grad(objective, has_aux=True)
+
+  def share(params, rows):
+    return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)
 
   def group(index):
-    (loss, metrics), gradient = differentiate(params, frozen, batch.group(index), totals, hyper)
+    (loss, metrics), gradient = jax.value_and_grad(share, has_aux=True)(params, batch.group(index))
     return loss, gradient, metrics
 
-  def body(index, carry):
-    return jax.tree.map(jnp.add, carry, group(index))
+  return sum_over_groups(group, batch)
 
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(group, 0))
+
+def _two_passes(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
+  observed = _observe_all(objective, params, frozen, batch)
+  totals = objective.totals(batch)
+  rows = batch.flat()
+
+  def whole(observed):
+    return objective.loss(_join_groups(observed), rows, totals, hyper)
+
+  (loss, metrics), cotangent = jax.value_and_grad(whole, has_aux=True)(observed)
+
+  def group(index):
+    _, pull_back = jax.vjp(lambda p: objective.observe(p, frozen, batch.group(index)), params)
+    return pull_back(jax.tree.map(lambda x: x[index], cotangent))[0]
+
+  return loss, sum_over_groups(group, batch), metrics
+
+
+def _observe_all(objective: Objective, params: Params, frozen: Params, batch: PackedBatch):
+  """What `objective` observes of every group, [G, R, ...]; 0 in groups that are not in use."""
+
+  def group(index):
+    return objective.observe(params, frozen, batch.group(index))
+
+  def body(index, seen):
+    return jax.tree.map(lambda all, one: all.at[index].set(one), seen, group(index))
+
+  groups = batch.tokens.shape[0]
+  zeros = jax.tree.map(lambda x: jnp.zeros((groups, *x.shape), x.dtype), jax.eval_shape(group, 0))
   return jax.lax.fori_loop(0, batch.num_groups, body, zeros)
+
+
+def _join_groups(observed):
+  """[G, R, ...] -> [G * R, ...], as `PackedBatch.flat` does."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), observed)
+
+
+def sum_over_groups(function: Callable, batch: PackedBatch):
+  """The sum of function(index) over the groups in use; a pytree."""
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, 0))
+  return jax.lax.fori_loop(
+    0, batch.num_groups, lambda index, total: jax.tree.map(jnp.add, total, function(index)), zeros
+  )
 
 
 @functools.lru_cache(maxsize=8)
@@ -55,7 +100,8 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
   schedule = make_schedule(optimizer, steps)
 
   def train_step(state: TrainState, frozen: Params, batch: PackedBatch, hyper: dict):
-    loss, gradient, metrics = accumulate(objective, state.params, frozen, batch, hyper)
+    reference = state.reference or frozen
+    loss, gradient, metrics = accumulate(objective, state.params, reference, batch, hyper | state.running)
     grad_norm = optax.global_norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     learning_rate = hyper["learning_rate"] * schedule(state.step)
@@ -67,6 +113,7 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
     keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
     params = jax.tree.map(keep, params, state.params)
     opt_state = jax.tree.map(keep, opt_state, state.opt_state)
+    running = {name: keep(metrics[name][0] / metrics[name][1], old) for name, old in state.running.items()}
     skipped_now = (~finite).astype(jnp.int32)
     new = TrainState(
       step=state.step + 1,
@@ -74,6 +121,8 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
       opt_state=opt_state,
       skipped=state.skipped + skipped_now,
       skipped_in_row=(state.skipped_in_row + 1) * skipped_now,
+      reference=move_reference(state.reference, params, state.step + 1, hyper),
+      running=running,
     )
     new = jax.lax.with_sharding_constraint(new, state_shardings(mesh, new))
     one = jnp.ones((), jnp.float32)
@@ -88,18 +137,34 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
   return jax.jit(train_step, donate_argnums=0)
 
 
+def move_reference(reference: Params, params: Params, step: jax.Array, hyper: dict) -> Params:
+  """The reference after `step` steps: at every `reference_every`-th it moves towards the policy.
+
+  reference <- mix * policy + (1 - mix) * reference, with `hyper["reference_mix"]` in (0, 1]; 1 puts it where the
+  policy is. {} stays {}. TR-DPO (Gorbatovski et al. 2024, arXiv:2404.09656, Eq. 7 and 8: soft and hard).
+  """
+  if not reference:
+    return reference
+  due = step % hyper["reference_every"].astype(step.dtype) == 0
+  mix = jnp.where(due, hyper["reference_mix"], 0.0)
+  return jax.tree.map(lambda r, p: mix.astype(p.dtype) * p + (1 - mix).astype(r.dtype) * r, reference, params)
+
+
 @functools.lru_cache(maxsize=8)
 def make_evaluation_step(objective: Objective) -> Callable[[Params, Params, PackedBatch, dict], Metrics]:
   """The jitted evaluation: (params, frozen, batch, hyper) -> metrics, without gradients."""
 
   def evaluate(params: Params, frozen: Params, batch: PackedBatch, hyper: dict) -> Metrics:
     totals = objective.totals(batch)
+    if objective.coupled:
+      observed = _join_groups(_observe_all(objective, params, frozen, batch))
+      return objective.loss(observed, batch.flat(), totals, hyper)[1]
 
     def group(index):
-      return objective(params, frozen, batch.group(index), totals, hyper)[1]
+      rows = batch.group(index)
+      return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)[1]
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(group, 0))
-    return jax.lax.fori_loop(0, batch.num_groups, lambda i, m: jax.tree.map(jnp.add, m, group(i)), zeros)
+    return sum_over_groups(group, batch)
 
   return jax.jit(evaluate)
 
@@ -118,12 +183,22 @@ def make_score_step(model: LanguageModel) -> Callable[[Params, PackedBatch], jax
   return jax.jit(score)
 
 
-def place_state(params: Params, optimizer: OptimizerSettings, mesh: Mesh) -> TrainState:
-  """A fresh state on the mesh, parameters copied so that the caller's survive donation."""
+def place_state(
+  params: Params,
+  optimizer: OptimizerSettings,
+  mesh: Mesh,
+  reference: Params | None = None,
+  running: dict[str, float] | None = None,
+) -> TrainState:
+  """A fresh state on the mesh, parameters (and those of a moving reference) copied so that the caller's survive donation."""
   transformation = make_optimizer(optimizer)
-  shardings = state_shardings(mesh, jax.eval_shape(lambda p: new_state(p, transformation), params))
-  params = jax.tree.map(jnp.copy, place_params(params, mesh))
-  return jax.jit(lambda p: new_state(p, transformation), out_shardings=shardings, donate_argnums=0)(params)
+
+  def fresh(params, reference):
+    return new_state(params, transformation, reference, running)
+
+  shardings = state_shardings(mesh, jax.eval_shape(fresh, params, reference or {}))
+  copies = [jax.tree.map(jnp.copy, place_params(p, mesh)) for p in (params, reference or {})]
+  return jax.jit(fresh, out_shardings=shardings, donate_argnums=(0, 1))(*copies)
 
 
 def place_params(params: Params, mesh: Mesh) -> Params:

@@ -47,6 +47,8 @@ class Trainer:
     reference_params: parameters of a live reference, or None. Arrays already on the devices are used as they are, not
       copied: give no trainer's own `params`, which its next step donates.
     hyper: further traced numbers: beta, label_smoothing.
+    moving_reference: the reference follows the policy (`hyper["reference_every"]`, `hyper["reference_mix"]`) and
+      is part of the state.
     mesh: devices; None: all of them along the data axis.
   """
 
@@ -61,14 +63,18 @@ class Trainer:
     reference_params: Params | None = None,
     hyper: dict[str, float] | None = None,
     mesh: Mesh | None = None,
+    moving_reference: bool = False,
   ):
     self.objective = objective
     self.batches = batches
     self.steps = steps
     self.mesh = make_mesh(ParallelSettings()) if mesh is None else mesh
     self.hyper: dict[str, float] = {"learning_rate": optimizer.learning_rate} | (hyper or {})
-    self.frozen: Params = {} if reference_params is None else place_params(reference_params, self.mesh)
-    self.state: TrainState = place_state(params, optimizer, self.mesh)
+    live = {} if reference_params is None else reference_params
+    self.frozen: Params = {} if moving_reference else place_params(live, self.mesh)
+    self.state: TrainState = place_state(
+      params, optimizer, self.mesh, live if moving_reference else None, objective.running
+    )
     self._step = make_train_step(objective, without_learning_rate(optimizer), steps, self.mesh)
     self._evaluate = make_evaluation_step(objective)
 
@@ -128,10 +134,11 @@ class Trainer:
 
   def evaluate(self, batches: BatchSource) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
-    hyper = place_hyper(self.hyper, self.mesh)
+    hyper = place_hyper(self.hyper, self.mesh) | self.state.running
     total: dict[str, tuple[float, float]] = {}
     for batch in batches.in_order():
-      metrics = jax.device_get(self._evaluate(self.params, self.frozen, self.place(batch), hyper))
+      frozen = self.state.reference or self.frozen
+      metrics = jax.device_get(self._evaluate(self.params, frozen, self.place(batch), hyper))
       for name, (value, count) in metrics.items():
         before = total.get(name, (0.0, 0.0))
         total[name] = (before[0] + float(value), before[1] + float(count))

@@ -70,7 +70,7 @@ def test_a_changed_config_is_refused_with_the_difference(error, file, tmp_path):
   workdir.mkdir()
   write_config(load_config(file), workdir)
   assert error("train", f"--config={file}", f"--workdir={workdir}", "--config.loss.beta=0.2") == (
-    f"{workdir} holds a run of other settings (loss.beta: 0.1 -> 0.2); "
+    f"{workdir} holds a run of other settings (loss.beta: its default -> 0.2); "
     "use another --workdir, or --allow-config-change to go on with the new ones"
   )
 

@@ -23,7 +23,7 @@ POSITIONS = 40
 class TinyModel:
   """Writes the folder; `path` is what `--model` takes."""
 
-  def __init__(self, folder):
+  def __init__(self, folder, seed=3):
     self.path = str(folder)
     self.tokenizer = Tokenizer.from_words(WORDS, eos="<end>", chat_template=TEMPLATE)
     config = ModelConfig(
@@ -38,7 +38,7 @@ class TinyModel:
       eos_ids=(self.tokenizer.eos_id,),
     )
     self.model = LanguageModel(config)
-    self.params = self.model.init(jax.random.key(3))
+    self.params = self.model.init(jax.random.key(seed))
     self.params["head"] = self.params["head"] * 30  # far from uniform
     tensors = tensors_from_params(config, jax.device_get(self.params))
     write_model_folder(folder, config.to_transformers(), tensors, self.tokenizer, {}, max_shard_bytes=10**9)

@@ -27,7 +27,7 @@ def test_sound_settings_pass(start):
   "values, message",
   [
     ({"loss.beta": 0.0}, "loss.beta must be more than 0, got 0"),
-    ({"loss.label_smoothing": 0.5}, "loss.label_smoothing must be less than 0.5, got 0.5"),
+    ({"loss.label_smoothing": 0.6}, "loss.label_smoothing must be at most 0.5, got 0.6"),
     ({"evaluation.top_p": 1.5}, "evaluation.top_p must be at most 1, got 1.5"),
     ({"batch.size": 0}, "batch.size must be at least 1, got 0"),
     ({"parallel.data": 0}, "parallel.data must be -1 (all devices that remain) or at least 1, got 0"),
@@ -48,12 +48,13 @@ def test_out_of_range(values, message):
     (
       WORLD,
       {"loss.name": "ipo", "loss.label_smoothing": 0.1},
-      "loss.label_smoothing is 0.1, but loss.name=ipo ignores it; set it to 0 or use one of dpo",
+      "loss.label_smoothing is 0.1, but loss.name=ipo ignores it; leave it out or use one of aot, aot_unpaired, bradley_terry, "
+      "cdpo, cpo, exo_pair, robust_dpo, tpo, tpo_l",
     ),
     (
       SFT,
       {"reference.kind": "cache"},
-      "reference.kind=cache is set, but objective=sft has no reference to cache",
+      "reference.kind=cache is set, but objective=sft has no reference",
     ),
     (
       SFT,
@@ -155,5 +156,5 @@ def test_contradictions(start, values, message):
 
 
 def test_an_unknown_loss_is_never_replaced_by_another():
-  assert refused(WORLD, {"loss.name": "dpos"}).startswith("loss.name wants one of dpo, ")
+  assert refused(WORLD, {"loss.name": "dpos"}).startswith("loss.name wants one of all_pairs, alphapo, ")
   assert refused(WORLD, {"loss.name": "dpos"}).endswith(", got 'dpos'; did you mean 'dpo'?")

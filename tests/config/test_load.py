@@ -3,6 +3,7 @@
 import pytest
 
 from dpojax.config import base, load_config, resolve
+from dpojax.config.keys import fields_by_key
 from dpojax.errors import ConfigError
 
 HEADER = "from dpojax.config import base\n\n\n"
@@ -70,7 +71,8 @@ def test_an_unlocked_dict_with_a_new_key_is_refused():
     (["--config.beta=1"], "unknown key 'beta'; did you mean 'loss.beta'?"),
     (
       ["--config.loss=1"],
-      "'loss' is a section, not a setting; it holds loss.name, loss.beta, loss.label_smoothing",
+      "'loss' is a section, not a setting; it holds "
+      + ", ".join(key for key in fields_by_key() if key.startswith("loss.")),
     ),
     (["--config.loss.beta=abc"], "loss.beta wants a number, got 'abc'"),
     (["--config.loss.beta=nan"], "loss.beta wants a finite number, got nan"),

@@ -22,7 +22,7 @@ OF_TYPE = {
 @st.composite
 def changes(draw):
   keys = draw(st.lists(st.sampled_from(sorted(fields_by_key())), unique=True, max_size=8))
-  return {key: draw(OF_TYPE[type(fields_by_key()[key].default)]) for key in keys}
+  return {key: draw(OF_TYPE[fields_by_key()[key].metadata["kind"]]) for key in keys}
 
 
 @given(changes())
@@ -42,7 +42,7 @@ def test_the_text_of_a_value_parses_back(values):
 
 def test_difference_in_readable_lines():
   new = replace_values(RunConfig(), {"loss.beta": 0.2, "loss.name": "ipo"})
-  assert difference(RunConfig(), new) == ['loss.name: "dpo" -> "ipo"', "loss.beta: 0.1 -> 0.2"]
+  assert difference(RunConfig(), new) == ['loss.name: "auto" -> "ipo"', "loss.beta: its default -> 0.2"]
 
 
 def test_a_changed_config_is_refused_with_the_difference(tmp_path):
@@ -52,7 +52,7 @@ def test_a_changed_config_is_refused_with_the_difference(tmp_path):
   with pytest.raises(ConfigError) as caught:
     check_unchanged(replace_values(RunConfig(), {"loss.beta": 0.2}), tmp_path)
   assert str(caught.value) == (
-    f"{tmp_path} holds a run of other settings (loss.beta: 0.1 -> 0.2); "
+    f"{tmp_path} holds a run of other settings (loss.beta: its default -> 0.2); "
     "use another --workdir, or --allow-config-change to go on with the new ones"
   )
 

@@ -141,6 +141,13 @@ def test_preferences_need_two_answers():
   assert dataset.notes == ["rows[1]: it has one answer, but preferences need two or more"]
 
 
+def test_answers_of_equal_standing_are_no_ranking(plain):
+  row = {"prompt": "a", "chosen": ["b"], "rejected": ["c", "d"]}
+  with pytest.raises(DataError, match=r"rows\[0\]: format 'rewardbench_v2' .* has several answers of equal standing"):
+    read([row])
+  assert len(read([row], tokenizer=plain, kind="score", template="none")[0].answers) == 3
+
+
 def test_nothing_usable_is_an_error_with_the_first_reason():
   with pytest.raises(
     DataError, match=r"^rows: none of its 2 rows can be used: 2 malformed; rows\[0\]: column 'chosen' holds"

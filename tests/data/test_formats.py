@@ -78,6 +78,26 @@ READ = {
     ("chat", [USER], ("yes", "no")),
     ("chat", [USER], ("yes", "no")),
   ),
+  "rewardbench": (
+    {"prompt": "hi", "chosen": "yes", "rejected": "no", "subset": "shp", "chosen_model": "a", "rejected_model": "b"},
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "rewardbench, prior sets": (
+    {"prompt": [USER], "chosen": "yes", "rejected": "no", "subset": "shp"},
+    ("chat", [USER], ("yes", "no")),
+    ("chat", [USER], ("yes", "no")),
+  ),
+  "rewardbench_v2": (
+    {"id": "tied:3", "prompt": "hi", "chosen": ["yes", "so"], "rejected": ["no"], "num_correct": 2, "subset": "Ties"},
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " so", " no")),
+    ("chat", [USER], ("yes", "so", "no")),
+  ),
+  "rewardbench_v2, nothing right": (
+    {"prompt": "hi", "chosen": [], "rejected": ["no"]},
+    ("text", "\n\nHuman: hi\n\nAssistant:", (" no",)),
+    ("chat", [USER], ("no",)),
+  ),
   "unpaired": (
     {"prompt": "hi", "completion": " no", "label": False},
     ("text", "hi", (" no",)),
@@ -131,6 +151,12 @@ def test_what_else_a_row_says_is_kept():
   details = FORMATS["pku_safe_rlhf"].parse(READ["pku_safe_rlhf"][0], True).details
   assert details == {"safer_response_id": 0}
   assert FORMATS["unpaired"].parse(READ["unpaired"][0], True).details == {"label": False}
+  details = FORMATS["rewardbench_v2"].parse(READ["rewardbench_v2"][0], True).details
+  assert details == {"id": "tied:3", "num_correct": 2, "subset": "Ties"}
+  assert FORMATS["rewardbench_v2"].parse(READ["rewardbench_v2, nothing right"][0], True).details == {"num_correct": 0}
+  ranked = READ["ranked"][0]
+  assert FORMATS["ranked"].parse({**ranked, "rewards": [3, 2.5, -1]}, True).details == {"rewards": [3, 2.5, -1]}
+  assert FORMATS["ranked"].parse({**ranked, "rewards": [3]}, True).details == {}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +211,12 @@ WRONG = [
   ("nectar", {"answers": [{"answer": "a"}]}, "entry 0 of column 'answers' has no number as its 'rank'"),
   ("ranked", {"answers": "yes"}, "column 'answers' holds text, not a list of texts, best first"),
   ("ranked", {"answers": []}, "column 'answers' holds a list, not a list of texts"),
+  ("rewardbench", {"rejected": None}, "column 'rejected' holds nothing, not text"),
+  ("rewardbench_v2", {"chosen": "yes"}, "column 'chosen' holds text, not a list of texts"),
+  ("rewardbench_v2", {"rejected": [1]}, "column 'rejected' holds a list, not a list of texts"),
+  ("rewardbench_v2", {"num_correct": 3}, "column 'num_correct' says 3, but 'chosen' holds 2 answers"),
+  ("rewardbench_v2", {"chosen": [], "rejected": []}, "columns 'chosen' and 'rejected' are both empty"),
+  ("rewardbench_v2", {"id": "7"}, "column 'id' holds '7'; in the subset Ties it must be 'ref:N' or 'tied:N'"),
   ("unpaired", {"label": "maybe"}, "column 'label' holds 'maybe', not true or false"),
   ("completion", {"completion": None}, "column 'completion' holds nothing, not text"),
   ("chat", {"messages": [YES, USER]}, "with one message of the assistant, not user"),

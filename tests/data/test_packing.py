@@ -34,6 +34,7 @@ def read_back(batch, num_answers):
         scored = np.flatnonzero(batch.answer_of[g, r] == slot)
         assert batch.scored_at[g, r, scored].tolist() == walk[len(prompt) - 1 : -1].tolist()
         assert batch.target[g, r, scored].tolist() == batch.tokens[g, r, own].tolist()
+        assert batch.answer_end[g, r, slot] == own[-1]
         index = int(batch.example_index[g, r, slot // num_answers])
         prompts, answers = found.setdefault(index, ([], {}))
         prompts.append(batch.tokens[g, r, prompt].tolist())
@@ -55,6 +56,44 @@ def test_every_example_reads_back_from_its_row(raw, rows, share_prompt):
     prompts, read = found[index]
     assert all(p == prompt for p in prompts)
     assert [read[k] for k in sorted(read)] == answers
+
+
+@settings(max_examples=40, deadline=None)
+@given(example_lists, st.booleans())
+def test_a_scored_prompt_is_the_last_answer_slot_and_leaves_the_answers_as_they_are(raw, share_prompt):
+  dataset = TokenDataset.from_examples(raw)
+  batch_settings = BatchSettings(size=len(raw), rows=2, row_length=128, share_prompt=share_prompt)
+  shape = choose_shape(dataset, batch_settings, score_prompt=True)
+  assert shape.answers == dataset.num_answers + 1
+  batch = pack([dataset[i] for i in range(len(raw))], shape, share_prompt=share_prompt)
+  assert batch.score_prompt
+  found = read_back(batch, shape.answers)
+  assert {i: [read[k] for k in sorted(read)] for i, (_, read) in found.items()} == {
+    i: answers for i, (_, answers) in enumerate(raw)
+  }
+  slots = locate_prompts(batch)
+  assert slots == {i: prompt[1:] for i, (prompt, _) in enumerate(raw)}
+
+
+def locate_prompts(batch):
+  """{index: scored prompt tokens}, checking that each is predicted at its predecessor in the row."""
+  found = {}
+  for g, r, e in np.argwhere(batch.example_index >= 0):
+    scored = np.flatnonzero(batch.answer_of[g, r] == (e + 1) * batch.answers_per_example - 1)
+    at, target = batch.scored_at[g, r, scored], batch.target[g, r, scored]
+    assert batch.tokens[g, r, at + 1].tolist() == target.tolist()
+    assert (batch.answer[g, r, at + 1] == -1).all()
+    assert (batch.segment[g, r, at + 1] == batch.segment[g, r, at]).all()
+    found[int(batch.example_index[g, r, e])] = target.tolist()
+  return found
+
+
+def test_what_was_observed_of_an_example_travels_with_it():
+  given = [TokenExample(np.arange(3), (np.arange(2), np.arange(4)), weight=0.5, label=0.5, margin=1.25)]
+  batch = pack(given, PackShape(1, 1, 16, 8, 2, 2))
+  assert batch.example_label.tolist() == [[[0.5, 0.0]]]
+  assert batch.example_margin.tolist() == [[[1.25, 0.0]]]
+  assert batch.answer_end.tolist() == [[[4, 8, 0, 0]]]
 
 
 @settings(max_examples=60, deadline=None)

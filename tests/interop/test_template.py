@@ -79,7 +79,9 @@ FORBIDDEN = {
 @pytest.mark.parametrize("template", FORBIDDEN)
 def test_attacks_are_refused_and_the_next_render_works(template):
   guarded = "{% if messages %}" + template + "{% endif %}fine"
-  with TemplateRenderer(guarded, special_tokens={}, seconds=0.5) as renderer:
+  # The short limit is for attacks on time: on a busy machine, filling memory may take longer.
+  seconds = 0.5 if "took longer" in FORBIDDEN[template] else 30.0
+  with TemplateRenderer(guarded, special_tokens={}, seconds=seconds) as renderer:
     for _ in range(2):
       with pytest.raises(TemplateError) as caught:
         renderer.render(CHAT, add_generation_prompt=False)

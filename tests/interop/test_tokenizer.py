@@ -289,3 +289,47 @@ def test_fingerprint_sees_template_and_ends():
   ]
   assert len({t.fingerprint() for t in [base, *others]}) == 4
   assert base.fingerprint() == Tokenizer(small_backend(), special_tokens=ENDS).fingerprint()
+
+
+@pytest.mark.parametrize(
+  ("added", "special", "template", "spare"),
+  [
+    ([], {}, None, None),  # BOS and EOS only
+    (["<pad>", "<x>"], {"pad_token": "<x>"}, None, "<x>"),  # its own
+    (["<x>", "<right_pad>"], {"pad_token": "</s>"}, None, "<right_pad>"),  # its own is EOS; one named for padding
+    (["<user>", "<x>"], {"pad_token": "</s>"}, "{{ '<user>' }}", "<x>"),  # not one that the template writes
+    (["<unk>"], {"unk_token": "<unk>"}, None, "<unk>"),  # bytes spell every text
+    (["<unk>", "<x>"], {"unk_token": "<unk>"}, None, "<x>"),
+  ],
+)
+def test_a_spare_token_for_padding(added, special, template, spare):
+  backend = small_backend()
+  backend.add_special_tokens(added)
+  roles = {"bos_token": "<s>", "eos_token": "</s>"} | special
+  tokenizer = Tokenizer(backend, special_tokens=roles, chat_template=template)
+  assert tokenizer.spare_token() == spare
+
+
+def test_no_spare_token_among_words():
+  assert Tokenizer.from_words(["a"], eos="<e>", unknown="<u>").spare_token() is None, "a text may end in <u>"
+
+
+def test_another_pad_token_is_saved_and_never_ends_answers(tmp_path):
+  backend = small_backend()
+  backend.add_special_tokens(["<x>"])
+  before = Tokenizer(backend, special_tokens={"eos_token": "</s>", "pad_token": "</s>"})
+  changed = before.with_pad_token("<x>")
+  changed.save(tmp_path)
+  again = Tokenizer.from_folder(tmp_path)
+  assert again.pad_id == changed.pad_id == backend.token_to_id("<x>") and again.eos_id == before.eos_id
+  assert before.pad_id == before.eos_id, "the old one is as it was"
+  with pytest.raises(WeightsError, match="'</s>' ends answers"):
+    before.with_pad_token("</s>")
+  with pytest.raises(WeightsError, match="'<y>' is not in the vocabulary"):
+    before.with_pad_token("<y>")
+
+
+def test_smollm2_has_a_token_to_spare(smollm2):
+  assert smollm2.pad_id == smollm2.eos_id
+  changed = smollm2.with_pad_token(str(smollm2.spare_token()))
+  assert changed.pad_id not in (smollm2.eos_id, smollm2.bos_id)

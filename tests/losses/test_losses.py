@@ -1,91 +1,16 @@
-"""The losses against float64 NumPy, and the theorems they obey."""
+"""The registry, the containers of log-probs, and the modifiers that need no oracle."""
+
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dpojax.errors import ConfigError
-from dpojax.losses import LOSSES, get_loss, loss_options
-from dpojax.types import PairLogps, TokenLogps, log_ratios
-
-LENGTHS = dict(chosen_length=np.array([3, 5, 9]), rejected_length=np.array([4, 2, 7]))
-
-
-def pairs(chosen, rejected):
-  return PairLogps(np.asarray(chosen, np.float32), np.asarray(rejected, np.float32), **LENGTHS)
-
-
-POLICY = pairs([-10.0, -21.5, -40.0], [-12.0, -20.0, -33.25])
-REFERENCE = pairs([-11.0, -21.0, -36.0], [-11.5, -22.0, -35.0])
-
-
-def log_sigmoid64(x):
-  return -np.logaddexp(0.0, -np.asarray(x, np.float64))
-
-
-def oracle(name, beta, eps=0.0):
-  a = np.float64(POLICY.chosen) - np.float64(REFERENCE.chosen)
-  b = np.float64(POLICY.rejected) - np.float64(REFERENCE.rejected)
-  if name == "dpo":
-    return -(1 - eps) * log_sigmoid64(beta * (a - b)) - eps * log_sigmoid64(-beta * (a - b))
-  if name == "hinge":
-    return np.maximum(0, 1 - beta * (a - b))
-  if name == "ipo":
-    return (a / LENGTHS["chosen_length"] - b / LENGTHS["rejected_length"] - 1 / (2 * beta)) ** 2
-  if name == "ipo_sum":
-    return (a - b - 1 / (2 * beta)) ** 2
-  raise AssertionError(name)
-
-
-@pytest.mark.parametrize("beta", [0.05, 0.1, 0.5, 2.0])
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_value_is_that_of_the_formula_in_float64(name, beta):
-  got = get_loss(name)(POLICY, REFERENCE, beta=np.float32(beta))
-  np.testing.assert_allclose(got, oracle(name, beta), rtol=1e-5)
-  assert got.shape == (3,)
-
-
-def test_label_smoothing_is_the_expected_loss_under_swapped_labels():
-  got = get_loss("dpo")(POLICY, REFERENCE, beta=np.float32(0.3), label_smoothing=np.float32(0.2))
-  np.testing.assert_allclose(got, oracle("dpo", 0.3, 0.2), rtol=1e-5)
-  swap = lambda x: PairLogps(x.rejected, x.chosen)  # noqa: E731
-  right = get_loss("dpo")(POLICY, REFERENCE, beta=np.float32(0.3))
-  wrong = get_loss("dpo")(swap(POLICY), swap(REFERENCE), beta=np.float32(0.3))
-  np.testing.assert_allclose(got, 0.8 * np.asarray(right) + 0.2 * np.asarray(wrong), rtol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "value"), [("dpo", np.log(2)), ("hinge", 1.0), ("ipo", 25.0), ("ipo_sum", 25.0)])
-def test_value_at_the_reference(name, value):
-  np.testing.assert_allclose(get_loss(name)(POLICY, POLICY, beta=np.float32(0.1)), value, rtol=1e-6)
-
-
-def test_dpo_at_the_optimal_policy_is_the_bradley_terry_loss_of_the_reward():
-  # pi* = pi_ref exp(r / beta) / Z: the partition function cancels within a pair (arXiv:2305.18290, Eq. 5-6).
-  beta, log_z = 0.4, 1.7
-  rewards = np.array([[1.0, -0.5], [0.2, 0.9], [-2.0, -2.0]])
-  optimal = pairs(REFERENCE.chosen + rewards[:, 0] / beta - log_z, REFERENCE.rejected + rewards[:, 1] / beta - log_z)
-  got = get_loss("dpo")(optimal, REFERENCE, beta=np.float32(beta))
-  np.testing.assert_allclose(got, -log_sigmoid64(rewards[:, 0] - rewards[:, 1]), rtol=2e-5)
-
-
-@settings(deadline=None, max_examples=50)
-@given(margin=st.floats(-1e4, 1e4), beta=st.floats(0.01, 1.0))
-def test_dpo_is_finite_with_its_gradient_at_any_margin(margin, beta):
-  def loss(m):
-    zero = jnp.zeros(1)
-    return get_loss("dpo")(PairLogps(m, zero), PairLogps(zero, zero), beta=jnp.float32(beta)).sum()
-
-  value, gradient = jax.value_and_grad(loss)(jnp.full(1, margin, jnp.float32))
-  assert np.isfinite(value) and np.isfinite(gradient).all()
-  assert -beta * 1.0001 <= float(gradient[0]) <= 0
-
-
-def test_ipo_of_empty_slots_is_finite():
-  empty = PairLogps(np.zeros(1, np.float32), np.zeros(1, np.float32), np.zeros(1, np.int32), np.zeros(1, np.int32))
-  assert np.isfinite(get_loss("ipo")(empty, empty, beta=np.float32(0.1))).all()
+from dpojax.losses import LOSSES, get_loss, loss_options, modifiers
+from dpojax.losses.divergences import DIVERGENCES, get_divergence
+from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, weighted_mean
 
 
 def test_log_ratios_subtract_per_token_before_they_sum():
@@ -104,11 +29,89 @@ def test_log_ratios_subtract_per_token_before_they_sum():
   np.testing.assert_allclose(chosen, 250 * 2**-12, rtol=1e-6)
 
 
+def test_losses_are_found_by_the_name_of_their_function():
+  for name, loss in LOSSES.items():
+    assert get_loss(name) is loss and loss.function.__name__ == name == loss.name
+    assert loss.answers in ("pair", "triple", "ranking", "single", "pair_rewards", "ranked_rewards")
+    assert loss.reads <= {"reference", "margin", "token_kl", "prompt", "mismatched", "shift"}
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_the_reference_is_the_second_argument_where_there_is_one(name):
+  parameters = inspect.signature(LOSSES[name].function).parameters.values()
+  given = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+  if LOSSES[name].answers.endswith("rewards"):
+    assert given == ["rewards"]
+  else:
+    assert given == (["policy", "reference"] if "reference" in LOSSES[name].reads else ["policy"])
+  assert all(p.default is not p.empty for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_docstrings_say_what_a_reader_needs(name):
+  text = inspect.getdoc(LOSSES[name].function) or ""
+  assert "one value per" in text.split("\n\n")[0] + text.split("\n\n")[1]
+  assert "Returns:\n  f32[B], unreduced" in text and "References:\n" in text and "TRL 1.16" in text
+  for option in loss_options(name):
+    assert f"\n  {option}: " in text, option
+
+
 def test_options_are_the_keywords_a_loss_reads():
-  assert loss_options("dpo") == ("beta", "label_smoothing")
-  assert loss_options("ipo") == ("beta",)
+  assert loss_options("dpo") == ("beta", "f_divergence")
+  assert loss_options("cdpo") == ("beta", "label_smoothing", "f_divergence")
+  assert loss_options("kto") == ("beta", "desirable_weight", "undesirable_weight")
+  assert loss_options("sft") == ()
 
 
-def test_unknown_loss_is_an_error_and_never_another_loss():
-  with pytest.raises(ConfigError, match=r"loss.name: unknown loss 'kto_pair'; known are dpo, hinge, ipo, ipo_sum"):
-    get_loss("kto_pair")
+def test_unknown_divergence_is_an_error_and_never_another_one():
+  known = ", ".join(DIVERGENCES)
+  with pytest.raises(ConfigError, match=rf"loss.f_divergence: unknown divergence 'kl'; known are {known}"):
+    get_divergence("kl")
+
+
+def test_weighted_means_leave_out_weight_0_whatever_it_holds():
+  values = jnp.array([1.0, jnp.nan, 4.0])
+  assert float(weighted_mean(values, np.array([1.0, 0.0, 3.0], np.float32))) == 13 / 4
+  assert float(weighted_mean(values, np.zeros(3, np.float32))) == 0.0
+  assert float(weighted_mean(values[::2], None)) == 2.5
+
+
+def test_desensitised_answers_keep_their_lengths_and_leave_other_answers_alone():
+  # Two examples of three answers in one row, the third a scored prompt; tokens of two answers interleaved.
+  answer_of = np.array([[0, 1, 1, 2, 1, 2, 2, 3, 3, 4, 6]], np.int32)
+  tokens = TokenLogps(-np.arange(1.0, 12.0, dtype=np.float32)[None], answer_of, 6, 3)
+  got = modifiers.length_desensitised(tokens, np.float32(0.5))
+  want = -np.array([[1, 2, 3 / 2, 4, 5 / 2, 6, 7, 8, 9 / 2, 10, 11]], np.float32)
+  np.testing.assert_array_equal(np.asarray(got.logp)[0, :10], want[0, :10])
+  np.testing.assert_array_equal(got.lengths(), tokens.lengths())
+  np.testing.assert_array_equal(modifiers.length_desensitised(tokens, np.float32(1)).logp, tokens.logp)
+
+
+def test_dynamic_beta_is_held_at_a_hundredth_and_has_no_gradient():
+  beta = lambda gap: modifiers.dynamic_beta(0.1, gap, 1.0)  # noqa: E731
+  np.testing.assert_allclose([beta(jnp.float32(g)) for g in (1.0, 2.0, -9.0)], [0.1, 0.16, 0.001], rtol=1e-6)
+  np.testing.assert_allclose(modifiers.dynamic_beta(0.1, jnp.float32(2.0), 1.0, strength=0.2), 0.12, rtol=1e-6)
+  assert float(jax.grad(beta)(jnp.float32(2.0))) == 0.0
+
+
+def test_running_means_forget_a_tenth():
+  np.testing.assert_allclose(modifiers.running_mean(2.0, 4.0), 2.2)
+  np.testing.assert_allclose(modifiers.running_mean(2.0, 4.0, keep=0.5), 3.0)
+
+
+def test_the_reward_gap_is_the_weighted_mean_of_rewards_without_gradient():
+  a, b, weight = (np.array(x, np.float32) for x in ([1.0, 2.0, 99.0], [0.5, -1.0, 0.0], [1.0, 3.0, 0.0]))
+  gap = lambda a: modifiers.mean_reward_gap(a, b, weight, np.float32(0.2))  # noqa: E731
+  np.testing.assert_allclose(gap(jnp.asarray(a)), 0.2 * (0.5 + 3 * 3.0) / 4, rtol=1e-6)
+  assert not np.any(jax.grad(gap)(jnp.asarray(a)))
+
+
+def test_bcos_shift_lies_between_the_means_of_either_kind():
+  ratio = jnp.array([1.0, 3.0, -1.0, 50.0])
+  desirable, weight = np.array([True, True, False, True]), np.array([1, 1, 2, 0], np.float32)
+  shift = lambda x, w: modifiers.reward_shift(x, desirable, w, np.float32(0.5))  # noqa: E731
+  np.testing.assert_allclose(shift(ratio, weight), (0.5 * 2.0 + 0.5 * -1.0) / 2)
+  np.testing.assert_allclose(shift(ratio, None), 0.5 * (18.0 - 1.0) / 2, rtol=1e-6)
+  assert not np.any(jax.grad(shift)(ratio, weight))
+  none = modifiers.reward_shift(ratio, np.zeros(4, bool), None, np.float32(0.5))
+  np.testing.assert_allclose(none, 0.5 * (0.5 * 53.0 / 4), rtol=1e-6)

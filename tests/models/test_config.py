@@ -66,7 +66,7 @@ def test_config_survives_export_and_json(folder):
   [
     (dict(model_type="gpt2"), "model_type is 'gpt2'; supported: llama, mistral"),
     (dict(model_type=None), "model_type is None"),
-    (dict(architectures=["LlamaForSequenceClassification"]), "supported for llama: LlamaForCausalLM"),
+    (dict(architectures=["LlamaForTokenClassification"]), "supported for llama: LlamaForCausalLM, LlamaForSeq"),
     (dict(hidden_act="gelu"), "hidden_act is 'gelu'; supported: 'silu'"),
     (dict(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "rope_scaling.rope_type is 'yarn'; supported: default"),
     (dict(rope_scaling={"type": "dynamic", "factor": 4.0}), "'dynamic'"),

@@ -70,7 +70,7 @@ def test_the_page_shows_settings_curves_and_samples(tmp_path, make_run):
   page = (make_run(tmp_path / "run", {"loss.beta": 0.3}) / "report.md").read_text()
   assert page.startswith("# run\n")
   for part in (
-    "    loss.beta: 0.1 -> 0.3\n",
+    "    loss.beta: its default -> 0.3\n",
     "![policy](plots/policy.png)",
     "| answer 0 of step 0 | answer 0 of step 200 |",
   ):

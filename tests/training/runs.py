@@ -108,6 +108,6 @@ def state_digest(workdir: pathlib.Path, step: int) -> dict[str, str]:
 
 
 def timeless_metrics(workdir: pathlib.Path) -> list[dict]:
-  """Every record without the fields that measure time."""
+  """Every record without the fields that measure time; NaN as "nan", because no NaN equals itself."""
   rows = read_metrics(workdir / "metrics.jsonl")
-  return [{k: v for k, v in row.items() if not k.startswith(TIME_FIELDS)} for row in rows]
+  return [{k: "nan" if v != v else v for k, v in row.items() if not k.startswith(TIME_FIELDS)} for row in rows]

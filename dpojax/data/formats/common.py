@@ -12,6 +12,21 @@ Message = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
+class Judgement:
+  """What a row says of its comparison beside the order of its answers.
+
+  Attributes:
+    tie: its two answers are equally good, so their order means nothing.
+    margin: by how much the first answer is better, in the data's own unit; None where the row does not say.
+    weight: >= 0, multiplies the example's loss; None where the row does not say.
+  """
+
+  tie: bool = False
+  margin: float | None = None
+  weight: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
   """A row in the one form that tokenisation reads: a prompt and its answers, best first.
 
@@ -21,12 +36,14 @@ class Comparison:
     prompt: text, messages or ids.
     answers: texts or ids, best first where they are ranked.
     details: whatever else of the row is worth keeping (labels, scores).
+    judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
   """
 
   kind: Literal["text", "chat", "ids"]
   prompt: Any
   answers: tuple[Any, ...]
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
+  judgement: Judgement = Judgement()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Format:
     parse: (row, chat) -> Comparison; chat says that a chat template will be used. Raises DataError
       that says what is wrong with the row, without its place.
     pairs: False where a row holds a single answer, so that only `sft` and `score` can use it.
+    ranked: False where several answers of a row are of equal standing, so that preferences cannot use it.
   """
 
   name: str
@@ -49,6 +67,7 @@ class Format:
   detects: Callable[[Row], bool]
   parse: Callable[[Row, bool], Comparison]
   pairs: bool = True
+  ranked: bool = True
 
 
 def has(row: Row, *columns: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from dpojax.data.worlds.complaint_desk import ComplaintDesk
 from dpojax.errors import ConfigError
 
-__all__ = ["World", "end_token", "get_world", "pair_rows", "sft_rows"]
+__all__ = ["World", "end_token", "get_world", "pair_rows", "ranking_rows", "sft_rows"]
 
 end_token = "<eos>"  # what ends an answer in the vocabulary of every world
 
@@ -65,6 +65,45 @@ def sft_rows(world: World, n: int, seed: int, split: str = "train") -> list[dict
   return [{"prompt": p, "completion": world.answer(p, (seed, i))} for i, p in enumerate(prompts)]
 
 
+def ranking_rows(
+  world: World,
+  prompts: Sequence[str],
+  answers_per_prompt: Sequence[Sequence[str]],
+  label: str,
+  seed: int,
+  size: int = 0,
+) -> list[dict]:
+  """The different answers to a prompt as a ranking.
+
+  Args:
+    world: gives the reward.
+    prompts: N prompts.
+    answers_per_prompt: N lists of answers, without special tokens.
+    label: "bradley_terry": drawn by Plackett-Luce, answer i next with probability exp(r_i) / sum of exp(r_j)
+      over those left, so that any two answers are in the order in which `pair_rows` puts them, with the same
+      probability; "highest": by reward, the first written first among equals.
+    seed: of the draws; the draws for a prompt depend on nothing but `seed` and its place.
+    size: answers of a row; every choice of that many becomes a row. 0: all in one row.
+
+  Returns:
+    Rows {"prompt", "answers", "rewards"}, best answer first; prompts with fewer than two (or `size`)
+    different answers are left out.
+  """
+  _check_label(label)
+  rows = []
+  for place, (prompt, answers) in enumerate(zip(prompts, answers_per_prompt, strict=True)):
+    different = list(dict.fromkeys(answers))
+    rewards = np.asarray([world.reward(prompt, answer) for answer in different])
+    # Sorting by reward plus Gumbel noise draws from Plackett-Luce (Yellott 1977).
+    noise = np.random.default_rng([seed, place, 1]).gumbel(size=len(different))
+    order = np.argsort(-rewards - (noise if label == "bradley_terry" else 0), kind="stable").tolist()
+    for chosen in itertools.combinations(order, size or max(len(order), 2)):
+      rows.append(
+        {"prompt": prompt, "answers": [different[i] for i in chosen], "rewards": [float(rewards[i]) for i in chosen]}
+      )
+  return rows
+
+
 def pair_rows(
   world: World,
   prompts: Sequence[str],
@@ -85,8 +124,7 @@ def pair_rows(
   Returns:
     Rows {"prompt", "chosen", "rejected", "reward_chosen", "reward_rejected"}, prompts in order.
   """
-  if label not in ("bradley_terry", "highest"):
-    raise ConfigError(f"pairs.label is {label!r}; choose bradley_terry or highest")
+  _check_label(label)
   rows = []
   for place, (prompt, answers) in enumerate(zip(prompts, answers_per_prompt, strict=True)):
     uniform = np.random.default_rng([seed, place]).random(len(answers) ** 2).reshape(len(answers), -1)
@@ -107,3 +145,8 @@ def pair_rows(
         }
       )
   return rows
+
+
+def _check_label(label: str) -> None:
+  if label not in ("bradley_terry", "highest"):
+    raise ConfigError(f"pairs.label is {label!r}; choose bradley_terry or highest")

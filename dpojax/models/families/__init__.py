@@ -17,6 +17,14 @@ def family_of(config: dict[str, Any]) -> Family:
     raise WeightsError(f"config.json: model_type is {name!r}; supported: {', '.join(sorted(FAMILIES))}")
   family = FAMILIES[name]
   architectures = config.get("architectures") or [family.architecture]
-  if family.architecture not in architectures:
-    raise WeightsError(f"config.json: architectures is {architectures!r}; supported for {name}: {family.architecture}")
+  if not {family.architecture, family.classifier} & set(architectures):
+    raise WeightsError(
+      f"config.json: architectures is {architectures!r}; supported for {name}: {family.architecture}, "
+      f"{family.classifier}"
+    )
   return family
+
+
+def is_reward_model(config: dict[str, Any]) -> bool:
+  """Whether a transformers `config.json` is that of a decoder with a linear head on its last token."""
+  return family_of(config).classifier in (config.get("architectures") or ())

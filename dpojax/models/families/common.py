@@ -16,6 +16,7 @@ class Family:
   Attributes:
     name: `model_type` in config.json.
     architecture: the class transformers builds.
+    classifier: its class with a linear head on the last token instead: a reward model, where it has one label.
     read: config.json dict -> ModelConfig.
     write: the inverse.
     tensors: our parameter path -> transformers' name; `{layer}` marks one tensor a layer. Matrices of
@@ -24,6 +25,7 @@ class Family:
 
   name: str
   architecture: str
+  classifier: str
   read: Callable[[dict[str, Any]], ModelConfig]
   write: Callable[[ModelConfig], dict[str, Any]]
   tensors: dict[str, str]

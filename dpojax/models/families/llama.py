@@ -45,4 +45,4 @@ def write(config: ModelConfig) -> dict[str, Any]:
   }
 
 
-LLAMA = Family("llama", "LlamaForCausalLM", read, write, TENSORS)
+LLAMA = Family("llama", "LlamaForCausalLM", "LlamaForSequenceClassification", read, write, TENSORS)

@@ -17,4 +17,4 @@ def write(config: ModelConfig) -> dict[str, Any]:
   return {**write_decoder(config, "MistralForCausalLM"), "sliding_window": config.window}
 
 
-MISTRAL = Family("mistral", "MistralForCausalLM", read, write, TENSORS)
+MISTRAL = Family("mistral", "MistralForCausalLM", "MistralForSequenceClassification", read, write, TENSORS)

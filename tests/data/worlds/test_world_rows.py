@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dpojax.data.worlds import end_token, get_world, pair_rows, sft_rows
+from dpojax.data.worlds import end_token, get_world, pair_rows, ranking_rows, sft_rows
 from dpojax.errors import ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -68,6 +68,37 @@ def test_draws_depend_on_seed_and_place_only():
   assert rows == pair_rows(WORLD, prompts, answers, "bradley_terry", 7)
   assert rows != pair_rows(WORLD, prompts, answers, "bradley_terry", 8)
   assert rows[: 3 * 10] == pair_rows(WORLD, prompts[:10], answers[:10], "bradley_terry", 7)
+
+
+def test_rankings_follow_plackett_luce():
+  prompts, answers = some_answers(1500, 4)
+  rows = ranking_rows(WORLD, prompts, answers, "bradley_terry", 1)
+  by_prompt = {prompt: set(four) for prompt, four in zip(prompts, answers, strict=True)}
+  first, likely, pairs, expected = 0, 0.0, 0, 0.0
+  for row in rows:
+    assert set(row["answers"]) <= by_prompt[row["prompt"]]
+    assert row["rewards"] == [WORLD.reward(row["prompt"], a) for a in row["answers"]]
+    rewards = np.asarray(row["rewards"])
+    best = np.argmax(rewards)
+    if len(rewards) == 4 and (rewards == rewards[best]).sum() == 1:
+      first += best == 0
+      likely += np.exp(rewards[best]) / np.exp(rewards).sum()
+      # The first two answers written, in the order of a Bradley-Terry draw whatever else is ranked.
+      pairs += row["answers"].index(max(row["answers"])) < row["answers"].index(min(row["answers"]))
+      d = rewards[row["answers"].index(max(row["answers"]))] - rewards[row["answers"].index(min(row["answers"]))]
+      expected += 1 / (1 + np.exp(-d))
+  assert abs(first - likely) < 4 * np.sqrt(likely) and likely > 200
+  assert abs(pairs - expected) < 4 * np.sqrt(expected)
+  assert ranking_rows(WORLD, prompts[:9], answers[:9], "bradley_terry", 1) == rows[:9]
+
+
+def test_rankings_of_three_are_all_choices_of_three():
+  prompts, answers = some_answers(6, 4)
+  whole = ranking_rows(WORLD, prompts, answers, "highest", 0)
+  assert all(row["rewards"] == sorted(row["rewards"], reverse=True) for row in whole)
+  three = ranking_rows(WORLD, prompts, answers, "highest", 0, size=3)
+  expected = [list(c) for row in whole for c in itertools.combinations(row["answers"], 3)]
+  assert [row["answers"] for row in three] == expected
 
 
 def test_wrong_names():

@@ -1,0 +1,49 @@
+"""RewardBench 2: {"prompt": text, "chosen": [text, ...], "rejected": [text, ...], "subset", "id", "num_correct", ...}.
+
+The right answers come first, then the wrong ones; neither are ranked among themselves. In the subset Ties
+prompts come twice, with the ids "ref:N" and "tied:N". (Malik et al. 2025, arXiv:2506.01937)
+"""
+
+import re
+
+from dpojax.data.formats.common import Comparison, Format, Row, from_json, has, kind_of, rest_of, single_turn, text
+from dpojax.errors import DataError
+
+TIES_ID = re.compile(r"(ref|tied):\d+")
+
+
+def parse(row: Row, chat: bool) -> Comparison:
+  right, wrong = _texts(row, "chosen"), _texts(row, "rejected")
+  if not right and not wrong:
+    raise DataError("columns 'chosen' and 'rejected' are both empty")
+  count = row.get("num_correct", len(right))
+  if count != len(right):
+    raise DataError(f"column 'num_correct' says {count}, but 'chosen' holds {len(right)} answers")
+  if str(row.get("subset", "")).lower() == "ties" and not TIES_ID.fullmatch(str(row.get("id", ""))):
+    raise DataError(f"column 'id' holds {row.get('id')!r}; in the subset Ties it must be 'ref:N' or 'tied:N'")
+  details = {**rest_of(row, "prompt", "chosen", "rejected"), "num_correct": len(right)}
+  return single_turn(text(row, "prompt"), (*right, *wrong), chat, details)
+
+
+def _texts(row: Row, column: str) -> tuple[str, ...]:
+  value = from_json(row.get(column))
+  if not isinstance(value, list) or any(not isinstance(answer, str) for answer in value):
+    raise DataError(f"column {column!r} holds {kind_of(value)}, not a list of texts")
+  return tuple(value)
+
+
+def detects(row: Row) -> bool:
+  return has(row, "prompt", "chosen", "rejected") and all(
+    isinstance(value, list) and all(isinstance(answer, str) for answer in value)
+    for value in (from_json(row["chosen"]), from_json(row["rejected"]))
+  )
+
+
+FORMAT = Format(
+  name="rewardbench_v2",
+  wants="prompt (text), chosen, rejected (lists of texts), with subset and id beside them",
+  columns=("prompt", "chosen", "rejected"),
+  detects=detects,
+  parse=parse,
+  ranked=False,
+)

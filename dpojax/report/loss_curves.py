@@ -1,0 +1,208 @@
+"""Curves of every loss: its value and what it asks of the policy, against the margin.
+
+Drawn at beta = 1, other options at their defaults but for `DRAWN`; the gradient weight is minus the slope, positive
+where the loss asks for more margin.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dpojax.losses import LOSSES, loss_options
+from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps
+from dpojax.losses.reward import PairRewards, RankedRewards
+from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
+
+PURPLE = "#7a5195"
+REACH = 6.0  # margins from minus this to this
+LEVEL = -7.0  # log-prob, in nats a token, of answers where there is no reference
+TOKENS = 10
+GLANCE = {"dpo": BLUE, "cdpo": GREEN, "robust_dpo": ORANGE, "hinge": PURPLE, "ipo_sum": "#b5892f"}
+
+DRAWN = {"dpop": {"penalty": 4.0}}  # at 50 nothing but the penalty would be seen
+
+AXIS = {
+  "pair": "β · margin",
+  "triple": "β · margin",
+  "single": "β · log-ratio of the answer",
+  "ranking": "β · lead of each answer over the next",
+  "pair_rewards": "reward of chosen less that of rejected",
+  "ranked_rewards": "lead of each answer over the next",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """One line of a plot: f64[N] loss and gradient weight at the margins x, and what is moved."""
+
+  label: str
+  x: np.ndarray
+  loss: np.ndarray
+  weight: np.ndarray
+
+
+def curves(name: str, points: int = 241) -> list[Curve]:
+  """The lines that show the loss called `name`; the first is the usual one."""
+  x = jnp.linspace(-REACH, REACH, points)
+  lines: list[Curve] = []
+  for label, at in _lines(name).items():
+    loss, slope = jax.jit(jax.vmap(jax.value_and_grad(at)))(x)
+    lines.append(Curve(label, *(np.asarray(v, np.float64) for v in (x, loss, -slope))))
+  if len(lines) == 3 and LOSSES[name].answers == "pair":
+    # Losses of the margin alone look the same whichever answer moves, others whichever one moves alone.
+    both, chosen, rejected = lines
+    if _same(both, chosen) and _same(both, rejected):
+      return [dataclasses.replace(both, label=name)]
+    if _same(chosen, rejected):
+      return [both, dataclasses.replace(chosen, label="one answer moves")]
+  return lines
+
+
+def draw_loss(name: str) -> Figure:
+  """Loss and gradient weight of one loss, with DPO's in grey."""
+  figure, axes = new_figure(2)
+  assert figure is not None
+  figure.set_size_inches(8.2, 2.5)
+  lines = curves(name)
+  for line, colour in zip(lines, (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    _draw(axes, line, colour, line.label, linewidth=1.8)
+  limits = [axis.get_ylim() for axis in axes]
+  if name not in ("dpo", "preferred_ft", "sft") and AXIS[LOSSES[name].answers] == AXIS["pair"]:
+    _draw(axes, curves("dpo")[0], GREY, "DPO", linewidth=1.2, linestyle=(0, (3, 2)))
+  for axis, (low, high) in zip(axes, limits, strict=True):
+    axis.set_ylim(low, high)
+    axis.set_xlabel(AXIS[LOSSES[name].answers], fontsize=9)
+  if limits[1][1] - limits[1][0] < 0.2:  # a constant weight is no detail to be enlarged
+    axes[1].set_ylim(0, 1.5 * limits[1][1])
+  if len(axes[0].get_lines()) > 1:
+    axes[0].legend(frameon=False, fontsize=8)
+  return figure
+
+
+def draw_glance() -> Figure:
+  """How DPO, conservative and robust DPO, the hinge and IPO differ."""
+  figure, axes = new_figure(2)
+  assert figure is not None
+  figure.set_size_inches(9.2, 3.6)
+  for name, colour in GLANCE.items():
+    _draw(axes, curves(name)[0], colour, name, linewidth=1.8)
+  axes[0].set_ylim(-1, 7)
+  axes[1].set_ylim(-1, 2)
+  for axis in axes:
+    axis.set_xlabel(AXIS["pair"], fontsize=9)
+  axes[0].legend(frameon=False, fontsize=9)
+  return figure
+
+
+def _draw(axes: list[Axes], line: Curve, colour: str, label: str, **style) -> None:
+  for axis, values, text in zip(axes, (line.loss, line.weight), ("loss", "gradient weight"), strict=True):
+    axis.plot(line.x, values, color=colour, label=label, **style)
+    title(axis, text)
+
+
+def _same(one: Curve, other: Curve) -> bool:
+  return np.allclose(one.loss, other.loss, atol=1e-5) and np.allclose(one.weight, other.weight, atol=1e-5)
+
+
+def _lines(name: str) -> dict[str, Callable]:
+  """What is moved -> the loss at a margin, f32[] -> f32[]."""
+  kinds = {
+    "pair": _pair,
+    "triple": _triple,
+    "single": _single,
+    "ranking": _ranking,
+    "pair_rewards": _pair_rewards,
+    "ranked_rewards": _ranked_rewards,
+  }
+  return kinds[LOSSES[name].answers](name)
+
+
+def _value(name: str, *args) -> jax.Array:
+  options = {"beta": 1.0} if "beta" in loss_options(name) else {}
+  return LOSSES[name].function(*args, **options, **DRAWN.get(name, {}))[0]
+
+
+def _pair(name: str) -> dict[str, Callable]:
+  loss, zero = LOSSES[name], jnp.zeros(1)
+  per_token = name in ("dpo_norm", "ipo", "orpo", "simpo", "alphapo")
+
+  def at(chosen, rejected, chosen_kl=0.0, rejected_kl=0.0):
+    length = jnp.full(1, TOKENS)
+    w, l = (jnp.reshape(x, (1,)) * (TOKENS if per_token else 1) for x in (chosen, rejected))  # noqa: E741
+    details: dict[str, Any] = (
+      dict(chosen_kl=zero + chosen_kl, rejected_kl=zero + rejected_kl) if "token_kl" in loss.reads else {}
+    )
+    if "reference" in loss.reads:
+      return _value(name, PairLogps(w, l, length, length, **details), PairLogps(zero, zero, length, length))
+    start = LEVEL * TOKENS
+    return _value(name, PairLogps(start + w, start + l, length, length))
+
+  if "token_kl" in loss.reads:
+    return {
+      "no KL": lambda m: at(m / 2, -m / 2),
+      "2 nats of KL along the rejected answer": lambda m: at(m / 2, -m / 2, 0.0, 2.0),
+    }
+  if not loss.compares:
+    return {"chosen moves": lambda m: at(m, 0.0)}
+  return {
+    "both answers move": lambda m: at(m / 2, -m / 2),
+    "chosen moves": lambda m: at(m, jnp.zeros_like(m)),
+    "rejected moves": lambda m: at(jnp.zeros_like(m), -m),
+  }
+
+
+def _triple(name: str) -> dict[str, Callable]:
+  length = jnp.full((1, 3), TOKENS)
+  scale = TOKENS if name == "tpo_l" else 1
+
+  def at(m):
+    move = jnp.stack([jnp.zeros_like(m), m / 2, -m / 2])[None]
+    return _value(name, RankedLogps(LEVEL * TOKENS + scale * move, length))
+
+  return {"chosen and rejected move": at}
+
+
+def _single(name: str) -> dict[str, Callable]:
+  def at(x, desirable):
+    def answer(logp):
+      one = jnp.ones(1, jnp.int32)
+      return SingleLogps(jnp.reshape(logp, (1,)), one, jnp.full(1, desirable), mismatched=jnp.zeros(1))
+
+    return _value(name, answer(x), answer(jnp.zeros_like(x)))
+
+  return {"desirable": lambda x: at(x, True), "undesirable": lambda x: at(x, False)}
+
+
+def _steps(m, answers: int) -> jax.Array:
+  """[1, K] scores of a ranking in which every answer leads the next by m."""
+  return m * (answers - 1 - jnp.arange(answers, dtype=jnp.float32))[None]
+
+
+def _ranking(name: str) -> dict[str, Callable]:
+  def of(answers):
+    length = jnp.ones((1, answers), jnp.int32)
+    nothing = RankedLogps(jnp.zeros((1, answers)), length)
+    return lambda m: _value(name, RankedLogps(_steps(m, answers), length), nothing)
+
+  return {f"{answers} answers": of(answers) for answers in (2, 3, 4)}
+
+
+def _pair_rewards(name: str) -> dict[str, Callable]:
+  def at(m, label):
+    half = jnp.reshape(m, (1,)) / 2
+    return _value(name, PairRewards(half, -half, label=jnp.full(1, label)))
+
+  return {"chosen won": lambda m: at(m, 1.0), "a tie": lambda m: at(m, 0.5)}
+
+
+def _ranked_rewards(name: str) -> dict[str, Callable]:
+  def of(answers):
+    return lambda m: _value(name, RankedRewards(_steps(m, answers), jnp.ones((1, answers), bool)))
+
+  return {f"{answers} answers": of(answers) for answers in (2, 3, 4)}

@@ -1,0 +1,127 @@
+"""The page of all losses, made from their docstrings: `docs/losses.md`."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+
+from dpojax.losses import LOSSES, Loss, loss_options
+from dpojax.report.tables import markdown
+
+IMAGES = "images/losses"
+GLANCE = "glance.png"
+
+INTRODUCTION = f"""\
+# Losses
+
+<!-- made by docs/make_losses.py from the docstrings of dpojax.losses; do not edit -->
+
+A loss is chosen by its name in a config (`--config.loss.name=ipo --config.loss.beta=0.3`). It takes the log-probs of
+answers, in nats and summed over their tokens, and gives one value per example; the step divides the weighted sum by the
+sum of weights, over the global batch, so that nothing depends on devices, row groups or packing. Options have the
+default shown, the one of the loss's paper where there is one, and are traced: changing them compiles nothing.
+
+Signs: a and b are the log-ratios policy - reference of the chosen and the rejected answer, subtracted per token and then
+summed; y_w and y_l are these answers, |y| is a number of tokens, s a score of an f-divergence (`loss.f_divergence`),
+the identity unless another is chosen; sigmoid(x) = 1 / (1 + e^-x); sg() is held constant by the gradient. A pair's own
+margin, where data have one, is taken from the logit, in units of beta times nats.
+
+Each loss is drawn at beta = 1, other options at their defaults (`dpop` with a smaller penalty), against the margin a - b (or that of the log-probs
+where there is no reference). At another beta read the axis as beta times the margin; IPO and SPPO are then to be divided
+by beta squared. The gradient weight is minus the slope: where it is positive the loss asks for more margin, where it is
+negative for less. DPO is the dashed line.
+
+![How the losses of the margin differ]({IMAGES}/{GLANCE})
+
+At a glance: DPO levels off, and never stops asking. Conservative DPO turns round where the policy prefers as often as
+labels are right. Robust DPO goes on downwards. The hinge stops at 1. IPO pulls back to its target as hard as it pushed.
+"""
+
+NEEDS = {
+  "pair": "pairs",
+  "triple": "triples (gold, chosen, rejected)",
+  "single": "single answers, desirable or not",
+  "ranking": "rankings",
+  "pair_rewards": "rewards of pairs",
+  "ranked_rewards": "rewards of rankings",
+}
+READS = {
+  "reference": "a reference",
+  "token_kl": "the reference's whole distribution (a live reference)",
+  "mismatched": "answers of other prompts",
+  "shift": "a running mean over steps",
+}
+
+
+def loss_page() -> str:
+  """The text of `docs/losses.md`."""
+  parts = [INTRODUCTION, _contents()]
+  for family in _families():
+    parts.append(f"## {_summary(inspect.getdoc(sys.modules[family]) or '').rstrip('.')}\n")
+    parts += [_section(name) for name, loss in LOSSES.items() if loss.function.__module__ == family]
+  return "\n".join(parts)
+
+
+def _families() -> Iterator[str]:
+  yield from dict.fromkeys(loss.function.__module__ for loss in LOSSES.values())
+
+
+def _contents() -> str:
+  rows = []
+  for family in _families():
+    for name, loss in LOSSES.items():
+      if loss.function.__module__ == family:
+        needs = [NEEDS[loss.answers], *(text for key, text in READS.items() if key in loss.reads)]
+        rows.append([f"[{name}](#{name})", ", ".join(needs) + (", the global batch" if loss.coupled else "")])
+  # Links are made of characters that `markdown` leaves alone.
+  return markdown(["loss", "reads"], rows).replace("|--:|", "|:--|") + "\n"
+
+
+def _section(name: str) -> str:
+  loss = LOSSES[name]
+  doc = inspect.getdoc(loss.function) or ""
+  head, arguments, returns, references = re.split(r"\n\n(?:Args|Returns|References):\n", doc)
+  lines = [f"### {name}\n", _prose(head), "", _options(name, loss, arguments)]
+  value = re.sub(r"^f32\[B\], unreduced[.;:]? *", "", _joined(returns))
+  lines += [f"Value: {value[:1].lower()}{value[1:]}", "", f"Source: {_joined(references)}", ""]
+  return "\n".join([*lines, f"![{name}]({IMAGES}/{name}.png)", ""])
+
+
+def _options(name: str, loss: Loss, arguments: str) -> str:
+  """What the loss is given: its inputs as a sentence each, its options as a table."""
+  entries = {
+    key: _joined(text) for key, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", "\n" + _indented(arguments), re.M)
+  }
+  parameters = inspect.signature(loss.function).parameters
+  options = loss_options(name)
+  lines = [f"- `{key}`: {text}" for key, text in entries.items() if key not in options]
+  rows = [[f"`{key}`", _default(parameters[key].default), entries[key]] for key in options]
+  table = markdown(["option", "default", ""], rows).replace("--:|", ":--|") if rows else ""
+  return "\n".join([*lines, "", *([table, ""] if table else [])])
+
+
+def _default(value) -> str:
+  return value.__name__ if callable(value) else f"{value:g}"
+
+
+def _prose(text: str) -> str:
+  """Paragraphs, with what follows `::` as code."""
+  blocks = []
+  for block in text.split("\n\n"):
+    if block.startswith("  "):
+      blocks.append("```\n" + inspect.cleandoc(block) + "\n```")
+    else:
+      blocks.append(_joined(block).removesuffix("::") + ("" if block.rstrip().endswith(".") else ":"))
+  return "\n\n".join(blocks).replace("::", ":")
+
+
+def _indented(text: str) -> str:
+  return "\n".join("  " + line if not line.startswith("  ") else line for line in text.splitlines())
+
+
+def _joined(text: str) -> str:
+  return " ".join(line.strip() for line in text.strip().splitlines())
+
+
+def _summary(text: str) -> str:
+  return text.split("\n\n")[0].replace("\n", " ")

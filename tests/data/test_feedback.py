@@ -1,0 +1,78 @@
+"""Single answers made from pairs, and their mismatched partners."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpojax.data.examples import TokenDataset, TokenExample, as_ids
+from dpojax.data.feedback import unpaired, with_mismatched
+from dpojax.errors import DataError
+
+
+def example(prompt, *answers, **details):
+  return TokenExample(as_ids(prompt), tuple(as_ids(a) for a in answers), **details)
+
+
+def plain(dataset):
+  """[(prompt, answers, label)] as lists."""
+  return [
+    (dataset[i].prompt.tolist(), [a.tolist() for a in dataset[i].answers], dataset[i].label)
+    for i in range(len(dataset))
+  ]
+
+
+def test_a_pair_becomes_a_desirable_and_an_undesirable_answer():
+  dataset = TokenDataset([example([1, 2], [3], [4, 5], weight=0.5), example([6], [7], label=0.0)])
+  singles = unpaired(dataset)
+  assert plain(singles) == [([1, 2], [[3]], 1.0), ([1, 2], [[4, 5]], 0.0), ([6], [[7]], 0.0)]
+  assert [singles[i].weight for i in range(3)] == [0.5, 0.5, 1.0]
+  assert [singles[i].index for i in range(3)] == [0, 1, 2]
+
+
+def test_a_tie_says_nothing_of_either_answer_and_is_counted():
+  dataset = TokenDataset([example([1], [3], [4], label=0.5), example([1], [3], [4])], counts={"rows": 2})
+  singles = unpaired(dataset)
+  assert len(singles) == 2
+  assert singles.counts == {"rows": 2, "dropped/ties": 1}
+  with pytest.raises(DataError, match="every pair is a tie"):
+    unpaired(dataset.subset([0]))
+
+
+def test_a_ranking_is_refused_with_its_place():
+  dataset = TokenDataset([example([1], [3], [4], [5])], metadata=[{"row": "ranked.jsonl:1"}])
+  with pytest.raises(DataError, match=r"ranked.jsonl:1: it has 3 answers"):
+    unpaired(dataset)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=12).filter(lambda prompts: len(set(prompts)) > 1))
+def test_a_partner_is_the_next_answer_to_another_prompt(prompts):
+  dataset = TokenDataset([example([1 + p], [10 + i]) for i, p in enumerate(prompts)])
+  paired = with_mismatched(dataset, row_length=16, max_positions=16)
+  for i, prompt in enumerate(prompts):
+    following = [j % len(prompts) for j in range(i + 1, i + len(prompts))]
+    partner = next(j for j in following if prompts[j] != prompt)  # brute force
+    assert paired[i].answers[1].tolist() == [10 + partner]
+    assert paired[i].answers[0].tolist() == [10 + i]
+
+
+def test_a_partner_that_does_not_fit_is_cut_on_the_right():
+  dataset = TokenDataset([example([1, 1], [2, 2, 2]), example([3], np.arange(4, 12))])
+  paired = with_mismatched(dataset, row_length=12, max_positions=6)
+  assert paired[0].answers[1].tolist() == [4, 5, 6, 7]  # 2 prompt tokens + 4 = 6 positions
+  assert paired[1].answers[1].tolist() == [2, 2, 2]  # 9 tokens in the row, 3 left
+  with pytest.raises(DataError, match="leave no room in a row of 9"):
+    with_mismatched(dataset, row_length=9, max_positions=16)
+
+
+def test_one_prompt_alone_has_no_partner():
+  dataset = TokenDataset([example([1], [2]), example([1], [3])])
+  with pytest.raises(DataError, match="all examples have the same prompt"):
+    with_mismatched(dataset, row_length=16, max_positions=16)
+
+
+def test_labels_and_margins_are_part_of_what_a_data_set_is():
+  base = TokenDataset([example([1], [2], [3])])
+  assert base.fingerprint == TokenDataset([example([1], [2], [3], label=1.0, margin=0.0)]).fingerprint
+  others = [TokenDataset([example([1], [2], [3], **d)]).fingerprint for d in ({"label": 0.5}, {"margin": 0.5})]
+  assert len({base.fingerprint, *others}) == 3

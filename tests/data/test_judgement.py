@@ -1,0 +1,117 @@
+"""Ties, margins and weights of rows: what is read of any format, what is counted, and what is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dpojax.config.schema import BatchSettings, DataSettings
+from dpojax.data import Batches, dataset_from_rows, load_dataset
+from dpojax.data.doctor import gist
+from dpojax.interop.tokenizer import Tokenizer
+
+WORDS = Tokenizer.from_words(["a", "b", "c", "d", "e"], eos="<end>")
+PAIR = {"prompt": "a b", "chosen": "c", "rejected": "d"}
+
+
+def read(rows, kind="preference", **options):
+  return dataset_from_rows(rows, DataSettings(**options), WORDS, kind=kind, row_length=64)
+
+
+def one(**columns):
+  return read([{**PAIR, **columns}])[0]
+
+
+@pytest.mark.parametrize(
+  ("columns", "label", "margin", "weight"),
+  [
+    ({}, 1.0, 0.0, 1.0),
+    ({"tie": True}, 0.5, 0.0, 1.0),
+    ({"tie": "1"}, 0.5, 0.0, 1.0),
+    ({"tie": 0}, 1.0, 0.0, 1.0),
+    ({"margin": 2}, 1.0, 2.0, 1.0),
+    ({"margin": " -0.5 "}, 1.0, -0.5, 1.0),
+    ({"score_chosen": 8.5, "score_rejected": "6"}, 1.0, 2.5, 1.0),
+    ({"score_chosen": 8.5, "score_rejected": 6, "margin": 1}, 1.0, 1.0, 1.0),
+    ({"score_chosen": 8.5}, 1.0, 0.0, 1.0),
+    ({"weight": 0.25}, 1.0, 0.0, 0.25),
+    ({"weight": 0}, 1.0, 0.0, 0.0),
+    ({"tie": None, "margin": "", "weight": " "}, 1.0, 0.0, 1.0),
+    ({"tie": "TRUE", "margin": 0.5, "weight": "3"}, 0.5, 0.5, 3.0),
+  ],
+)
+def test_columns_become_fields_of_the_example(columns, label, margin, weight):
+  example = one(**columns)
+  assert (example.label, example.margin, example.weight) == (label, margin, weight)
+
+
+@pytest.mark.parametrize(
+  ("columns", "message"),
+  [
+    ({"tie": "maybe"}, "column 'tie' holds 'maybe', not true or false"),
+    ({"tie": 0.5}, "column 'tie' holds 0.5, not true or false"),
+    ({"margin": "large"}, "column 'margin' holds 'large', not a finite number"),
+    ({"margin": "nan"}, "column 'margin' holds 'nan', not a finite number"),
+    ({"margin": [1]}, "column 'margin' holds a list, not a number"),
+    ({"margin": True}, "column 'margin' holds a truth value, not a number"),
+    ({"score_chosen": "good", "score_rejected": 1}, "column 'score_chosen' holds 'good', not a finite number"),
+    ({"weight": -1}, "column 'weight' holds -1; a weight is 0 or more"),
+    ({"weight": float("inf")}, "column 'weight' holds inf, not a finite number"),
+    (
+      {"answers": ["a", "b", "c"], "tie": True},
+      "column 'tie' is true, but the row has 3 answers; a tie is between two",
+    ),
+  ],
+)
+def test_what_they_cannot_hold_is_named_with_its_row(columns, message):
+  row = {"prompt": "a", **columns} if "answers" in columns else {**PAIR, **columns}
+  dataset = read([PAIR if "answers" not in columns else {"prompt": "a", "answers": ["a", "b", "c"]}, row])
+  assert len(dataset) == 1 and dataset.counts["dropped/malformed"] == 1
+  assert dataset.notes == [f"rows[1]: {message}"]
+
+
+def test_ties_margins_and_weights_are_counted():
+  rows = [{**PAIR, "tie": i < 3, "weight": 2 if i < 2 else None, "margin": 0 if i == 4 else ""} for i in range(5)]
+  dataset = read(rows)
+  assert [dataset.counts[name] for name in ("ties", "with_weight", "with_margin")] == [3, 2, 1]
+  assert "3 ties" in gist(dataset.counts)
+  assert "ties" not in gist(read([PAIR]).counts)
+
+
+def test_any_format_may_have_them(tmp_path):
+  rows = [
+    {"chosen": "\n\nHuman: a\n\nAssistant: c", "rejected": "\n\nHuman: a\n\nAssistant: d", "tie": True},
+    {"history": "a", "human_ref_A": "c", "human_ref_B": "d", "labels": 0, "weight": 2},
+    {"prompt": "a", "response_0": "c", "response_1": "d", "better_response_id": 1, "margin": 3},
+    {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4], "margin": 1.5, "tie": 1},
+  ]
+  tokenizer = Tokenizer.from_words(["a", "c", "d", "Human:", "Assistant:"], eos="<end>")
+  found = []
+  for n, row in enumerate(rows):
+    path = tmp_path / f"{n}.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    settings = DataSettings(source="file", path=str(path), eval_fraction=0.0)
+    example = load_dataset(settings, tokenizer, kind="preference", row_length=64)[0][0]
+    found.append((example.label, example.margin, example.weight))
+  assert found == [(0.5, 0.0, 1.0), (1.0, 0.0, 2.0), (1.0, 3.0, 1.0), (0.5, 1.5, 1.0)]
+
+
+def test_they_reach_the_packed_batch():
+  rows = [{**PAIR, "prompt": "a " * (i + 1), "margin": i, "weight": i + 1, "tie": i == 1} for i in range(3)]
+  dataset = read(rows)
+  batch = Batches(dataset, BatchSettings(size=3, rows=1, row_length=32))(0)
+  for r, e in zip(*np.nonzero(batch.example_index[0] >= 0), strict=True):
+    i = int(batch.example_index[0, r, e])
+    found = [float(x[0, r, e]) for x in (batch.example_margin, batch.example_weight, batch.example_label)]
+    assert found == [i, i + 1, 0.5 if i == 1 else 1.0]
+
+
+def test_scoring_reads_none_of_them():
+  """A column of another meaning must not keep a row from being scored."""
+  dataset = read([{**PAIR, "weight": "70 kg"}], kind="score")
+  assert len(dataset) == 1 and dataset[0].weight == 1.0
+
+
+def test_fine_tuning_reads_weights():
+  dataset = read([{"prompt": "a", "completion": "b", "weight": 0.5}], kind="sft")
+  assert dataset[0].weight == 0.5

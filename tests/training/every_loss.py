@@ -1,0 +1,103 @@
+"""Every preference loss on the tiny model, whatever the layout of a step. Run as a script with eight host devices.
+
+Prints JSON: for every loss and layout the difference of the loss, and of the gradient normwise, to one device and one
+row group.
+"""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+
+from dpojax.config.schema import BatchSettings, ParallelSettings
+from dpojax.data.batches import Batches
+from dpojax.data.examples import TokenDataset
+from dpojax.data.feedback import unpaired, with_mismatched
+from dpojax.data.packing import PackShape
+from dpojax.losses import LOSSES
+from dpojax.losses.expression import hyper_parameters, parse_losses
+from dpojax.objectives.preference import Preference
+from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.training.step import accumulate, place_hyper, place_params
+from tests.training.tiny import MODEL, tiny_dataset, tiny_params
+
+LAYOUTS = {"4 row groups": (4, 1), "8 devices": (16, 8), "8 devices, 2 row groups": (8, 8)}
+ANSWERS = {"pair": 2, "triple": 3, "ranking": 4, "single": 2}
+
+
+def families():
+  """Losses that can be summed, coupled ones also apart: {name of the family: names}."""
+  found = {}
+  for name, loss in LOSSES.items():
+    if not loss.answers.endswith("rewards"):
+      coupled = Preference(MODEL, (name,)).coupled
+      found.setdefault(f"{loss.answers}, {'coupled' if coupled else 'summed'}", []).append(name)
+  return found
+
+
+def dataset_for(kind, examples=16):
+  """Examples of the kind that a loss reads, of unequal lengths and weights."""
+  single = kind == "single"
+  dataset = tiny_dataset(examples // 2 if single else examples, ANSWERS[kind])
+  if single:
+    dataset = with_mismatched(unpaired(dataset), row_length=64, max_positions=64)
+  weights = np.random.default_rng(3).choice([0.0, 0.5, 1.0, 2.0], len(dataset))
+  return TokenDataset([dataclasses.replace(dataset[i], weight=float(w)) for i, w in enumerate(weights)])
+
+
+def batch_for(dataset, rows, score_prompt):
+  """The whole data set as one step, one example a row: the same packing in every layout."""
+  settings = BatchSettings(size=len(dataset), rows=rows, row_length=64)
+  answers = dataset.num_answers + score_prompt
+  return Batches(dataset, settings, PackShape(-(-len(dataset) // rows), rows, 64, 64, 1, answers, score_prompt))(0)
+
+
+def moved_params():
+  """Other parameters than the reference's, so that losses and gradients are not those of the start."""
+  keys = iter(jax.random.split(jax.random.key(9), 100))
+  return jax.tree.map(lambda x: x + 0.03 * jax.random.normal(next(keys), x.shape, x.dtype), tiny_params())
+
+
+def losses_and_gradients(names, batch, devices=1):
+  """{name: (loss, gradient)} of a whole step: one program for the sum, run with all weights but one at zero."""
+  objective = Preference(MODEL, tuple(names))
+  mesh = make_mesh(ParallelSettings(fsdp=min(devices, 4)), jax.devices()[:devices])
+  batch = jax.device_put(batch, batch_shardings(mesh, batch))
+  params, frozen = place_params(moved_params(), mesh), place_params(tiny_params(), mesh)
+  step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
+  hyper = hyper_parameters(parse_losses("+".join(names)), {"beta": 0.3}) | objective.running
+  found = {}
+  for name in names:
+    weights = {f"{other}.weight": float(other == name) for other in names}
+    found[name] = jax.device_get(step(params, frozen, batch, place_hyper(hyper | weights, mesh)))
+  return found
+
+
+def norm(tree):
+  return np.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in jax.tree.leaves(tree)))
+
+
+def differences(one, other):
+  """(relative difference of the loss, normwise difference of the gradient)."""
+  loss = abs(float(one[0]) - float(other[0])) / max(1.0, abs(float(one[0])))
+  return loss, norm(jax.tree.map(np.subtract, other[1], one[1])) / norm(one[1])
+
+
+def main():
+  results = {}
+  for family, names in families().items():
+    dataset = dataset_for(family.partition(",")[0])
+    prompt = any("prompt" in LOSSES[name].reads for name in names)
+    base = losses_and_gradients(names, batch_for(dataset, 16, prompt))
+    for name in names:
+      results[name] = {"gradient": norm(base[name][1])}
+    for layout, (rows, devices) in LAYOUTS.items():
+      other = losses_and_gradients(names, batch_for(dataset, rows, prompt), devices)
+      for name in names:
+        results[name][layout] = differences(base[name], other[name])
+  print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+  main()

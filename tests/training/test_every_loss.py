@@ -1,0 +1,33 @@
+"""Row groups and devices change neither the loss nor the gradient of any loss, coupled over the batch or not."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dpojax.losses import LOSSES
+from tests.training.runs import ROOT
+
+NAMES = sorted(name for name, loss in LOSSES.items() if not loss.answers.endswith("rewards"))
+
+
+@pytest.fixture(scope="module")
+def results():
+  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-m", "tests.training.every_loss"]
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layouts_change_nothing(results, name):
+  found = dict(results[name])
+  assert found.pop("gradient") > 0.01
+  assert len(found) == 3
+  for layout, (loss, gradient) in found.items():
+    assert loss <= 1e-6, layout
+    assert gradient <= 1e-5, layout
