@@ -153,7 +153,6 @@ def config_of(arguments):
   fixed = {
     "model.path": str(arguments.dpojax_model),
     "data.path": str(arguments.out / "train.jsonl"),
-    "data.eval_path": str(arguments.out / "held_out.jsonl"),
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
     "data.max_example": 0,
@@ -254,11 +253,11 @@ def summary(arguments) -> str:
     ("NLL, TRL - dpojax", nll["trl"] - nll["dpojax"]),
   ):
     error = bootstrap_error(difference, prompt)
-    lines.append(f"{name}: {difference.mean():+.5f}, bootstrap standard error {error:.5f}")
+    lines.append(f"{name}: {difference.mean():+.2e}, bootstrap standard error {error:.2e}")
   apart = np.abs(margins["dpojax"] - margins["trl"])
-  lines.append(f"margins of the two sides differ by at most {apart.max():.4f} (mean {apart.mean():.4f})")
+  lines.append(f"margins of the two sides differ by at most {apart.max():.1e} (mean {apart.mean():.1e})")
   losses = [np.abs(np.subtract(a["losses"], b["losses"])).max() for a, b in zip(*runs.values(), strict=True)]
-  lines.append(f"training losses differ by at most {max(losses):.5f}")
+  lines.append(f"training losses differ by at most {max(losses):.1e}")
   return "\n".join(lines)
 
 

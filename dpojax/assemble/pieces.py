@@ -260,7 +260,6 @@ def build_objective(config: RunConfig, model: LanguageModel | RewardModel) -> Ob
   """What the stage minimises."""
   if config.objective == "sft":
     assert isinstance(model, LanguageModel)
-    assert isinstance(model, LanguageModel)
     return Sft(model)
   loss = config.loss
   names = tuple(term.name for term in loss_terms(config))
@@ -269,7 +268,6 @@ def build_objective(config: RunConfig, model: LanguageModel | RewardModel) -> Ob
     reward = config.reward
     margins = loss.margin_scale > 0
     return RewardObjective(model, names[0], margins, reward.bootstrap, seed=reward.seed + config.seed)
-  assert isinstance(model, LanguageModel)
   assert isinstance(model, LanguageModel)
   return Preference(
     model,

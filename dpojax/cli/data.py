@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> int:
 
 def inspect(config: RunConfig, *, rows: int = 1, colour: bool = False) -> None:
   """Prints what the data of `config` holds and its first `rows` packed rows."""
-  from dpojax.data import Batches, choose_shape
+  from dpojax.assemble.pieces import Data, build_batches
   from dpojax.data.doctor import report
   from dpojax.data.show import show_row
 
   tokenizer = _tokenizer(config)
   train, held_out, about = _data(config, tokenizer)
-  batches = Batches(train, config.batch, choose_shape(train, config.batch, held_out))
+  batches, _ = build_batches(config, Data(train, held_out))
   print(f"{about}\n")
   print(report(train, held_out, batches))
   batch = batches(0)

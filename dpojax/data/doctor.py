@@ -7,7 +7,7 @@ import numpy as np
 
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
-from dpojax.data.show import answer_name
+from dpojax.data.show import answer_names
 from dpojax.data.sieve import DROPPED
 
 WIDTH = 26  # of the names on the left
@@ -115,8 +115,7 @@ def lengths(dataset: TokenDataset) -> dict[str, list[int]]:
   """Token lengths by part of an example."""
   examples = [dataset[i] for i in range(len(dataset))]
   found = {"prompt": [len(example.prompt) for example in examples]}
-  for k in range(dataset.num_answers):
-    name = answer_name(k, dataset.num_answers)
+  for k, name in enumerate(answer_names(dataset, dataset.num_answers)):
     found[name] = [len(example.answers[k]) for example in examples if k < len(example.answers)]
   found["prompt and all answers"] = [example.row_tokens() for example in examples]
   return found

@@ -62,6 +62,7 @@ class TokenDataset:
       and `answers` (texts) and whatever its format carries (label, score).
     notes: messages about single rows, such as the file and line of a malformed one.
     dropped: (number of the row as read, from 0, and why) of every row left out.
+    answer_names: what to call answers 0, 1, ... of every example where their number does not tell.
   """
 
   def __init__(
@@ -73,6 +74,7 @@ class TokenDataset:
     notes: Sequence[str] = (),
     dropped: Sequence[tuple[int, str]] = (),
     origin: str = "",
+    answer_names: Sequence[str] = (),
   ):
     if metadata is not None and len(metadata) != len(examples):
       raise ValueError(f"{len(metadata)} metadata rows for {len(examples)} examples")
@@ -82,6 +84,7 @@ class TokenDataset:
     self.notes = list(notes)
     self.dropped = list(dropped)
     self.origin = origin
+    self.answer_names = tuple(answer_names)
     self.num_answers = max((len(example.answers) for example in self._examples), default=1)
     self.fingerprint = fingerprint(self._examples, origin)
 
@@ -116,6 +119,7 @@ class TokenDataset:
       notes=self.notes,
       dropped=self.dropped,
       origin=self.origin,
+      answer_names=self.answer_names,
     )
 
   def where(self, index: int) -> str:

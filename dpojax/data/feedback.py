@@ -78,6 +78,7 @@ def with_mismatched(dataset: TokenDataset, *, row_length: int, max_positions: in
     notes=dataset.notes,
     dropped=dataset.dropped,
     origin=f"{dataset.origin} mismatched",
+    answer_names=("answer", "mismatched"),
   )
 
 

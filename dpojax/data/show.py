@@ -33,12 +33,16 @@ class ShownToken:
 
 @dataclasses.dataclass(frozen=True)
 class ShownExample:
-  """An example as it lies in a row: its prompt's tokens once, and those of each answer; `where` it was read."""
+  """An example as it lies in a row: its prompt's tokens once, and those of each answer; `where` it was read.
+
+  `answer_names` says what each answer is.
+  """
 
   index: int
   where: str
   prompt: tuple[ShownToken, ...]
   answers: tuple[tuple[ShownToken, ...], ...]
+  answer_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +61,8 @@ class RowView:
       heading = _heading(example)
       lines.append(f"{ANSI_BOLD}{heading}{ANSI_END}" if colour else heading)
       lines.append(_paragraph("prompt", example.prompt, ANSI[0] if colour else None))
-      for k, answer in enumerate(example.answers):
-        lines.append(_paragraph(answer_name(k, len(example.answers)), answer, ANSI[k % len(ANSI)] if colour else None))
+      for k, (name, answer) in enumerate(zip(example.answer_names, example.answers, strict=True)):
+        lines.append(_paragraph(name, answer, ANSI[k % len(ANSI)] if colour else None))
       lines.append("")
     return "\n".join(lines)
 
@@ -68,8 +72,8 @@ class RowView:
     for example in self.examples:
       parts.append(f"<p><b>{html.escape(_heading(example))}</b></p>")
       parts.append(_html_paragraph("prompt", example.prompt, "inherit"))
-      for k, answer in enumerate(example.answers):
-        parts.append(_html_paragraph(answer_name(k, len(example.answers)), answer, CSS[k % len(CSS)]))
+      for k, (name, answer) in enumerate(zip(example.answer_names, example.answers, strict=True)):
+        parts.append(_html_paragraph(name, answer, CSS[k % len(CSS)]))
     return f'<div style="font-family:monospace;white-space:pre-wrap">{"".join(parts)}</div>'
 
   def _repr_html_(self) -> str:
@@ -88,7 +92,7 @@ def show_row(
     dataset: the one the batch was made from, to tell where its examples were read.
   """
   tokens, position, answer_row = (np.asarray(x)[group, row] for x in (batch.tokens, batch.position, batch.answer))
-  segment, slots = np.asarray(batch.segment)[group, row], np.asarray(batch.answer_of)[group, row]
+  segment = np.asarray(batch.segment)[group, row]
   indices = np.asarray(batch.example_index)[group, row]
   scored = _scored_places(batch, group, row)
   per_example = batch.answers_per_example
@@ -100,12 +104,14 @@ def show_row(
 
   examples = []
   for e in np.flatnonzero(indices >= 0).tolist():
-    used = [a for a in range(e * per_example, (e + 1) * per_example) if (slots == a).any() or (answer_row == a).any()]
+    used = [a for a in range(e * per_example, (e + 1) * per_example) if (answer_row == a).any()]
     answers = [np.flatnonzero(answer_row == a) for a in used]
     prompt = np.flatnonzero((answer_row == -1) & (segment == segment[answers[0][0]]))
     index = int(indices[e])
     where = dataset.where(index) if dataset else ""
-    examples.append(ShownExample(index, where, shown(prompt), tuple(shown(places) for places in answers)))
+    names = answer_names(dataset, len(answers))
+    shown_answers = tuple(shown(places) for places in answers)
+    examples.append(ShownExample(index, where, shown(prompt), shown_answers, names))
   return RowView(tuple(examples))
 
 
@@ -126,11 +132,13 @@ def readable_pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
   return pieces
 
 
-def answer_name(k: int, count: int) -> str:
-  """chosen and rejected of a pair, rank 1, 2, ... of a ranking, answer where there is one."""
-  if count == 1:
-    return "answer"
-  return ("chosen", "rejected")[k] if count == 2 else f"rank {k + 1}"
+def answer_names(dataset: TokenDataset | None, count: int) -> tuple[str, ...]:
+  """What the data set calls its answers; else chosen and rejected, rank 1, 2, ..., or answer where there is one."""
+  if dataset and dataset.answer_names:
+    return dataset.answer_names
+  if count <= 2:
+    return ("answer",) if count == 1 else ("chosen", "rejected")
+  return tuple(f"rank {k + 1}" for k in range(count))
 
 
 def _scored_places(batch: PackedBatch, group: int, row: int) -> set[int]:
@@ -139,7 +147,8 @@ def _scored_places(batch: PackedBatch, group: int, row: int) -> set[int]:
   found = set()
   slots = (np.asarray(x)[group, row].tolist() for x in (batch.scored_at, batch.target, batch.answer_of))
   for at, target, slot in zip(*slots, strict=True):
-    following = np.flatnonzero(answer[at + 1 :] == slot)
+    # A slot without an answer scores the prompt, whose tokens stand one behind the other.
+    following = np.flatnonzero(answer[at + 1 :] == (slot if (answer == slot).any() else -1))
     if following.size and tokens[at + 1 + following[0]] == target:
       found.add(int(at + 1 + following[0]))
   return found
@@ -160,7 +169,8 @@ def _paragraph(name: str, tokens: Sequence[ShownToken], colour: str | None) -> s
       parts.append(f"⟦{text}⟧" if scored else text)
     else:
       parts.append(f"{colour if scored else ANSI_DIM}{text}{ANSI_END}")
-  return f"{name:<10}" + "".join(parts).replace("\n", "\n" + " " * 10)
+  indent = max(10, len(name) + 1)
+  return name.ljust(indent) + "".join(parts).replace("\n", "\n" + " " * indent)
 
 
 def _html_paragraph(name: str, tokens: Sequence[ShownToken], colour: str) -> str:

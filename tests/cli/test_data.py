@@ -54,6 +54,18 @@ def test_options_reach_the_reading(capsys, model, pairs):
   assert "\x1b[32m" in out and "⟦" not in out
 
 
+def test_rows_are_those_of_the_loss(capsys, model, pairs):
+  """KTO's mismatched answers are called so, and a likelihood of the prompt too is seen to score it."""
+  rows = ["--rows=1", "--batch.size=2", "--batch.rows=1", "--batch.row_length=64", "--eval_fraction=0"]
+  _, out, err = run(capsys, f"--data={pairs}", f"--model={model}", *rows, "--loss.name=kto")
+  assert not err
+  assert "\nanswer    ⟦" in out and "\nmismatched ⟦" in out and "rejected" not in out
+  _, out, _ = run(
+    capsys, f"--data={pairs}", f"--model={model}", *rows, "--loss.name=orpo", "--loss.nll_span=prompt_and_answer"
+  )
+  assert "\nchosen    ⟦" in out and "\nprompt    a⟦ b" in out
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dpojax.config.schema import BatchSettings, DataSettings
-from dpojax.data import Batches, dataset_from_rows, hold_out
+from dpojax.data import Batches, choose_shape, dataset_from_rows, hold_out
 from dpojax.data.doctor import facts, gist, histogram, report
+from dpojax.data.feedback import with_mismatched
 from dpojax.data.show import readable_pieces, show_row
 
 ROWS = [
@@ -73,6 +74,31 @@ def test_rankings_and_single_answers_are_named(plain):
     dataset = dataset_from_rows(rows, DataSettings(), plain, kind=kind, row_length=96)
     text = str(show_row(Batches(dataset, BatchSettings(size=1, rows=1, row_length=96))(0), plain))
     assert [line[:10].strip() for line in text.splitlines()[2:]] == names
+
+
+def test_a_mismatched_answer_is_called_so(plain):
+  rows = [
+    {"prompt": "hello", "completion": " yes", "label": True},
+    {"prompt": "what?", "completion": " no", "label": 0},
+  ]
+  dataset = dataset_from_rows(rows, DataSettings(), plain, kind="feedback", row_length=96)
+  dataset = with_mismatched(dataset, row_length=96, max_positions=96).subset([0, 1])
+  text = str(show_row(next(Batches(dataset, BatchSettings(size=2, rows=1, row_length=96)).in_order()), plain))
+  assert "rejected  ⟦ no" in text  # told apart only where the data set is known
+  batches = Batches(dataset, BatchSettings(size=2, rows=1, row_length=96))
+  text = str(show_row(next(batches.in_order()), plain, dataset=dataset))
+  assert "answer    ⟦ yes<|im_end|>⟧\nmismatched ⟦ no<|im_end|>⟧\n" in text and "rejected" not in text
+  assert "mismatched" in report(dataset, dataset.subset([]), batches)
+
+
+def test_a_scored_prompt_shows(plain, dataset):
+  shape = choose_shape(dataset, BatchSettings(size=2, rows=1, row_length=96), score_prompt=True)
+  batches = Batches(dataset, BatchSettings(size=2, rows=1, row_length=96), shape)
+  first = next(iter(plain.pieces(dataset[0].prompt.tolist())))
+  view = show_row(next(batches.in_order()), plain, dataset=dataset)
+  assert f"prompt    {first}⟦{'what is the answer?'.removeprefix(first)}⟧\n" in str(view)
+  assert "chosen    ⟦ yes<|im_end|>⟧\n" in str(view)
+  assert all(len(example.answers) == 2 for example in view.examples)
 
 
 def test_the_report_says_what_was_counted(plain):
