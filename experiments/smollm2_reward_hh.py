@@ -8,7 +8,7 @@ The pairs come from the hub (Anthropic/hh-rlhf, harmless-base); a file of `chose
 well: --config.data.path=hh_harmless.jsonl.gz. `benchmarks/trl_reward.py` trains the same model on the same tokens
 with TRL beside it.
 
-Result: not measured yet.
+Result: section `smollm2_reward_hh` of experiments/README.md (12 steps in float32 beside TRL, three seeds).
 """
 
 from dpojax.config import base
