@@ -79,14 +79,14 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     exec(compile(self.source, str(self.path), "exec"), module.__dict__)
 
 
-def notices(module: str, source: str, path: pathlib.Path, function: str) -> bool:
+def notices(module: str, source: str, path: pathlib.Path, function: str, quick: bool = False) -> bool:
   """Whether a test fails on the changed module. Runs in a child that may do as it likes."""
   import pytest
 
   sys.meta_path.insert(0, Changed(module, source, path))
   quiet = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--hypothesis-seed=0"]
   files = [str(TESTS / name) for name in FILES]
-  for names, chosen in stages(function):
+  for names, chosen in stages(function)[: 2 if quick else None]:
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
       code = pytest.main([*quiet, "-k", names, *files[chosen]])
     if code not in (0, 5):  # 5: no test has that name
@@ -143,6 +143,7 @@ def main() -> None:
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("mutants.jsonl"))
   parser.add_argument("--only", nargs="*", default=[], help="file names")
   parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by the hash of their source")
+  parser.add_argument("--quick", action="store_true", help="only the tests named after the function that was changed")
   parser.add_argument("--survivors", action="store_true", help="run those that survived again")
   options = parser.parse_args()
   os.chdir(ROOT)
@@ -160,7 +161,7 @@ def main() -> None:
     known = {(r["file"], r["after_source"]): r for r in map(json.loads, options.out.read_text().splitlines())}
   if options.survivors:
     known = {key: r for key, r in known.items() if r["outcome"] == "killed"}
-  if forked("no.such.module", "", LOSSES / "__init__.py", "") != "survived":
+  if not options.quick and forked("no.such.module", "", LOSSES / "__init__.py", "") != "survived":
     raise SystemExit("the tests fail on the package as it is")
   results = []
   for path in sorted(LOSSES.glob("*.py")):
@@ -172,7 +173,7 @@ def main() -> None:
       if int(key[1], 16) >= options.share * 2**64:
         continue
       if key not in known:
-        outcome = forked(module, mutant.source, path, mutant.function)
+        outcome = forked(module, mutant.source, path, mutant.function, options.quick)
         known[key] = dict(
           file=path.name,
           line=mutant.line,

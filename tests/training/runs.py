@@ -22,16 +22,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 TIME_FIELDS = ("time/", "tokens_per_second", "flops_utilisation")
 
 
-def write_tiny_model(folder: pathlib.Path) -> pathlib.Path:
+def write_tiny_model(folder: pathlib.Path, *, hidden: int = 16) -> pathlib.Path:
   """A transformers folder with a random decoder of a few thousand parameters and a tokenizer of words."""
   tokenizer = Tokenizer.from_words([f"word{i}" for i in range(30)], eos="<eos>", unknown="<unk>")
   config = ModelConfig(
     vocab_size=tokenizer.vocab_size,
-    hidden=16,
+    hidden=hidden,
     layers=2,
     heads=4,
     kv_heads=2,
-    ffn=32,
+    ffn=2 * hidden,
     max_positions=64,
     eos_ids=tokenizer.eos_ids,
   )
