@@ -78,7 +78,7 @@ class Comparisons:
     m = len(first)
     outcome = np.full(m, FIRST, np.int8)
     if tie is not None:
-      outcome[_column("tie", tie, m).astype(bool)] = TIE
+      outcome[_flags("tie", tie, m)] = TIE
     values, names = _covariates(covariates, m)
     at_home = None
     if home is not None:
@@ -93,7 +93,7 @@ class Comparisons:
       outcome,
       weight=_weights(weight, m),
       home=None if at_home is None else at_home.astype(np.int8),
-      cluster=None if cluster is None else index_labels(_column("cluster", cluster, m))[0][0].astype(np.int64),
+      cluster=None if cluster is None else _clusters(cluster, m),
       covariates=values,
       covariate_names=names,
     )._checked()
@@ -123,27 +123,31 @@ class Comparisons:
     outcome = np.concatenate([np.full(len(at[0]), o, np.int8) for (_, o), at in zip(parts, places, strict=True)])
     whole = bool(np.all(number == np.floor(number)))
     labels = tuple(items) if items is not None else tuple(range(n))
+    if len(set(labels)) != n:
+      raise DataError("items holds a label twice")
     counted = dict(count=number.astype(np.int64)) if whole else dict(weight=number)
     return cls(labels, first, second, outcome, **counted)._checked()
 
   @classmethod
-  def from_rankings(cls, orderings: Any, items: Sequence[Hashable] | None = None) -> "Comparisons":
+  def from_rankings(cls, orderings: Any, items: Sequence[Hashable] | None = None, weight: Any = None) -> "Comparisons":
     """Every pair of a ranking as a comparison, the rankings being its clusters: `fit` reads the pairs,
     `plackett_luce` the rankings.
 
     Args:
       orderings: M sequences of two or more distinct labels, best first; lengths may differ.
+      weight: f[M] >= 0 of each ranking.
 
     Raises:
       DataError: a ranking has fewer than two items, or one twice.
     """
+    orderings = list(orderings)
     lengths = np.asarray([len(ordering) for ordering in orderings], np.int64)
     if not len(lengths):
       raise DataError("there are no rankings")
     if lengths.min() < 2:
       raise DataError(f"orderings[{lengths.argmin()}] has {lengths.min()} item; a ranking needs two or more")
     flat = [label for ordering in orderings for label in ordering]
-    (places,), labels = index_labels(np.asarray(flat) if len({type(x) for x in flat}) == 1 else flat, items=items)
+    (places,), labels = index_labels(flat, items=items, rows=np.repeat(np.arange(len(lengths)), lengths))
     ranked = np.full((len(lengths), lengths.max()), -1, np.int32)
     ranked[np.arange(lengths.max()) < lengths[:, None]] = places
     in_order = np.sort(ranked, axis=1)
@@ -155,7 +159,9 @@ class Comparisons:
     cluster = np.broadcast_to(np.arange(len(ranked))[:, None], there.shape)[there]
     first, second = ranked[:, above][there], ranked[:, below][there]
     outcome = np.full(len(first), FIRST, np.int8)
-    return cls(labels, first, second, outcome, cluster=cluster, orderings=ranked)
+    weights = _weights(weight, len(ranked), what="rankings")
+    pair_weight = None if weights is None else weights[cluster]
+    return cls(labels, first, second, outcome, weight=pair_weight, cluster=cluster, orderings=ranked)
 
   @classmethod
   def from_frame(
@@ -189,7 +195,7 @@ class Comparisons:
       if meaning not in meanings:
         raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
     labels = column_of(df, outcome)
-    found, place = _unique(labels)
+    (place,), found = index_labels(labels, name=f"column {outcome!r}")
     codes = np.empty(len(found), np.int8)
     for i, label in enumerate(found):
       if label not in outcome_map:
@@ -198,24 +204,26 @@ class Comparisons:
         raise DataError(f"row {row}: column {outcome!r} holds {label!r}, which outcome_map does not know ({known})")
       codes[i] = meanings[outcome_map[label]]
     code = codes[place]
-    kept = code >= 0
-    (first, second), known_items = index_labels(column_of(df, a)[kept], column_of(df, b)[kept], items=items)
+    kept = np.flatnonzero(code >= 0)  # and the number in the file of every row that stays
+    (first, second), known_items = index_labels(
+      column_of(df, a)[kept], column_of(df, b)[kept], items=items, rows=kept, name=f"column {a!r} or {b!r}"
+    )
     m = len(first)
     at_home = np.ones(m, np.int8)
     if neutral is not None:
-      at_home[column_of(df, neutral)[kept].astype(bool)] = 0
-    values, names = _covariates({name: column_of(df, name)[kept] for name in covariates} or None, m)
+      at_home[_flags(f"column {neutral!r}", column_of(df, neutral)[kept], m, kept)] = 0
+    values, names = _covariates({name: column_of(df, name)[kept] for name in covariates} or None, m, kept)
     return cls(
       known_items,
       first,
       second,
       code[kept],
-      weight=None if weight is None else _weights(column_of(df, weight)[kept], m),
+      weight=None if weight is None else _weights(column_of(df, weight)[kept], m, kept),
       home=at_home,
-      cluster=None if cluster is None else index_labels(column_of(df, cluster)[kept])[0][0].astype(np.int64),
+      cluster=None if cluster is None else _clusters(column_of(df, cluster)[kept], m, kept),
       covariates=values,
       covariate_names=names,
-    )._checked()
+    )._checked(kept)
 
   # --- what they say
 
@@ -269,72 +277,100 @@ class Comparisons:
 
     return connectivity(self)
 
-  def _checked(self) -> "Comparisons":
+  def _checked(self, rows: np.ndarray | None = None) -> "Comparisons":
     if not len(self.first):
       raise DataError("there are no comparisons")
     itself = self.first == self.second
     if itself.any():
       row = int(itself.argmax())
-      raise DataError(f"row {row}: {self.items[self.first[row]]!r} is compared with itself")
+      raise DataError(f"row {_number(rows, row)}: {self.items[self.first[row]]!r} is compared with itself")
     return self
 
 
 def column_of(df: Any, name: str) -> np.ndarray:
   """A column of a table as an array."""
-  names = list(getattr(df, "column_names", None) or getattr(df, "columns", None) or df)
+  names = getattr(df, "column_names", None)  # of pyarrow, whose `columns` are the columns themselves
+  if names is None:
+    names = getattr(df, "columns", None)
+  names = list(df if names is None else names)
   if name not in names:
     raise DataError(f"there is no column {name!r}; there are {', '.join(map(repr, names))}")
   column = df[name]
   return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
 
 
-def _unique(labels: np.ndarray) -> tuple[list, np.ndarray]:
-  """Distinct labels of any kind as Python objects, and the place of each row's among them."""
-  (place,), found = index_labels(labels)
-  return list(found), place
+def _number(rows: np.ndarray | None, row: Any) -> int:
+  """What a row is called in errors: its place in the file, where some were dropped."""
+  return int(row if rows is None else rows[row])
 
 
-def _column(name: str, values: Any, m: int) -> np.ndarray:
+def _column(name: str, values: Any, m: int, what: str = "comparisons") -> np.ndarray:
   column = np.asarray(values)
   if column.shape != (m,):
-    raise DataError(f"{name} has shape {column.shape}, but there are {m} comparisons")
+    raise DataError(f"{name} has shape {column.shape}, but there are {m} {what}")
   return column
 
 
-def _weights(weight: Any, m: int) -> np.ndarray | None:
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+  try:
+    return values.astype(float)
+  except (TypeError, ValueError) as error:
+    raise DataError(f"{name} must hold numbers: {error}") from error
+
+
+def _flags(name: str, values: Any, m: int, rows: np.ndarray | None = None) -> np.ndarray:
+  """bool[m]; the string "False" would be true to NumPy."""
+  column = _column(name, values, m)
+  if column.dtype != bool:
+    known = np.array([isinstance(x, bool | np.bool | int | float | np.number) and x in (0, 1) for x in column.tolist()])
+    if not known.all():
+      row = int(known.argmin())
+      raise DataError(f"row {_number(rows, row)}: {name} is {column[row]!r}; it takes true and false")
+  return column.astype(bool)
+
+
+def _clusters(labels: Any, m: int, rows: np.ndarray | None = None) -> np.ndarray:
+  _column("cluster", labels, m)
+  (place,), _ = index_labels(labels, rows=rows, name="the cluster")
+  return place.astype(np.int64)
+
+
+def _weights(weight: Any, m: int, rows: np.ndarray | None = None, what: str = "comparisons") -> np.ndarray | None:
   if weight is None:
     return None
-  weight = _column("weight", weight, m).astype(float)
+  weight = _numbers("weight", _column("weight", weight, m, what))
   wrong = ~(np.isfinite(weight) & (weight >= 0))
   if wrong.any():
-    raise DataError(f"weight[{wrong.argmax()}] is {weight[wrong.argmax()]}; a weight is a number of at least 0")
-  if not weight.any():
+    row = int(wrong.argmax())
+    raise DataError(f"row {_number(rows, row)}: weight is {weight[row]}; a weight is a number of at least 0")
+  if m and not weight.any():
     raise DataError("all weights are 0")
   return weight
 
 
-def _covariates(given: Any, m: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
-  if given is None:
+def _covariates(given: Any, m: int, rows: np.ndarray | None = None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+  if given is None or (isinstance(given, Mapping) and not given):
     return None, ()
   if isinstance(given, Mapping):
     names = tuple(str(name) for name in given)
-    columns = np.stack([_column(f"covariate {name!r}", given[name], m) for name in given], axis=1)
+    columns = [_column(f"covariate {name!r}", given[name], m) for name in given]
+    columns = np.stack([_numbers(f"covariate {n!r}", c) for n, c in zip(names, columns, strict=True)], axis=1)
   else:
     columns = np.asarray(given)
     columns = columns[:, None] if columns.ndim == 1 else columns
-    names = tuple(f"covariate_{k}" for k in range(columns.shape[1]))
+    names = tuple(f"covariate_{k}" for k in range(columns.shape[-1] if columns.ndim else 0))
   if columns.shape != (m, len(names)):
     raise DataError(f"covariates have shape {columns.shape}, but there are {m} comparisons")
-  columns = columns.astype(float)
+  columns = _numbers("covariates", columns)
   wrong = ~np.isfinite(columns)
   if wrong.any():
     row, k = np.argwhere(wrong)[0]
-    raise DataError(f"row {row}: covariate {names[k]!r} is {columns[row, k]}")
+    raise DataError(f"row {_number(rows, row)}: covariate {names[k]!r} is {columns[row, k]}")
   return columns, names
 
 
 def _square(name: str, counts: Any) -> np.ndarray:
-  counts = np.asarray(counts, float)
+  counts = _numbers(name, np.asarray(counts))
   if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
     raise DataError(f"{name} has shape {counts.shape}; it must be square")
   if not np.isfinite(counts).all() or (counts < 0).any():

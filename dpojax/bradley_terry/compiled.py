@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,15 +42,38 @@ def solve(method: str, spec: Spec, layout: Grid | Rows, prior: Prior, start: np.
   return state._replace(x=np.asarray(state.x)[keep], gradient=np.asarray(state.gradient)[keep])
 
 
+def solve_many(
+  spec: Spec, layouts: Sequence[Grid], prior: Prior, start: np.ndarray, total, tol, max_iter, size: int
+) -> np.ndarray:
+  """f64[len(layouts), spec.size] estimates of many counts of the same items, `size` at once in one program.
+
+  NaN where a fit did not come under `tol`.
+  """
+  import jax
+
+  n = bucket(spec.items)
+  padded = Spec(n, spec.coefficients, spec.model)
+  filled = [*layouts, *[layouts[0]] * (size - len(layouts))]
+  stacked = Grid(*(np.stack(x) for x in zip(*(pad(layout, spec.items, n) for layout in filled), strict=True)))
+  with float64():
+    state = _program("cg", padded, many=True)(
+      stacked, pad_prior(prior, n), real(spec.items, n), pad_vector(spec, start, n), float(total), float(tol), max_iter
+    )
+    x, gradient = (np.asarray(y)[: len(layouts)] for y in jax.device_get((state.x, state.gradient)))
+  good = np.abs(gradient).max(axis=1) <= tol * total
+  keep = np.concatenate([np.arange(spec.items), np.arange(n, padded.size)])
+  return np.where(good[:, None], x[:, keep], np.nan)
+
+
 @functools.lru_cache(maxsize=64)
-def _program(method: str, spec: Spec):
+def _program(method: str, spec: Spec, many: bool = False):
   import jax
 
   def run(layout, prior, real, start, total, tol, max_iter):
     state = newton(COMPILED, method, spec, layout, prior, real, start, total, tol, max_iter)
     return state._replace(curvature=())
 
-  return jax.jit(run)
+  return jax.jit(jax.vmap(run, in_axes=(0, *[None] * 6)) if many else run)
 
 
 def pad(layout: Grid | Rows, items: int, n: int) -> Grid | Rows:

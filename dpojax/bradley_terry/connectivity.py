@@ -65,12 +65,16 @@ def connectivity(data: Comparisons) -> Connectivity:
   return Connectivity(groups(label), groups(met), of(wins & ~losses), of(losses & ~wins), label)
 
 
-def strongly_connected(data: Comparisons, layout: Grid | Rows) -> bool:
-  """Whether strengths exist without coefficients; `layout` holds the same comparisons, counted."""
+def layout_connected(layout: Grid | Rows, items: int) -> bool:
+  """Whether wins and ties, counted in a layout, connect all items strongly."""
   if isinstance(layout, Grid):
     beats = (layout.wins + layout.losses.T + layout.ties + layout.ties.T) > 0
     return _reaches_all(beats) and _reaches_all(beats.T)
-  return csgraph.connected_components(graph(data), connection="strong", return_labels=False) == 1
+  forward, backward = layout.wins + layout.ties > 0, layout.losses + layout.ties > 0
+  rows = np.concatenate([layout.first[forward], layout.second[backward]])
+  columns = np.concatenate([layout.second[forward], layout.first[backward]])
+  beats = sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(items, items))
+  return csgraph.connected_components(beats, connection="strong", return_labels=False) == 1
 
 
 def graph(data: Comparisons) -> sparse.csr_array:

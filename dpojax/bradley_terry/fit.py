@@ -84,7 +84,7 @@ def fit(
   kept = np.arange(len(data.items))
   spec = Spec(len(data.items), int(home) + len(data.covariate_names), "half" if ties == "error" else ties)
   layout = lay_out(data, spec, home)
-  if chosen is None and not connectivity.strongly_connected(data, layout):
+  if chosen is None and not connectivity.layout_connected(layout, spec.items):
     found = connectivity.connectivity(data)
     component = found.label
     if on_disconnected == "prior":
@@ -105,8 +105,11 @@ def fit(
     part, spec = data.restricted(kept), spec._replace(items=len(kept))
     layout = lay_out(part, spec, home)
   _check_ties(part, spec)
-  state, way = solve(part, spec, layout, chosen, solver, tol, max_iter)
+  start = np.zeros(spec.size)
+  if spec.has_tie:
+    start[-1] = _first_tie_parameter(part, spec)
   total = part.total_weight
+  state, way = solve_layout(spec, layout, chosen, solver, total, tol, max_iter, start)
   largest = float(np.abs(state.gradient).max()) / total
   converged = bool(largest <= tol and np.isfinite(state.step) and state.step <= 1e-4)
   if not converged:
@@ -134,28 +137,25 @@ def fit(
   )
 
 
-def solve(part, spec: Spec, layout, prior, solver: Solver, tol: float, max_iter: int, start=None) -> tuple[State, str]:
+def solve_layout(
+  spec: Spec, layout: Grid | Rows, prior, solver: Solver, total: float, tol: float, max_iter: int, start: np.ndarray
+) -> tuple[State, str]:
   """(the final state, on NumPy arrays; which solver ran)."""
-  if start is None:
-    start = np.zeros(spec.size)
-    if spec.has_tie:
-      start[-1] = _first_tie_parameter(part, spec)
   if solver == "auto":
     solver = "numpy"
     if isinstance(layout, Grid) and spec.items**2 >= COMPILED_CELLS:
       solver = "pcg"
-  total = part.total_weight
   settings = (total, tol, max_iter)
   if solver != "numpy":
     from dpojax.bradley_terry import compiled
 
     method = "cholesky" if solver == "newton" else "cg"
     return compiled.solve(method, spec, layout, prior_arrays(prior, spec.items), start, *settings), solver
-  way = "cholesky" if spec.items <= CHOLESKY_ITEMS else "cg"
-  if way == "cg" and spec.items <= SPARSE_CHOLESKY_ITEMS and isinstance(layout, Rows):
-    way = "cholesky" if len(layout.first) < 20 * spec.items else "cg"
+  method = "cholesky" if spec.items <= CHOLESKY_ITEMS else "cg"
+  if isinstance(layout, Rows) and spec.items <= SPARSE_CHOLESKY_ITEMS and len(layout.first) < 20 * spec.items:
+    method = "cholesky"  # few games an item connect badly
   with np.errstate(all="ignore"):
-    state = newton(HOST, way, spec, layout, prior_arrays(prior, spec.items), np.ones(spec.items), start, *settings)
+    state = newton(HOST, method, spec, layout, prior_arrays(prior, spec.items), np.ones(spec.items), start, *settings)
   return state, "numpy"
 
 

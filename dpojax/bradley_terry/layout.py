@@ -1,5 +1,8 @@
 """Counting comparisons into the layout that a fit computes with."""
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
@@ -9,85 +12,112 @@ GRID_ITEMS = 2048  # largest matrix of pairs: 32 MB
 GRID_FILL = 0.05  # least share of ordered pairs that met
 
 
+@dataclasses.dataclass(frozen=True)
+class Cells:
+  """Which cell each row of comparisons is counted in, and what counts make.
+
+  Attributes:
+    code: int[m] cell of each row.
+    number: how many cells there are.
+    build: f64[number] counts -> the layout.
+  """
+
+  code: np.ndarray
+  number: int
+  build: Callable[[np.ndarray], Grid | Rows]
+
+  def count(self, weight: np.ndarray | None) -> np.ndarray:
+    """f64[number] rows in each cell, each counting `weight` (1 without)."""
+    return np.bincount(self.code, weight, self.number).astype(float, copy=False)
+
+
 def lay_out(data: Comparisons, spec: Spec, home: bool, *, grid: bool | None = None) -> Grid | Rows:
   """Outcomes by pair or by row. A tie counts half for each side where ties have no model of their own."""
+  plain = data.count is None and data.weight is None
+  if fits_grid(data, spec, home) if grid is None else grid:
+    cells = grid_cells(data, spec, home)
+    return cells.build(cells.count(None if plain else data.row_weight))
+  return row_cells(data, spec, home)[1]
+
+
+def fits_grid(data: Comparisons, spec: Spec, home: bool) -> bool:
+  """Whether outcomes go into matrices of pairs: few items, many games, no coefficient but everybody's home advantage."""
   n = spec.items
   possible = spec.coefficients == int(home) and n <= GRID_ITEMS and (not home or bool((data.home != 0).all()))
-  if grid is None:
-    grid = possible and (n <= 64 or len(data.first) >= GRID_FILL * n * n)
-  if grid:
-    return _grid(data, spec, home)
-  return _rows(data, spec, home)
+  return possible and (n <= 64 or len(data.first) >= GRID_FILL * n * n)
 
 
-def _grid(data: Comparisons, spec: Spec, home: bool) -> Grid:
+def grid_cells(data: Comparisons, spec: Spec, home: bool) -> Cells:
+  """Cells of a `Grid`: planes of [n, n] for wins of the first and, where they occur, ties and losses."""
   n = spec.items
+  # At home, or the winner where home does not matter, comes first.
+  turned = data.home < 0 if home else data.outcome == SECOND
+  first, second, outcome = swapped(data.first, data.second, data.outcome, turned)
+  tied = outcome == TIE
+  planes = [FIRST, *([TIE] if tied.any() else []), *([SECOND] if home else [])]
+  code = np.multiply(first, n, dtype=np.int64) + second
+  if len(planes) > 1:
+    plane = np.zeros(3, np.int64)
+    plane[planes] = np.arange(len(planes)) * n * n
+    code += plane[outcome]
   none = np.zeros((1, 1))
-  first, second, outcome = data.first, data.second, data.outcome
-  if home:
-    assert data.home is not None
-    first, second, outcome = swapped(first, second, outcome, data.home < 0)
-  else:
-    first, second, outcome = swapped(first, second, outcome, outcome == SECOND)
-  weight = None if data.count is None and data.weight is None else data.row_weight
 
-  def count(rows, a, b):
-    if rows.all():
-      rows = slice(None)
-    cells = np.multiply(a[rows], n, dtype=np.int64) + b[rows]
-    return np.bincount(cells, None if weight is None else weight[rows], n * n).reshape(n, n).astype(float)
-
-  won, tied = outcome == FIRST, outcome == TIE
-  wins = count(won, first, second)
-  losses = count(outcome == SECOND, first, second) if home else none
-  ties = none
-  if tied.any():
-    ties = count(tied, first, second)
-    if not spec.has_tie:
+  def build(counts: np.ndarray) -> Grid:
+    found = dict(zip(planes, counts.reshape(len(planes), n, n), strict=True))
+    wins, ties, losses = (found.get(name, none) for name in (FIRST, TIE, SECOND))
+    if TIE in found and not spec.has_tie:
       if home:
         wins, losses = wins + ties / 2, losses + ties / 2
       else:
         wins = wins + (ties + ties.T) / 2
       ties = none
-  return Grid(wins, losses, ties)
+    return Grid(wins, losses, ties)
+
+  return Cells(code, len(planes) * n * n, build)
 
 
-def _rows(data: Comparisons, spec: Spec, home: bool) -> Rows:
-  first, second, outcome = data.first, data.second, data.outcome
-  turn = first > second
-  if spec.coefficients > int(home):
-    slopes = np.asarray(data.covariates, float)
-    if home:
-      assert data.home is not None
-      slopes = np.concatenate([data.home[:, None].astype(float), slopes], axis=1)
-    first, second, outcome = swapped(first, second, outcome, turn)
-    slopes = np.where(turn[:, None], -slopes, slopes)
-    weight = data.row_weight
-    won, tied = weight * (outcome == FIRST), weight * (outcome == TIE)
-    lost = weight - won - tied
+def row_cells(data: Comparisons, spec: Spec, home: bool, *, codes: bool = False) -> tuple[Cells | None, Rows]:
+  """`Rows`, and with `codes` the cells that they were counted in: three for each row, lost, tied and won."""
+  turned = data.first > data.second
+  first, second, outcome = swapped(data.first, data.second, data.outcome, turned)
+  side = None
+  if home:
+    assert data.home is not None
+    side = np.where(turned, -data.home, data.home)
+  if spec.coefficients > int(home):  # covariates make every row its own
+    assert data.covariates is not None
+    slopes = np.where(turned[:, None], -data.covariates, data.covariates)
+    if side is not None:
+      slopes = np.concatenate([side[:, None].astype(float), slopes], axis=1)
+    code = 3 * np.arange(len(first)) + outcome
+    counts = np.bincount(code, data.row_weight, 3 * len(first))
   else:
-    side = None
-    if home:
-      assert data.home is not None
-      side = np.where(turn, -data.home, data.home)
-    first, second, outcome = swapped(first, second, outcome, turn)
-    first, second, side, (lost, tied, won) = _counted(data, spec.items, first, second, outcome, side)
-    slopes = np.zeros((len(first), 0)) if side is None else side[:, None].astype(float)
-  if not spec.has_tie:
-    won, lost, tied = won + tied / 2, lost + tied / 2, np.zeros(1)
-  return Rows(first, second, won, lost, tied, slopes)
+    key = np.multiply(first, spec.items, dtype=np.int64) + second
+    if side is not None:
+      key = key * 3 + (side + 1)
+    keys, counts = _counted(key * 3 + outcome, data)
+    code = 3 * np.searchsorted(keys, key) + outcome if codes else None
+    slopes = np.zeros((len(keys), 0))
+    if side is not None:
+      keys, side = np.divmod(keys, 3)
+      slopes = (side - 1.0)[:, None]
+    first, second = (part.astype(np.int32) for part in np.divmod(keys, spec.items))
+
+  def build(counts: np.ndarray) -> Rows:
+    lost, tied, won = counts.reshape(-1, 3).T.astype(float)
+    if not spec.has_tie:
+      won, lost, tied = won + tied / 2, lost + tied / 2, np.zeros(1)
+    return Rows(first, second, won, lost, tied, slopes)
+
+  return (Cells(code, 3 * len(first), build) if code is not None else None), build(counts)
 
 
-def _counted(data, n, first, second, outcome, side):
-  """Distinct (first, second, side) and f64[3, R], how often each outcome was seen there."""
-  key = np.multiply(first, n, dtype=np.int64) + second
-  if side is not None:
-    key = key * 3 + (side + 1)
-  code = key * 3 + outcome
+def _counted(code: np.ndarray, data: Comparisons) -> tuple[np.ndarray, np.ndarray]:
+  """(distinct keys, f64[3 * keys] how often each outcome was seen) of codes 3 * key + outcome."""
   if data.count is None and data.weight is None:
     code = np.sort(code)
     ends = np.append(np.flatnonzero(np.diff(code)), len(code) - 1)
-    code, number = code[ends], np.diff(ends, prepend=-1).astype(float)
+    code, number = code[ends], np.diff(ends, prepend=-1)
   else:
     order = np.argsort(code, kind="stable")
     code = code[order]
@@ -95,15 +125,9 @@ def _counted(data, n, first, second, outcome, side):
     code, number = code[starts], np.add.reduceat(data.row_weight[order], starts)
   key, outcome = np.divmod(code, 3)
   new = np.append(True, np.diff(key) > 0)
-  place = np.cumsum(new) - 1
-  key = key[new]
-  counts = np.zeros((3, len(key)))
-  counts[outcome, place] = number
-  if side is not None:
-    key, side = np.divmod(key, 3)
-    side = side - 1
-  first, second = np.divmod(key, n)
-  return first.astype(np.int32), second.astype(np.int32), side, counts
+  counts = np.zeros(3 * int(new.sum()))
+  counts[3 * (np.cumsum(new) - 1) + outcome] = number
+  return key[new], counts
 
 
 def swapped(first, second, outcome, where):
@@ -111,4 +135,3 @@ def swapped(first, second, outcome, where):
   if not where.any():
     return first, second, outcome
   return np.where(where, second, first), np.where(where, first, second), np.where(where, 2 - outcome, outcome)
-
