@@ -125,8 +125,8 @@ class Comparisons:
     labels = tuple(items) if items is not None else tuple(range(n))
     if len(set(labels)) != n:
       raise DataError("items holds a label twice")
-    counted = dict(count=number.astype(np.int64)) if whole else dict(weight=number)
-    return cls(labels, first, second, outcome, **counted)._checked()
+    count, weight = (number.astype(np.int64), None) if whole else (None, number)
+    return cls(labels, first, second, outcome, count=count, weight=weight)._checked()
 
   @classmethod
   def from_rankings(cls, orderings: Any, items: Sequence[Hashable] | None = None, weight: Any = None) -> "Comparisons":
@@ -195,7 +195,7 @@ class Comparisons:
       if meaning not in meanings:
         raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
     labels = column_of(df, outcome)
-    (place,), found = index_labels(labels, name=f"column {outcome!r}")
+    (place,), found = index_labels(labels, name=f"a value of column {outcome!r}")
     codes = np.empty(len(found), np.int8)
     for i, label in enumerate(found):
       if label not in outcome_map:
@@ -206,7 +206,7 @@ class Comparisons:
     code = codes[place]
     kept = np.flatnonzero(code >= 0)  # and the number in the file of every row that stays
     (first, second), known_items = index_labels(
-      column_of(df, a)[kept], column_of(df, b)[kept], items=items, rows=kept, name=f"column {a!r} or {b!r}"
+      column_of(df, a)[kept], column_of(df, b)[kept], items=items, rows=kept, name=f"a value of column {a!r} or {b!r}"
     )
     m = len(first)
     at_home = np.ones(m, np.int8)
@@ -322,10 +322,12 @@ def _flags(name: str, values: Any, m: int, rows: np.ndarray | None = None) -> np
   """bool[m]; the string "False" would be true to NumPy."""
   column = _column(name, values, m)
   if column.dtype != bool:
-    known = np.array([isinstance(x, bool | np.bool | int | float | np.number) and x in (0, 1) for x in column.tolist()])
+    known = (
+      (column == 0) | (column == 1) if column.dtype.kind in "iuf" else np.array([x in (0, 1) for x in column], bool)
+    )
     if not known.all():
       row = int(known.argmin())
-      raise DataError(f"row {_number(rows, row)}: {name} is {column[row]!r}; it takes true and false")
+      raise DataError(f"row {_number(rows, row)}: {name} is {column.tolist()[row]!r}; it takes true and false")
   return column.astype(bool)
 
 

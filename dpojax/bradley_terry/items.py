@@ -37,10 +37,10 @@ def index_labels(
 def _array(column) -> np.ndarray:
   """The column; NumPy would make a list of numbers and strings all strings."""
   array = np.asarray(column)
-  if array.dtype.kind == "U" and array.ndim == 1 and not isinstance(column, np.ndarray):
-    if not all(isinstance(label, str) for label in column):
-      array = np.empty(len(array), object)
-      array[:] = list(column)
+  listed = array.dtype.kind == "U" and array.ndim == 1 and not isinstance(column, np.ndarray)
+  if listed and not all(isinstance(label, str) for label in column):
+    array = np.empty(len(array), object)
+    array[:] = list(column)
   return array
 
 
