@@ -322,13 +322,15 @@ def _flags(name: str, values: Any, m: int, rows: np.ndarray | None = None) -> np
   """bool[m]; the string "False" would be true to NumPy."""
   column = _column(name, values, m)
   if column.dtype != bool:
-    known = (
-      (column == 0) | (column == 1) if column.dtype.kind in "iuf" else np.array([x in (0, 1) for x in column], bool)
-    )
+    known = (column == 0) | (column == 1) if column.dtype.kind in "iuf" else _are_flags(column)
     if not known.all():
       row = int(known.argmin())
       raise DataError(f"row {_number(rows, row)}: {name} is {column.tolist()[row]!r}; it takes true and false")
   return column.astype(bool)
+
+
+def _are_flags(column: np.ndarray) -> np.ndarray:
+  return np.array([isinstance(x, bool | np.bool | int | float) and x in (0, 1) for x in column], bool)
 
 
 def _clusters(labels: Any, m: int, rows: np.ndarray | None = None) -> np.ndarray:

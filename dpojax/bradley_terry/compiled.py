@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec
 from dpojax.bradley_terry.solver import COMPILED, State, newton
 
@@ -82,7 +81,8 @@ def pad(layout: Grid | Rows, items: int, n: int) -> Grid | Rows:
     return Grid(*(x if x.shape == (1, 1) else np.pad(x, (0, n - items)) for x in layout))
   more = bucket(len(layout.first)) - len(layout.first)
   widths = lambda x: [(0, more)] + [(0, 0)] * (x.ndim - 1)  # noqa: E731
-  return Rows(*(x if x.shape == (1,) else np.pad(x, widths(x)) for x in layout))
+  absent = lambda x: x.shape == (1,) and len(layout.first) > 1  # noqa: E731
+  return Rows(*(x if absent(x) else np.pad(x, widths(x)) for x in layout))
 
 
 def pad_prior(prior: Prior, n: int) -> Prior:
@@ -98,6 +98,3 @@ def real(items: int, n: int) -> np.ndarray:
 def pad_vector(spec: Spec, x: np.ndarray, n: int) -> np.ndarray:
   """The vector with zeros for items that are padding."""
   return np.concatenate([x[: spec.items], np.zeros(n - spec.items), x[spec.items :]])
-
-
-

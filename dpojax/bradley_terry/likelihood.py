@@ -78,14 +78,14 @@ def _davidson(xp, eta, log_nu, wins, losses, ties) -> Terms:
   a, b, c = xp.exp(eta / 2 - top), xp.exp(-eta / 2 - top), xp.exp(log_nu - top)
   total = a + b + c
   win, loss, tie = a / total, b / total, c / total
-  games = wins + losses + ties
-  half = (win - loss) / 2  # the expected derivative of the observed category's score by eta
+  games, decided = wins + losses + ties, win + loss
+  # Nothing is subtracted from what it nearly equals, so that the tails keep their digits.
   return Terms(
-    d_eta=(wins - losses) / 2 - games * half,
-    d_tie=ties - games * tie,
-    ee=games * ((win + loss) / 4 - half * half),
-    et=-games * half * tie,
-    tt=games * tie * (1 - tie),
+    d_eta=wins * (loss + tie / 2) - losses * (win + tie / 2) - ties * (win - loss) / 2,
+    d_tie=ties * decided - (wins + losses) * tie,
+    ee=games * (win * loss + tie * decided / 4),
+    et=-games * (win - loss) / 2 * tie,
+    tt=games * tie * decided,
   )
 
 
@@ -97,7 +97,7 @@ def _rao_kupper(xp, eta, tau, wins, losses, ties) -> Terms:
   bend_up, bend_down = first * up * not_up, second * down * not_down
   return Terms(
     d_eta=first * not_up - second * not_down,
-    d_tie=ties * 2 / curved - first * not_up - second * not_down,
+    d_tie=ties * (2 * xp.exp(-2 * tau) / curved + up + down) - wins * not_up - losses * not_down,
     ee=bend_up + bend_down,
     et=bend_down - bend_up,
     tt=bend_up + bend_down + ties * 4 * xp.exp(-2 * tau) / (curved * curved),

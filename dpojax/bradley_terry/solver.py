@@ -154,7 +154,7 @@ def newton(
     wanted = accuracy * accuracy * (gradient * scale * gradient).sum()
 
     def unfinished(state):
-      _, residual, _, energy, k = state
+      _, _, _, energy, k = state
       return (energy > wanted) & (k < 4 * n)
 
     def improve(state):
@@ -182,7 +182,7 @@ def newton(
     noise = 1e-15 * total * xp.abs(along).max()
 
     def beyond(trial):
-      length, x, gradient, _, halvings = trial
+      _, x, gradient, _, halvings = trial
       back = (gradient * along).sum() < -BEYOND * slope - noise
       outside = (x[-1] <= 0) if spec.model == "rao_kupper" else False
       return (back | outside | ~xp.isfinite(gradient).all()) & (halvings < HALVINGS)
