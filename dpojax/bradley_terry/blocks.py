@@ -16,7 +16,7 @@ PACKED = (".gz", ".bz2", ".zst")
 
 
 class Block(NamedTuple):
-  """Some rows: a pyarrow array for each column; `start`, how many rows came before; `share` of the file read so far."""
+  """Some rows: a pyarrow array or a list for each column; `start` rows came before; `share` of the file is read."""
 
   columns: dict[str, Any]
   start: int
@@ -36,12 +36,18 @@ def kind_of(path: str | pathlib.Path) -> str:
   packed = bool(suffixes) and suffixes[-1] in PACKED
   kind = suffixes[-1 - packed] if len(suffixes) > packed else ""
   if kind not in SUFFIXES or (packed and kind == ".parquet"):
-    raise DataError(f"{path}: its name must end in {', '.join(SUFFIXES)}, all but the last also with {' or '.join(PACKED)}")
+    raise DataError(
+      f"{path}: its name must end in {', '.join(SUFFIXES)}, all but the last also with {' or '.join(PACKED)}"
+    )
   return kind
 
 
-def read_blocks(path: str | pathlib.Path, columns: Sequence[str]) -> Iterator[Block]:
-  """The columns of a file in blocks of about BLOCK_ROWS rows or BLOCK_BYTES bytes.
+def read_blocks(path: str | pathlib.Path, labels: Sequence[str], others: Sequence[str]) -> Iterator[Block]:
+  """Columns of a file in blocks of about BLOCK_ROWS rows or BLOCK_BYTES bytes.
+
+  Args:
+    labels: columns whose whole numbers must stay exact.
+    others: columns whose numbers may be read as float64.
 
   Columns of text come dictionary-encoded; everything in a CSV file is text, and an empty field is null. Rows are
   counted from 1 in messages, without a header and empty lines.
@@ -49,9 +55,10 @@ def read_blocks(path: str | pathlib.Path, columns: Sequence[str]) -> Iterator[Bl
   Raises:
     DataError: a column is missing, the file is damaged, or a row is malformed.
   """
-  kind = kind_of(path)
-  read = {".parquet": _parquet, ".jsonl": _json, ".ndjson": _json}.get(kind, _csv)
-  return read(str(path), list(dict.fromkeys(columns)))
+  kind, columns = kind_of(path), list(dict.fromkeys([*labels, *others]))
+  if kind in (".jsonl", ".ndjson"):
+    return _json(str(path), columns, set(labels))
+  return (_parquet if kind == ".parquet" else _csv)(str(path), columns)
 
 
 def _require(path: str, columns: Sequence[str], there: Sequence[str]) -> None:
@@ -153,7 +160,7 @@ def _unpacked(path: str):
 # --- JSONL
 
 
-def _json(path: str, columns: list[str]) -> Iterator[Block]:
+def _json(path: str, columns: list[str], labels: set[str]) -> Iterator[Block]:
   """Blocks of whole lines, read by Arrow; those it cannot read by Python, which also finds the line at fault."""
   import pyarrow as pa
 
@@ -172,7 +179,7 @@ def _json(path: str, columns: list[str]) -> Iterator[Block]:
           continue
         lines, rest = (rest + new[:end], new[end:]) if new else (rest, b"")
         if lines.strip():
-          arrays = _json_arrays(path, lines, columns, start)
+          arrays = _json_arrays(path, lines, columns, labels, start)
           yield Block(arrays, start, share())
           start += len(arrays[columns[0]])
         if not new:
@@ -181,11 +188,11 @@ def _json(path: str, columns: list[str]) -> Iterator[Block]:
     raise DataError(f"{path}, after row {start:,}: damaged: {_reason(error)}") from error
 
 
-def _json_arrays(path: str, lines: bytes, columns: list[str], start: int) -> dict[str, Any]:
+def _json_arrays(path: str, lines: bytes, columns: list[str], labels: set[str], start: int) -> dict[str, Any]:
   import pyarrow as pa
   from pyarrow import json as arrow_json
 
-  kinds = _json_kinds(lines, columns)
+  kinds = _json_kinds(lines, columns, labels)
   if kinds is not None:
     parse = arrow_json.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore")
     options = arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
@@ -199,19 +206,20 @@ def _json_arrays(path: str, lines: bytes, columns: list[str], start: int) -> dic
   for line in lines.splitlines():
     if line.strip():
       rows.append(_json_row(path, line, columns, start + len(rows) + 1))
-  return {name: _mixed([row[name] for row in rows]) for name in columns}
+  return {name: [row[name] for row in rows] for name in columns}
 
 
-def _json_kinds(lines: bytes, columns: list[str]) -> list[tuple[str, Any]] | None:
+def _json_kinds(lines: bytes, columns: list[str], labels: set[str]) -> list[tuple[str, Any]] | None:
   """The type of each column by the block's first row; None where that row says nothing."""
   import pyarrow as pa
 
   kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
   try:
     row = json.loads(lines.lstrip().partition(b"\n")[0])
-    return [(name, kinds[type(row[name])]) for name in columns]
+    found = [(name, kinds[type(row[name])]) for name in columns]
   except (ValueError, KeyError, TypeError):
     return None
+  return [(name, pa.float64() if kind == pa.int64() and name not in labels else kind) for name, kind in found]
 
 
 def _json_row(path: str, line: bytes, columns: list[str], number: int) -> dict[str, Any]:
@@ -227,13 +235,3 @@ def _json_row(path: str, line: bytes, columns: list[str], number: int) -> dict[s
     if isinstance(row[name], list | dict):
       raise DataError(f"{path}, row {number:,}: column {name!r} holds a {type(row[name]).__name__}")
   return row
-
-
-def _mixed(values: list) -> Any:
-  """An Arrow array of the values; of their texts, as JSON writes them, where they are of several kinds."""
-  import pyarrow as pa
-
-  try:
-    return pa.array(values)
-  except (pa.ArrowException, OverflowError):
-    return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])

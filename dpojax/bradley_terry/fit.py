@@ -382,6 +382,3 @@ def _first_tie_parameter(part: Comparisons, spec: Spec) -> float:
   """The parameter that explains the share of ties if all were equally strong."""
   share = float(part.row_weight[part.outcome == TIE].sum() / part.total_weight)
   return float(np.log(2 * share / (1 - share)) if spec.model == "davidson" else 2 * np.arctanh(share))
-
-
-

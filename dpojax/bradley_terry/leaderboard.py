@@ -61,7 +61,9 @@ class Leaderboard:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = {1}
     text = [
-      "  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+      "  ".join(
+        cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+      )
       for line in lines
     ]
     return "\n".join([*(line.rstrip() for line in text), *self.notes])
