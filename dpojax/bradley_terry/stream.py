@@ -288,9 +288,7 @@ class _Places:
 
   @property
   def _fault(self) -> str:
-    return (
-      "no label" + ("; they are texts or whole numbers" if self.items is None else " among the items given")
-    )
+    return "no label" + ("; they are texts or whole numbers" if self.items is None else " among the items given")
 
   def settled(self, path: Any, *numbers: np.ndarray) -> tuple[tuple[Hashable, ...], list[np.ndarray]]:
     """The labels in their final order, without those never met; and `numbers` to match."""
