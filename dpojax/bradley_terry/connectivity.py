@@ -6,7 +6,8 @@ covariates or a tie parameter a direction in which every outcome only gets likel
 """
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -135,6 +136,57 @@ def _listed(groups, most: int = 3) -> str:
   return shown + (f" and {len(groups) - most} more groups" if len(groups) > most else "")
 
 
+def raise_if_confounded(
+  layout: Grid | Rows, items: int, names: Sequence[str], proper: bool, error: type[Exception]
+) -> None:
+  """Raises `error`, naming them, if coefficients can be exchanged for strengths or for one another.
+
+  Strengths can take a coefficient's place if its slopes are differences of some potential of the items. The potential
+  is read off a spanning tree of who met whom (all items must be connected); what it leaves of the slopes of the other
+  comparisons must be of full rank. With a proper prior strengths take nobody's place.
+  """
+  if isinstance(layout, Grid):
+    first, second = np.nonzero(layout.wins + layout.losses + layout.ties > 0)
+    slopes = np.ones((len(first), 1))
+  else:
+    met = layout.wins + layout.losses + layout.ties > 0
+    first, second, slopes = layout.first[met], layout.second[met], layout.slopes[met]
+  left = slopes
+  if not proper:
+    potential = _tree_potential(first, second, slopes, items)
+    left = slopes - (potential[first] - potential[second])
+  size = np.linalg.norm(slopes, axis=0)
+  _, values, vectors = np.linalg.svd(np.linalg.qr(left / np.where(size > 0, size, 1), mode="r"))
+  if len(values) == len(size) and values[-1] > 1e-9:
+    return
+  guilty = ", ".join(name for name, part in zip(names, vectors[-1], strict=True) if abs(part) > 1e-6)
+  raise error(
+    f"{guilty}: there is no single estimate, since other values, with other strengths or coefficients, give the same "
+    "probabilities. Leave the term out, or compare the items under other circumstances too"
+  )
+
+
+def _tree_potential(first, second, slopes, items) -> np.ndarray:
+  """f64[n, q] potentials whose differences are the slopes along a spanning tree."""
+  key = np.minimum(first, second).astype(np.int64) * items + np.maximum(first, second)
+  keys, row_of = np.unique(key, return_index=True)
+  met = sparse.csr_array((np.ones(len(keys), bool), np.divmod(keys, items)), shape=(items, items))
+  order, above = csgraph.breadth_first_order(met, 0, directed=False)
+  child, parent = order[1:].astype(np.int64), above[order[1:]].astype(np.int64)
+  rows = row_of[np.searchsorted(keys, np.minimum(child, parent) * items + np.maximum(child, parent))]
+  rise = np.where((first[rows] == child)[:, None], slopes[rows], -slopes[rows])
+  potential = np.zeros((items, slopes.shape[1]))
+  for c, p, r in zip(child, parent, rise, strict=True):
+    potential[c] = potential[p] + r
+  return potential
+
+
+def parameter_names(data: Comparisons, home: bool, has_tie: bool) -> list[str]:
+  """What errors call the parameters beside the strengths, in their order."""
+  names = (["home advantage"] if home else []) + [f"coefficient of {name!r}" for name in data.covariate_names]
+  return names + (["tie parameter"] if has_tie else [])
+
+
 def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error: type[Exception]) -> None:
   """Raises `error`, naming what runs away, if some direction makes no outcome less likely and one likelier.
 
@@ -145,9 +197,9 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   """
   from scipy.optimize import linprog
 
-  from dpojax.bradley_terry.layout import lay_out
+  from dpojax.bradley_terry.layout import row_cells
 
-  rows = lay_out(data, spec, home, grid=False)
+  _, rows = row_cells(data, spec, home)
   n, q = spec.items, spec.coefficients
   if proper and not (q or spec.has_tie):
     return
@@ -156,26 +208,30 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   differences = sparse.csr_array(
     (np.concatenate([ones, -ones]), (np.tile(r, 2), np.concatenate([rows.first, rows.second]))), shape=(len(r), n)
   )
-  eta = sparse.hstack([differences, sparse.csr_array(rows.slopes)], format="csr")
+  eta: Any = sparse.hstack([differences, sparse.csr_array(rows.slopes)], format="csr")
   tie = sparse.csr_array(np.ones((len(r), 1)))
   won, lost, tied = (np.broadcast_to(x, r.shape) > 0 for x in (rows.wins, rows.losses, rows.ties))
   if spec.has_tie:  # a win leads over a tie by eta / 2 - delta; a tie over either by delta -+ eta / 2
-    leads = [([eta, -2 * tie], won), ([-eta, -2 * tie], lost), ([eta, 2 * tie], tied), ([-eta, 2 * tie], tied)]
-    blocks = [sparse.hstack(parts, format="csr")[np.flatnonzero(where)] for parts, where in leads]
+    leads: list[tuple[list, np.ndarray]] = [
+      ([eta, -2 * tie], won),
+      ([-eta, -2 * tie], lost),
+      ([eta, 2 * tie], tied),
+      ([-eta, 2 * tie], tied),
+    ]
+    blocks = [sparse.csr_array(sparse.hstack(parts))[np.flatnonzero(where)] for parts, where in leads]
   else:
     blocks = [eta[np.flatnonzero(won)], -eta[np.flatnonzero(lost)]]
-  lead = sparse.vstack(blocks, format="csr")
-  count = lead.shape[0]
+  lead: Any = sparse.csr_array(sparse.vstack(blocks))
+  count, width = lead.shape
   # Variables: d, free, and s in [0, 1]^count with s <= lead d; the strengths' common shift is fixed by the first.
-  limits = [(0, 0) if proper or i == 0 else (None, None) for i in range(n)] + [(None, None)] * (lead.shape[1] - n)
+  limits = [(0, 0) if proper or i == 0 else (None, None) for i in range(n)] + [(None, None)] * (width - n)
   constraints = sparse.hstack([-lead, sparse.eye_array(count)], format="csr")
-  cost = np.concatenate([np.zeros(lead.shape[1]), -np.ones(count)])
+  cost = np.concatenate([np.zeros(width), -np.ones(count)])
   found = linprog(cost, A_ub=constraints, b_ub=np.zeros(count), bounds=limits + [(0, 1)] * count, method="highs")
   if found.status != 0 or -found.fun < 1e-6:
     return
-  along = found.x[: lead.shape[1]]
-  names = (["home advantage"] if home else []) + [f"coefficient of {name!r}" for name in data.covariate_names]
-  names += ["tie parameter"] if spec.has_tie else []
+  along = np.asarray(found.x)[:width]
+  names = parameter_names(data, home, spec.has_tie)
   scale = np.abs(along).max()
   run = [name for name, value in zip(names, along[n:], strict=True) if abs(value) > 1e-6 * scale]
   run += [f"strength of {data.items[i]}" for i in np.flatnonzero(np.abs(along[:n]) > 1e-6 * scale)[:5]]

@@ -75,6 +75,7 @@ def fit(
     DataError: there are ties and `ties` is "error", or a baseline or option is unknown.
   """
   _check_options(data, ties, home, on_disconnected, solver)
+  check_settings(prior, tol, max_iter)
   if ties == "error" and data.has_ties:
     number = int((data.outcome == TIE).sum())
     raise DataError(f"{number:,} comparisons are ties; choose ties='half', 'davidson' or 'rao_kupper'")
@@ -105,6 +106,9 @@ def fit(
     part, spec = data.restricted(kept), spec._replace(items=len(kept))
     layout = lay_out(part, spec, home)
   _check_ties(part, spec)
+  if spec.coefficients:
+    names = connectivity.parameter_names(part, home, False)
+    connectivity.raise_if_confounded(layout, spec.items, names, chosen is not None, NoEstimate)
   start = np.zeros(spec.size)
   if spec.has_tie:
     start[-1] = _first_tie_parameter(part, spec)
@@ -165,11 +169,7 @@ def prior_arrays(prior: Normal | Pseudo | None, items: int) -> problem.Prior:
   if prior is None:
     return problem.Prior(nothing, nothing)
   if isinstance(prior, Normal):
-    if not prior.sd > 0:
-      raise DataError(f"Normal(sd={prior.sd}): the standard deviation must be above 0")
     return problem.Prior(np.full(items, 1 / prior.sd**2), nothing)
-  if not prior.n > 0:
-    raise DataError(f"Pseudo(n={prior.n}): the number of imaginary games must be above 0")
   return problem.Prior(nothing, np.full(items, float(prior.n)))
 
 
@@ -345,6 +345,20 @@ class BradleyTerryFit:
     from dpojax.bradley_terry.leaderboard import leaderboard
 
     return leaderboard(self, level, scale, base, offset, kind)
+
+
+def check_settings(prior, tol: float, max_iter: int) -> None:
+  """Raises DataError where a prior, `tol` or `max_iter` is not what it should be."""
+  if prior is not None and not isinstance(prior, Normal | Pseudo):
+    raise DataError(f"prior={prior!r} is unknown; it takes Normal(sd), Pseudo(n) and None")
+  if isinstance(prior, Normal) and not 0 < prior.sd < np.inf:
+    raise DataError(f"Normal(sd={prior.sd}): the standard deviation must be above 0 and finite")
+  if isinstance(prior, Pseudo) and not 0 < prior.n < np.inf:
+    raise DataError(f"Pseudo(n={prior.n}): the number of imaginary games must be above 0 and finite")
+  if not tol > 0:
+    raise DataError(f"tol={tol} must be above 0")
+  if not max_iter >= 1:
+    raise DataError(f"max_iter={max_iter} must be 1 or more")
 
 
 def _check_options(data, ties, home, on_disconnected, solver) -> None:
