@@ -2,5 +2,15 @@
 
 from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.bradley_terry.fit import BradleyTerryFit, NoEstimate, Normal, Pseudo, fit
+from dpojax.bradley_terry.plackett_luce import PlackettLuceFit, plackett_luce
 
-__all__ = ["BradleyTerryFit", "Comparisons", "NoEstimate", "Normal", "Pseudo", "fit"]
+__all__ = [
+  "BradleyTerryFit",
+  "Comparisons",
+  "NoEstimate",
+  "Normal",
+  "PlackettLuceFit",
+  "Pseudo",
+  "fit",
+  "plackett_luce",
+]
