@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec
+from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec, Totals, totals
 from dpojax.bradley_terry.solver import COMPILED, State, newton
 
 
@@ -27,7 +27,9 @@ def bucket(size: int, least: int = 32) -> int:
   return bound
 
 
-def solve(method: str, spec: Spec, layout: Grid | Rows, prior: Prior, start: np.ndarray, total, tol, max_iter) -> State:
+def solve(
+  method: str, spec: Spec, layout: Grid | Rows | Totals, prior: Prior, start: np.ndarray, total, tol, max_iter
+) -> State:
   """`solver.newton`, compiled; takes and gives NumPy arrays."""
   import jax
 
@@ -53,7 +55,8 @@ def solve_many(
   n = bucket(spec.items)
   padded = Spec(n, spec.coefficients, spec.model)
   filled = [*layouts, *[layouts[0]] * (size - len(layouts))]
-  stacked = Grid(*(np.stack(x) for x in zip(*(pad(layout, spec.items, n) for layout in filled), strict=True)))
+  padded_layouts = [pad(totals(spec, layout), spec.items, n) for layout in filled]
+  stacked = type(padded_layouts[0])(*(np.stack(x) for x in zip(*padded_layouts, strict=True)))
   with float64():
     state = _program("cg", padded, many=True)(
       stacked, pad_prior(prior, n), real(spec.items, n), pad_vector(spec, start, n), float(total), float(tol), max_iter
@@ -75,10 +78,10 @@ def _program(method: str, spec: Spec, many: bool = False):
   return jax.jit(jax.vmap(run, in_axes=(0, *[None] * 6)) if many else run)
 
 
-def pad(layout: Grid | Rows, items: int, n: int) -> Grid | Rows:
+def pad(layout: Grid | Rows | Totals, items: int, n: int) -> Grid | Rows | Totals:
   """Counts of n items, the new ones without games; rows filled to a bucket with empty ones."""
-  if isinstance(layout, Grid):
-    return Grid(*(x if x.shape == (1, 1) else np.pad(x, (0, n - items)) for x in layout))
+  if not isinstance(layout, Rows):
+    return type(layout)(*(x if x.shape == (1, 1) else np.pad(x, (0, n - items)) for x in layout))
   more = bucket(len(layout.first)) - len(layout.first)
   widths = lambda x: [(0, more)] + [(0, 0)] * (x.ndim - 1)  # noqa: E731
   absent = lambda x: x.shape == (1,) and len(layout.first) > 1  # noqa: E731

@@ -150,16 +150,17 @@ def solve_layout(
     if isinstance(layout, Grid) and spec.items**2 >= COMPILED_CELLS:
       solver = "pcg"
   settings = (total, tol, max_iter)
+  counts = problem.totals(spec, layout)
   if solver != "numpy":
     from dpojax.bradley_terry import compiled
 
     method = "cholesky" if solver == "newton" else "cg"
-    return compiled.solve(method, spec, layout, prior_arrays(prior, spec.items), start, *settings), solver
+    return compiled.solve(method, spec, counts, prior_arrays(prior, spec.items), start, *settings), solver
   method = "cholesky" if spec.items <= CHOLESKY_ITEMS else "cg"
   if isinstance(layout, Rows) and spec.items <= SPARSE_CHOLESKY_ITEMS and len(layout.first) < 20 * spec.items:
     method = "cholesky"  # few games an item connect badly
   with np.errstate(all="ignore"):
-    state = newton(HOST, method, spec, layout, prior_arrays(prior, spec.items), np.ones(spec.items), start, *settings)
+    state = newton(HOST, method, spec, counts, prior_arrays(prior, spec.items), np.ones(spec.items), start, *settings)
   return state, "numpy"
 
 

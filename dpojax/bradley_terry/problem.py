@@ -42,6 +42,14 @@ class Grid(NamedTuple):
   ties: Array
 
 
+class Totals(NamedTuple):
+  """All that a plain Bradley-Terry likelihood needs of a grid: f64[n] wins of every item, and f64[n, n] games of every
+  two, symmetric. A third of the work of a `Grid`."""
+
+  score: Array
+  games: Array
+
+
 class Rows(NamedTuple):
   """Outcomes by combination of two items and coefficients: i32[R] items, f64[R] outcomes, f64[R, q] slopes."""
 
@@ -102,10 +110,25 @@ def value(xp, spec: Spec, data: Grid | Rows, prior: Prior, x: Array) -> Array:
   return cells.sum() + imaginary.sum() - (prior.precision * theta * theta).sum() / 2
 
 
-def derivatives(backend, spec: Spec, data: Grid | Rows, prior: Prior, x: Array) -> tuple[Array, Curvature]:
+def totals(spec: Spec, data: Grid | Rows) -> Grid | Rows | Totals:
+  """The grid as `Totals` where there is nothing but strengths."""
+  if isinstance(data, Grid) and spec.size == spec.items:
+    return Totals(data.wins.sum(axis=1), data.wins + data.wins.T)
+  return data
+
+
+def derivatives(backend, spec: Spec, data: Grid | Rows | Totals, prior: Prior, x: Array) -> tuple[Array, Curvature]:
   """The gradient f64[size] of `value` and its negative Hessian."""
   xp = backend.xp
   theta, _, tie = parts(spec, x)
+  if isinstance(data, Totals):
+    p = 1 / (1 + xp.exp(theta[None, :] - theta[:, None]))
+    expected = data.games * p
+    weight = expected * p.T
+    none = xp.zeros((spec.items, 0))
+    return _with_prior(
+      xp, prior, theta, data.score - expected.sum(axis=1), xp.zeros(0), weight, weight.sum(axis=1), none, none[:0]
+    )
   terms = likelihood.terms(xp, spec.model, log_odds(spec, data, x), tie, data.wins, data.losses, data.ties)
   n = spec.items
   slopes: list[Array] = []
@@ -148,20 +171,26 @@ def derivatives(backend, spec: Spec, data: Grid | Rows, prior: Prior, x: Array) 
       )
       beside = xp.concatenate([beside, terms.d_tie.sum()[None]])
     border = xp.stack(columns, axis=1) if columns else xp.zeros((n, 0))
+  return _with_prior(xp, prior, theta, gradient, beside, weight, degree, border, corner)
+
+
+def _with_prior(xp, prior, theta, gradient, beside, weight, degree, border, corner) -> tuple[Array, Curvature]:
   imaginary = likelihood.terms(xp, "none", theta, 0.0, prior.pseudo / 2, prior.pseudo / 2, 0.0)
   gradient = gradient + imaginary.d_eta - prior.precision * theta
   curvature = Curvature(weight, degree, imaginary.ee + prior.precision, border, corner)
   return xp.concatenate([gradient, beside]), curvature
 
 
-def dense(backend, spec: Spec, data: Grid | Rows, curvature: Curvature) -> Array:
-  """The negative Hessian f64[size, size]."""
+def dense(
+  backend, spec: Spec, data: Grid | Rows | Totals, curvature: Curvature, *, diagonal: Array = 0.0, ground: Array = 0.0
+) -> Array:
+  """The negative Hessian f64[size, size], plus `diagonal` f64[n] and `ground` (f64[n, n] or a number) on strengths."""
   xp, n = backend.xp, spec.items
   weight = curvature.weight
   if isinstance(data, Rows):
     half = backend.scatter(data.first.astype(xp.int64) * n + data.second, weight, n * n).reshape(n, n)
     weight = half + half.T
-  laplacian = xp.diag(curvature.degree + curvature.diagonal) - weight
+  laplacian = backend.add_diagonal(ground - weight, curvature.degree + curvature.diagonal + diagonal)
   if spec.size == n:
     return laplacian
   lower = xp.concatenate([curvature.border.T, curvature.corner], axis=1)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpojax.bradley_terry.problem import Array, Curvature, Grid, Prior, Rows, Spec, dense, derivatives
+from dpojax.bradley_terry.problem import Array, Curvature, Grid, Prior, Rows, Spec, Totals, dense, derivatives
 
 # After a Newton step of this size the error is about its square (Cholesky), or a hundredth of it at worst (conjugate
 # gradients, which solve to the relative accuracy of the step before, within bounds).
@@ -44,6 +44,11 @@ class Host:
   @staticmethod
   def scatter(index, values, size):
     return np.bincount(index, values, size)
+
+  @staticmethod
+  def add_diagonal(matrix, values):
+    matrix.flat[:: len(matrix) + 1] += values
+    return matrix
 
   @staticmethod
   def solve(matrix, vector):
@@ -82,6 +87,9 @@ class Compiled:
   def scatter(self, index, values, size):
     return self.xp.zeros(size, values.dtype).at[index].add(values)
 
+  def add_diagonal(self, matrix, values):
+    return matrix + self.xp.diag(values)
+
   @staticmethod
   def solve(matrix, vector):
     import jax
@@ -100,7 +108,16 @@ HOST, COMPILED = Host(), Compiled()
 
 
 def newton(
-  backend, method: str, spec: Spec, data: Grid | Rows, prior: Prior, real: Array, start: Array, total, tol, max_iter
+  backend,
+  method: str,
+  spec: Spec,
+  data: Grid | Rows | Totals,
+  prior: Prior,
+  real: Array,
+  start: Array,
+  total,
+  tol,
+  max_iter,
 ) -> State:
   """The vector of the largest likelihood.
 
@@ -123,20 +140,20 @@ def newton(
     return xp.where(proper, v, v - shift * ((v * shift).sum() / items))
 
   def evaluate(x):
-    gradient, curvature = derivatives(backend, spec, data, prior, x)
-    return gradient, curvature
+    return derivatives(backend, spec, data, prior, x)
 
   def direction(state: State):
     gradient, curvature = state.gradient, state.curvature
     if method == "cholesky":
-      matrix = dense(backend, spec, data, curvature) + xp.diag(padding)
-      typical = curvature.degree.sum() / items
-      matrix = matrix + xp.where(proper, 0.0, typical / items) * (shift[:, None] * shift[None, :])
+      ground = xp.where(proper, 0.0, curvature.degree.sum() / items**2)
+      if backend is COMPILED:
+        ground = ground * (real[:, None] * real[None, :])
+      matrix = dense(backend, spec, data, curvature, diagonal=1 - real, ground=ground)
       return centred(backend.solve(matrix, gradient)), 0
     return conjugate_gradients(gradient, curvature, xp.clip(state.step, *CG_ACCURACY))
 
   def conjugate_gradients(gradient, curvature, accuracy):
-    if isinstance(data, Grid):
+    if not isinstance(data, Rows):
       laplacian = lambda v: curvature.degree * v - curvature.weight @ v  # noqa: E731
     else:
       laplacian = backend.laplacian(spec, data, curvature)
