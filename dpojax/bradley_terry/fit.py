@@ -77,7 +77,8 @@ def fit(
   _check_options(data, ties, home, on_disconnected, solver)
   check_settings(prior, tol, max_iter)
   if ties == "error" and data.has_ties:
-    number = int((data.outcome == TIE).sum())
+    tied = data.outcome == TIE
+    number = int(tied.sum() if data.count is None else data.count[tied].sum())
     raise DataError(f"{number:,} comparisons are ties; choose ties='half', 'davidson' or 'rao_kupper'")
   place = _baseline(data, baseline)
   chosen = None if on_disconnected == "prior" else prior
