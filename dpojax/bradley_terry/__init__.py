@@ -3,6 +3,7 @@
 from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.bradley_terry.fit import BradleyTerryFit, NoEstimate, Normal, Pseudo, fit
 from dpojax.bradley_terry.plackett_luce import PlackettLuceFit, plackett_luce
+from dpojax.bradley_terry.stream import read_comparisons
 
 __all__ = [
   "BradleyTerryFit",
@@ -13,4 +14,5 @@ __all__ = [
   "Pseudo",
   "fit",
   "plackett_luce",
+  "read_comparisons",
 ]

@@ -200,10 +200,9 @@ class _Said:
       wrong &= rows
     if wrong.any():
       row = int(wrong.argmax())
-      known = ", ".join(map(repr, meanings))
-      raise DataError(
-        f"{self.at(row)}: column {name!r} holds {values[place[row]]!r}, which is unknown; known are {known}"
-      )
+      known = ", ".join(map(repr, meanings)) + ("" if meanings is YES_OR_NO else "; say what it means in outcome_map")
+      what = f"column {name!r} holds {values[place[row]]!r}"
+      raise DataError(f"{self.at(row)}: {what}, which is unknown; known are {known}")
     return code
 
   def places(self, name: str, places: "_Places", rows: np.ndarray | None) -> np.ndarray:
