@@ -88,7 +88,7 @@ def _parquet(path: str, columns: list[str]) -> Iterator[Block]:
       _require(path, columns, file.schema_arrow.names)
       text = [name for name in columns if _is_text(file.schema_arrow.field(name).type)]
       rows = file.metadata.num_rows
-    with parquet.ParquetFile(path, read_dictionary=text) as file:
+    with parquet.ParquetFile(path, read_dictionary=text, pre_buffer=False, buffer_size=1 << 20) as file:
       for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=columns, use_threads=False):
         yield Block({name: batch.column(name) for name in columns}, start, (start + len(batch)) / rows)
         start += len(batch)

@@ -108,7 +108,7 @@ def _ratings(axis: "Axes", rows: list[dict[str, Any]], title: str) -> None:
     axis.plot(np.full(beyond.sum(), edge), y[beyond], marker, color=BLUE, markersize=5, clip_on=False)
   axis.plot(rating, y, "o", color=BLUE, markersize=5.5, markeredgecolor="white", markeredgewidth=0.8)
   axis.set_xlim(left, right)
-  for place, value in zip(y, rating, strict=True):
+  for place, value in enumerate(rating.tolist()):
     axis.text(
       1.02, place, f"{value:.0f}", transform=axis.get_yaxis_transform(), va="center_baseline", fontsize=9, color=DARK
     )
@@ -148,8 +148,9 @@ def _matrix(axis: "Axes", fit: "BradleyTerryFit", order: np.ndarray, row: float)
   axis.spines[:].set_visible(False)
   if n <= NUMBERED:
     for i, j in zip(*np.nonzero(np.isfinite(percent)), strict=True):
-      colour = "white" if abs(percent[i, j] - 50) > 33 else "#23262b"
-      axis.text(j, i, _percent(percent[i, j]), ha="center", va="center", fontsize=8.5, color=colour)
+      value = float(percent[i, j])
+      colour = "white" if abs(value - 50) > 33 else "#23262b"
+      axis.text(j, i, _percent(value), ha="center", va="center", fontsize=8.5, color=colour)
   inches = n * row
   bar = axis.inset_axes((1 + 0.15 / inches, 0.0, 0.11 / inches, min(1.0, 2.6 / inches)))
   axis.figure.colorbar(image, cax=bar, ticks=[0, 25, 50, 75, 100] if n > 4 else [0, 50, 100])

@@ -188,7 +188,7 @@ def dense(
   xp, n = backend.xp, spec.items
   weight = curvature.weight
   if isinstance(data, Rows):
-    half = backend.scatter(data.first.astype(xp.int64) * n + data.second, weight, n * n).reshape(n, n)
+    half = backend.scatter(data.first.astype(xp.int64) * n + data.second.astype(xp.int64), weight, n * n).reshape(n, n)
     weight = half + half.T
   laplacian = backend.add_diagonal(ground - weight, curvature.degree + curvature.diagonal + diagonal)
   if spec.size == n:

@@ -86,11 +86,7 @@ def read_comparisons(
         "home and neutral need the columns a and b, of which a is at home; winner and loser do not say it"
       )
     first, second = winner, loser
-  meanings = {_text(label): meaning for label, meaning in (OUTCOMES if outcome_map is None else outcome_map).items()}
-  for label, meaning in meanings.items():
-    if meaning not in CODES:
-      raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
-  codes = {label: CODES[meaning] for label, meaning in meanings.items()}
+  codes = _outcome_codes(OUTCOMES if outcome_map is None else outcome_map)
   places = _Places(items, from_text=kind_of(path) not in (".parquet", ".jsonl", ".ndjson"))
   cells = _Cells(weighted=weight is not None)
   rows = dropped = 0
@@ -142,6 +138,17 @@ def read_comparisons(
     weight=None if total is None else total[order] / count,
     home=(result % 2).astype(np.int8) if home or neutral is not None else None,
   )
+
+
+def _outcome_codes(outcome_map: Mapping[Any, str]) -> dict[str, int]:
+  meanings: dict[str, str] = {}
+  for label, meaning in outcome_map.items():
+    if meaning not in CODES:
+      raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
+    before = meanings.setdefault(_text(label), meaning)
+    if before != meaning:
+      raise DataError(f"outcome_map says both {before!r} and {meaning!r} of {_text(label)!r}")
+  return {label: CODES[meaning] for label, meaning in meanings.items()}
 
 
 def _in_order(one, two, outcome):
@@ -272,15 +279,16 @@ class _Places:
       if before is not None and before[0].equals(found):
         return before[1], self._fault
     values = found if isinstance(found, list) else found.to_pylist()
+    if self.items is None:
+      for value in values:
+        if value not in self.number and type(value) in (str, int):
+          self.number[value] = len(self.labels)
+          self.labels.append(value)
     if all(type(value) in (str, int) for value in values):
-      if self.items is None:
-        for value in values:
-          if value not in self.number:
-            self.number[value] = len(self.labels)
-            self.labels.append(value)
       table = np.asarray([*(self.number.get(value, -1) for value in values), -1], np.int32)
     else:  # 1.0 and True would be found as 1
-      table = np.full(len(values) + 1, -1, np.int32)
+      known = [self.number.get(value, -1) if type(value) in (str, int) else -1 for value in values]
+      table = np.asarray([*known, -1], np.int32)
     if not isinstance(found, list):
       self.seen[column] = (found, table)
     return table, self._fault
