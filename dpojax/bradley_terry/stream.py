@@ -10,7 +10,7 @@ from dpojax.bradley_terry.blocks import Block, kind_of, read_blocks
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
 from dpojax.errors import DataError
 
-MERGE = 1 << 21  # counted cells that may wait before they are merged into the others
+MERGE = 1 << 18  # counted cells that may wait before they are merged into the others
 
 OUTCOMES: Mapping[str, str] = {
   **dict.fromkeys(("a", "model_a", "1", "1.0", "win", "first", "home", "1-0"), "a"),
