@@ -311,7 +311,7 @@ def test_a_damaged_parquet_file(tmp_path):
 def test_text_that_is_not_utf8(tmp_path):
   path = tmp_path / "g.csv"
   path.write_bytes(b"x,y,o\np,q,a\n\xe9,q,a\n")
-  with pytest.raises(DataError, match="UTF-?8"):
+  with pytest.raises(DataError, match=r"UTF-?8"):
     read_comparisons(path, "x", "y", "o")
 
 
