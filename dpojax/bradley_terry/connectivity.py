@@ -203,6 +203,8 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   n, q = spec.items, spec.coefficients
   if proper and not (q or spec.has_tie):
     return
+  if not q and wins_go_round(data):
+    return
   r = np.arange(len(rows.first))
   ones = np.ones(len(r))
   differences = sparse.csr_array(
@@ -228,7 +230,7 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   constraints = sparse.hstack([-lead, sparse.eye_array(count)], format="csr")
   cost = np.concatenate([np.zeros(width), -np.ones(count)])
   found = linprog(cost, A_ub=constraints, b_ub=np.zeros(count), bounds=limits + [(0, 1)] * count, method="highs")
-  if found.status != 0 or -found.fun < 1e-6:
+  if found.status != 0 or -found.fun < 0.5:  # a direction can be lengthened until some lead is 1
     return
   along = np.asarray(found.x)[:width]
   names = parameter_names(data, home, spec.has_tie)

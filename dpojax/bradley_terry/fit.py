@@ -117,8 +117,9 @@ def fit(
   state, way = solve_layout(spec, layout, chosen, solver, total, tol, max_iter, start)
   largest = float(np.abs(state.gradient).max()) / total
   converged = bool(largest <= tol and np.isfinite(state.step) and state.step <= 1e-4)
-  if not converged:
+  if not converged or _nearly_certain(spec, layout, state.x):
     connectivity.raise_if_separated(part, spec, home, chosen is not None, NoEstimate)
+  if not converged:
     warnings.warn(
       f"the fit did not converge in {max_iter} steps: the largest gradient a comparison is {largest:.1e}, tol {tol:g}",
       RuntimeWarning,
@@ -392,6 +393,20 @@ def _check_ties(part: Comparisons, spec: Spec) -> None:
     raise NoEstimate(f"there are no ties, so a tie parameter has no estimate: use ties='error', not {spec.model!r}")
   if tied == part.total_weight:
     raise NoEstimate("all comparisons are ties, so the tie parameter has no estimate")
+
+
+def _nearly_certain(spec: Spec, layout: Grid | Rows, x: np.ndarray) -> bool:
+  """Whether some outcome of a comparison has become all but impossible, so that coefficients may have run away.
+
+  A parameter that runs away stops where the curvature along it drowns in rounding, and looks as if it had converged.
+  """
+  if spec.size == spec.items:
+    return False  # strengths alone: the graph of wins decides
+  tie = float(x[-1]) if spec.has_tie else None
+  with np.errstate(all="ignore"):
+    won, tied, lost = likelihood.probabilities(spec.model, problem.log_odds(spec, layout, x), tie)
+  least = np.minimum(np.minimum(won, lost), tied) if spec.has_tie else np.minimum(won, lost)
+  return bool(((least < 1e-7) & (layout.wins + layout.losses + layout.ties > 0)).any())
 
 
 def _first_tie_parameter(part: Comparisons, spec: Spec) -> float:
