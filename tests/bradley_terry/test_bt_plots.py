@@ -1,5 +1,6 @@
 """What the pictures show is what the leaderboard says, nothing is cut off, and many items are cut to the first."""
 
+import itertools
 import subprocess
 import sys
 
@@ -120,7 +121,7 @@ def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     width, height = canvas.get_width_height()
-    for axis in [*figure.axes, *(child for axis in figure.axes for child in axis.child_axes)]:
+    for axis in [*figure.axes, *(child for parent in figure.axes for child in parent.child_axes)]:
       ticks = [axis.get_xticklabels(), axis.get_yticklabels()]
       title = axis.get_title(loc="left")
       for group in (*ticks, axis.texts, [axis._left_title] if title else []):
@@ -129,7 +130,7 @@ def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
           assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
       for group in ticks:
         boxes = [text.get_window_extent() for text in group if text.get_text() and text.get_visible()]
-        for one, other in zip(boxes, boxes[1:], strict=False):
+        for one, other in itertools.pairwise(boxes):
           assert not one.overlaps(other)
 
 
