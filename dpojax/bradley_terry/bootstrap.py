@@ -90,6 +90,7 @@ def _drawer(part: Comparisons, cells: Cells, rng: np.random.Generator, unit: str
   """A function that draws one resample and counts it: f64[cells.number]."""
   code = cells.code
   if unit == "cluster":
+    assert part.cluster is not None
     _, cluster = np.unique(part.cluster, return_inverse=True)
     clusters, weight = int(cluster.max()) + 1, part.row_weight
 

@@ -15,6 +15,7 @@ from dpojax.bradley_terry.problem import Grid, Rows, Spec
 from dpojax.bradley_terry.solver import HOST, State, newton
 from dpojax.errors import DataError
 
+Kind = Literal["hessian", "sandwich", "cluster"]
 Ties = Literal["error", "half", "davidson", "rao_kupper"]
 Solver = Literal["auto", "newton", "pcg", "numpy"]
 Disconnected = Literal["raise", "largest", "prior"]
@@ -299,25 +300,25 @@ class BradleyTerryFit:
 
   # --- uncertainty
 
-  def covariance(self, kind: Literal["hessian", "sandwich", "cluster"] = "hessian") -> np.ndarray:
+  def covariance(self, kind: Kind = "hessian") -> np.ndarray:
     """f64[n, n] covariance of `log_strength`; see `uncertainty.covariance`."""
     from dpojax.bradley_terry import uncertainty
 
     return uncertainty.covariance(self, kind)
 
-  def standard_errors(self, kind: Literal["hessian", "sandwich", "cluster"] = "hessian") -> np.ndarray:
+  def standard_errors(self, kind: Kind = "hessian") -> np.ndarray:
     """f64[n] standard errors of `log_strength`; 0 for an item that is the baseline."""
     from dpojax.bradley_terry import uncertainty
 
     return uncertainty.standard_errors(self, kind)
 
-  def parameter_table(self, kind="hessian", level: float = 0.95) -> list[dict]:
+  def parameter_table(self, kind: Kind = "hessian", level: float = 0.95) -> list[dict]:
     """Home advantage, coefficients and tie parameter with standard errors and intervals."""
     from dpojax.bradley_terry import uncertainty
 
     return uncertainty.parameter_table(self, kind, level)
 
-  def contrast(self, i: Hashable, j: Hashable, *, kind="hessian", level: float = 0.95):
+  def contrast(self, i: Hashable, j: Hashable, *, kind: Kind = "hessian", level: float = 0.95):
     """log_strength of i less that of j: estimate, standard error, interval, two-sided p-value of equality."""
     from dpojax.bradley_terry import uncertainty
 
@@ -342,7 +343,7 @@ class BradleyTerryFit:
     return goodness_of_fit(self)
 
   def leaderboard(
-    self, level: float = 0.95, scale: float = 400, base: float = 10, offset: float = 1000, kind="hessian"
+    self, level: float = 0.95, scale: float = 400, base: float = 10, offset: float = 1000, kind: Kind = "hessian"
   ):
     """Ratings with intervals and ranks; see `leaderboard.leaderboard`."""
     from dpojax.bradley_terry.leaderboard import leaderboard

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from dpojax.bradley_terry import likelihood, problem
-from dpojax.bradley_terry.layout import lay_out
+from dpojax.bradley_terry.layout import row_cells
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def goodness_of_fit(fit: "BradleyTerryFit") -> GoodnessOfFit:
   if fit.spec.model == "half" and fit.part.has_ties:
     raise DataError("ties counted as halves have no distribution; fit ties='davidson' or 'rao_kupper'")
   spec = fit.spec
-  rows = lay_out(fit.part, spec, fit.home_fitted, grid=False)
+  _, rows = row_cells(fit.part, spec, fit.home_fitted)
   _, coefficients, tie = problem.parts(spec, fit.vector)
   eta = fit.vector[rows.first] - fit.vector[rows.second] + rows.slopes @ coefficients
   expected = np.stack(likelihood.probabilities(spec.model, eta, float(tie) if spec.has_tie else None))

@@ -43,7 +43,8 @@ def lay_out(data: Comparisons, spec: Spec, home: bool, *, grid: bool | None = No
 def fits_grid(data: Comparisons, spec: Spec, home: bool) -> bool:
   """Whether outcomes go into matrices of pairs: few items, many games, no coefficient but everybody's home advantage."""
   n = spec.items
-  possible = spec.coefficients == int(home) and n <= GRID_ITEMS and (not home or bool((data.home != 0).all()))
+  neutral = home and data.home is not None and bool((data.home == 0).any())
+  possible = spec.coefficients == int(home) and n <= GRID_ITEMS and not neutral
   return possible and (n <= 64 or len(data.first) >= GRID_FILL * n * n)
 
 
@@ -51,7 +52,11 @@ def grid_cells(data: Comparisons, spec: Spec, home: bool) -> Cells:
   """Cells of a `Grid`: planes of [n, n] for wins of the first and, where they occur, ties and losses."""
   n = spec.items
   # At home, or the winner where home does not matter, comes first.
-  turned = data.home < 0 if home else data.outcome == SECOND
+  if home:
+    assert data.home is not None
+    turned = data.home < 0
+  else:
+    turned = data.outcome == SECOND
   first, second, outcome = swapped(data.first, data.second, data.outcome, turned)
   tied = outcome == TIE
   planes = [FIRST, *([TIE] if tied.any() else []), *([SECOND] if home else [])]

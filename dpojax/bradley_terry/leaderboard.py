@@ -75,7 +75,7 @@ def leaderboard(
   scale: float = 400,
   base: float = 10,
   offset: float = 1000,
-  kind: str = "hessian",
+  kind: uncertainty.Kind = "hessian",
 ) -> Leaderboard:
   """Ratings offset + scale * log_strength / ln(base), with intervals and ranks.
 
@@ -124,7 +124,9 @@ def leaderboard(
   return Leaderboard(tuple(rows), level, scale, base, offset, tuple(notes))
 
 
-def rank_intervals(fit: "BradleyTerryFit", kind: str, z: float) -> tuple[np.ndarray | None, np.ndarray | None]:
+def rank_intervals(
+  fit: "BradleyTerryFit", kind: uncertainty.Kind, z: float
+) -> tuple[np.ndarray | None, np.ndarray | None]:
   """f64[n] best and worst rank that contrasts leave open; None for too many items."""
   if fit.spec.items > uncertainty.DENSE_ITEMS:
     return None, None

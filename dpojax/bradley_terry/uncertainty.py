@@ -1,7 +1,7 @@
 """How sure strengths are: covariances, contrasts, and profile-likelihood intervals."""
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import linalg, optimize, sparse, stats
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
   from dpojax.bradley_terry.fit import BradleyTerryFit
 
 DENSE_ITEMS = 6000  # up to which matrices of all items are formed: 288 MB each
-KINDS = ("hessian", "sandwich", "cluster")
+Kind = Literal["hessian", "sandwich", "cluster"]
+KINDS = get_args(Kind)
 
 
 class Contrast(NamedTuple):
@@ -28,7 +29,7 @@ class Contrast(NamedTuple):
   p_value: float
 
 
-def covariance(fit: "BradleyTerryFit", kind: str = "hessian") -> np.ndarray:
+def covariance(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
   """f64[n, n] covariance of the log-strengths as reported, relative to the baseline. NaN for items not fitted.
 
   "hessian" is the inverse of the observed information (with a prior: of the posterior's curvature). "sandwich" stays
@@ -53,7 +54,7 @@ def covariance(fit: "BradleyTerryFit", kind: str = "hessian") -> np.ndarray:
   return full
 
 
-def standard_errors(fit: "BradleyTerryFit", kind: str = "hessian") -> np.ndarray:
+def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
   """f64[n] standard errors of the log-strengths as reported."""
   k = fit.spec.items
   if k <= DENSE_ITEMS:
@@ -67,7 +68,7 @@ def standard_errors(fit: "BradleyTerryFit", kind: str = "hessian") -> np.ndarray
   return out
 
 
-def vector_covariance(fit: "BradleyTerryFit", kind: str) -> np.ndarray:
+def vector_covariance(fit: "BradleyTerryFit", kind: Kind) -> np.ndarray:
   """f64[size, size] covariance of the vector, strengths relative to their mean."""
   _check_kind(fit, kind)
   inverse = fit_inverse(fit)
@@ -90,7 +91,7 @@ def fit_inverse(fit: "BradleyTerryFit") -> np.ndarray:
   return cached
 
 
-def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: str = "hessian", level: float = 0.95) -> Contrast:
+def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: Kind = "hessian", level: float = 0.95) -> Contrast:
   """log_strength of i less that of j, of any number of items."""
   _check_kind(fit, kind)
   places = [_fitted_place(fit, item) for item in (i, j)]
@@ -104,7 +105,7 @@ def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: str = "hess
   return Contrast(estimate, error, float(estimate - z * error), float(estimate + z * error), p)
 
 
-def parameter_table(fit: "BradleyTerryFit", kind: str = "hessian", level: float = 0.95) -> list[dict]:
+def parameter_table(fit: "BradleyTerryFit", kind: Kind = "hessian", level: float = 0.95) -> list[dict]:
   """Home advantage, coefficients and the tie parameter (log nu or tau), each with its standard error and interval."""
   k = fit.spec.items
   names = (["home advantage"] if fit.home_fitted else []) + list(fit.data.covariate_names)
@@ -152,7 +153,9 @@ def profile_interval(
       far = 2 * error
       while lack(far) < 0:
         far *= 2
-      ends.append(best + sign * optimize.brentq(lack, 0.0, far, xtol=1e-8 * max(far, 1)))
+      distance = optimize.brentq(lack, 0.0, far, xtol=1e-8 * max(far, 1))
+      assert isinstance(distance, float)
+      ends.append(best + sign * distance)
   return float(ends[0]), float(ends[1])
 
 
@@ -186,7 +189,7 @@ def _constrained(fit, prior, direction, wanted, start) -> tuple[np.ndarray, floa
   return x, float(value)
 
 
-def _spread(fit, directions: np.ndarray, kind: str) -> np.ndarray:
+def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   """Standard deviations of `directions`.T @ vector, f64[r] of f64[size, r], without forming a covariance."""
   if fit.spec.items <= DENSE_ITEMS:
     solved = fit_inverse(fit) @ directions
@@ -233,7 +236,7 @@ def _conjugate_gradients(fit, directions: np.ndarray) -> np.ndarray:
   return found
 
 
-def _score_squares(fit, kind: str) -> sparse.csr_array:
+def _score_squares(fit, kind: Kind) -> sparse.csr_array:
   """[size, size] sum over comparisons, or clusters, of the outer square of what each adds to the gradient."""
   cached = fit.__dict__.setdefault("_score_squares", {})
   if kind not in cached:
@@ -306,7 +309,7 @@ def _fitted_place(fit, item: Hashable) -> int:
   return int(place[0])
 
 
-def _check_kind(fit, kind: str) -> None:
+def _check_kind(fit, kind: Kind) -> None:
   if kind not in KINDS:
     raise DataError(f"kind={kind!r} is unknown; it takes {', '.join(map(repr, KINDS))}")
   if kind == "cluster" and fit.part.cluster is None:
