@@ -250,10 +250,10 @@ def ridge_size(games, ties, ridge):
   vector = np.zeros(4 + games["x"].shape[1] + (ties == "davidson"))
   for _ in range(300):
     value, gradient, hessian = derivatives(vector)
-    if np.abs(gradient).max() < 1e-9:
-      return np.abs(vector).max()
     step = np.linalg.solve(hessian, gradient)
-    while not derivatives(vector - step)[0] <= value:
+    if np.abs(step).max() < 1e-6:
+      return np.abs(vector).max()
+    while not derivatives(vector - step)[0] <= value + 1e-12 * abs(value):
       step = step / 2
     vector = vector - step
   raise AssertionError("the ridge did not converge")
