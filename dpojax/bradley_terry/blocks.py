@@ -164,13 +164,11 @@ def _json(path: str, columns: list[str], labels: set[str]) -> Iterator[Block]:
   """Blocks of whole lines, read by Arrow; those it cannot read by Python, which also finds the line at fault."""
   import pyarrow as pa
 
-  start, rest, first = 0, b"", True
+  start, rest = 0, b""
   try:
     with _unpacked(path) as (stream, share):
       while True:
         new = stream.read(BLOCK_BYTES)
-        if first:
-          new, first = new.removeprefix(b"\xef\xbb\xbf"), False
         end = new.rfind(b"\n") + 1 if new else 0
         if new and not end:
           rest += new

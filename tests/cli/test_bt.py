@@ -75,6 +75,7 @@ def test_from_file_to_leaderboard(games, tmp_path, capsys):
     for kind in ("games", "wins", "losses", "ties"):
       assert item[kind] == tally[item["item"], kind]
     assert item["rating"] == pytest.approx(1000 + 400 / math.log(10) * item["log_strength"])
+    assert item["rating_error"] == pytest.approx(400 / math.log(10) * item["log_strength_error"])
     assert item["low"] < item["rating"] < item["high"]
     assert item["high"] - item["low"] == pytest.approx(2 * 1.959964 * item["rating_error"], rel=1e-6)
     assert item["rank_low"] <= item["rank"] <= item["rank_high"]
@@ -141,6 +142,7 @@ def test_a_bootstrap_is_reproducible_and_near_the_curvature(games, tmp_path, cap
   for one, other in zip(boards[0]["items"], boards[1]["items"], strict=True):
     assert other["interval"] == "bootstrap"
     assert other["rating"] == one["rating"]
+    assert other["low"] < other["rating"] < other["high"]
     assert other["rating_error"] == pytest.approx(one["rating_error"], rel=0.3)
   for one, other in zip(boards[0]["parameters"], boards[1]["parameters"], strict=True):
     assert other["standard_error"] == pytest.approx(one["standard_error"], rel=0.3)
