@@ -96,7 +96,7 @@ def _rao_kupper(xp, eta, tau, wins, losses, ties) -> Terms:
   curved = -xp.expm1(-2 * tau)  # 1 - e^(-2 tau)
   bend_up, bend_down = first * up * not_up, second * down * not_down
   return Terms(
-    d_eta=first * not_up - second * not_down,
+    d_eta=wins * not_up - losses * not_down + ties * (down - up),
     d_tie=ties * (2 * xp.exp(-2 * tau) / curved + up + down) - wins * not_up - losses * not_down,
     ee=bend_up + bend_down,
     et=bend_down - bend_up,
