@@ -77,7 +77,12 @@ def cost(vector, games, items, model, home, prior):
 @functools.cache
 def _compiled(items, model, home, prior):
   with_vector = functools.partial(cost, items=items, model=model, home=home, prior=prior)
-  return jax.jit(lambda x, games: [f(x, games) for f in (with_vector, jax.grad(with_vector), jax.hessian(with_vector))])
+
+  def slope(x, games):
+    value, gradient = jax.value_and_grad(with_vector)(x, games)
+    return gradient, (value, gradient)
+
+  return jax.jit(jax.jacfwd(slope, has_aux=True))
 
 
 def derivatives(vector, games, items, *, model="none", home=False, prior=("none", 0.0)):
@@ -86,7 +91,8 @@ def derivatives(vector, games, items, *, model="none", home=False, prior=("none"
     arrays = {
       name: jnp.asarray(column, int if name in ("a", "b", "outcome") else float) for name, column in games.items()
     }
-    return tuple(np.asarray(found) for found in _compiled(items, model, home, prior)(jnp.asarray(vector), arrays))
+    hessian, (value, gradient) = _compiled(items, model, home, prior)(jnp.asarray(vector), arrays)
+    return np.asarray(value), np.asarray(gradient), np.asarray(hessian)
 
 
 def newton(games, items, *, model="none", home=False, prior=("none", 0.0)):

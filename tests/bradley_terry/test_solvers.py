@@ -118,6 +118,19 @@ def test_the_callers_precision_stays_and_does_not_matter(solver, x64):
   assert np.abs(found.log_strength - exact).max() <= 1e-8
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("tol", [1e-3, 1e-15])
+def test_the_tolerance_bounds_the_gradient_of_a_comparison(solver, tol):
+  data, exact = case("grid of 200")
+  found = fit(data, solver=solver, tol=tol)
+  assert found.converged and found.gradient_norm <= tol
+  games, _ = league(11, **CASES["grid of 200"][-1])
+  games["weight"] = data.row_weight
+  _, gradient, _ = oracles.derivatives(found.vector, games, 200)
+  np.testing.assert_allclose(found.gradient_norm, np.abs(gradient).max() / data.total_weight, atol=1e-16)
+  assert np.abs(found.log_strength - exact).max() <= 1e-8  # of a loose tolerance too: the last step was small
+
+
 def test_auto_takes_the_host_for_small_fits():
   assert fit(case("thirty items")[0]).solver == "numpy"
 
