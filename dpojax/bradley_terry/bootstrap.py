@@ -7,12 +7,12 @@ import numpy as np
 
 from dpojax.bradley_terry import connectivity
 from dpojax.bradley_terry.comparisons import Comparisons
-from dpojax.bradley_terry.layout import Cells, grid_cells, row_cells
+from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
 from dpojax.bradley_terry.problem import Grid, Rows
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
-  from dpojax.bradley_terry.fit import BradleyTerryFit
+  from dpojax.bradley_terry.result import BradleyTerryFit
 
 LISTED = 20_000_000  # comparisons up to which each is drawn by itself; above, counts are drawn
 WORKING_MEMORY = 4e8  # bytes of arrays for the fits that run at once
@@ -79,6 +79,9 @@ def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = 
     kept = [layouts[r - start] for r in there]
     if kept:
       vectors[there] = _refit(fit, kept, at_once)
+      for r, layout in zip(there, kept, strict=True):
+        if _ran_away(fit, layout, vectors[r]):
+          vectors[r] = np.nan
   theta = vectors[:, : spec.items]
   shift = theta.mean(axis=1) if fit.baseline is None else theta[:, np.flatnonzero(fit.kept == fit.baseline)[0]]
   strengths = np.full((n, len(fit.items)), np.nan)
@@ -125,9 +128,18 @@ def _exists(fit: "BradleyTerryFit", layout: Grid | Rows) -> bool:
   return fit.prior is not None or connectivity.layout_connected(layout, fit.spec.items)
 
 
+def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -> bool:
+  """Whether coefficients or the tie parameter only seem to have an estimate, because the outcomes are separated."""
+  if not np.isfinite(vector).all() or not connectivity.nearly_certain(fit.spec, layout, vector):
+    return False
+  rows = as_rows(layout, fit.home_fitted)
+  return connectivity.separating_direction(rows, fit.spec, fit.prior is not None) is not None
+
+
 def _refit(fit: "BradleyTerryFit", layouts: list, at_once: int) -> np.ndarray:
   """f64[len(layouts), size]; NaN where the fit did not converge."""
-  from dpojax.bradley_terry.fit import prior_arrays, solve_layout
+  from dpojax.bradley_terry.fit import solve_layout
+  from dpojax.bradley_terry.priors import prior_arrays
 
   spec, tol, steps = fit.spec, 1e-9, 50
   if at_once > 1:

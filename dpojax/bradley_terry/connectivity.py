@@ -13,8 +13,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from dpojax.bradley_terry import likelihood, problem
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
-from dpojax.bradley_terry.problem import Grid, Rows
+from dpojax.bradley_terry.problem import Grid, Rows, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +188,42 @@ def parameter_names(data: Comparisons, home: bool, has_tie: bool) -> list[str]:
   return names + (["tie parameter"] if has_tie else [])
 
 
+def nearly_certain(spec: Spec, layout: Grid | Rows, x: np.ndarray) -> bool:
+  """Whether some outcome of a comparison has become all but impossible, so that coefficients may have run away.
+
+  A parameter that runs away stops where the curvature along it drowns in rounding, and looks as if it had converged.
+  """
+  if spec.size == spec.items:
+    return False  # strengths alone: the graph of wins decides
+  tie = float(x[-1]) if spec.has_tie else None
+  with np.errstate(all="ignore"):
+    won, tied, lost = likelihood.probabilities(spec.model, problem.log_odds(spec, layout, x), tie)
+  least = np.minimum(np.minimum(won, lost), tied) if spec.has_tie else np.minimum(won, lost)
+  return bool(((least < 1e-7) & (layout.wins + layout.losses + layout.ties > 0)).any())
+
+
 def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error: type[Exception]) -> None:
-  """Raises `error`, naming what runs away, if some direction makes no outcome less likely and one likelier.
+  """Raises `error`, naming what runs away, if the outcomes are separated: see `separating_direction`."""
+  from dpojax.bradley_terry.layout import row_cells
+
+  n = spec.items
+  if not spec.coefficients and (not spec.has_tie or wins_go_round(data)):
+    return
+  along = separating_direction(row_cells(data, spec, home)[1], spec, proper)
+  if along is None:
+    return
+  names = parameter_names(data, home, spec.has_tie)
+  scale = np.abs(along).max()
+  run = [name for name, value in zip(names, along[n:], strict=True) if abs(value) > 1e-6 * scale]
+  run += [f"strength of {data.items[i]}" for i in np.flatnonzero(np.abs(along[:n]) > 1e-6 * scale)[:5]]
+  raise error(
+    f"the estimate does not exist: the outcomes are separated, so these grow without end: {', '.join(run)}. Leave the "
+    "term out, compare further, or choose a prior for strengths"
+  )
+
+
+def separating_direction(rows: Rows, spec, proper: bool) -> np.ndarray | None:
+  """f64[size] a direction along which no outcome gets less likely and one gets likelier, or None.
 
   A linear program over directions d = (theta, coefficients, tie parameter): of every outcome that was seen, the
   score must rise at least as fast along d as that of the outcomes it was seen instead of; the sum of all those
@@ -197,14 +232,7 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   """
   from scipy.optimize import linprog
 
-  from dpojax.bradley_terry.layout import row_cells
-
-  _, rows = row_cells(data, spec, home)
-  n, q = spec.items, spec.coefficients
-  if proper and not (q or spec.has_tie):
-    return
-  if not q and wins_go_round(data):
-    return
+  n = spec.items
   r = np.arange(len(rows.first))
   ones = np.ones(len(r))
   differences = sparse.csr_array(
@@ -231,13 +259,5 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   cost = np.concatenate([np.zeros(width), -np.ones(count)])
   found = linprog(cost, A_ub=constraints, b_ub=np.zeros(count), bounds=limits + [(0, 1)] * count, method="highs")
   if found.status != 0 or -found.fun < 0.5:  # a direction can be lengthened until some lead is 1
-    return
-  along = np.asarray(found.x)[:width]
-  names = parameter_names(data, home, spec.has_tie)
-  scale = np.abs(along).max()
-  run = [name for name, value in zip(names, along[n:], strict=True) if abs(value) > 1e-6 * scale]
-  run += [f"strength of {data.items[i]}" for i in np.flatnonzero(np.abs(along[:n]) > 1e-6 * scale)[:5]]
-  raise error(
-    f"the estimate does not exist: the outcomes are separated, so these grow without end: {', '.join(run)}. Leave the "
-    "term out, compare further, or choose a prior for strengths"
-  )
+    return None
+  return np.asarray(found.x)[:width]

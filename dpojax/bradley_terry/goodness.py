@@ -11,7 +11,7 @@ from dpojax.bradley_terry.layout import row_cells
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
-  from dpojax.bradley_terry.fit import BradleyTerryFit
+  from dpojax.bradley_terry.result import BradleyTerryFit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,6 +117,16 @@ def row_cells(data: Comparisons, spec: Spec, home: bool, *, codes: bool = False)
   return (Cells(code, 3 * len(first), build) if code is not None else None), build(counts)
 
 
+def as_rows(layout: Grid | Rows, home: bool) -> Rows:
+  """A grid's cells with games as rows."""
+  if isinstance(layout, Rows):
+    return layout
+  wins, losses, ties = np.broadcast_arrays(*layout)
+  first, second = np.nonzero(wins + losses + ties)
+  slopes = np.ones((len(first), int(home)))
+  return Rows(first, second, wins[first, second], losses[first, second], ties[first, second], slopes)
+
+
 def _counted(code: np.ndarray, data: Comparisons) -> tuple[np.ndarray, np.ndarray]:
   """(distinct keys, f64[3 * keys] how often each outcome was seen) of codes 3 * key + outcome."""
   if data.count is None and data.weight is None:

@@ -10,7 +10,7 @@ from scipy import stats
 from dpojax.bradley_terry import uncertainty
 
 if TYPE_CHECKING:
-  from dpojax.bradley_terry.fit import BradleyTerryFit
+  from dpojax.bradley_terry.result import BradleyTerryFit
 
 FEW_GAMES = 20  # below which an interval is read off the profile likelihood
 PROFILES = 100  # most items for which that is done

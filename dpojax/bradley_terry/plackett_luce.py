@@ -23,7 +23,8 @@ from scipy import sparse
 from dpojax.bradley_terry import likelihood
 from dpojax.bradley_terry.comparisons import FIRST, TIE, Comparisons
 from dpojax.bradley_terry.connectivity import connectivity
-from dpojax.bradley_terry.fit import Disconnected, NoEstimate, Normal, Pseudo, check_settings, prior_arrays
+from dpojax.bradley_terry.fit import Disconnected, check_settings
+from dpojax.bradley_terry.priors import NoEstimate, Normal, Pseudo, prior_arrays
 from dpojax.bradley_terry.rankings import Choices, Rankings, cholesky_solve, conjugate_gradients, newton, pack
 from dpojax.errors import DataError
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-  from dpojax.bradley_terry.fit import BradleyTerryFit
   from dpojax.bradley_terry.leaderboard import Leaderboard
+  from dpojax.bradley_terry.result import BradleyTerryFit
 
 BLUE, LIGHT, DARK, SOFT, GRID = "#2b5d8a", "#b5cde1", "#50555d", "#b0b4bb", "#e4e6ea"
 NUMBERED = 16  # items up to which the matrix says its numbers

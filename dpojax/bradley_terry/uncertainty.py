@@ -12,7 +12,7 @@ from dpojax.bradley_terry.solver import HOST
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
-  from dpojax.bradley_terry.fit import BradleyTerryFit
+  from dpojax.bradley_terry.result import BradleyTerryFit
 
 DENSE_ITEMS = 6000  # up to which matrices of all items are formed: 288 MB each
 Kind = Literal["hessian", "sandwich", "cluster"]
@@ -287,7 +287,7 @@ def _with_shift(fit, matrix: np.ndarray) -> np.ndarray:
 
 
 def _prior(fit) -> problem.Prior:
-  from dpojax.bradley_terry.fit import prior_arrays
+  from dpojax.bradley_terry.priors import prior_arrays
 
   return prior_arrays(fit.prior, fit.spec.items)
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dpojax.bradley_terry import Comparisons, Pseudo, fit
+from dpojax.bradley_terry import Comparisons, NoEstimate, Pseudo, fit
 from dpojax.bradley_terry import bootstrap as module
 from dpojax.errors import DataError
 
@@ -96,6 +96,27 @@ def test_resamples_without_an_estimate_are_counted():
   assert resampled.failed == failed > 600
   assert np.isnan(resampled.log_strength).all(axis=1).sum() == failed
   assert fit(data, prior=Pseudo(1)).bootstrap(200, seed=0).failed == 0
+
+
+def test_resamples_whose_home_advantage_runs_away_are_counted():
+  """Three losses at home among eighteen games: without them the home advantage has no end."""
+  winner = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 1, 2, 0, 0, 1, 2])
+  loser = np.array([1, 2, 0, 2, 0, 1, 1, 2, 0, 2, 0, 1, 0, 1, 2, 1, 2, 0])
+  data = Comparisons.from_pairs(winner, loser, home=np.where(np.arange(18) < 15, 1, -1))
+  found = fit(data, home=True)
+  resampled = found.bootstrap(300, seed=0)
+  rng = np.random.default_rng(0)
+  failed = 0
+  for r in range(300):
+    drawn = data.take(rng.integers(0, 18, 18, dtype=np.int32))
+    try:
+      alone = fit(drawn, home=True)
+    except NoEstimate:
+      failed += 1
+      assert np.isnan(resampled.log_strength[r]).all()
+    else:
+      np.testing.assert_allclose(resampled.parameters[r], alone.home, atol=1e-6)
+  assert resampled.failed == failed > 10
 
 
 def test_the_seed_decides_and_the_baseline_holds():

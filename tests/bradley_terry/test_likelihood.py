@@ -10,8 +10,8 @@ import pytest
 from bt_games import comparisons_of, league
 
 from dpojax.bradley_terry import Normal, Pseudo, likelihood
-from dpojax.bradley_terry.fit import prior_arrays
 from dpojax.bradley_terry.layout import lay_out
+from dpojax.bradley_terry.priors import prior_arrays
 from dpojax.bradley_terry.problem import Grid, Rows, Spec, dense, derivatives, no_prior, totals, value
 from dpojax.bradley_terry.solver import HOST
 
