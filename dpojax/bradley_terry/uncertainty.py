@@ -194,7 +194,8 @@ def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   if fit.spec.items <= DENSE_ITEMS:
     solved = fit_inverse(fit) @ directions
   else:
-    solved = _conjugate_gradients(fit, directions)
+    # What remains of a quadratic form is the square of what remains of the solution.
+    solved = _conjugate_gradients(fit, directions, 1e-7 if kind == "hessian" else 1e-12)
   if kind == "hessian":
     squares = (directions * solved).sum(axis=0)
   else:
@@ -202,8 +203,8 @@ def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   return np.sqrt(np.maximum(squares, 0))
 
 
-def _conjugate_gradients(fit, directions: np.ndarray) -> np.ndarray:
-  """Negative Hessian's inverse times every column, to 1e-10."""
+def _conjugate_gradients(fit, directions: np.ndarray, accuracy: float) -> np.ndarray:
+  """Negative Hessian's inverse times every column, to `accuracy` of its squared length in the scaled residual."""
   spec, layout = fit.spec, fit.layout
   _, curvature = problem.derivatives(HOST, spec, layout, _prior(fit), fit.vector)
   half = sparse.csr_array((curvature.weight, (layout.first, layout.second)), shape=(spec.items, spec.items))
@@ -219,7 +220,7 @@ def _conjugate_gradients(fit, directions: np.ndarray) -> np.ndarray:
   found, residual = np.zeros_like(directions), directions.copy()
   along = scale * residual
   energy = (residual * along).sum(axis=0)
-  wanted = 1e-20 * energy
+  wanted = accuracy * energy
   for _ in range(10_000):
     if (energy <= wanted).all():
       break
