@@ -35,7 +35,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY = {
   "ml_collections": ["dpojax.config.load"],
   "absl": ["dpojax.config.load"],
-  "matplotlib": ["dpojax.report"],
+  "matplotlib": ["dpojax.report", "dpojax.bradley_terry.plots"],
   "orbax": ["dpojax.training"],
   "optax": ["dpojax.training"],
   "torch": [],

@@ -13,6 +13,7 @@ COMMANDS = {
   "sample": "write answers with a model",
   "export": "turn a run into a transformers folder",
   "data": "look at a data set: `dpojax data inspect`",
+  "bt": "Bradley-Terry strengths of items compared in pairs: a leaderboard from a file of games",
 }
 
 HELP = f"""Learning from pairwise comparisons in JAX.

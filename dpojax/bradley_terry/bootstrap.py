@@ -1,0 +1,155 @@
+"""Refits of resampled comparisons."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpojax.bradley_terry import connectivity
+from dpojax.bradley_terry.comparisons import Comparisons
+from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
+from dpojax.bradley_terry.problem import Grid, Rows
+from dpojax.errors import DataError
+
+if TYPE_CHECKING:
+  from dpojax.bradley_terry.result import BradleyTerryFit
+
+LISTED = 20_000_000  # comparisons up to which each is drawn by itself; above, counts are drawn
+WORKING_MEMORY = 4e8  # bytes of arrays for the fits that run at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Bootstrap:
+  """What `n` refits found.
+
+  Attributes:
+    log_strength: f64[n, items] relative to the fit's baseline; rows of NaN where no estimate exists.
+    parameters: f64[n, q] home advantage, coefficients, and log nu or tau.
+    failed: how many resamples have no estimate, because an item lost or won all its games there, say.
+  """
+
+  log_strength: np.ndarray
+  parameters: np.ndarray
+  failed: int
+
+  def standard_errors(self) -> np.ndarray:
+    """f64[items] standard deviations over the resamples that have an estimate."""
+    return np.nanstd(self.log_strength, axis=0, ddof=1)
+
+  def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of every log-strength: f64[items] ends."""
+    ends = np.nanquantile(self.log_strength, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return ends[0], ends[1]
+
+  def ranks(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of every rank (1 is the strongest): i64[items] ends."""
+    there = self.log_strength[np.isfinite(self.log_strength).all(axis=1)]
+    rank = 1 + np.argsort(np.argsort(-there, axis=1), axis=1)
+    ends = np.quantile(rank, [(1 - level) / 2, (1 + level) / 2], axis=0, method="closest_observation")
+    return ends[0].astype(int), ends[1].astype(int)
+
+
+def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
+  """Refits `n` resamples drawn with replacement, of as many comparisons (or clusters) as there are.
+
+  Each starts from the estimate. Many items at once go through one compiled program.
+
+  Raises:
+    DataError: `unit` is "cluster" and there are no clusters, or is unknown.
+  """
+  if unit not in ("comparison", "cluster"):
+    raise DataError(f"unit={unit!r} is unknown; it takes 'comparison' and 'cluster'")
+  if unit == "cluster" and fit.part.cluster is None:
+    raise DataError("unit='cluster', but the comparisons have no clusters (Comparisons.from_pairs(cluster=...))")
+  part, spec = fit.part, fit.spec
+  if isinstance(fit.layout, Grid):
+    cells = grid_cells(part, spec, fit.home_fitted)
+  else:
+    cells, _ = row_cells(part, spec, fit.home_fitted, codes=True)
+  assert cells is not None
+  draw = _drawer(part, cells, np.random.default_rng(seed), unit)
+  vectors = np.full((n, spec.size), np.nan)
+  at_once = 1
+  if isinstance(fit.layout, Grid):
+    at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, 128))
+  for start in range(0, n, at_once):
+    some = range(start, min(start + at_once, n))
+    layouts = [cells.build(draw()) for _ in some]
+    there = [r for r, layout in zip(some, layouts, strict=True) if _exists(fit, layout)]
+    kept = [layouts[r - start] for r in there]
+    if kept:
+      vectors[there] = _refit(fit, kept, at_once)
+      for r, layout in zip(there, kept, strict=True):
+        if _ran_away(fit, layout, vectors[r]):
+          vectors[r] = np.nan
+  theta = vectors[:, : spec.items]
+  shift = theta.mean(axis=1) if fit.baseline is None else theta[:, np.flatnonzero(fit.kept == fit.baseline)[0]]
+  strengths = np.full((n, len(fit.items)), np.nan)
+  strengths[:, fit.kept] = theta - shift[:, None]
+  return Bootstrap(strengths, vectors[:, spec.items :], int(np.isnan(theta[:, 0]).sum()))
+
+
+def _drawer(part: Comparisons, cells: Cells, rng: np.random.Generator, unit: str):
+  """A function that draws one resample and counts it: f64[cells.number]."""
+  code = cells.code
+  if unit == "cluster":
+    assert part.cluster is not None
+    _, cluster = np.unique(part.cluster, return_inverse=True)
+    clusters, weight = int(cluster.max()) + 1, part.row_weight
+
+    def by_cluster():
+      times = np.bincount(rng.integers(0, clusters, clusters), minlength=clusters)
+      return np.bincount(code, weight * times[cluster], cells.number)
+
+    return by_cluster
+  total = len(part)
+  if part.count is not None and total > LISTED:
+    share = part.count / total
+    worth = 1.0 if part.weight is None else part.weight
+    return lambda: np.bincount(code, rng.multinomial(total, share) * worth, cells.number)
+  if cells.number < 2**31:
+    code = code.astype(np.int32)
+  weight = part.weight
+  if part.count is not None:
+    code = np.repeat(code, part.count)
+    weight = None if weight is None else np.repeat(weight, part.count)
+
+  def one_by_one():
+    drawn = rng.integers(0, total, total, dtype=np.int32)
+    return np.bincount(code[drawn], None if weight is None else weight[drawn], cells.number).astype(float)
+
+  return one_by_one
+
+
+def _exists(fit: "BradleyTerryFit", layout: Grid | Rows) -> bool:
+  """Whether the resample has an estimate, as far as the graph of wins tells."""
+  if fit.spec.has_tie and not layout.ties.any():
+    return False
+  return fit.prior is not None or connectivity.layout_connected(layout, fit.spec.items)
+
+
+def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -> bool:
+  """Whether coefficients or the tie parameter only seem to have an estimate, because the outcomes are separated."""
+  if not np.isfinite(vector).all() or not connectivity.nearly_certain(fit.spec, layout, vector):
+    return False
+  rows = as_rows(layout, fit.home_fitted)
+  return connectivity.separating_direction(rows, fit.spec, fit.prior is not None) is not None
+
+
+def _refit(fit: "BradleyTerryFit", layouts: list, at_once: int) -> np.ndarray:
+  """f64[len(layouts), size]; NaN where the fit did not converge."""
+  from dpojax.bradley_terry.fit import solve_layout
+  from dpojax.bradley_terry.priors import prior_arrays
+
+  spec, tol, steps = fit.spec, 1e-9, 50
+  if at_once > 1:
+    from dpojax.bradley_terry import compiled
+
+    prior = prior_arrays(fit.prior, spec.items)
+    return compiled.solve_many(spec, layouts, prior, fit.vector, fit.part.total_weight, tol, steps, at_once)
+  found = []
+  for layout in layouts:
+    state, _ = solve_layout(spec, layout, fit.prior, "auto", fit.part.total_weight, tol, steps, fit.vector)
+    good = np.abs(state.gradient).max() <= tol * fit.part.total_weight
+    found.append(state.x if good else np.full(spec.size, np.nan))
+  return np.asarray(found)

@@ -1,0 +1,377 @@
+"""Comparisons counted from a file that may be larger than memory."""
+
+import pathlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dpojax.bradley_terry.blocks import Block, kind_of, read_blocks
+from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
+from dpojax.errors import DataError
+
+MERGE = 1 << 18  # counted cells that may wait before they are merged into the others
+
+OUTCOMES: Mapping[str, str] = {
+  **dict.fromkeys(("a", "model_a", "1", "1.0", "win", "first", "home", "1-0"), "a"),
+  **dict.fromkeys(("b", "model_b", "0", "0.0", "loss", "second", "away", "0-1"), "b"),
+  **dict.fromkeys(("tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "0.5", "1/2-1/2"), "tie"),
+}
+YES_OR_NO: Mapping[str, bool] = {
+  **dict.fromkeys(("true", "True", "TRUE", "yes", "1", "1.0", "neutral", "Neutral"), True),
+  **dict.fromkeys(("false", "False", "FALSE", "no", "0", "0.0", "home", "Home"), False),
+}
+CODES = dict(a=FIRST, b=SECOND, tie=TIE, drop=-1)
+
+
+class Progress(NamedTuple):
+  """How far reading has come: rows read, those of them left out by the outcome map, and the share of the file."""
+
+  rows: int
+  dropped: int
+  share: float
+
+
+def read_comparisons(
+  path: str | pathlib.Path,
+  a: str | None = None,
+  b: str | None = None,
+  outcome: str | None = None,
+  *,
+  outcome_map: Mapping[Any, str] | None = None,
+  winner: str | None = None,
+  loser: str | None = None,
+  tie: str | None = None,
+  weight: str | None = None,
+  home: bool = False,
+  neutral: str | None = None,
+  items: Sequence[Hashable] | None = None,
+  progress: Callable[[Progress], None] | None = None,
+) -> Comparisons:
+  """Counts the comparisons in a file, reading it in blocks; memory grows with distinct cells, not with rows.
+
+  A cell is (first item, second item, outcome, who was at home). Columns are either `a`, `b` and `outcome`, or `winner`
+  and `loser` with perhaps `tie`.
+
+  Args:
+    path: CSV, TSV or JSONL (.gz, .bz2 and .zst too), or Parquet.
+    a, b: columns of the two items: texts or whole numbers. A CSV's labels are numbers if all are written as such.
+    outcome: column of what happened.
+    outcome_map: what each outcome means: "a", "b", "tie", or "drop" for rows to leave out. Numbers stand for their
+      texts, so 1 and "1" are the same. Without a map, `OUTCOMES`.
+    winner, loser: columns of the two items.
+    tie: column that is true where nobody won (of `winner` and `loser`, either may then stand first).
+    weight: column of how much a row counts, >= 0. The rows of a cell all get their mean weight.
+    home: whether `a` was at home, to be kept for `fit(home=True)`.
+    neutral: column that is true where nobody was at home; it implies `home`.
+    items: all labels, in the order wanted; without it the labels found, sorted.
+    progress: called after every block.
+
+  Returns:
+    Comparisons with `count`, one row a cell.
+
+  Raises:
+    DataError: a column is missing, an outcome or item is unknown or missing, an item meets itself, a weight is no
+      number of at least 0, or the file is damaged. The message names file, row (from 1) and column.
+  """
+  if winner is None and loser is None:
+    if a is None or b is None or outcome is None or tie is not None:
+      raise DataError("name the columns a, b and outcome, or winner and loser, and tie only with the latter")
+    first, second = a, b
+  else:
+    if winner is None or loser is None or a or b or outcome or outcome_map is not None:
+      raise DataError("winner and loser come together, without a, b, outcome and outcome_map")
+    if home or neutral is not None:
+      raise DataError(
+        "home and neutral need the columns a and b, of which a is at home; winner and loser do not say it"
+      )
+    first, second = winner, loser
+  codes = _outcome_codes(OUTCOMES if outcome_map is None else outcome_map)
+  places = _Places(items, from_text=kind_of(path) not in (".parquet", ".jsonl", ".ndjson"))
+  cells = _Cells(weighted=weight is not None)
+  rows = dropped = 0
+  others = [name for name in (outcome, tie, weight, neutral) if name is not None]
+  for block in read_blocks(path, [first, second], others):
+    said = _Said(path, block)
+    if outcome is not None:
+      result = said.codes(outcome, codes)
+    elif tie is not None:
+      result = np.where(said.codes(tie, YES_OR_NO), np.int8(TIE), np.int8(FIRST))
+    else:
+      result = np.full(said.length, FIRST, np.int8)
+    kept = None if not said.length or result.min() >= 0 else result >= 0
+    one, two = said.places(first, places, kept), said.places(second, places, kept)
+    itself = one == two
+    if itself.any() and (kept is None or (itself & kept).any()):
+      row = int((itself if kept is None else itself & kept).argmax())
+      raise DataError(f"{said.at(row)}: {places.labels[one[row]]!r} is compared with itself")
+    side = None
+    if neutral is not None:
+      side = np.where(said.codes(neutral, YES_OR_NO, kept) > 0, np.int8(0), np.int8(1))
+    heavy = said.weights(weight, kept) if weight is not None else None
+    if kept is not None:
+      one, two, result = one[kept], two[kept], result[kept]
+      side, heavy = (None if x is None else x[kept] for x in (side, heavy))
+    if not home and neutral is None:
+      one, two, result = _in_order(one, two, result)
+    cells.add(one, two, result * 2 + (1 if side is None else side), heavy, len(places.labels))
+    rows, dropped = rows + said.length, dropped + said.length - len(one)
+    if progress is not None:
+      progress(Progress(rows, dropped, block.share))
+  if rows == dropped:
+    raise DataError(f"{path}: {f'all {rows:,} rows are to be dropped' if rows else 'it has no rows'}")
+  one, two, result, count, total = cells.found()
+  if total is not None and not total.any():
+    raise DataError(f"{path}: column {weight!r}: all weights are 0")
+  labels, (one, two) = places.settled(path, one, two)
+  if not home and neutral is None:
+    one, two, who = _in_order(one, two, result // 2)
+    result = 2 * who + result % 2
+  order = np.lexsort((result, two, one))
+  one, two, result, count = one[order], two[order], result[order], count[order]
+  return Comparisons(
+    labels,
+    one.astype(np.int32),
+    two.astype(np.int32),
+    (result // 2).astype(np.int8),
+    count=count,
+    weight=None if total is None else total[order] / count,
+    home=(result % 2).astype(np.int8) if home or neutral is not None else None,
+  )
+
+
+def _outcome_codes(outcome_map: Mapping[Any, str]) -> dict[str, int]:
+  meanings: dict[str, str] = {}
+  for label, meaning in outcome_map.items():
+    if meaning not in CODES:
+      raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
+    before = meanings.setdefault(_text(label), meaning)
+    if before != meaning:
+      raise DataError(f"outcome_map says both {before!r} and {meaning!r} of {_text(label)!r}")
+  return {label: CODES[meaning] for label, meaning in meanings.items()}
+
+
+def _in_order(one, two, outcome):
+  """The same comparisons with the smaller number first."""
+  return np.minimum(one, two), np.maximum(one, two), np.where(one > two, 2 - outcome, outcome)
+
+
+def _text(label: Any) -> str:
+  """A label as text: 1, 1.0 and "1" are all "1", True is "true"."""
+  label = label.item() if isinstance(label, np.generic) else label
+  if isinstance(label, bool):
+    return str(label).lower()
+  if isinstance(label, float) and label.is_integer():
+    label = int(label)
+  return str(label)
+
+
+class _Said:
+  """What the columns of a block say, with the row at fault in every error."""
+
+  def __init__(self, path: str | pathlib.Path, block: Block):
+    self.path, self.block = path, block
+    self.length = len(next(iter(block.columns.values())))
+
+  def at(self, row: int) -> str:
+    return f"{self.path}, row {self.block.start + row + 1:,}"
+
+  def encoded(self, name: str) -> tuple[np.ndarray, Any]:
+    """(i32[m] place among the distinct values, -1 where there is none; the distinct values)."""
+    import pyarrow as pa
+
+    column = self.block.columns[name]
+    if isinstance(column, list):
+      known: dict[Any, int] = {}
+      place = [-1 if v is None else known.setdefault((type(v), v), len(known)) for v in column]
+      return np.asarray(place, np.int32), [value for _, value in known]
+    if not isinstance(column, pa.DictionaryArray):
+      column = column.dictionary_encode()
+    indices = column.indices
+    if indices.null_count:
+      indices = indices.fill_null(-1)
+    return indices.to_numpy(zero_copy_only=False), column.dictionary
+
+  def codes(self, name: str, meanings: Mapping[str, int], rows: np.ndarray | None = None) -> np.ndarray:
+    """i8[m] what `meanings` says of the labels of `rows` (of all)."""
+    place, found = self.encoded(name)
+    self._complete(name, place, rows)
+    values = found if isinstance(found, list) else found.to_pylist()
+    unknown = -2
+    table = np.asarray([*(meanings.get(_text(value), unknown) for value in values), unknown], np.int8)
+    code = table[place]
+    if unknown not in table[:-1]:
+      return code
+    wrong = code == unknown
+    if rows is not None:
+      wrong &= rows
+    if wrong.any():
+      row = int(wrong.argmax())
+      known = ", ".join(map(repr, meanings)) + ("" if meanings is YES_OR_NO else "; say what it means in outcome_map")
+      what = f"column {name!r} holds {values[place[row]]!r}"
+      raise DataError(f"{self.at(row)}: {what}, which is unknown; known are {known}")
+    return code
+
+  def places(self, name: str, places: "_Places", rows: np.ndarray | None) -> np.ndarray:
+    """i32[m] numbers of the items; -1 or of no meaning outside `rows` (None: all)."""
+    place, found = self.encoded(name)
+    self._complete(name, place, rows)
+    table, fault = places.table(name, found)
+    number = table[place]
+    if table[:-1].min(initial=0) >= 0:
+      return number
+    wrong = number < 0 if rows is None else (number < 0) & rows
+    if wrong.any():
+      row = int(wrong.argmax())
+      value = found[int(place[row])]
+      raise DataError(f"{self.at(row)}: column {name!r} holds {getattr(value, 'as_py', lambda: value)()!r}, {fault}")
+    return number
+
+  def weights(self, name: str, rows: np.ndarray | None) -> np.ndarray:
+    """f64[m] weights; those outside `rows` may be anything."""
+    place, found = self.encoded(name)
+    self._complete(name, place, rows)
+    values = found if isinstance(found, list) else found.to_pylist()
+    table = np.asarray([*(_number(value) for value in values), np.nan])
+    weight = table[place]
+    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    if rows is not None:
+      wrong &= rows
+    if wrong.any():
+      row = int(wrong.argmax())
+      what = values[place[row]]
+      raise DataError(f"{self.at(row)}: column {name!r} holds {what!r}; a weight is a number of at least 0")
+    return weight
+
+  def _complete(self, name: str, place: np.ndarray, rows: np.ndarray | None) -> None:
+    missing = place < 0
+    if not missing.any():
+      return
+    if rows is not None:
+      missing &= rows
+    if missing.any():
+      raise DataError(f"{self.at(int(missing.argmax()))}: column {name!r} is empty")
+
+
+def _number(value: Any) -> float:
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    return np.nan
+
+
+class _Places:
+  """Numbers of items, in the order in which their labels came."""
+
+  def __init__(self, items: Sequence[Hashable] | None, from_text: bool):
+    self.items, self.from_text = None if items is None else tuple(items), from_text
+    given = [str(item) for item in self.items or ()] if from_text else list(self.items or ())
+    self.number: dict[Any, int] = {label: number for number, label in enumerate(given)}
+    if len(self.number) != len(given):
+      raise DataError("items holds a label twice")
+    self.labels = list(self.items or ())
+    self.seen: dict[str, tuple[Any, np.ndarray]] = {}
+
+  def table(self, column: str, found: Any) -> tuple[np.ndarray, str]:
+    """(i32[d + 1] number of each distinct label, -1 where it has none and at the end; why it has none)."""
+    if not isinstance(found, list):
+      before = self.seen.get(column)
+      if before is not None and before[0].equals(found):
+        return before[1], self._fault
+    values = found if isinstance(found, list) else found.to_pylist()
+    if self.items is None:
+      for value in values:
+        if value not in self.number and type(value) in (str, int):
+          self.number[value] = len(self.labels)
+          self.labels.append(value)
+    if all(type(value) in (str, int) for value in values):
+      table = np.asarray([*(self.number.get(value, -1) for value in values), -1], np.int32)
+    else:  # 1.0 and True would be found as 1
+      known = [self.number.get(value, -1) if type(value) in (str, int) else -1 for value in values]
+      table = np.asarray([*known, -1], np.int32)
+    if not isinstance(found, list):
+      self.seen[column] = (found, table)
+    return table, self._fault
+
+  @property
+  def _fault(self) -> str:
+    return "no label" + ("; they are texts or whole numbers" if self.items is None else " among the items given")
+
+  def settled(self, path: Any, *numbers: np.ndarray) -> tuple[tuple[Hashable, ...], list[np.ndarray]]:
+    """The labels in their final order, without those never met; and `numbers` to match."""
+    if self.items is not None:
+      return self.items, list(numbers)
+    used = np.unique(np.concatenate(numbers))
+    labels: list[Any] = [self.labels[i] for i in used.tolist()]
+    if self.from_text and all(_whole(label) for label in labels):
+      labels = [int(label) for label in labels]
+    if len({type(label) for label in labels}) > 1:
+      some = {type(label): label for label in labels}
+      raise DataError(f"{path}: labels are partly texts, partly numbers ({' and '.join(map(repr, some.values()))})")
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    final = np.zeros(len(self.labels), np.int64)
+    final[used[order]] = np.arange(len(order))
+    return tuple(labels[i] for i in order), [final[number] for number in numbers]
+
+
+def _whole(label: str) -> bool:
+  """Whether a text is how a whole number is written."""
+  return label.removeprefix("-").isdecimal() and str(int(label)) == label
+
+
+class _Cells:
+  """How often each (first, second, result) came, result being 2 outcome + at home; and the weights' sum."""
+
+  def __init__(self, weighted: bool):
+    self.weighted = weighted
+    self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+    self.merged = self.waiting = 0
+
+  def add(self, first, second, result, weight, items: int) -> None:
+    """Counts a block whose numbers are below `items`."""
+    if not len(first):
+      return
+    cell = (first.astype(np.int64) * items + second) * 6 + result
+    size = items * items * 6
+    if size <= 4 * len(cell) + 1000:
+      counts = np.bincount(cell, minlength=size)
+      there = np.flatnonzero(counts)
+      total = np.bincount(cell, weight, size)[there] if self.weighted else None
+      counts = counts[there]
+    else:
+      there, counts, total = _counted(cell, None, weight)
+    pair, result = np.divmod(there, 6)
+    first, second = np.divmod(pair, items)
+    self._keep((first << 34) + (second << 3) + result, counts, total)
+
+  def _keep(self, *part) -> None:
+    self.parts.append(part)
+    self.waiting += len(part[0])
+    if self.waiting > max(MERGE, self.merged):
+      self._merge()
+
+  def _merge(self) -> None:
+    code, count, total = (None if x[0] is None else np.concatenate(x) for x in zip(*self.parts, strict=True))
+    self.parts = [_counted(code, count, total)]
+    self.merged, self.waiting = len(self.parts[0][0]), 0
+
+  def found(self):
+    """(first, second, result, count, sum of weights or None) of every cell."""
+    self._merge()
+    code, count, total = self.parts[0]
+    return code >> 34, (code >> 3) & ((1 << 31) - 1), code & 7, count, total
+
+
+def _counted(code, count, total):
+  """Distinct codes, and the sums of their counts (of 1 each) and totals."""
+  if count is None and total is None:
+    code = np.sort(code)
+  else:
+    order = np.argsort(code, kind="stable")
+    code = code[order]
+  starts = np.append(0, np.flatnonzero(np.diff(code)) + 1)
+  if count is None:
+    counts = np.diff(starts, append=len(code))
+  else:
+    counts = np.add.reduceat(count[order], starts)
+  return code[starts], counts, None if total is None else np.add.reduceat(total[order], starts)

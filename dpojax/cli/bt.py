@@ -1,0 +1,309 @@
+"""`dpojax bt`: a leaderboard from a file of games."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dpojax.cli.arguments import in_range
+from dpojax.cli.board import everything, summary, write_csv, write_json
+from dpojax.cli.options import Parser
+from dpojax.config.keys import suggestion
+from dpojax.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+  from dpojax.bradley_terry import BradleyTerryFit, Normal, Pseudo
+  from dpojax.bradley_terry.leaderboard import Leaderboard
+
+REPORT_SECONDS = 10.0  # between progress lines where there is no terminal
+OUT, PLOT = (".json", ".csv"), (".png", ".svg", ".pdf")
+
+DESCRIPTION = """Bradley-Terry strengths of items compared in pairs: teams, players, language models.
+
+  dpojax bt games.csv --a=home --b=away --outcome=result --map H=a D=tie A=b --ties=davidson --home
+  dpojax bt votes.parquet --a=model_a --b=model_b --outcome=winner --ties=half --out=board.json --plot=board.png
+  dpojax bt matches.jsonl.gz --winner=winner --loser=loser --prior=pseudo:1
+
+The file is counted in blocks and may be larger than memory. docs/bradley_terry.md says what each figure is."""
+
+
+def main(arguments: list[str]) -> int:
+  """0 when the leaderboard is printed and written, 1 when the fit did not converge."""
+  options = _options(arguments)
+  prior = _prior(options.prior)
+  with _written(options.out, "--out", OUT) as out, _written(options.plot, "--plot", PLOT) as plot:
+    data, read = _read(options)
+    fit, unconverged = _fit(options, data, prior)
+    board, parameters, resampled = _board(options, fit)
+    result = everything(options, fit, board, parameters, resampled, read)
+    if out is not None:
+      (write_csv if out.suffix == ".csv" else write_json)(out, result)
+    if plot is not None:
+      from dpojax.bradley_terry.plots import plot_board
+
+      plot_board(fit, board, plot)
+  print("\n".join([str(board), *summary(options, fit, result)]))
+  for path in (options.out, options.plot):
+    if path is not None:
+      print(f"written: {path}", file=sys.stderr)
+  if unconverged:
+    print(f"dpojax: warning: {unconverged}", file=sys.stderr)
+  return 1 if unconverged else 0
+
+
+def _parser() -> Parser:
+  parser = Parser("dpojax bt", DESCRIPTION)
+  parser.add_argument("file", metavar="FILE", help="CSV, TSV or JSONL (.gz, .bz2, .zst too), or Parquet")
+  columns = parser.add_argument_group("columns")
+  columns.add_argument("--a", metavar="COL", help="one item, the one at home")
+  columns.add_argument("--b", metavar="COL", help="the other item")
+  columns.add_argument("--outcome", metavar="COL", help="who won")
+  columns.add_argument(
+    "--map",
+    metavar="LABEL=a|b|tie|drop",
+    action="extend",
+    nargs="+",
+    default=[],
+    help="what the outcomes mean, all of them; without it the usual labels (a, b, tie, model_a, 1, 0, 0.5, win, ...)",
+  )
+  columns.add_argument("--winner", metavar="COL", help="instead of --a, --b and --outcome")
+  columns.add_argument("--loser", metavar="COL", help="beside --winner")
+  columns.add_argument("--tie", metavar="COL", help="beside --winner: true where nobody won")
+  columns.add_argument("--weight", metavar="COL", help="how much each row counts")
+  columns.add_argument("--neutral", metavar="COL", help="with --home: true where nobody was at home")
+  model = parser.add_argument_group("model")
+  model.add_argument("--ties", choices=("error", "half", "davidson", "rao_kupper"), default="error", help="(error)")
+  model.add_argument("--home", action="store_true", help="fit the advantage of being at home")
+  model.add_argument("--baseline", metavar="ITEM", default="mean", help="the item at the offset (the mean of all)")
+  model.add_argument("--prior", metavar="KIND:N", help="normal:SD in nats, or pseudo:N imaginary games (none)")
+  model.add_argument(
+    "--on-disconnected",
+    choices=("raise", "largest", "prior"),
+    default="raise",
+    help="where no estimate exists because wins do not connect all items (raise)",
+  )
+  shown = parser.add_argument_group("ratings and uncertainty")
+  shown.add_argument("--scale", metavar="X", type=in_range(float, 1e-9), default=400.0, help="points (400) ...")
+  shown.add_argument("--base", metavar="X", type=in_range(float, 1.000001), default=10.0, help="... of such odds (10)")
+  shown.add_argument("--offset", metavar="X", type=float, default=1000.0, help="rating of the baseline (1000)")
+  shown.add_argument("--level", metavar="P", type=in_range(float, 1e-9, 1 - 1e-9), default=0.95, help="(0.95)")
+  shown.add_argument("--covariance", choices=("hessian", "sandwich"), help="of standard errors (hessian)")
+  shown.add_argument(
+    "--bootstrap", metavar="N", type=in_range(int, 2), help="errors, intervals and ranks by N resamples instead"
+  )
+  shown.add_argument("--seed", metavar="N", type=in_range(int, 0), help="of the resamples (0)")
+  written = parser.add_argument_group("what is written")
+  written.add_argument("--out", metavar="FILE", help="everything as .json, or the leaderboard as .csv")
+  written.add_argument("--plot", metavar="FILE", help="ratings, ranks and win probabilities as .png, .svg or .pdf")
+  return parser
+
+
+def _options(arguments: list[str]) -> Any:
+  """The options, checked against each other."""
+  parser = _parser()
+  if not {"-h", "--help"} & set(arguments):
+    known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    for word in arguments:
+      name = word.partition("=")[0]
+      if name.startswith("--") and name != "--" and name not in known:
+        raise ConfigError(f"unknown option {name!r}{suggestion(name, known)}; see {parser.prog} --help")
+  options = parser.parse_args(arguments)
+  if options.winner is not None or options.loser is not None:
+    if options.winner is None or options.loser is None:
+      raise ConfigError("--winner and --loser come together")
+    for name in ("a", "b", "outcome", "map", "home", "neutral"):
+      if getattr(options, name) not in (None, False, []):
+        raise ConfigError(f"--{name} has no meaning with --winner and --loser; it belongs to --a, --b and --outcome")
+  else:
+    missing = [f"--{name}" for name in ("a", "b", "outcome") if getattr(options, name) is None]
+    if missing:
+      raise ConfigError(f"{missing[0]} is missing; name the columns --a, --b and --outcome, or --winner and --loser")
+    if options.tie is not None:
+      raise ConfigError("--tie has no meaning with --outcome, which says what is a tie; it belongs to --winner")
+  if options.neutral is not None and not options.home:
+    raise ConfigError("--neutral has no meaning without --home")
+  if options.bootstrap is not None and options.covariance is not None:
+    raise ConfigError("--covariance has no meaning with --bootstrap")
+  if options.seed is not None and options.bootstrap is None:
+    raise ConfigError("--seed has no meaning without --bootstrap")
+  return options
+
+
+def _outcome_map(words: list[str]) -> dict[str, str] | None:
+  for word in words:
+    label, sign, meaning = word.rpartition("=")
+    if not sign or meaning not in ("a", "b", "tie", "drop"):
+      raise ConfigError(f"--map {word}: wanted LABEL=a, LABEL=b, LABEL=tie or LABEL=drop")
+    if sum(other.rpartition("=")[0] == label for other in words) > 1:
+      raise ConfigError(f"--map: {label!r} is there twice")
+  return {word.rpartition("=")[0]: word.rpartition("=")[2] for word in words} or None
+
+
+def _prior(text: str | None) -> "Normal | Pseudo | None":
+  from dpojax.bradley_terry import Normal, Pseudo
+
+  if text is None:
+    return None
+  kind, _, number = text.partition(":")
+  try:
+    value = float(number)
+  except ValueError:
+    value = math.nan
+  if kind not in ("normal", "pseudo") or not 0 < value < math.inf:
+    raise ConfigError(f"--prior={text}: wanted normal:SD or pseudo:N with a number above 0, such as pseudo:1")
+  return Normal(value) if kind == "normal" else Pseudo(value)
+
+
+def _read(options: Any) -> tuple[Any, dict[str, int]]:
+  """The comparisons, and how many rows were read and dropped."""
+  from dpojax.bradley_terry import read_comparisons
+
+  line, read = _Line(), dict(read=0, dropped=0)
+
+  def progress(now) -> None:
+    read.update(read=now.rows, dropped=now.dropped)
+    line.show(f"read {now.rows:,} rows, {100 * now.share:.0f} %")
+
+  try:
+    data = read_comparisons(
+      options.file,
+      options.a,
+      options.b,
+      options.outcome,
+      outcome_map=_outcome_map(options.map),
+      winner=options.winner,
+      loser=options.loser,
+      tie=options.tie,
+      weight=options.weight,
+      home=options.home,
+      neutral=options.neutral,
+      progress=progress,
+    )
+  except DataError as error:
+    raise DataError(str(error).replace("outcome_map", "--map")) from error
+  finally:
+    line.close()
+  return data, read
+
+
+class _Line:
+  """Progress on stderr: one live line on a terminal once a second has passed, else a line now and then."""
+
+  def __init__(self) -> None:
+    self.shown = time.monotonic()
+    self.live, self.begun = sys.stderr.isatty(), False
+
+  def show(self, text: str) -> None:
+    now = time.monotonic()
+    if now - self.shown < (1.0 if self.live else REPORT_SECONDS):
+      return
+    self.shown, self.begun = now, True
+    print(f"\r{text:<60}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    if self.live and self.begun:
+      print(file=sys.stderr)
+
+
+def _fit(options: Any, data: Any, prior: "Normal | Pseudo | None") -> "tuple[BradleyTerryFit, str]":
+  """The fit, and a warning where it did not converge."""
+  from dpojax.bradley_terry import fit
+
+  baseline = next((item for item in data.items if str(item) == options.baseline), options.baseline)
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    try:
+      found = fit(
+        data,
+        baseline=baseline,
+        ties=options.ties,
+        home=options.home,
+        prior=prior,
+        on_disconnected=options.on_disconnected,
+      )
+    except DataError as error:
+      raise type(error)(f"{options.file}: {_as_options(str(error))}") from error
+  return found, "" if found.converged else str(caught[-1].message)
+
+
+def _as_options(text: str) -> str:
+  """A message of `fit` with its arguments written as this command takes them.
+
+  >>> _as_options("(on_disconnected='largest'), or choose a prior (prior=Pseudo(1))")
+  '(--on-disconnected=largest), or choose a prior (--prior=pseudo:1)'
+  """
+  text = re.sub(r"prior=(Pseudo|Normal)\((\w+)\)", lambda m: f"--prior={m[1].lower()}:{m[2]}", text)
+  return re.sub(r"\b(ties|on_disconnected)=('?)(\w+)\2", lambda m: f"--{m[1].replace('_', '-')}={m[3]}", text)
+
+
+def _board(options: Any, fit: "BradleyTerryFit") -> "tuple[Leaderboard, list[dict[str, Any]], int]":
+  """The leaderboard, the parameters beside strengths, and how many resamples had no estimate."""
+  kind = options.covariance or "hessian"
+  board = fit.leaderboard(options.level, options.scale, options.base, options.offset, kind)
+  parameters = fit.parameter_table(kind, options.level)
+  if options.bootstrap is None:
+    return board, parameters, 0
+  import numpy as np
+
+  found = fit.bootstrap(options.bootstrap, options.seed or 0)
+  used = options.bootstrap - found.failed
+  if used < 2:
+    raise DataError(
+      f"{options.file}: {found.failed:,} of {options.bootstrap:,} resamples have no estimate; give --prior"
+    )
+  found = dataclasses.replace(found, log_strength=found.log_strength[:, fit.kept])
+  unit = options.scale / math.log(options.base)
+  errors = unit * found.standard_errors()
+  low, high = (options.offset + unit * end for end in found.interval(options.level))
+  best, worst = found.ranks(options.level)
+  at = {fit.items[i]: k for k, i in enumerate(fit.kept)}
+  rows = []
+  for row in board.rows:
+    k = at.get(row["item"])
+    if k is not None:
+      row = row | dict(standard_error=float(errors[k]), low=float(low[k]), high=float(high[k]), interval="bootstrap")
+      row |= dict(rank_low=int(best[k]), rank_high=int(worst[k]))
+    rows.append(row)
+  note = f"errors, intervals and ranks by {used:,} resamples"
+  if found.failed:
+    note += f"; {found.failed:,} more had no estimate and were left out, so the intervals may be too short"
+  ends = np.nanquantile(found.parameters, [(1 - options.level) / 2, (1 + options.level) / 2], axis=0)
+  spread = np.nanstd(found.parameters, axis=0, ddof=1)
+  parameters = [
+    row | dict(standard_error=float(spread[k]), low=float(ends[0, k]), high=float(ends[1, k]))
+    for k, row in enumerate(parameters)
+  ]
+  return dataclasses.replace(board, rows=tuple(rows), notes=(note,)), parameters, found.failed
+
+
+@contextlib.contextmanager
+def _written(path: str | None, option: str, suffixes: tuple[str, ...]) -> Iterator[pathlib.Path | None]:
+  """A file of another name that becomes `path` when the block ends without an error; None for None.
+
+  Whether it can be written is known before a long file is read.
+  """
+  if path is None:
+    yield None
+    return
+  target = pathlib.Path(path)
+  if target.suffix not in suffixes:
+    raise ConfigError(f"{option}={path}: its name must end in {', '.join(suffixes)}")
+  part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+  try:
+    if target.is_dir():
+      raise IsADirectoryError(0, "it is a folder")
+    part.touch()
+  except OSError as error:
+    raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
+  try:
+    yield part
+    part.replace(target)
+  finally:
+    part.unlink(missing_ok=True)

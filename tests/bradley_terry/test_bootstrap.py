@@ -1,0 +1,143 @@
+"""Resampled refits against refits one by one, and their spread against standard errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dpojax.bradley_terry import Comparisons, NoEstimate, Pseudo, fit
+from dpojax.bradley_terry import bootstrap as module
+from dpojax.errors import DataError
+
+
+def games(seed=0, *, items=8, number=900, ties=0.0, raters=30):
+  rng = np.random.default_rng(seed)
+  theta = rng.normal(size=items) * 0.8
+  a = rng.integers(0, items, number)
+  b = (a + rng.integers(1, items, number)) % items
+  first = rng.random(number) < 1 / (1 + np.exp(theta[b] - theta[a]))
+  return Comparisons.from_pairs(
+    np.where(first, a, b),
+    np.where(first, b, a),
+    tie=rng.random(number) < ties,
+    cluster=rng.integers(0, raters, number),
+    home=np.where(first, 1, -1),
+  )
+
+
+def by_hand(data, rows, **options):
+  return fit(data.take(rows), **options).log_strength
+
+
+@pytest.mark.parametrize("grid", [True, False])
+@pytest.mark.parametrize("options", [{}, dict(ties="davidson"), dict(ties="rao_kupper", home=True), dict(ties="half")])
+def test_each_resample_is_fitted_as_if_alone(options, grid, monkeypatch):
+  """The first draws are repeated outside, and fitted from the comparisons that were drawn."""
+  data = games(ties=0.2 if options else 0.0)
+  monkeypatch.setattr("dpojax.bradley_terry.layout.GRID_ITEMS", 2048 if grid else 0)
+  found = fit(data, **options)
+  assert type(found.layout).__name__ == ("Grid" if grid else "Rows")
+  resampled = found.bootstrap(5, seed=3)
+  rng = np.random.default_rng(3)
+  assert resampled.failed == 0
+  for r in range(5):
+    rows = rng.integers(0, len(data), len(data), dtype=np.int32)
+    np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows, **options), atol=1e-7)
+
+
+def test_clusters_are_drawn_whole():
+  data = games()
+  resampled = fit(data).bootstrap(4, seed=1, unit="cluster")
+  rng = np.random.default_rng(1)
+  for r in range(4):
+    drawn = rng.integers(0, 30, 30)
+    rows = np.concatenate([np.flatnonzero(data.cluster == c) for c in drawn])
+    np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows), atol=1e-7)
+
+
+def test_counts_are_drawn_like_the_comparisons_they_stand_for(monkeypatch):
+  data = games()
+  counts = np.zeros((8, 8))
+  np.add.at(counts, (data.first, data.second), 1)
+  listed = fit(Comparisons.from_matrix(counts)).bootstrap(400, seed=0)
+  monkeypatch.setattr(module, "LISTED", 100)
+  drawn = fit(Comparisons.from_matrix(counts)).bootstrap(400, seed=0)
+  one_by_one = fit(data).bootstrap(400, seed=0)
+  assert not np.array_equal(listed.log_strength, drawn.log_strength)
+  for other in (listed, drawn):  # 400 draws: relative error of a standard deviation 3.5 %
+    np.testing.assert_allclose(other.standard_errors(), one_by_one.standard_errors(), rtol=0.2)
+  assert drawn.log_strength.mean(axis=0) == pytest.approx(one_by_one.log_strength.mean(axis=0), abs=0.03)
+
+
+def test_the_spread_is_that_of_the_sandwich_and_of_clusters():
+  data = dataclasses.replace(games(number=4000))
+  found = fit(data, home=True)
+  resampled = found.bootstrap(600, seed=0)
+  np.testing.assert_allclose(resampled.standard_errors(), found.standard_errors("sandwich"), rtol=0.15)
+  spread = resampled.parameters.std(axis=0)
+  np.testing.assert_allclose(spread, found.parameter_table("sandwich")[0]["standard_error"], rtol=0.15)
+  low, high = resampled.interval(0.95)
+  np.testing.assert_allclose(high - low, 2 * 1.96 * found.standard_errors("sandwich"), rtol=0.2)
+  raters = found.bootstrap(600, seed=0, unit="cluster")
+  np.testing.assert_allclose(raters.standard_errors(), found.standard_errors("cluster"), rtol=0.25)
+
+
+def test_resamples_without_an_estimate_are_counted():
+  """Item 2 won one game in twelve: without it, in a share (11/12)^12 or so of resamples, there is no estimate."""
+  winner = np.array([0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 2])
+  loser = np.array([1, 1, 2, 0, 0, 2, 2, 2, 1, 0, 2, 0])
+  data = Comparisons.from_pairs(winner, loser)
+  resampled = fit(data).bootstrap(2000, seed=0)
+  rng = np.random.default_rng(0)
+  failed = 0
+  for _ in range(2000):
+    rows = rng.integers(0, 12, 12, dtype=np.int32)
+    failed += not data.take(rows).connectivity().connected
+  assert resampled.failed == failed > 600
+  assert np.isnan(resampled.log_strength).all(axis=1).sum() == failed
+  assert fit(data, prior=Pseudo(1)).bootstrap(200, seed=0).failed == 0
+
+
+def test_resamples_whose_home_advantage_runs_away_are_counted():
+  """Three losses at home among eighteen games: without them the home advantage has no end."""
+  winner = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 1, 2, 0, 0, 1, 2])
+  loser = np.array([1, 2, 0, 2, 0, 1, 1, 2, 0, 2, 0, 1, 0, 1, 2, 1, 2, 0])
+  data = Comparisons.from_pairs(winner, loser, home=np.where(np.arange(18) < 15, 1, -1))
+  found = fit(data, home=True)
+  resampled = found.bootstrap(300, seed=0)
+  rng = np.random.default_rng(0)
+  failed = 0
+  for r in range(300):
+    drawn = data.take(rng.integers(0, 18, 18, dtype=np.int32))
+    try:
+      alone = fit(drawn, home=True)
+    except NoEstimate:
+      failed += 1
+      assert np.isnan(resampled.log_strength[r]).all()
+    else:
+      np.testing.assert_allclose(resampled.parameters[r], alone.home, atol=1e-6)
+  assert resampled.failed == failed > 10
+
+
+def test_the_seed_decides_and_the_baseline_holds():
+  found = fit(games(), baseline=3)
+  first, again, other = (found.bootstrap(20, seed=seed) for seed in (5, 5, 6))
+  np.testing.assert_array_equal(first.log_strength, again.log_strength)
+  assert np.abs(first.log_strength - other.log_strength).max() > 0.01
+  assert (first.log_strength[:, 3] == 0).all()
+
+
+def test_ranks_hold_the_share_of_resamples_they_name():
+  resampled = fit(games()).bootstrap(300, seed=0)
+  low, high = resampled.ranks(0.9)
+  rank = 1 + (resampled.log_strength[:, None, :] > resampled.log_strength[:, :, None]).sum(axis=2)
+  assert ((rank >= low) & (rank <= high)).mean(axis=0).min() >= 0.89
+  assert (low >= 1).all() and (high <= 8).all() and (low <= high).all()
+
+
+def test_an_unknown_unit_is_refused():
+  found = fit(Comparisons.from_pairs([0, 1], [1, 0]))
+  with pytest.raises(DataError, match="unit='rater' is unknown"):
+    found.bootstrap(1, unit="rater")
+  with pytest.raises(DataError, match="have no clusters"):
+    found.bootstrap(1, unit="cluster")
