@@ -10,7 +10,7 @@ import pytest
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options, modifiers
 from dpojax.losses.divergences import DIVERGENCES, get_divergence
-from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, weighted_mean
+from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, pair_logps, weighted_mean
 
 
 def test_log_ratios_subtract_per_token_before_they_sum():
@@ -27,6 +27,26 @@ def test_log_ratios_subtract_per_token_before_they_sum():
 
   chosen, _ = log_ratios(pair(moved), pair(tokens))
   np.testing.assert_allclose(chosen, 250 * 2**-12, rtol=1e-6)
+
+
+def test_pairs_are_answers_0_and_1_with_their_sums_and_lengths():
+  # Three answers an example, the third not of the pair; the second example has no tokens of answer 1.
+  answer_of = np.array([[0, 0, 1, 2, 3, 3, 3, 6]], np.int32)
+  tokens = TokenLogps(-np.arange(1.0, 9.0, dtype=np.float32)[None], answer_of, 6, 3)
+  pairs = pair_logps(tokens, margin=np.float32([0.5, 0.0]))
+  np.testing.assert_array_equal(pairs.chosen, [-3, -18])
+  np.testing.assert_array_equal(pairs.rejected, [-3, 0])
+  np.testing.assert_array_equal(pairs.chosen_length, [2, 3])
+  np.testing.assert_array_equal(pairs.rejected_length, [1, 0])
+  assert pairs.tokens is tokens and pairs.margin is not None
+
+
+def test_wpo_weighs_by_both_answers_and_empty_ones_count_nothing():
+  answer_of = np.array([[0, 0, 1, 2, 3, 3, 6, 6]], np.int32)
+  tokens = TokenLogps(-np.arange(1.0, 9.0, dtype=np.float32)[None], answer_of, 6, 3)
+  collision = np.full((1, 8), -0.5, np.float32)
+  want = np.exp([-1.5 - 3 + 1, -5.5 + 0.5 - 0])  # the second example's answer 1 is empty: a factor of 1
+  np.testing.assert_allclose(modifiers.wpo_weights(tokens, collision), want, rtol=1e-6)
 
 
 def test_losses_are_found_by_the_name_of_their_function():
