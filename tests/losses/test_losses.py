@@ -14,10 +14,10 @@ from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, pair_logps, w
 
 
 def test_log_ratios_subtract_per_token_before_they_sum():
-  # Sums near 6000 nats have steps of 5e-4 in float32; the per-token difference is exact.
+  # Sums near 3000 nats have steps of 2^-12 in float32, between which this difference lies; per token it is exact.
   tokens = np.full((1, 1000), -6.0, np.float32)
   moved = tokens.copy()
-  moved[0, ::2] += np.float32(2**-12)
+  moved[0, ::2] += np.float32(2**-14)
   answer_of = np.repeat(np.array([[0, 1]], np.int32), 500, axis=1)
 
   def pair(logp):
@@ -26,7 +26,7 @@ def test_log_ratios_subtract_per_token_before_they_sum():
     return PairLogps(sums[:, 0], sums[:, 1], tokens=packed)
 
   chosen, _ = log_ratios(pair(moved), pair(tokens))
-  np.testing.assert_allclose(chosen, 250 * 2**-12, rtol=1e-6)
+  np.testing.assert_allclose(chosen, 250 * 2**-14, rtol=1e-6)
 
 
 def test_pairs_are_answers_0_and_1_with_their_sums_and_lengths():
