@@ -25,7 +25,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"A": (100, 100_000, 1.0), "B": (1_000, 1_000_000, 1.0), "D": (500, 200_000, 2.0), "C": (20_000, 400_000, 0.5)}
 WARM_CALLS = {"A": 20, "B": 5, "D": 5, "C": 5}
-SLOW = {"choix": "A", "arena-rank": "ABDC", "evalica": "ABD", "fastchat": "ABDC"}  # what a side is asked to do
+# What each side is asked to do: evalica's matrix of case C takes 3.2 GB, and others need minutes there.
+ASKED = {"choix": "AD", "arena-rank": "AD", "evalica": "ABD", "evalica, solver alone": "ABD", "fastchat": "ABDC"}
+BOOTSTRAPS = {"dpojax": "AB", "evalica, solver alone": "AB", "fastchat": "A"}
 
 
 def make_case(name: str, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +97,22 @@ def side_dpojax(winner, loser):
 
 
 def side_evalica(winner, loser):
-  """Its solver on lists made beforehand, which is quicker than its public function on arrays."""
+  """Its public function on lists of items, with the index given."""
+  import evalica
+  import pandas
+
+  xs, ys, won = winner.tolist(), loser.tolist(), [evalica.Winner.X] * len(winner)
+  index = pandas.Index(range(int(max(winner.max(), loser.max())) + 1))
+
+  def once():
+    found = evalica.bradley_terry(xs, ys, won, index=index, tolerance=1e-10, limit=10**6)
+    return np.log(found.scores.sort_index().to_numpy())
+
+  return once, None, 1
+
+
+def side_evalica_solver(winner, loser):
+  """Its compiled solver on lists of places, without the function around it."""
   import evalica
   from evalica import _brzo
 
@@ -178,6 +195,7 @@ def side_choix(winner, loser):
 SIDES = {
   "dpojax": side_dpojax,
   "evalica": side_evalica,
+  "evalica, solver alone": side_evalica_solver,
   "fastchat": side_fastchat,
   "arena-rank": side_arena_rank,
   "choix": side_choix,
@@ -239,15 +257,13 @@ def compare(arguments) -> None:
       winner, loser = make_case(name)
       np.savez(f"{scratch}/{name}.npz", winner=winner, loser=loser)
       exact = oracle(winner, loser)
-      sides = [side for side in SIDES if side == "dpojax" or name in SLOW[side]]
+      sides = [side for side in SIDES if side == "dpojax" or name in ASKED[side]]
       found: dict = {side: [] for side in sides}
       for repetition in range(arguments.repeat):
         for side in sides if repetition % 2 == 0 else sides[::-1]:
           if repetition and found[side] and found[side][0]["warm"] > 5:
             continue  # the slow ones once
-          found[side].append(
-            _process(arguments, scratch, name, side, exact, bootstrap=repetition == 0 and name in "AB")
-          )
+          found[side].append(_process(arguments, scratch, name, side, exact, bootstrap=repetition == 0))
       results[name] = dict(items=int(winner.max()) + 1, games=len(winner), sides=found)
       print(table(name, results[name]), flush=True)
   if arguments.out:
@@ -257,7 +273,9 @@ def compare(arguments) -> None:
 def _process(arguments, scratch, name, side, exact, *, bootstrap: bool) -> dict:
   python = sys.executable if side == "dpojax" else arguments.peers_python
   command = [python, "-P", __file__, "--side", side, "--case", f"{scratch}/{name}.npz", "--out", f"{scratch}/x.npy"]
-  command += ["--calls", str(WARM_CALLS[name])] + (["--bootstrap"] if bootstrap else [])
+  command += ["--calls", str(WARM_CALLS[name])] + (
+    ["--bootstrap"] if bootstrap and name in BOOTSTRAPS.get(side, "") else []
+  )
   environment = os.environ | {"PYTHONPATH": str(ROOT) if side == "dpojax" else "", "JAX_PLATFORMS": "cpu"}
   run = subprocess.run(command, capture_output=True, text=True, env=environment)
   if run.returncode:
