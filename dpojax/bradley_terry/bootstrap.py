@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpojax.bradley_terry import connectivity
+from dpojax.bradley_terry import compiled, connectivity
 from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
+from dpojax.bradley_terry.priors import prior_arrays
 from dpojax.bradley_terry.problem import Grid, Rows
+from dpojax.bradley_terry.solver import solve
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,9 +85,8 @@ def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = 
         if _ran_away(fit, layout, vectors[r]):
           vectors[r] = np.nan
   theta = vectors[:, : spec.items]
-  shift = theta.mean(axis=1) if fit.baseline is None else theta[:, np.flatnonzero(fit.kept == fit.baseline)[0]]
   strengths = np.full((n, len(fit.items)), np.nan)
-  strengths[:, fit.kept] = theta - shift[:, None]
+  strengths[:, fit.kept] = theta - (theta @ fit.against)[:, None]
   return Bootstrap(strengths, vectors[:, spec.items :], int(np.isnan(theta[:, 0]).sum()))
 
 
@@ -138,18 +139,13 @@ def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -
 
 def _refit(fit: "BradleyTerryFit", layouts: list, at_once: int) -> np.ndarray:
   """f64[len(layouts), size]; NaN where the fit did not converge."""
-  from dpojax.bradley_terry.fit import solve_layout
-  from dpojax.bradley_terry.priors import prior_arrays
-
   spec, tol, steps = fit.spec, 1e-9, 50
   if at_once > 1:
-    from dpojax.bradley_terry import compiled
-
     prior = prior_arrays(fit.prior, spec.items)
     return compiled.solve_many(spec, layouts, prior, fit.vector, fit.part.total_weight, tol, steps, at_once)
   found = []
   for layout in layouts:
-    state, _ = solve_layout(spec, layout, fit.prior, "auto", fit.part.total_weight, tol, steps, fit.vector)
+    state, _ = solve(spec, layout, fit.prior, "auto", fit.part.total_weight, tol, steps, fit.vector)
     good = np.abs(state.gradient).max() <= tol * fit.part.total_weight
     found.append(state.x if good else np.full(spec.size, np.nan))
   return np.asarray(found)

@@ -1,22 +1,13 @@
 """Fits compiled by JAX in float64, whatever the caller's x64 setting; shapes are bucketed, so sizes share programs."""
 
-import contextlib
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 
+from dpojax.bradley_terry.numerics import COMPILED, State
 from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec, Totals, totals
-from dpojax.bradley_terry.solver import COMPILED, State, newton
-
-
-@contextlib.contextmanager
-def float64():
-  """Within it, JAX computes in float64."""
-  import jax
-
-  with jax.enable_x64(True):
-    yield
+from dpojax.bradley_terry.solver import newton
 
 
 def bucket(size: int, least: int = 32) -> int:
@@ -35,8 +26,8 @@ def solve(
 
   n = bucket(spec.items)
   padded = Spec(n, spec.coefficients, spec.model)
-  arrays = (pad(layout, spec.items, n), pad_prior(prior, n), real(spec.items, n), pad_vector(spec, start, n))
-  with float64():
+  arrays = (pad(layout, spec.items, n), real(spec.items, n), pad_prior(prior, n), pad_vector(spec, start, n))
+  with jax.enable_x64(True):
     state = _program(method, padded)(*arrays, float(total), float(tol), int(max_iter))
     state = jax.device_get(state)
   keep = np.concatenate([np.arange(spec.items), np.arange(n, padded.size)])
@@ -57,9 +48,9 @@ def solve_many(
   filled = [*layouts, *[layouts[0]] * (size - len(layouts))]
   padded_layouts = [pad(totals(spec, layout), spec.items, n) for layout in filled]
   stacked = type(padded_layouts[0])(*(np.stack(x) for x in zip(*padded_layouts, strict=True)))
-  with float64():
+  with jax.enable_x64(True):
     state = _program("cg", padded, many=True)(
-      stacked, pad_prior(prior, n), real(spec.items, n), pad_vector(spec, start, n), float(total), float(tol), max_iter
+      stacked, real(spec.items, n), pad_prior(prior, n), pad_vector(spec, start, n), float(total), float(tol), max_iter
     )
     x, gradient = (np.asarray(y)[: len(layouts)] for y in jax.device_get((state.x, state.gradient)))
   good = np.abs(gradient).max(axis=1) <= tol * total
@@ -71,8 +62,8 @@ def solve_many(
 def _program(method: str, spec: Spec, many: bool = False):
   import jax
 
-  def run(layout, prior, real, start, total, tol, max_iter):
-    state = newton(COMPILED, method, spec, layout, prior, real, start, total, tol, max_iter)
+  def run(layout, *settings):
+    state = newton(COMPILED, method, spec, layout, *settings)
     return state._replace(curvature=())
 
   return jax.jit(jax.vmap(run, in_axes=(0, *[None] * 6)) if many else run)

@@ -15,6 +15,7 @@ from scipy.sparse import csgraph
 
 from dpojax.bradley_terry import likelihood, problem
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
+from dpojax.bradley_terry.priors import NoEstimate
 from dpojax.bradley_terry.problem import Grid, Rows, Spec
 
 
@@ -73,19 +74,21 @@ def layout_connected(layout: Grid | Rows, items: int) -> bool:
     beats = (layout.wins + layout.losses.T + layout.ties + layout.ties.T) > 0
     return _reaches_all(beats) and _reaches_all(beats.T)
   forward, backward = layout.wins + layout.ties > 0, layout.losses + layout.ties > 0
-  rows = np.concatenate([layout.first[forward], layout.second[backward]])
-  columns = np.concatenate([layout.second[forward], layout.first[backward]])
-  beats = sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(items, items))
+  beats = _edges(items, layout.first, layout.second, forward, backward)
   return csgraph.connected_components(beats, connection="strong", return_labels=False) == 1
 
 
 def graph(data: Comparisons) -> sparse.csr_array:
   """bool[n, n] whether row beat or tied with column."""
-  n, there = len(data.items), data.row_weight > 0
+  there = data.row_weight > 0
   forward, backward = there & (data.outcome != SECOND), there & (data.outcome != FIRST)
-  rows = np.concatenate([data.first[forward], data.second[backward]])
-  columns = np.concatenate([data.second[forward], data.first[backward]])
-  return sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
+  return _edges(len(data.items), data.first, data.second, forward, backward)
+
+
+def _edges(items: int, first, second, forward, backward) -> sparse.csr_array:
+  """bool[n, n]: from first to second where `forward`, and back where `backward`."""
+  ends = np.concatenate([first[forward], second[backward]]), np.concatenate([second[forward], first[backward]])
+  return sparse.csr_array((np.ones(len(ends[0]), bool), ends), shape=(items, items))
 
 
 def wins_go_round(data: Comparisons) -> bool:
@@ -137,10 +140,8 @@ def _listed(groups, most: int = 3) -> str:
   return shown + (f" and {len(groups) - most} more groups" if len(groups) > most else "")
 
 
-def raise_if_confounded(
-  layout: Grid | Rows, items: int, names: Sequence[str], proper: bool, error: type[Exception]
-) -> None:
-  """Raises `error`, naming them, if coefficients can be exchanged for strengths or for one another.
+def raise_if_confounded(layout: Grid | Rows, items: int, names: Sequence[str], proper: bool) -> None:
+  """Raises NoEstimate, naming them, if coefficients can be exchanged for strengths or for one another.
 
   Strengths can take a coefficient's place if its slopes are differences of some potential of the items. The potential
   is read off a spanning tree of who met whom (all items must be connected); what it leaves of the slopes of the other
@@ -161,7 +162,7 @@ def raise_if_confounded(
   if len(values) == len(size) and values[-1] > 1e-9:
     return
   guilty = ", ".join(name for name, part in zip(names, vectors[-1], strict=True) if abs(part) > 1e-6)
-  raise error(
+  raise NoEstimate(
     f"{guilty}: there is no single estimate, since other values, with other strengths or coefficients, give the same "
     "probabilities. Leave the term out, or compare the items under other circumstances too"
   )
@@ -202,8 +203,8 @@ def nearly_certain(spec: Spec, layout: Grid | Rows, x: np.ndarray) -> bool:
   return bool(((least < 1e-7) & (layout.wins + layout.losses + layout.ties > 0)).any())
 
 
-def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error: type[Exception]) -> None:
-  """Raises `error`, naming what runs away, if the outcomes are separated: see `separating_direction`."""
+def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool) -> None:
+  """Raises NoEstimate, naming what runs away, if the outcomes are separated: see `separating_direction`."""
   from dpojax.bradley_terry.layout import row_cells
 
   n = spec.items
@@ -216,7 +217,7 @@ def raise_if_separated(data: Comparisons, spec, home: bool, proper: bool, error:
   scale = np.abs(along).max()
   run = [name for name, value in zip(names, along[n:], strict=True) if abs(value) > 1e-6 * scale]
   run += [f"strength of {data.items[i]}" for i in np.flatnonzero(np.abs(along[:n]) > 1e-6 * scale)[:5]]
-  raise error(
+  raise NoEstimate(
     f"the estimate does not exist: the outcomes are separated, so these grow without end: {', '.join(run)}. Leave the "
     "term out, compare further, or choose a prior for strengths"
   )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
+from dpojax.bradley_terry.counting import count_equal
 from dpojax.bradley_terry.problem import Grid, Rows, Spec
 
 GRID_ITEMS = 2048  # largest matrix of pairs: 32 MB
@@ -129,19 +130,12 @@ def as_rows(layout: Grid | Rows, home: bool) -> Rows:
 
 def _counted(code: np.ndarray, data: Comparisons) -> tuple[np.ndarray, np.ndarray]:
   """(distinct keys, f64[3 * keys] how often each outcome was seen) of codes 3 * key + outcome."""
-  if data.count is None and data.weight is None:
-    code = np.sort(code)
-    ends = np.append(np.flatnonzero(np.diff(code)), len(code) - 1)
-    code, number = code[ends], np.diff(ends, prepend=-1)
-  else:
-    order = np.argsort(code, kind="stable")
-    code = code[order]
-    starts = np.append(0, np.flatnonzero(np.diff(code)) + 1)
-    code, number = code[starts], np.add.reduceat(data.row_weight[order], starts)
+  plain = data.count is None and data.weight is None
+  code, number, weight = count_equal(code, None if plain else data.row_weight)
   key, outcome = np.divmod(code, 3)
   new = np.append(True, np.diff(key) > 0)
   counts = np.zeros(3 * int(new.sum()))
-  counts[3 * (np.cumsum(new) - 1) + outcome] = number
+  counts[3 * (np.cumsum(new) - 1) + outcome] = number if weight is None else weight
   return key[new], counts
 
 

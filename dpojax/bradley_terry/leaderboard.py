@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from dpojax.bradley_terry import uncertainty
+from dpojax.bradley_terry.priors import NoEstimate
 
 if TYPE_CHECKING:
+  from dpojax.bradley_terry.bootstrap import Bootstrap
   from dpojax.bradley_terry.result import BradleyTerryFit
 
 FEW_GAMES = 20  # below which an interval is read off the profile likelihood
@@ -22,7 +24,7 @@ class Leaderboard:
 
   Attributes:
     rows: one mapping per item: `rank`, `item`, `rating`, `low`, `high` (the interval), `standard_error`, `rank_low`,
-      `rank_high`, `games`, `wins`, `losses`, `ties`, and `interval` ("wald", "profile", or "none" where the item was
+      `rank_high`, `games`, `wins`, `losses`, `ties`, and `interval` ("wald", "profile", "bootstrap", or "none" where the item was
       not fitted, whose rating is NaN).
     level, scale, base, offset: an item `scale` points above another wins `base` times as often as it loses to it;
       the baseline has `offset`.
@@ -69,6 +71,18 @@ class Leaderboard:
     return "\n".join([*(line.rstrip() for line in text), *self.notes])
 
 
+class Spread(NamedTuple):
+  """How sure log-strengths are, f64[n] each but `method`: standard errors, intervals, and ranks left open (or None)."""
+
+  errors: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  best: np.ndarray | None
+  worst: np.ndarray | None
+  method: np.ndarray
+  notes: tuple[str, ...]
+
+
 def leaderboard(
   fit: "BradleyTerryFit",
   level: float = 0.95,
@@ -76,29 +90,19 @@ def leaderboard(
   base: float = 10,
   offset: float = 1000,
   kind: uncertainty.Kind = "hessian",
+  resampled: "Bootstrap | None" = None,
 ) -> Leaderboard:
   """Ratings offset + scale * log_strength / ln(base), with intervals and ranks.
 
   Intervals are Wald's, from the covariance of `kind`; with "hessian" those of items of fewer than 20 games are read
   off the profile likelihood instead, for at most 100 of them. The ranks that are left open at `level` come from
   contrasts: an item's best rank is one more than the number of items that are stronger beyond chance, each judged by
-  itself.
+  itself. With `resampled` errors, intervals and ranks are those of its refits instead.
   """
-  theta, errors = fit.log_strength, fit.standard_errors(kind)
-  z = float(stats.norm.ppf((1 + level) / 2))
-  low, high = theta - z * errors, theta + z * errors
-  tally = fit.data.tally()
-  notes = []
-  method = np.where(np.isfinite(theta), "wald", "none").astype(object)
-  few = np.flatnonzero((tally["games"] < FEW_GAMES) & np.isfinite(theta)) if kind == "hessian" else []
-  if len(few) and len(few) <= PROFILES and fit.spec.items <= 1000:
-    for i in few:
-      low[i], high[i] = uncertainty.profile_interval(fit, fit.items[i], None, level)
-      method[i] = "profile"
-    notes.append(f"* fewer than {FEW_GAMES} games: interval of the profile likelihood")
-  elif len(few):
-    notes.append(f"{len(few)} items have fewer than {FEW_GAMES} games; their intervals are approximate")
-  best, worst = rank_intervals(fit, kind, z)
+  theta, tally = fit.log_strength, fit.data.tally()
+  spread = (
+    _from_covariance(fit, kind, level, tally["games"]) if resampled is None else _resampled(fit, resampled, level)
+  )
   order = np.lexsort((np.arange(len(theta)), -theta))
   order = np.concatenate([order[np.isfinite(theta[order])], np.flatnonzero(~np.isfinite(theta))])
   unit = scale / np.log(base)
@@ -110,33 +114,64 @@ def leaderboard(
         rank=place + 1 if fitted else None,
         item=fit.items[i],
         rating=float(offset + unit * theta[i]),
-        low=float(offset + unit * low[i]),
-        high=float(offset + unit * high[i]),
-        standard_error=float(unit * errors[i]),
-        rank_low=None if best is None or not fitted else int(best[i]),
-        rank_high=None if worst is None or not fitted else int(worst[i]),
-        interval=str(method[i]),
+        low=float(offset + unit * spread.low[i]),
+        high=float(offset + unit * spread.high[i]),
+        standard_error=float(unit * spread.errors[i]),
+        rank_low=None if spread.best is None or not fitted else int(spread.best[i]),
+        rank_high=None if spread.worst is None or not fitted else int(spread.worst[i]),
+        interval=str(spread.method[i]) if fitted else "none",
         **{name: float(tally[name][i]) for name in ("games", "wins", "losses", "ties")},
       )
     )
-  if best is None:
+  return Leaderboard(tuple(rows), level, scale, base, offset, spread.notes)
+
+
+def _from_covariance(fit: "BradleyTerryFit", kind: uncertainty.Kind, level: float, games: np.ndarray) -> Spread:
+  theta = fit.log_strength
+  covariance = fit.covariance(kind) if fit.spec.items <= uncertainty.DENSE_ITEMS else None
+  errors = fit.standard_errors(kind) if covariance is None else np.sqrt(np.maximum(np.diagonal(covariance), 0))
+  z = float(stats.norm.ppf((1 + level) / 2))
+  low, high = theta - z * errors, theta + z * errors
+  notes = []
+  method = np.full(len(theta), "wald", object)
+  few = np.flatnonzero((games < FEW_GAMES) & np.isfinite(theta)) if kind == "hessian" else []
+  if len(few) and len(few) <= PROFILES and fit.spec.items <= 1000:
+    for i in few:
+      low[i], high[i] = uncertainty.profile_interval(fit, fit.items[i], None, level)
+      method[i] = "profile"
+    notes.append(f"* fewer than {FEW_GAMES} games: interval of the profile likelihood")
+  elif len(few):
+    notes.append(f"{len(few)} items have fewer than {FEW_GAMES} games; their intervals are approximate")
+  if covariance is None:
     notes.append(f"no rank intervals: they need the covariance of {fit.spec.items:,} items")
-  return Leaderboard(tuple(rows), level, scale, base, offset, tuple(notes))
+    return Spread(errors, low, high, None, None, method, tuple(notes))
+  return Spread(errors, low, high, *_open_ranks(fit, covariance, z), method, tuple(notes))
 
 
-def rank_intervals(
-  fit: "BradleyTerryFit", kind: uncertainty.Kind, z: float
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-  """f64[n] best and worst rank that contrasts leave open; None for too many items."""
-  if fit.spec.items > uncertainty.DENSE_ITEMS:
-    return None, None
-  theta, covariance = fit.log_strength, fit.covariance(kind)
-  n = len(theta)
-  best, worst = np.full(n, np.nan), np.full(n, np.nan)
-  spread = np.diagonal(covariance)
+def _open_ranks(fit: "BradleyTerryFit", covariance: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
+  """f64[n] best and worst rank that contrasts leave open."""
+  theta, spread = fit.log_strength, np.diagonal(covariance)
+  best, worst = np.full((2, len(theta)), np.nan)
   for i in fit.kept:
     errors = np.sqrt(np.maximum(spread[i] + spread - 2 * covariance[i], 0))
     lead = theta - theta[i]
     best[i] = 1 + np.count_nonzero(lead > z * errors)
     worst[i] = len(fit.kept) - np.count_nonzero(-lead > z * errors)
   return best, worst
+
+
+def _resampled(fit: "BradleyTerryFit", resampled: "Bootstrap", level: float) -> Spread:
+  n, used = len(fit.items), len(resampled.log_strength) - resampled.failed
+  if used < 2:
+    raise NoEstimate(
+      f"{resampled.failed:,} of {len(resampled.log_strength):,} resamples have no estimate; choose a prior "
+      "(prior=Pseudo(1))"
+    )
+  kept = dataclasses.replace(resampled, log_strength=resampled.log_strength[:, fit.kept])
+  found = np.full((5, n), np.nan)
+  found[:, fit.kept] = [kept.standard_errors(), *kept.interval(level), *kept.ranks(level)]
+  errors, low, high, best, worst = found
+  note = f"errors, intervals and ranks by {used:,} resamples"
+  if resampled.failed:
+    note += f"; {resampled.failed:,} more had no estimate and were left out, so the intervals may be too short"
+  return Spread(errors, low, high, best, worst, np.full(n, "bootstrap", object), (note,))

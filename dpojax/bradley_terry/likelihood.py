@@ -19,8 +19,6 @@ import numpy as np
 
 Array = Any  # of NumPy or JAX
 
-TIE_MODELS = ("none", "half", "davidson", "rao_kupper")
-
 
 class Terms(NamedTuple):
   """Sums over the comparisons of a row: derivatives of the log-likelihood by eta and by the tie parameter.

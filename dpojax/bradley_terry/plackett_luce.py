@@ -22,16 +22,15 @@ from scipy import sparse
 
 from dpojax.bradley_terry import likelihood
 from dpojax.bradley_terry.comparisons import FIRST, TIE, Comparisons
-from dpojax.bradley_terry.connectivity import connectivity
-from dpojax.bradley_terry.fit import Disconnected, check_settings
-from dpojax.bradley_terry.priors import NoEstimate, Normal, Pseudo, prior_arrays
-from dpojax.bradley_terry.rankings import Choices, Rankings, cholesky_solve, conjugate_gradients, newton, pack
+from dpojax.bradley_terry.numerics import HOST
+from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
+from dpojax.bradley_terry.problem import prior_terms
+from dpojax.bradley_terry.rankings import Choices, Rankings, fit_rankings, negative_hessian, pack, solve_sparse
+from dpojax.bradley_terry.strengths import Disconnected, Strengths, baseline_place, check_settings, what_to_fit
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry.uncertainty import Contrast
-
-DENSE_ITEMS = 6000  # up to which matrices of all items are formed: 288 MB each
 
 
 def plackett_luce(
@@ -55,40 +54,18 @@ def plackett_luce(
     NoEstimate: strengths would be infinite.
     DataError: comparisons are tied or have covariates, or a baseline or option is unknown.
   """
-  check_settings(prior, tol, max_iter)
-  if on_disconnected not in ("raise", "largest", "prior"):
-    raise DataError(f"on_disconnected={on_disconnected!r} is unknown; it takes 'raise', 'largest', 'prior'")
-  if baseline != "mean" and baseline not in data.items:
-    raise DataError(f"baseline {baseline!r} is not among the {len(data.items)} items; it takes one of them or 'mean'")
-  place = None if baseline == "mean" else data.items.index(baseline)
-  n = len(data.items)
+  check_settings(prior, on_disconnected, tol, max_iter)
+  place = baseline_place(data, baseline)
   rankings = _rankings(data)
-  chosen = None if on_disconnected == "prior" else prior
-  component, kept = np.zeros(n, np.int32), np.arange(n)
-  if chosen is None and not rankings.connected:
-    found = connectivity(data)
-    component = found.label
-    if on_disconnected == "prior":
-      chosen = prior or Pseudo(1)
-    elif on_disconnected == "largest":
-      kept = np.flatnonzero(found.label == 0)
-      if len(kept) < 2:
-        raise NoEstimate(f"no two items were ranked either way, so no component can be fitted: {found.explanation()}")
-      if place is not None and place not in kept:
-        raise DataError(f"baseline {baseline!r} is not in the largest component, which on_disconnected='largest' fits")
-      rankings = rankings.restricted(kept)
-    else:
-      raise NoEstimate(
-        f"the strengths do not exist: {found.explanation()}. Rank them further, fit the largest component "
-        "(on_disconnected='largest'), or choose a prior (prior=Pseudo(1), or on_disconnected='prior')"
-      )
-  with np.errstate(all="ignore"):
-    theta, gradient, step, iterations = newton(rankings, prior_arrays(chosen, len(kept)), chosen, tol, max_iter)
-  largest = float(np.abs(gradient).max()) / rankings.total
-  converged = bool(largest <= tol and step <= 1e-4)  # False of NaN
+  chosen, component, kept = what_to_fit(data, rankings.connected, place, prior, on_disconnected)
+  if len(kept) < len(data.items):
+    rankings = rankings.restricted(kept)
+  state = fit_rankings(rankings, chosen, tol, max_iter)
+  largest = float(np.abs(state.gradient).max()) / rankings.total
+  converged = bool(largest <= tol and state.step <= 1e-4)  # False of NaN
   if not converged:
     warnings.warn(
-      f"the fit did not converge in {iterations} steps: the largest gradient a ranking is {largest:.1e}, tol {tol:g}",
+      f"the fit did not converge in {state.iteration} steps: the largest gradient a ranking is {largest:.1e}, tol {tol:g}",
       RuntimeWarning,
       stacklevel=2,
     )
@@ -97,12 +74,12 @@ def plackett_luce(
     baseline=place,
     component=component,
     gradient_norm=largest,
-    iterations=iterations,
+    iterations=state.iteration,
     converged=converged,
     rankings=rankings,
     kept=kept,
     prior=chosen,
-    vector=theta,
+    vector=state.x,
   )
 
 
@@ -123,7 +100,7 @@ def _rankings(data: Comparisons) -> Rankings:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PlackettLuceFit:
+class PlackettLuceFit(Strengths):
   """Strengths from rankings. All of `data`'s items are here; NaN marks those that were not fitted.
 
   Attributes:
@@ -151,44 +128,10 @@ class PlackettLuceFit:
     state = f"converged in {self.iterations} steps" if self.converged else "NOT CONVERGED"
     return f"PlackettLuceFit({len(self.items):,} items, {len(self.rankings.order):,} rankings, {state})"
 
-  @property
-  def items(self) -> tuple[Hashable, ...]:
-    """Labels, in the order of all arrays."""
-    return self.data.items
-
-  @functools.cached_property
-  def log_strength(self) -> np.ndarray:
-    """f64[n] theta in nats."""
-    out = np.full(len(self.items), np.nan)
-    out[self.kept] = self.vector - self._against @ self.vector
-    return out
-
-  @property
-  def strength(self) -> np.ndarray:
-    """f64[n] exp(theta): 1 for the baseline (for the geometric mean, where that is it)."""
-    return np.exp(self.log_strength)
-
   @functools.cached_property
   def log_likelihood(self) -> float:
     """Of the rankings, without the prior, in nats."""
     return float(self.rankings.weight @ Choices(self.rankings, self.vector).log_probability.sum(axis=1))
-
-  @functools.cached_property
-  def _against(self) -> np.ndarray:
-    """f64[kept] what is subtracted of the vector: its mean, or the baseline."""
-    k = len(self.kept)
-    return np.full(k, 1 / k) if self.baseline is None else (self.kept == self.baseline).astype(float)
-
-  def place(self, item: Hashable) -> int:
-    """The place of an item. Raises DataError where it is unknown."""
-    try:
-      return self._places[item]
-    except KeyError:
-      raise DataError(f"{item!r} is not among the {len(self.items)} items") from None
-
-  @functools.cached_property
-  def _places(self) -> dict[Hashable, int]:
-    return {item: i for i, item in enumerate(self.items)}
 
   def probability(self, i: Hashable, j: Hashable) -> float:
     """P(i is ranked above j), whoever else is ranked."""
@@ -214,17 +157,14 @@ class PlackettLuceFit:
     Raises:
       DataError: there are more than 6,000 items, or the kind is unknown.
     """
-    k = len(self.kept)
+    from dpojax.bradley_terry.uncertainty import check_size
+
     _check_kind(kind)
-    if k > DENSE_ITEMS:
-      raise DataError(f"the covariance of {k:,} items would take {8e-9 * k * k:.0f} GB; ask for contrasts of pairs")
+    check_size(len(self.kept))
     found = self._inverse
     if kind == "sandwich":
       found = found @ (self._scores.T @ self._scores).toarray() @ found
-    found = found - self._against @ found
-    full = np.full((len(self.items),) * 2, np.nan)
-    full[np.ix_(self.kept, self.kept)] = found - (found @ self._against)[:, None]
-    return full
+    return self.spread_out(found)
 
   def standard_errors(self, kind: Literal["hessian", "sandwich"] = "hessian") -> np.ndarray:
     """f64[n] standard errors of `log_strength`; 0 for an item that is the baseline."""
@@ -235,42 +175,29 @@ class PlackettLuceFit:
   ) -> "Contrast":
     """log_strength of i less that of j, of any number of items: estimate, standard error, interval, two-sided p-value
     of equality."""
-    from scipy import stats
-
-    from dpojax.bradley_terry.uncertainty import Contrast
+    from dpojax.bradley_terry import uncertainty
 
     _check_kind(kind)
     direction = np.zeros(len(self.kept))
-    for item, sign in ((i, 1), (j, -1)):
-      where = np.flatnonzero(self.kept == self.place(item))
-      if not len(where):
-        raise DataError(f"{item!r} was not fitted: it is not in the largest component")
-      direction[where] += sign
-    estimate = float(direction @ self.vector)
-    if len(self.kept) <= DENSE_ITEMS:
+    direction[self.fitted_place(i)] += 1
+    direction[self.fitted_place(j)] -= 1
+    if len(self.kept) <= uncertainty.DENSE_ITEMS:
       solved = self._inverse @ direction
     else:
-      choices, bend = Choices(self.rankings, self.vector), self._prior_curvature
-      centred = (lambda v: v) if self.prior else (lambda v: v - v.mean())
-      solved = conjugate_gradients(choices, bend, direction, 1e-10, centred)
+      solved = solve_sparse(*self._curvature, self.prior, direction, 1e-10)
     variance = direction @ solved if kind == "hessian" else ((self._scores @ solved) ** 2).sum()
-    error = float(np.sqrt(max(variance, 0)))
-    z = float(stats.norm.ppf((1 + level) / 2))
-    p = float(2 * stats.norm.sf(abs(estimate) / error)) if error else 1.0
-    return Contrast(estimate, error, estimate - z * error, estimate + z * error, p)
+    return uncertainty.Contrast.of(float(direction @ self.vector), float(np.sqrt(max(variance, 0))), level)
 
   @property
-  def _prior_curvature(self) -> np.ndarray:
-    """f64[kept] what a prior adds to the diagonal of the negative Hessian."""
-    prior = prior_arrays(self.prior, len(self.kept))
-    imaginary = likelihood.terms(np, "none", self.vector, 0.0, prior.pseudo / 2, prior.pseudo / 2, 0.0)
-    return imaginary.ee + prior.precision
+  def _curvature(self) -> tuple[Choices, np.ndarray]:
+    """The choices at the estimate, and f64[kept] what a prior adds to the diagonal of their negative Hessian."""
+    bend = prior_terms(prior_arrays(self.prior, len(self.kept)), self.vector)[1]
+    return Choices(self.rankings, self.vector), bend
 
   @functools.cached_property
   def _inverse(self) -> np.ndarray:
     """f64[kept, kept] inverse of the negative Hessian; without a prior, its common shift is held fast."""
-    matrix = Choices(self.rankings, self.vector).hessian() + np.diag(self._prior_curvature)
-    return cholesky_solve(matrix, np.eye(len(matrix)), shift=self.prior is None)
+    return HOST.solve(negative_hessian(*self._curvature, self.prior), np.eye(len(self.kept)))
 
   @functools.cached_property
   def _scores(self) -> sparse.csr_array:

@@ -62,10 +62,7 @@ class Rows(NamedTuple):
 
 
 class Prior(NamedTuple):
-  """f64[n] each: precisions of normal priors around 0, and imaginary games against an item of strength 1, half won.
-
-  `fixed` is 1 where an entry is padding. Shapes [n].
-  """
+  """f64[n] each: precisions of normal priors around 0, and imaginary games against an item of strength 1, half won."""
 
   precision: Array
   pseudo: Array
@@ -175,10 +172,14 @@ def derivatives(backend, spec: Spec, data: Grid | Rows | Totals, prior: Prior, x
 
 
 def _with_prior(xp, prior, theta, gradient, beside, weight, degree, border, corner) -> tuple[Array, Curvature]:
+  slope, bend = prior_terms(prior, theta, xp)
+  return xp.concatenate([gradient + slope, beside]), Curvature(weight, degree, bend, border, corner)
+
+
+def prior_terms(prior: Prior, theta: Array, xp: Any = np) -> tuple[Array, Array]:
+  """(gradient f64[n], diagonal f64[n] of the negative Hessian) of the prior's logarithm."""
   imaginary = likelihood.terms(xp, "none", theta, 0.0, prior.pseudo / 2, prior.pseudo / 2, 0.0)
-  gradient = gradient + imaginary.d_eta - prior.precision * theta
-  curvature = Curvature(weight, degree, imaginary.ee + prior.precision, border, corner)
-  return xp.concatenate([gradient, beside]), curvature
+  return imaginary.d_eta - prior.precision * theta, imaginary.ee + prior.precision
 
 
 def dense(
@@ -195,8 +196,3 @@ def dense(
     return laplacian
   lower = xp.concatenate([curvature.border.T, curvature.corner], axis=1)
   return xp.concatenate([xp.concatenate([laplacian, curvature.border], axis=1), lower])
-
-
-def no_prior(items: int, xp: Any = np) -> Prior:
-  """A prior that says nothing."""
-  return Prior(xp.zeros(items), xp.zeros(items))

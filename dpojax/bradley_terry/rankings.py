@@ -1,4 +1,4 @@
-"""The likelihood of rankings, and Newton's method for it, on the host.
+"""The likelihood of rankings and its largest value, on the host.
 
 A ranking of L items is a series of L - 1 choices: the best of all its items, then the best of the rest. Each is a
 softmax over log-strengths, so the log-likelihood is concave and its negative Hessian a Laplacian.
@@ -6,20 +6,16 @@ softmax over log-strengths, so the log-likelihood is concave and its negative He
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from dpojax.bradley_terry import likelihood
-from dpojax.bradley_terry.problem import Prior
+from dpojax.bradley_terry.numerics import CG_ACCURACY, HOST, SMALL_STEP, State, conjugate_gradients, grounded, newton
+from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
+from dpojax.bradley_terry.problem import prior_terms
 
 CHOLESKY_ITEMS = 2000  # up to which Newton's steps are solved by Cholesky, above by conjugate gradients
-SMALL_STEP = dict(cholesky=1e-6, cg=1e-7)  # the error after such a step is about its square, or a hundredth of it
-CG_ACCURACY = (1e-6, 1e-2)
-BEYOND = 0.1  # share of the slope at the start that may be left, backwards, at the end of a step
-HALVINGS = 60
 PAIRS_AT_ONCE = 4_000_000  # pairs of a ranking's items that are held in memory
 
 
@@ -138,70 +134,36 @@ def _sum_after(values: np.ndarray) -> np.ndarray:
   return np.cumsum(values[:, ::-1], axis=1)[:, ::-1]
 
 
-def newton(
-  rankings: Rankings, prior: Prior, proper: object, tol: float, max_iter: int
-) -> tuple[np.ndarray, np.ndarray, float, int]:
-  """(theta, gradient, largest change of the last step, steps), each step halved while it leads beyond the maximum."""
+def fit_rankings(rankings: Rankings, prior: Normal | Pseudo | None, tol: float, max_iter: int) -> State:
+  """The log-strengths of the largest likelihood, or posterior density."""
+  given = prior_arrays(prior, rankings.items)
   method = "cholesky" if rankings.items <= CHOLESKY_ITEMS else "cg"
-
-  def centred(v):
-    return v if proper else v - v.mean()
 
   def evaluate(theta):
     choices = Choices(rankings, theta)
-    gradient = rankings.scatter(rankings.weight[:, None] * choices.scores)
-    imaginary = likelihood.terms(np, "none", theta, 0.0, prior.pseudo / 2, prior.pseudo / 2, 0.0)
-    return choices, gradient + imaginary.d_eta - prior.precision * theta, imaginary.ee + prior.precision
+    slope, bend = prior_terms(given, theta)
+    return rankings.scatter(rankings.weight[:, None] * choices.scores) + slope, (choices, bend)
 
-  theta, step, iteration = np.zeros(rankings.items), np.inf, 0
-  choices, gradient, bend = evaluate(theta)
-  while iteration < max_iter and (np.abs(gradient).max() > tol * rankings.total or step > SMALL_STEP[method]):
-    if method == "cholesky":
-      along = centred(cholesky_solve(choices.hessian() + np.diag(bend), gradient, shift=not proper))
-    else:
-      accuracy = float(np.clip(step, *CG_ACCURACY))
-      along = centred(conjugate_gradients(choices, bend, gradient, accuracy, centred))
-    slope, noise = gradient @ along, 1e-15 * rankings.total * np.abs(along).max()
-    for halvings in range(HALVINGS):
-      move = along / 2**halvings
-      choices, gradient, bend = evaluate(theta + move)
-      if np.isfinite(gradient).all() and gradient @ along >= -BEYOND * slope - noise:
-        break
-    theta, step, iteration = theta + move, float(np.abs(move).max()), iteration + 1
-    if not np.isfinite(gradient).all():
-      break
-  return theta, gradient, step, iteration
+  def direction(state):
+    choices, bend = state.curvature
+    if method == "cg":
+      return solve_sparse(choices, bend, prior, state.gradient, float(np.clip(state.step, *CG_ACCURACY)))
+    along = HOST.solve(negative_hessian(choices, bend, prior), state.gradient)
+    return along if prior else along - along.mean()
+
+  start, small = np.zeros(rankings.items), SMALL_STEP[method]
+  with np.errstate(all="ignore"):
+    return newton(HOST, evaluate, direction, start, total=rankings.total, tol=tol, max_iter=max_iter, small_step=small)
 
 
-def cholesky_solve(matrix: np.ndarray, right: np.ndarray, *, shift: bool) -> np.ndarray:
-  """The solution; `shift` holds fast the common shift, along which the matrix is flat."""
-  from scipy import linalg
-
-  if shift:
-    matrix = matrix + np.trace(matrix) / len(matrix) ** 2
-  try:
-    return linalg.cho_solve(linalg.cho_factor(matrix, check_finite=False), right, check_finite=False)
-  except linalg.LinAlgError:  # flat to rounding: the shortest step that solves it
-    return np.linalg.lstsq(matrix, right, rcond=1e-14)[0]
+def negative_hessian(choices: Choices, bend: np.ndarray, prior: object) -> np.ndarray:
+  """f64[n, n] with diag(bend); made definite along the common shift of strengths where no prior holds it."""
+  matrix = HOST.add_diagonal(choices.hessian(), bend)
+  return matrix if prior else grounded(matrix, len(matrix))
 
 
-def conjugate_gradients(
-  choices: Choices, bend: np.ndarray, right: np.ndarray, accuracy: float, centred: Callable
-) -> np.ndarray:
-  """The solution with the negative Hessian plus diag(bend), preconditioned by its diagonal."""
-  diagonal = choices.diagonal() + bend
-  scale = 1 / np.where(diagonal > 0, diagonal, 1.0)
-  found, residual, along = np.zeros_like(right), right, scale * right
-  energy = residual @ along
-  wanted = accuracy * accuracy * energy
-  for _ in range(4 * len(right)):
-    if not energy > wanted:
-      break
-    image = choices.curve(along) + bend * along
-    length = energy / (along @ image)
-    found = found + length * along
-    residual = centred(residual - length * image)
-    scaled = scale * residual
-    energy, before = residual @ scaled, energy
-    along = scaled + energy / before * along
-  return found
+def solve_sparse(choices: Choices, bend: np.ndarray, prior: object, right: np.ndarray, accuracy: float) -> np.ndarray:
+  """f64[n] the negative Hessian's inverse times `right`, without forming either."""
+  multiply = lambda v: choices.curve(v) + bend * v  # noqa: E731
+  centred = (lambda v: v) if prior else (lambda v: v - v.mean())
+  return conjugate_gradients(HOST, multiply, choices.diagonal() + bend, right, accuracy, centred)

@@ -3,21 +3,25 @@
 import dataclasses
 import functools
 from collections.abc import Hashable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dpojax.bradley_terry import likelihood, problem
 from dpojax.bradley_terry.comparisons import Comparisons
-from dpojax.bradley_terry.priors import Normal, Pseudo
+from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
 from dpojax.bradley_terry.problem import Grid, Rows, Spec
+from dpojax.bradley_terry.strengths import Strengths
 from dpojax.errors import DataError
+
+if TYPE_CHECKING:
+  from dpojax.bradley_terry.bootstrap import Bootstrap
 
 Kind = Literal["hessian", "sandwich", "cluster"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BradleyTerryFit:
+class BradleyTerryFit(Strengths):
   """Strengths and what else was estimated. All of `data`'s items are here; NaN marks those that were not fitted.
 
   Attributes:
@@ -51,25 +55,6 @@ class BradleyTerryFit:
     return f"BradleyTerryFit({len(self.items):,} items, {len(self.data):,} comparisons, {state})"
 
   @property
-  def items(self) -> tuple[Hashable, ...]:
-    """Labels, in the order of all arrays."""
-    return self.data.items
-
-  @functools.cached_property
-  def log_strength(self) -> np.ndarray:
-    """f64[n] theta in nats."""
-    theta = self.vector[: self.spec.items]
-    shift = theta.mean() if self.baseline is None else theta[np.flatnonzero(self.kept == self.baseline)[0]]
-    out = np.full(len(self.items), np.nan)
-    out[self.kept] = theta - shift
-    return out
-
-  @property
-  def strength(self) -> np.ndarray:
-    """f64[n] exp(theta): 1 for the baseline (for the geometric mean, where that is it)."""
-    return np.exp(self.log_strength)
-
-  @property
   def home(self) -> float | None:
     """The home advantage in nats of log-odds, or None."""
     return float(self.vector[self.spec.items]) if self.home_fitted else None
@@ -89,20 +74,9 @@ class BradleyTerryFit:
   @functools.cached_property
   def log_likelihood(self) -> float:
     """Of the outcomes, without the prior, in nats."""
-    none = problem.no_prior(self.spec.items)
+    none = prior_arrays(None, self.spec.items)
     with np.errstate(all="ignore"):
       return float(problem.value(np, self.spec, self.layout, none, self.vector))
-
-  def place(self, item: Hashable) -> int:
-    """The place of an item. Raises DataError where it is unknown."""
-    try:
-      return self._places[item]
-    except KeyError:
-      raise DataError(f"{item!r} is not among the {len(self.items)} items") from None
-
-  @functools.cached_property
-  def _places(self) -> dict[Hashable, int]:
-    return {item: i for i, item in enumerate(self.items)}
 
   def outcome_probabilities(
     self, i: Hashable, j: Hashable, *, at_home: int = 0, covariates: Any = None
@@ -139,6 +113,18 @@ class BradleyTerryFit:
 
   # --- uncertainty
 
+  @functools.cached_property
+  def inverse(self) -> np.ndarray:
+    """f64[size, size]; see `uncertainty.inverse`."""
+    from dpojax.bradley_terry import uncertainty
+
+    return uncertainty.inverse(self)
+
+  @functools.cached_property
+  def score_squares(self) -> dict:
+    """Kept here by kind, because contrasts ask for them again and again; see `uncertainty`."""
+    return {}
+
   def covariance(self, kind: Kind = "hessian") -> np.ndarray:
     """f64[n, n] covariance of `log_strength`; see `uncertainty.covariance`."""
     from dpojax.bradley_terry import uncertainty
@@ -151,11 +137,13 @@ class BradleyTerryFit:
 
     return uncertainty.standard_errors(self, kind)
 
-  def parameter_table(self, kind: Kind = "hessian", level: float = 0.95) -> list[dict]:
+  def parameter_table(
+    self, kind: Kind = "hessian", level: float = 0.95, resampled: "Bootstrap | None" = None
+  ) -> list[dict]:
     """Home advantage, coefficients and tie parameter with standard errors and intervals."""
     from dpojax.bradley_terry import uncertainty
 
-    return uncertainty.parameter_table(self, kind, level)
+    return uncertainty.parameter_table(self, kind, level, resampled)
 
   def contrast(self, i: Hashable, j: Hashable, *, kind: Kind = "hessian", level: float = 0.95):
     """log_strength of i less that of j: estimate, standard error, interval, two-sided p-value of equality."""
@@ -182,9 +170,15 @@ class BradleyTerryFit:
     return goodness_of_fit(self)
 
   def leaderboard(
-    self, level: float = 0.95, scale: float = 400, base: float = 10, offset: float = 1000, kind: Kind = "hessian"
+    self,
+    level: float = 0.95,
+    scale: float = 400,
+    base: float = 10,
+    offset: float = 1000,
+    kind: Kind = "hessian",
+    resampled: "Bootstrap | None" = None,
   ):
-    """Ratings with intervals and ranks; see `leaderboard.leaderboard`."""
+    """Ratings with intervals and ranks, from `kind` or from what `bootstrap` gave; see `leaderboard.leaderboard`."""
     from dpojax.bradley_terry.leaderboard import leaderboard
 
-    return leaderboard(self, level, scale, base, offset, kind)
+    return leaderboard(self, level, scale, base, offset, kind, resampled)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dpojax.bradley_terry.blocks import Block, kind_of, read_blocks
 from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
+from dpojax.bradley_terry.counting import count_equal
 from dpojax.errors import DataError
 
 MERGE = 1 << 18  # counted cells that may wait before they are merged into the others
@@ -339,7 +340,7 @@ class _Cells:
       total = np.bincount(cell, weight, size)[there] if self.weighted else None
       counts = counts[there]
     else:
-      there, counts, total = _counted(cell, None, weight)
+      there, counts, total = count_equal(cell, weight)
     pair, result = np.divmod(there, 6)
     first, second = np.divmod(pair, items)
     self._keep((first << 34) + (second << 3) + result, counts, total)
@@ -351,8 +352,10 @@ class _Cells:
       self._merge()
 
   def _merge(self) -> None:
-    code, count, total = (None if x[0] is None else np.concatenate(x) for x in zip(*self.parts, strict=True))
-    self.parts = [_counted(code, count, total)]
+    codes, counts, totals = zip(*self.parts, strict=True)
+    total = np.concatenate(totals) if self.weighted else None
+    code, _, count, total = count_equal(np.concatenate(codes), np.concatenate(counts), total)
+    self.parts = [(code, count, total)]
     self.merged, self.waiting = len(self.parts[0][0]), 0
 
   def found(self):
@@ -360,18 +363,3 @@ class _Cells:
     self._merge()
     code, count, total = self.parts[0]
     return code >> 34, (code >> 3) & ((1 << 31) - 1), code & 7, count, total
-
-
-def _counted(code, count, total):
-  """Distinct codes, and the sums of their counts (of 1 each) and totals."""
-  if count is None and total is None:
-    code = np.sort(code)
-  else:
-    order = np.argsort(code, kind="stable")
-    code = code[order]
-  starts = np.append(0, np.flatnonzero(np.diff(code)) + 1)
-  if count is None:
-    counts = np.diff(starts, append=len(code))
-  else:
-    counts = np.add.reduceat(count[order], starts)
-  return code[starts], counts, None if total is None else np.add.reduceat(total[order], starts)

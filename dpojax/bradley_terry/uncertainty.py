@@ -1,21 +1,24 @@
 """How sure strengths are: covariances, contrasts, and profile-likelihood intervals."""
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 from scipy import linalg, optimize, sparse, stats
 
 from dpojax.bradley_terry import likelihood, problem
 from dpojax.bradley_terry.comparisons import FIRST, TIE
-from dpojax.bradley_terry.solver import HOST
+from dpojax.bradley_terry.numerics import HOST, conjugate_gradients, grounded
+from dpojax.bradley_terry.priors import prior_arrays
+from dpojax.bradley_terry.result import Kind
+from dpojax.bradley_terry.solver import negative_hessian
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
+  from dpojax.bradley_terry.bootstrap import Bootstrap
   from dpojax.bradley_terry.result import BradleyTerryFit
 
 DENSE_ITEMS = 6000  # up to which matrices of all items are formed: 288 MB each
-Kind = Literal["hessian", "sandwich", "cluster"]
 KINDS = get_args(Kind)
 
 
@@ -28,6 +31,20 @@ class Contrast(NamedTuple):
   high: float
   p_value: float
 
+  @classmethod
+  def of(cls, estimate: float, standard_error: float, level: float) -> "Contrast":
+    """With Wald's interval and test."""
+    z = float(stats.norm.ppf((1 + level) / 2))
+    p = float(2 * stats.norm.sf(abs(estimate) / standard_error)) if standard_error else 1.0
+    return cls(estimate, standard_error, estimate - z * standard_error, estimate + z * standard_error, p)
+
+
+def check_size(items: int) -> None:
+  """Raises DataError where a covariance of so many items would be too large."""
+  if items > DENSE_ITEMS:
+    size = 8e-9 * items * items
+    raise DataError(f"the covariance of {items:,} items would take {size:.0f} GB; ask for contrasts of pairs")
+
 
 def covariance(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
   """f64[n, n] covariance of the log-strengths as reported, relative to the baseline. NaN for items not fitted.
@@ -39,19 +56,13 @@ def covariance(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
   Raises:
     DataError: there are more than 6,000 items (use `contrast`, which takes any number), or no clusters.
   """
-  n = len(fit.items)
   k = fit.spec.items
-  if k > DENSE_ITEMS:
-    raise DataError(f"the covariance of {k:,} items would take {8e-9 * k * k:.0f} GB; ask for contrasts of pairs")
-  found = vector_covariance(fit, kind)
-  against = _baseline_vector(fit)[:k]
-
-  def centred(matrix):  # rows relative to the baseline
-    return matrix - against @ matrix
-
-  full = np.full((n, n), np.nan)
-  full[np.ix_(fit.kept, fit.kept)] = centred(centred(found[:k, :k]).T).T
-  return full
+  _check_kind(fit, kind)
+  check_size(k)
+  found = fit.inverse
+  if kind != "hessian":
+    found = found @ (_score_squares(fit, kind) @ found)
+  return fit.spread_out(found[:k, :k])
 
 
 def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
@@ -60,7 +71,7 @@ def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarra
   if k <= DENSE_ITEMS:
     return np.sqrt(np.maximum(np.diagonal(covariance(fit, kind)), 0))
   out = np.full(len(fit.items), np.nan)
-  against = _baseline_vector(fit)
+  against = np.concatenate([fit.against, np.zeros(fit.spec.size - k)])
   for block in np.array_split(np.arange(k), -(-k // 256)):
     directions = -np.repeat(against[:, None], len(block), axis=1)
     directions[block, np.arange(len(block))] += 1
@@ -68,57 +79,46 @@ def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarra
   return out
 
 
-def vector_covariance(fit: "BradleyTerryFit", kind: Kind) -> np.ndarray:
-  """f64[size, size] covariance of the vector, strengths relative to their mean."""
-  _check_kind(fit, kind)
-  inverse = fit_inverse(fit)
-  if kind == "hessian":
-    return inverse
-  return inverse @ (_score_squares(fit, kind) @ inverse)
-
-
-def fit_inverse(fit: "BradleyTerryFit") -> np.ndarray:
+def inverse(fit: "BradleyTerryFit") -> np.ndarray:
   """f64[size, size] inverse of the negative Hessian, across the common shift of strengths."""
-  cached = fit.__dict__.get("_inverse")
-  if cached is None:
-    k = fit.spec.items
-    _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, _prior(fit), fit.vector)
-    matrix = problem.dense(HOST, fit.spec, fit.layout, curvature)
-    cached = linalg.cho_solve(linalg.cho_factor(_with_shift(fit, matrix)), np.eye(fit.spec.size))
-    if fit.prior is None:  # what was added along the shift is taken out again
-      cached[:k, :k] -= 1 / np.trace(matrix[:k, :k])
-    fit.__dict__["_inverse"] = cached
-  return cached
+  k = fit.spec.items
+  _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, _prior(fit), fit.vector)
+  matrix = problem.dense(HOST, fit.spec, fit.layout, curvature)
+  found = linalg.cho_solve(linalg.cho_factor(_definite(fit, matrix)), np.eye(fit.spec.size))
+  if fit.prior is None:  # what was added along the shift is taken out again
+    found[:k, :k] -= 1 / np.trace(matrix[:k, :k])
+  return found
 
 
 def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: Kind = "hessian", level: float = 0.95) -> Contrast:
   """log_strength of i less that of j, of any number of items."""
   _check_kind(fit, kind)
-  places = [_fitted_place(fit, item) for item in (i, j)]
   direction = np.zeros(fit.spec.size)
-  direction[places[0]] += 1
-  direction[places[1]] -= 1
-  estimate = float(direction @ fit.vector)
-  error = float(_spread(fit, direction[:, None], kind)[0])
-  z = stats.norm.ppf((1 + level) / 2)
-  p = float(2 * stats.norm.sf(abs(estimate) / error)) if error else 1.0
-  return Contrast(estimate, error, float(estimate - z * error), float(estimate + z * error), p)
+  direction[fit.fitted_place(i)] += 1
+  direction[fit.fitted_place(j)] -= 1
+  return Contrast.of(float(direction @ fit.vector), float(_spread(fit, direction[:, None], kind)[0]), level)
 
 
-def parameter_table(fit: "BradleyTerryFit", kind: Kind = "hessian", level: float = 0.95) -> list[dict]:
+def parameter_table(
+  fit: "BradleyTerryFit", kind: Kind = "hessian", level: float = 0.95, resampled: "Bootstrap | None" = None
+) -> list[dict]:
   """Home advantage, coefficients and the tie parameter (log nu or tau), each with its standard error and interval."""
-  k = fit.spec.items
+  k, size = fit.spec.items, fit.spec.size
   names = (["home advantage"] if fit.home_fitted else []) + list(fit.data.covariate_names)
   names += {"davidson": ["log nu"], "rao_kupper": ["tau"]}.get(fit.spec.model, [])
   if not names:
     return []
-  _check_kind(fit, kind)
-  errors = _spread(fit, np.eye(fit.spec.size)[:, k:], kind)
-  z = stats.norm.ppf((1 + level) / 2)
-  return [
-    dict(name=name, value=float(v), standard_error=float(e), low=float(v - z * e), high=float(v + z * e))
-    for name, v, e in zip(names, fit.vector[k:], errors, strict=True)
-  ]
+  values = fit.vector[k:]
+  if resampled is None:
+    _check_kind(fit, kind)
+    errors = _spread(fit, np.eye(size, size - k, -k), kind)
+    z = float(stats.norm.ppf((1 + level) / 2))
+    low, high = values - z * errors, values + z * errors
+  else:
+    errors = np.nanstd(resampled.parameters, axis=0, ddof=1)
+    low, high = np.nanquantile(resampled.parameters, [(1 - level) / 2, (1 + level) / 2], axis=0)
+  rows = zip(names, values.tolist(), errors.tolist(), low.tolist(), high.tolist(), strict=True)
+  return [dict(name=n, value=v, standard_error=e, low=lo, high=hi) for n, v, e, lo, hi in rows]
 
 
 def profile_interval(
@@ -130,10 +130,10 @@ def profile_interval(
   """
   direction = np.zeros(fit.spec.size)
   if j is None:
-    direction -= _baseline_vector(fit)
+    direction[: fit.spec.items] -= fit.against
   else:
-    direction[_fitted_place(fit, j)] -= 1
-  direction[_fitted_place(fit, i)] += 1
+    direction[fit.fitted_place(j)] -= 1
+  direction[fit.fitted_place(i)] += 1
   if not direction.any():
     return 0.0, 0.0
   prior = _prior(fit)
@@ -166,7 +166,7 @@ def _constrained(fit, prior, direction, wanted, start) -> tuple[np.ndarray, floa
   value = -np.inf
   for step in range(100):
     gradient, curvature = problem.derivatives(HOST, spec, layout, prior, x)
-    factor = linalg.cho_factor(_with_shift(fit, problem.dense(HOST, spec, layout, curvature)))
+    factor = linalg.cho_factor(_definite(fit, problem.dense(HOST, spec, layout, curvature)))
     along = linalg.cho_solve(factor, np.stack([gradient, direction], axis=1))
     short = wanted - direction @ x
     move = along[:, 0] + along[:, 1] * ((short - direction @ along[:, 0]) / (direction @ along[:, 1]))
@@ -192,10 +192,10 @@ def _constrained(fit, prior, direction, wanted, start) -> tuple[np.ndarray, floa
 def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   """Standard deviations of `directions`.T @ vector, f64[r] of f64[size, r], without forming a covariance."""
   if fit.spec.items <= DENSE_ITEMS:
-    solved = fit_inverse(fit) @ directions
+    solved = fit.inverse @ directions
   else:
     # What remains of a quadratic form is the square of what remains of the solution.
-    solved = _conjugate_gradients(fit, directions, 1e-7 if kind == "hessian" else 1e-12)
+    solved = _solve_sparse(fit, directions, 3e-4 if kind == "hessian" else 1e-6)
   if kind == "hessian":
     squares = (directions * solved).sum(axis=0)
   else:
@@ -203,44 +203,21 @@ def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   return np.sqrt(np.maximum(squares, 0))
 
 
-def _conjugate_gradients(fit, directions: np.ndarray, accuracy: float) -> np.ndarray:
-  """Negative Hessian's inverse times every column, to `accuracy` of its squared length in the scaled residual."""
-  spec, layout = fit.spec, fit.layout
-  _, curvature = problem.derivatives(HOST, spec, layout, _prior(fit), fit.vector)
-  half = sparse.csr_array((curvature.weight, (layout.first, layout.second)), shape=(spec.items, spec.items))
-  laplacian = sparse.diags_array(curvature.degree + curvature.diagonal) - (half + half.T)
-  matrix = sparse.csr_array(
-    sparse.block_array(
-      [[laplacian, sparse.csr_array(curvature.border)], [sparse.csr_array(curvature.border.T), curvature.corner]]
-    )
-    if spec.size > spec.items
-    else laplacian
-  )
-  scale = 1 / matrix.diagonal()[:, None]
-  found, residual = np.zeros_like(directions), directions.copy()
-  along = scale * residual
-  energy = (residual * along).sum(axis=0)
-  wanted = accuracy * energy
-  for _ in range(10_000):
-    if (energy <= wanted).all():
-      break
-    image = matrix @ along
-    length = energy / np.maximum((along * image).sum(axis=0), 1e-300)
-    found += length * along
-    residual -= length * image
-    scaled = scale * residual
-    new = (residual * scaled).sum(axis=0)
-    along = scaled + (new / np.maximum(energy, 1e-300)) * along
-    energy = new
-  if fit.prior is None:
-    found[: spec.items] -= found[: spec.items].mean(axis=0)
-  return found
+def _solve_sparse(fit, directions: np.ndarray, accuracy: float) -> np.ndarray:
+  """The negative Hessian's inverse times every column, without forming either."""
+  k = fit.spec.items
+  _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, _prior(fit), fit.vector)
+  multiply, diagonal = negative_hessian(HOST, fit.spec, fit.layout, curvature)
+
+  def centred(v):
+    return v if fit.prior else np.concatenate([v[:k] - v[:k].mean(axis=0), v[k:]])
+
+  return conjugate_gradients(HOST, multiply, diagonal, directions, accuracy, centred)
 
 
 def _score_squares(fit, kind: Kind) -> sparse.csr_array:
   """[size, size] sum over comparisons, or clusters, of the outer square of what each adds to the gradient."""
-  cached = fit.__dict__.setdefault("_score_squares", {})
-  if kind not in cached:
+  if kind not in fit.score_squares:
     part, spec = fit.part, fit.spec
     theta, coefficients, tie = problem.parts(spec, fit.vector)
     slopes = _slopes(fit)
@@ -267,8 +244,8 @@ def _score_squares(fit, kind: Kind) -> sparse.csr_array:
     values = np.concatenate([factor * each * column for column in columns])
     rows = np.tile(unit, len(columns))
     scores = sparse.csr_array((values, (rows, np.concatenate(places))), shape=(int(unit.max()) + 1, spec.size))
-    cached[kind] = scores.T @ scores
-  return cached[kind]
+    fit.score_squares[kind] = scores.T @ scores
+  return fit.score_squares[kind]
 
 
 def _slopes(fit) -> np.ndarray:
@@ -278,36 +255,13 @@ def _slopes(fit) -> np.ndarray:
   return np.concatenate(columns, axis=1) if columns else np.zeros((len(part.first), 0))
 
 
-def _with_shift(fit, matrix: np.ndarray) -> np.ndarray:
-  """The negative Hessian made definite along the common shift of strengths, along which it has no curvature."""
-  if fit.prior is None:
-    k = fit.spec.items
-    matrix = matrix.copy()
-    matrix[:k, :k] += np.trace(matrix[:k, :k]) / k**2
-  return matrix
+def _definite(fit, matrix: np.ndarray) -> np.ndarray:
+  """The negative Hessian f64[size, size], made definite where no prior does that."""
+  return matrix if fit.prior else grounded(matrix, fit.spec.items)
 
 
 def _prior(fit) -> problem.Prior:
-  from dpojax.bradley_terry.priors import prior_arrays
-
   return prior_arrays(fit.prior, fit.spec.items)
-
-
-def _baseline_vector(fit) -> np.ndarray:
-  """f64[size] whose product with the vector is what log-strengths are relative to."""
-  out = np.zeros(fit.spec.size)
-  if fit.baseline is None:
-    out[: fit.spec.items] = 1 / fit.spec.items
-  else:
-    out[np.flatnonzero(fit.kept == fit.baseline)[0]] = 1
-  return out
-
-
-def _fitted_place(fit, item: Hashable) -> int:
-  place = np.flatnonzero(fit.kept == fit.place(item))
-  if not len(place):
-    raise DataError(f"{item!r} is not in the component that was fitted")
-  return int(place[0])
 
 
 def _check_kind(fit, kind: Kind) -> None:

@@ -1,13 +1,11 @@
 """`dpojax bt`: a leaderboard from a file of games."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import pathlib
 import re
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dpojax.cli.arguments import in_range
 from dpojax.cli.board import everything, summary, write_csv, write_json
 from dpojax.cli.options import Parser
-from dpojax.config.keys import suggestion
+from dpojax.cli.progress import Line
 from dpojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry import BradleyTerryFit, Normal, Pseudo
-  from dpojax.bradley_terry.leaderboard import Leaderboard
 
-REPORT_SECONDS = 10.0  # between progress lines where there is no terminal
 OUT, PLOT = (".json", ".csv"), (".png", ".svg", ".pdf")
 
 DESCRIPTION = """Bradley-Terry strengths of items compared in pairs: teams, players, language models.
@@ -41,8 +37,13 @@ def main(arguments: list[str]) -> int:
   with _written(options.out, "--out", OUT) as out, _written(options.plot, "--plot", PLOT) as plot:
     data, read = _read(options)
     fit, unconverged = _fit(options, data, prior)
-    board, parameters, resampled = _board(options, fit)
-    result = everything(options, fit, board, parameters, resampled, read)
+    kind, resampled = options.covariance or "hessian", None
+    if options.bootstrap is not None:
+      resampled = fit.bootstrap(options.bootstrap, options.seed or 0)
+    with _errors(options.file):
+      board = fit.leaderboard(options.level, options.scale, options.base, options.offset, kind, resampled)
+    parameters = fit.parameter_table(kind, options.level, resampled)
+    result = everything(options, fit, board, parameters, resampled.failed if resampled else 0, read)
     if out is not None:
       (write_csv if out.suffix == ".csv" else write_json)(out, result)
     if plot is not None:
@@ -107,14 +108,7 @@ def _parser() -> Parser:
 
 def _options(arguments: list[str]) -> Any:
   """The options, checked against each other."""
-  parser = _parser()
-  if not {"-h", "--help"} & set(arguments):
-    known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-    for word in arguments:
-      name = word.partition("=")[0]
-      if name.startswith("--") and name != "--" and name not in known:
-        raise ConfigError(f"unknown option {name!r}{suggestion(name, known)}; see {parser.prog} --help")
-  options = parser.parse_args(arguments)
+  options = _parser().parse_args(arguments)
   if options.winner is not None or options.loser is not None:
     if options.winner is None or options.loser is None:
       raise ConfigError("--winner and --loser come together")
@@ -165,7 +159,7 @@ def _read(options: Any) -> tuple[Any, dict[str, int]]:
   """The comparisons, and how many rows were read and dropped."""
   from dpojax.bradley_terry import read_comparisons
 
-  line, read = _Line(), dict(read=0, dropped=0)
+  line, read = Line(after=1.0), dict(read=0, dropped=0)
 
   def progress(now) -> None:
     read.update(read=now.rows, dropped=now.dropped)
@@ -193,25 +187,6 @@ def _read(options: Any) -> tuple[Any, dict[str, int]]:
   return data, read
 
 
-class _Line:
-  """Progress on stderr: one live line on a terminal once a second has passed, else a line now and then."""
-
-  def __init__(self) -> None:
-    self.shown = time.monotonic()
-    self.live, self.begun = sys.stderr.isatty(), False
-
-  def show(self, text: str) -> None:
-    now = time.monotonic()
-    if now - self.shown < (1.0 if self.live else REPORT_SECONDS):
-      return
-    self.shown, self.begun = now, True
-    print(f"\r{text:<60}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
-
-  def close(self) -> None:
-    if self.live and self.begun:
-      print(file=sys.stderr)
-
-
 def _fit(options: Any, data: Any, prior: "Normal | Pseudo | None") -> "tuple[BradleyTerryFit, str]":
   """The fit, and a warning where it did not converge."""
   from dpojax.bradley_terry import fit
@@ -219,7 +194,7 @@ def _fit(options: Any, data: Any, prior: "Normal | Pseudo | None") -> "tuple[Bra
   baseline = next((item for item in data.items if str(item) == options.baseline), options.baseline)
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    try:
+    with _errors(options.file):
       found = fit(
         data,
         baseline=baseline,
@@ -228,9 +203,16 @@ def _fit(options: Any, data: Any, prior: "Normal | Pseudo | None") -> "tuple[Bra
         prior=prior,
         on_disconnected=options.on_disconnected,
       )
-    except DataError as error:
-      raise type(error)(f"{options.file}: {_as_options(str(error))}") from error
   return found, "" if found.converged else str(caught[-1].message)
+
+
+@contextlib.contextmanager
+def _errors(file: str) -> Iterator[None]:
+  """Errors of the package as this command's: with the file's name, and with its options."""
+  try:
+    yield
+  except DataError as error:
+    raise type(error)(f"{file}: {_as_options(str(error))}") from error
 
 
 def _as_options(text: str) -> str:
@@ -241,46 +223,6 @@ def _as_options(text: str) -> str:
   """
   text = re.sub(r"prior=(Pseudo|Normal)\((\w+)\)", lambda m: f"--prior={m[1].lower()}:{m[2]}", text)
   return re.sub(r"\b(ties|on_disconnected)=('?)(\w+)\2", lambda m: f"--{m[1].replace('_', '-')}={m[3]}", text)
-
-
-def _board(options: Any, fit: "BradleyTerryFit") -> "tuple[Leaderboard, list[dict[str, Any]], int]":
-  """The leaderboard, the parameters beside strengths, and how many resamples had no estimate."""
-  kind = options.covariance or "hessian"
-  board = fit.leaderboard(options.level, options.scale, options.base, options.offset, kind)
-  parameters = fit.parameter_table(kind, options.level)
-  if options.bootstrap is None:
-    return board, parameters, 0
-  import numpy as np
-
-  found = fit.bootstrap(options.bootstrap, options.seed or 0)
-  used = options.bootstrap - found.failed
-  if used < 2:
-    raise DataError(
-      f"{options.file}: {found.failed:,} of {options.bootstrap:,} resamples have no estimate; give --prior"
-    )
-  found = dataclasses.replace(found, log_strength=found.log_strength[:, fit.kept])
-  unit = options.scale / math.log(options.base)
-  errors = unit * found.standard_errors()
-  low, high = (options.offset + unit * end for end in found.interval(options.level))
-  best, worst = found.ranks(options.level)
-  at = {fit.items[i]: k for k, i in enumerate(fit.kept)}
-  rows = []
-  for row in board.rows:
-    k = at.get(row["item"])
-    if k is not None:
-      row = row | dict(standard_error=float(errors[k]), low=float(low[k]), high=float(high[k]), interval="bootstrap")
-      row |= dict(rank_low=int(best[k]), rank_high=int(worst[k]))
-    rows.append(row)
-  note = f"errors, intervals and ranks by {used:,} resamples"
-  if found.failed:
-    note += f"; {found.failed:,} more had no estimate and were left out, so the intervals may be too short"
-  ends = np.nanquantile(found.parameters, [(1 - options.level) / 2, (1 + options.level) / 2], axis=0)
-  spread = np.nanstd(found.parameters, axis=0, ddof=1)
-  parameters = [
-    row | dict(standard_error=float(spread[k]), low=float(ends[0, k]), high=float(ends[1, k]))
-    for k, row in enumerate(parameters)
-  ]
-  return dataclasses.replace(board, rows=tuple(rows), notes=(note,)), parameters, found.failed
 
 
 @contextlib.contextmanager

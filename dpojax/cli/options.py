@@ -23,6 +23,21 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str):
     raise ConfigError(f"{message}; see {self.prog} --help")
 
+  def parse_args(self, args=None, namespace=None):
+    """As argparse does it, but an unknown option is named with the nearest known one."""
+    options, rest = self.parse_known_args(args, namespace)
+    for word in rest:
+      self.refuse_unknown(word)
+      self.error(f"unrecognized argument {word!r}")
+    return options
+
+  def refuse_unknown(self, word: str) -> None:
+    """Raises ConfigError if `word` is an option."""
+    if word.startswith("-"):
+      known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+      name = word.partition("=")[0]
+      self.error(f"unknown option {name!r}{suggestion(name, known)}")
+
 
 def config_parser(prog: str, description: str) -> Parser:
   """A parser with `--config` and `--workdir`, whose help lists every setting."""
@@ -44,11 +59,9 @@ def parse_with_config(parser: Parser, arguments: list[str]) -> tuple[argparse.Na
     ConfigError: an unknown option, with the nearest one; or whatever `load_config` refuses.
   """
   options, rest = parser.parse_known_args(arguments)
-  known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
   for word in rest:
-    if word.startswith("-") and not re.match(r"--?(no)?config\.|-[\d.]", word):
-      name = word.partition("=")[0]
-      raise ConfigError(f"unknown option {name!r}{suggestion(name, known)}")
+    if not re.match(r"--?(no)?config\.|-[\d.]", word):
+      parser.refuse_unknown(word)
   from dpojax.config.load import load_config
 
   return options, load_config(options.config, rest)

@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-import sys
 import time
 from typing import Any
 
 from dpojax.cli.arguments import in_range
+from dpojax.cli.progress import Line
 from dpojax.config.schema import DataSettings
 
 DATA_OPTIONS = (
@@ -19,7 +19,6 @@ DATA_OPTIONS = (
   "overlong",
   "limit",
 )
-REPORT_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
@@ -52,21 +51,14 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
 
 
 class Progress:
-  """Examples done and tokens a second on stderr: one live line on a terminal, else a line now and then."""
+  """Examples done and tokens a second."""
 
   def __init__(self, total: int, what: str = "scored"):
-    self.total, self.what = total, what
-    self.start = self.shown = time.monotonic()
-    self.live = sys.stderr.isatty()
+    self.total, self.what, self.line = total, what, Line()
 
   def show(self, done: int, tokens: int) -> None:
-    now = time.monotonic()
-    if not self.live and now - self.shown < REPORT_SECONDS:
-      return
-    self.shown = now
-    line = f"{self.what} {done}/{self.total} rows, {tokens / (now - self.start):.0f} tokens/s"
-    print(f"\r{line:<60}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+    rate = tokens / max(time.monotonic() - self.line.start, 1e-9)
+    self.line.show(f"{self.what} {done}/{self.total} rows, {rate:.0f} tokens/s")
 
   def close(self) -> None:
-    if self.live:
-      print(file=sys.stderr)
+    self.line.close()

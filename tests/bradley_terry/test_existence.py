@@ -236,7 +236,7 @@ def test_small_designs_either_converge_or_run_away(ties, solver, scale):
     seen.append("estimate")
     assert found.converged
     _, gradient, hessian = oracles.derivatives(found.vector, games, 3, model=ties, home=True)
-    connectivity.raise_if_separated(data, found.spec, True, False, NoEstimate)  # does not
+    connectivity.raise_if_separated(data, found.spec, True, False)  # does not
     assert np.abs(gradient).max() < 1e-8 * scale and np.linalg.eigvalsh(hessian)[1] > 1e-4 * scale
   assert 3 < seen.count("none") < len(seen) - 3
 

@@ -11,9 +11,9 @@ from bt_games import comparisons_of, league
 
 from dpojax.bradley_terry import Normal, Pseudo, likelihood
 from dpojax.bradley_terry.layout import lay_out
+from dpojax.bradley_terry.numerics import HOST
 from dpojax.bradley_terry.priors import prior_arrays
-from dpojax.bradley_terry.problem import Grid, Rows, Spec, dense, derivatives, no_prior, totals, value
-from dpojax.bradley_terry.solver import HOST
+from dpojax.bradley_terry.problem import Grid, Rows, Spec, dense, derivatives, totals, value
 
 MODELS = [("none", 0.0), ("half", 0.0), ("davidson", -0.7), ("davidson", 0.9), ("rao_kupper", 0.2), ("rao_kupper", 1.5)]
 ETAS = np.array([-8.0, -1.3, -1e-9, 0.0, 0.4, 2.2, 9.0])
@@ -143,7 +143,7 @@ def test_layouts_hold_the_likelihood_and_its_derivatives(shape, model):
   name, prior = PRIORS[model]
   size = 0.0 if prior is None else float(prior[0])
   cost, gradient, hessian = oracles.derivatives(vector, games, 5, model=model, home=home, prior=(name, size))
-  given = no_prior(5) if prior is None else prior_arrays(prior, 5)
+  given = prior_arrays(prior, 5)
   np.testing.assert_allclose(value(np, spec, layout, given, vector), -cost, rtol=1e-12)
   for held in (layout, totals(spec, layout)):
     slope, curvature = derivatives(HOST, spec, held, given, vector)

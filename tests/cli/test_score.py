@@ -144,7 +144,7 @@ def test_a_failed_run_leaves_the_old_file(tiny, tmp_path, capsys):
     (["--max-prompt=x"], "argument --max-prompt: invalid whole number value: 'x'"),
     (["--precision=half"], "invalid choice: 'half'"),
     (["--format=hhh"], "no format 'hhh'"),
-    (["--preciison=float32"], "unrecognized arguments: --preciison=float32"),
+    (["--preciison=float32"], "unknown option '--preciison'; did you mean '--precision'?; see dpojax score --help"),
   ],
 )
 def test_wrong_options_are_named(tiny, tmp_path, monkeypatch, capsys, options, message):

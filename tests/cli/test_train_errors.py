@@ -45,7 +45,7 @@ def test_missing_and_unknown_options(error, file):
     "the following arguments are required: --workdir; see dpojax train --help"
   )
   assert error("train", f"--config={file}", "--workdir=w", "--allow-config-chang") == (
-    "unknown option '--allow-config-chang'; did you mean '--allow-config-change'?"
+    "unknown option '--allow-config-chang'; did you mean '--allow-config-change'?; see dpojax train --help"
   )
   assert error("train", f"--config={file}", "--workdir=w", "extra") == (
     "unexpected argument 'extra'; settings are given as --config.KEY=VALUE"
