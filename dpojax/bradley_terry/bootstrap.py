@@ -1,11 +1,14 @@
 """Refits of resampled comparisons."""
 
+import concurrent.futures
 import dataclasses
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpojax.bradley_terry import compiled, connectivity
+from dpojax.bradley_terry import compiled, connectivity, problem
 from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
 from dpojax.bradley_terry.priors import prior_arrays
@@ -54,7 +57,8 @@ class Bootstrap:
 def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
   """Refits `n` resamples drawn with replacement, of as many comparisons (or clusters) as there are.
 
-  Each starts from the estimate. Many items at once go through one compiled program.
+  Each starts from the estimate. Resample r is drawn by `np.random.default_rng([seed, r])`, whatever the number of
+  resamples and threads.
 
   Raises:
     DataError: `unit` is "cluster" and there are no clusters, or is unknown.
@@ -69,45 +73,45 @@ def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = 
   else:
     cells, _ = row_cells(part, spec, fit.home_fitted, codes=True)
   assert cells is not None
-  draw = _drawer(part, cells, np.random.default_rng(seed), unit)
+  draw = _drawer(part, cells, unit)
+
+  def resample(r: int) -> Grid | Rows | None:
+    layout = cells.build(draw(np.random.default_rng([seed, r])))
+    return layout if _exists(fit, layout) else None
+
   vectors = np.full((n, spec.size), np.nan)
-  at_once = 1
-  if isinstance(fit.layout, Grid):
-    at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, 128))
-  for start in range(0, n, at_once):
-    some = range(start, min(start + at_once, n))
-    layouts = [cells.build(draw()) for _ in some]
-    there = [r for r, layout in zip(some, layouts, strict=True) if _exists(fit, layout)]
-    kept = [layouts[r - start] for r in there]
-    if kept:
-      vectors[there] = _refit(fit, kept, at_once)
-      for r, layout in zip(there, kept, strict=True):
-        if _ran_away(fit, layout, vectors[r]):
-          vectors[r] = np.nan
+  at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, 128)) if isinstance(fit.layout, Grid) else 32
+  # Drawing and counting leave the interpreter to others, so threads share them.
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    for start in range(0, n, at_once):
+      layouts = {r: threads.submit(resample, r) for r in range(start, min(start + at_once, n))}
+      layouts = {r: layout for r, future in layouts.items() if (layout := future.result()) is not None}
+      for r, vector in zip(layouts, _refit(fit, list(layouts.values()), at_once), strict=True):
+        vectors[r] = np.nan if _ran_away(fit, layouts[r], vector) else vector
   theta = vectors[:, : spec.items]
   strengths = np.full((n, len(fit.items)), np.nan)
   strengths[:, fit.kept] = theta - (theta @ fit.against)[:, None]
   return Bootstrap(strengths, vectors[:, spec.items :], int(np.isnan(theta[:, 0]).sum()))
 
 
-def _drawer(part: Comparisons, cells: Cells, rng: np.random.Generator, unit: str):
+def _drawer(part: Comparisons, cells: Cells, unit: str) -> Callable[[np.random.Generator], np.ndarray]:
   """A function that draws one resample and counts it: f64[cells.number]."""
   code = cells.code
   if unit == "cluster":
     assert part.cluster is not None
     _, cluster = np.unique(part.cluster, return_inverse=True)
-    clusters, weight = int(cluster.max()) + 1, part.row_weight
+    clusters, row_weight = int(cluster.max()) + 1, part.row_weight
 
-    def by_cluster():
+    def by_cluster(rng):
       times = np.bincount(rng.integers(0, clusters, clusters), minlength=clusters)
-      return np.bincount(code, weight * times[cluster], cells.number)
+      return np.bincount(code, row_weight * times[cluster], cells.number)
 
     return by_cluster
   total = len(part)
   if part.count is not None and total > LISTED:
     share = part.count / total
     worth = 1.0 if part.weight is None else part.weight
-    return lambda: np.bincount(code, rng.multinomial(total, share) * worth, cells.number)
+    return lambda rng: np.bincount(code, rng.multinomial(total, share) * worth, cells.number)
   if cells.number < 2**31:
     code = code.astype(np.int32)
   weight = part.weight
@@ -115,9 +119,10 @@ def _drawer(part: Comparisons, cells: Cells, rng: np.random.Generator, unit: str
     code = np.repeat(code, part.count)
     weight = None if weight is None else np.repeat(weight, part.count)
 
-  def one_by_one():
+  def one_by_one(rng):
     drawn = rng.integers(0, total, total, dtype=np.int32)
-    return np.bincount(code[drawn], None if weight is None else weight[drawn], cells.number).astype(float)
+    picked = code.take(drawn, mode="wrap")  # no place is out of bounds: to check that would take half the time
+    return np.bincount(picked, None if weight is None else weight[drawn], cells.number).astype(float)
 
   return one_by_one
 
@@ -137,15 +142,18 @@ def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -
   return connectivity.separating_direction(rows, fit.spec, fit.prior is not None) is not None
 
 
-def _refit(fit: "BradleyTerryFit", layouts: list, at_once: int) -> np.ndarray:
+def _refit(fit: "BradleyTerryFit", layouts: list[Grid | Rows], at_once: int) -> np.ndarray:
   """f64[len(layouts), size]; NaN where the fit did not converge."""
-  spec, tol, steps = fit.spec, 1e-9, 50
-  if at_once > 1:
+  spec, total, tol = fit.spec, fit.part.total_weight, 1e-9
+  found = np.full((len(layouts), spec.size), np.nan)
+  if not layouts:
+    return found
+  if isinstance(fit.layout, Grid):
     prior = prior_arrays(fit.prior, spec.items)
-    return compiled.solve_many(spec, layouts, prior, fit.vector, fit.part.total_weight, tol, steps, at_once)
-  found = []
-  for layout in layouts:
-    state, _ = solve(spec, layout, fit.prior, "auto", fit.part.total_weight, tol, steps, fit.vector)
-    good = np.abs(state.gradient).max() <= tol * fit.part.total_weight
-    found.append(state.x if good else np.full(spec.size, np.nan))
-  return np.asarray(found)
+    counts = [problem.totals(spec, layout) for layout in layouts]
+    found = compiled.refit_many(spec, counts, prior, fit.vector, fit.inverse, total, tol, at_once)
+  for r in np.flatnonzero(~np.isfinite(found).all(axis=1)):
+    state, _ = solve(spec, layouts[r], fit.prior, "auto", total, tol, 50, fit.vector)
+    if np.abs(state.gradient).max() <= tol * total:
+      found[r] = state.x
+  return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpojax.bradley_terry.numerics import COMPILED, State
-from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec, Totals, totals
+from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec, Totals, derivatives
 from dpojax.bradley_terry.solver import newton
 
 
@@ -34,39 +34,74 @@ def solve(
   return state._replace(x=np.asarray(state.x)[keep], gradient=np.asarray(state.gradient)[keep])
 
 
-def solve_many(
-  spec: Spec, layouts: Sequence[Grid], prior: Prior, start: np.ndarray, total, tol, max_iter, size: int
+def refit_many(
+  spec: Spec,
+  layouts: Sequence[Grid | Totals],
+  prior: Prior,
+  start: np.ndarray,
+  inverse: np.ndarray,
+  total,
+  tol,
+  size: int,
 ) -> np.ndarray:
   """f64[len(layouts), spec.size] estimates of many counts of the same items, `size` at once in one program.
 
-  NaN where a fit did not come under `tol`.
+  Every step is `inverse` times the gradient. Counts that differ from those whose curvature it inverts by little more
+  than chance need a few such steps, none of which forms a curvature. NaN where CHORDS of them were not enough.
+
+  Args:
+    layouts: grids, or the `problem.totals` of grids.
+    start: f64[spec.size], an estimate near all of theirs.
+    inverse: f64[spec.size, spec.size] of the negative Hessian there.
   """
   import jax
 
-  n = bucket(spec.items)
-  padded = Spec(n, spec.coefficients, spec.model)
   filled = [*layouts, *[layouts[0]] * (size - len(layouts))]
-  padded_layouts = [pad(totals(spec, layout), spec.items, n) for layout in filled]
-  stacked = type(padded_layouts[0])(*(np.stack(x) for x in zip(*padded_layouts, strict=True)))
+  stacked = type(filled[0])(*(np.stack(x) for x in zip(*filled, strict=True)))
   with jax.enable_x64(True):
-    state = _program("cg", padded, many=True)(
-      stacked, real(spec.items, n), pad_prior(prior, n), pad_vector(spec, start, n), float(total), float(tol), max_iter
-    )
-    x, gradient = (np.asarray(y)[: len(layouts)] for y in jax.device_get((state.x, state.gradient)))
-  good = np.abs(gradient).max(axis=1) <= tol * total
-  keep = np.concatenate([np.arange(spec.items), np.arange(n, padded.size)])
-  return np.where(good[:, None], x[:, keep], np.nan)
+    x, largest = jax.device_get(_chords(spec)(stacked, prior, start, inverse, float(tol * total)))
+  return np.where(largest[:, None] <= tol * total, x, np.nan)[: len(layouts)]
+
+
+CHORDS = 30
 
 
 @functools.lru_cache(maxsize=64)
-def _program(method: str, spec: Spec, many: bool = False):
+def _chords(spec: Spec):
+  import jax
+  import jax.numpy as jnp
+
+  def run(layout, prior, start, inverse, bound):
+    def gradients(x):
+      return jax.vmap(lambda data, x: derivatives(COMPILED, spec, data, prior, x)[0])(layout, x)
+
+    def unfinished(state):
+      _, gradient, count = state
+      return (jnp.abs(gradient).max() > bound) & (count < CHORDS)
+
+    def improve(state):
+      x, gradient, count = state
+      # Those that are done stay where they are, so that none depends on its company.
+      open_ = jnp.abs(gradient).max(axis=1, keepdims=True) > bound
+      x = x + jnp.where(open_, gradient @ inverse, 0.0)
+      return x, gradients(x), count + 1
+
+    first = jnp.broadcast_to(start, (layout[0].shape[0], *start.shape))
+    x, gradient, _ = jax.lax.while_loop(unfinished, improve, (first, gradients(first), 0))
+    return x, jnp.abs(gradient).max(axis=1)
+
+  return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(method: str, spec: Spec):
   import jax
 
   def run(layout, *settings):
     state = newton(COMPILED, method, spec, layout, *settings)
     return state._replace(curvature=())
 
-  return jax.jit(jax.vmap(run, in_axes=(0, *[None] * 6)) if many else run)
+  return jax.jit(run)
 
 
 def pad(layout: Grid | Rows | Totals, items: int, n: int) -> Grid | Rows | Totals:

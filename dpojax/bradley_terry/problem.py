@@ -119,13 +119,13 @@ def derivatives(backend, spec: Spec, data: Grid | Rows | Totals, prior: Prior, x
   xp = backend.xp
   theta, _, tie = parts(spec, x)
   if isinstance(data, Totals):
-    p = 1 / (1 + xp.exp(theta[None, :] - theta[:, None]))
-    expected = data.games * p
-    weight = expected * p.T
+    # A division an entry, of n exponentials: a third of the time of an exponential an entry.
+    alpha = xp.exp(theta - (theta.max() + theta.min()) / 2)
+    shared = data.games / (alpha[:, None] + alpha[None, :])
+    gradient = data.score - alpha * shared.sum(axis=1)
+    weight = shared * (alpha[:, None] * alpha[None, :]) / (alpha[:, None] + alpha[None, :])
     none = xp.zeros((spec.items, 0))
-    return _with_prior(
-      xp, prior, theta, data.score - expected.sum(axis=1), xp.zeros(0), weight, weight.sum(axis=1), none, none[:0]
-    )
+    return _with_prior(xp, prior, theta, gradient, xp.zeros(0), weight, weight.sum(axis=1), none, none[:0])
   terms = likelihood.terms(xp, spec.model, log_odds(spec, data, x), tie, data.wins, data.losses, data.ties)
   n = spec.items
   slopes: list[Array] = []

@@ -38,19 +38,17 @@ def test_each_resample_is_fitted_as_if_alone(options, grid, monkeypatch):
   found = fit(data, **options)
   assert type(found.layout).__name__ == ("Grid" if grid else "Rows")
   resampled = found.bootstrap(5, seed=3)
-  rng = np.random.default_rng(3)
   assert resampled.failed == 0
   for r in range(5):
-    rows = rng.integers(0, len(data), len(data), dtype=np.int32)
+    rows = np.random.default_rng([3, r]).integers(0, len(data), len(data), dtype=np.int32)
     np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows, **options), atol=1e-7)
 
 
 def test_clusters_are_drawn_whole():
   data = games()
   resampled = fit(data).bootstrap(4, seed=1, unit="cluster")
-  rng = np.random.default_rng(1)
   for r in range(4):
-    drawn = rng.integers(0, 30, 30)
+    drawn = np.random.default_rng([1, r]).integers(0, 30, 30)
     rows = np.concatenate([np.flatnonzero(data.cluster == c) for c in drawn])
     np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows), atol=1e-7)
 
@@ -88,10 +86,9 @@ def test_resamples_without_an_estimate_are_counted():
   loser = np.array([1, 1, 2, 0, 0, 2, 2, 2, 1, 0, 2, 0])
   data = Comparisons.from_pairs(winner, loser)
   resampled = fit(data).bootstrap(2000, seed=0)
-  rng = np.random.default_rng(0)
   failed = 0
-  for _ in range(2000):
-    rows = rng.integers(0, 12, 12, dtype=np.int32)
+  for r in range(2000):
+    rows = np.random.default_rng([0, r]).integers(0, 12, 12, dtype=np.int32)
     failed += not data.take(rows).connectivity().connected
   assert resampled.failed == failed > 600
   assert np.isnan(resampled.log_strength).all(axis=1).sum() == failed
@@ -105,10 +102,9 @@ def test_resamples_whose_home_advantage_runs_away_are_counted():
   data = Comparisons.from_pairs(winner, loser, home=np.where(np.arange(18) < 15, 1, -1))
   found = fit(data, home=True)
   resampled = found.bootstrap(300, seed=0)
-  rng = np.random.default_rng(0)
   failed = 0
   for r in range(300):
-    drawn = data.take(rng.integers(0, 18, 18, dtype=np.int32))
+    drawn = data.take(np.random.default_rng([0, r]).integers(0, 18, 18, dtype=np.int32))
     try:
       alone = fit(drawn, home=True)
     except NoEstimate:
