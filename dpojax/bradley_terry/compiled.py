@@ -36,7 +36,7 @@ def solve(
 
 def refit_many(
   spec: Spec,
-  layouts: Sequence[Grid | Totals],
+  layouts: Sequence[Grid | Rows | Totals],
   prior: Prior,
   start: np.ndarray,
   inverse: np.ndarray,

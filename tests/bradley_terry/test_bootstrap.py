@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dpojax.bradley_terry import Comparisons, NoEstimate, Pseudo, fit
 from dpojax.bradley_terry import bootstrap as module
+from dpojax.bradley_terry.layout import grid_cells, row_cells
+from dpojax.bradley_terry.problem import Grid
 from dpojax.errors import DataError
 
 
@@ -25,6 +28,16 @@ def games(seed=0, *, items=8, number=900, ties=0.0, raters=30):
   )
 
 
+def rows_drawn(found, seed, r):
+  """The comparisons that resample r of a fit is made of; they are drawn from all in the order of their cells."""
+  if isinstance(found.layout, Grid):
+    cells = grid_cells(found.part, found.spec, found.home_fitted)
+  else:
+    cells, _ = row_cells(found.part, found.spec, found.home_fitted, codes=True)
+  rng = np.random.default_rng([seed, r])
+  return np.argsort(cells.code, kind="stable")[module.draw_places(rng, len(found.part))]
+
+
 def by_hand(data, rows, **options):
   return fit(data.take(rows), **options).log_strength
 
@@ -40,8 +53,25 @@ def test_each_resample_is_fitted_as_if_alone(options, grid, monkeypatch):
   resampled = found.bootstrap(5, seed=3)
   assert resampled.failed == 0
   for r in range(5):
-    rows = np.random.default_rng([3, r]).integers(0, len(data), len(data), dtype=np.int32)
+    rows = rows_drawn(found, 3, r)
     np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows, **options), atol=1e-7)
+
+
+@pytest.mark.parametrize("number", [1, 7, 64, 100, 70_000, 200_001])
+def test_places_are_drawn_with_equal_probability(number):
+  """Counts against their multinomial distribution: mean and variance of every place, and the whole by chi-squared."""
+  repeats = max(3, 60_000 // number)
+  rngs = [np.random.default_rng([7, r]) for r in range(repeats)]
+  drawn = [module.draw_places(rng, number) for rng in rngs]
+  assert all(len(places) == number and places.min() >= 0 and places.max() < number for places in drawn)
+  counts = np.stack([np.bincount(places, minlength=number) for places in drawn])
+  if number == 1:
+    return
+  chance = 1 / number
+  statistic = ((counts.sum(axis=0) - repeats) ** 2 / repeats).sum()
+  assert stats.chi2.ppf(1e-4, number - 1) < statistic < stats.chi2.isf(1e-4, number - 1)
+  variance = number * chance * (1 - chance)
+  assert counts.var(axis=0).mean() * repeats / (repeats - 1) == pytest.approx(variance, rel=0.1)
 
 
 def test_clusters_are_drawn_whole():
@@ -85,11 +115,9 @@ def test_resamples_without_an_estimate_are_counted():
   winner = np.array([0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 2])
   loser = np.array([1, 1, 2, 0, 0, 2, 2, 2, 1, 0, 2, 0])
   data = Comparisons.from_pairs(winner, loser)
-  resampled = fit(data).bootstrap(2000, seed=0)
-  failed = 0
-  for r in range(2000):
-    rows = np.random.default_rng([0, r]).integers(0, 12, 12, dtype=np.int32)
-    failed += not data.take(rows).connectivity().connected
+  found = fit(data)
+  resampled = found.bootstrap(2000, seed=0)
+  failed = sum(not data.take(rows_drawn(found, 0, r)).connectivity().connected for r in range(2000))
   assert resampled.failed == failed > 600
   assert np.isnan(resampled.log_strength).all(axis=1).sum() == failed
   assert fit(data, prior=Pseudo(1)).bootstrap(200, seed=0).failed == 0
@@ -104,7 +132,7 @@ def test_resamples_whose_home_advantage_runs_away_are_counted():
   resampled = found.bootstrap(300, seed=0)
   failed = 0
   for r in range(300):
-    drawn = data.take(np.random.default_rng([0, r]).integers(0, 18, 18, dtype=np.int32))
+    drawn = data.take(rows_drawn(found, 0, r))
     try:
       alone = fit(drawn, home=True)
     except NoEstimate:
