@@ -1,5 +1,6 @@
 """Refits of resampled comparisons."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -73,17 +74,22 @@ def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = 
   assert cells is not None
   draw = _drawer(part, cells, unit)
 
-  def resample(r: int) -> Grid | Rows | None:
-    layout = cells.build(draw(np.random.default_rng([seed, r])))
-    return layout if _exists(fit, layout) else None
+  def resample(numbers: range) -> dict[int, Grid | Rows]:
+    layouts = {r: cells.build(draw(np.random.default_rng([seed, r]))) for r in numbers}
+    return {r: layout for r, layout in layouts.items() if _exists(fit, layout)}
 
   vectors = np.full((n, spec.size), np.nan)
-  at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, 128)) if isinstance(fit.layout, Grid) else 32
-  for start in range(0, n, at_once):
-    drawn = {r: resample(r) for r in range(start, min(start + at_once, n))}
-    layouts = {r: layout for r, layout in drawn.items() if layout is not None}
-    for r, vector in zip(layouts, _refit(fit, list(layouts.values()), at_once), strict=True):
-      vectors[r] = np.nan if _ran_away(fit, layouts[r], vector) else vector
+  at_once = 32
+  if isinstance(fit.layout, Grid):
+    at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, at_once))
+  batches = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
+  with concurrent.futures.ThreadPoolExecutor(1) as ahead:  # draws the next ones while these are fitted
+    drawn = [ahead.submit(resample, batch) for batch in batches[:1]]
+    for following in range(1, len(batches) + 1):
+      layouts = drawn.pop().result()
+      drawn.extend(ahead.submit(resample, batch) for batch in batches[following : following + 1])
+      for r, vector in zip(layouts, _refit(fit, list(layouts.values()), at_once), strict=True):
+        vectors[r] = np.nan if _ran_away(fit, layouts[r], vector) else vector
   theta = vectors[:, : spec.items]
   strengths = np.full((n, len(fit.items)), np.nan)
   strengths[:, fit.kept] = theta - (theta @ fit.against)[:, None]

@@ -71,7 +71,10 @@ def connectivity(data: Comparisons) -> Connectivity:
 def layout_connected(layout: Grid | Rows, items: int) -> bool:
   """Whether wins and ties, counted in a layout, connect all items strongly."""
   if isinstance(layout, Grid):
-    beats = (layout.wins + layout.losses.T + layout.ties + layout.ties.T) > 0
+    beats = layout.wins > 0
+    for others in (layout.losses.T, layout.ties, layout.ties.T):
+      if others.any():
+        beats |= others > 0
     return _reaches_all(beats) and _reaches_all(beats.T)
   forward, backward = layout.wins + layout.ties > 0, layout.losses + layout.ties > 0
   beats = _edges(items, layout.first, layout.second, forward, backward)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dpojax.bradley_terry import connectivity
+from dpojax.bradley_terry import connectivity, problem
 from dpojax.bradley_terry.comparisons import TIE, Comparisons
 from dpojax.bradley_terry.layout import lay_out
 from dpojax.bradley_terry.priors import NoEstimate, Normal, Pseudo
@@ -74,6 +74,7 @@ def fit(
     names = connectivity.parameter_names(part, home, False)
     connectivity.raise_if_confounded(layout, spec.items, names, chosen is not None)
   start = np.zeros(spec.size)
+  start[: spec.items] = problem.first_strengths(spec.items, layout)
   if spec.has_tie:
     start[-1] = _first_tie_parameter(part, spec)
   total = part.total_weight

@@ -61,10 +61,9 @@ def log_likelihood(xp, model: str, eta: Array, tie: Array, wins: Array, losses: 
 
 def _sigmoids(xp, x: Array) -> tuple[Array, Array]:
   """sigmoid(x) and sigmoid(-x), both to full relative precision, from one exponential."""
-  small = xp.exp(-xp.abs(x))
-  larger = 1 / (1 + small)
-  smaller = small * larger
-  return xp.where(x >= 0, larger, smaller), xp.where(x >= 0, smaller, larger)
+  odds = xp.exp(xp.minimum(x, 700.0))  # e^700 is near float64's end; beyond it sigmoid(-x) stays 1e-304
+  against = 1 / (1 + odds)
+  return odds * against, against
 
 
 def _log_sigmoid(xp, x: Array) -> Array:

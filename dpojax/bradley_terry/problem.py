@@ -107,6 +107,20 @@ def value(xp, spec: Spec, data: Grid | Rows, prior: Prior, x: Array) -> Array:
   return cells.sum() + imaginary.sum() - (prior.precision * theta * theta).sum() / 2
 
 
+def first_strengths(items: int, data: Grid | Rows) -> Array:
+  """f64[items] where to begin: log-odds of each item's share of what it could win, as if all its rivals were alike."""
+  wins, losses, ties = data.wins, data.losses, data.ties
+  if isinstance(data, Grid):
+    won = wins.sum(axis=1) + losses.sum(axis=0) + (ties.sum(axis=1) + ties.sum(axis=0)) / 2
+    lost = wins.sum(axis=0) + losses.sum(axis=1) + (ties.sum(axis=1) + ties.sum(axis=0)) / 2
+  else:
+    at = lambda places, count: np.bincount(places, np.broadcast_to(count, places.shape), items)  # noqa: E731
+    won = at(data.first, wins + ties / 2) + at(data.second, losses + ties / 2)
+    lost = at(data.second, wins + ties / 2) + at(data.first, losses + ties / 2)
+  theta = np.log((won + 0.5) / (lost + 0.5))
+  return theta - theta.mean()
+
+
 def totals(spec: Spec, data: Grid | Rows) -> Grid | Rows | Totals:
   """The grid as `Totals` where there is nothing but strengths."""
   if isinstance(data, Grid) and spec.size == spec.items:

@@ -15,8 +15,10 @@ from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
 from dpojax.bradley_terry.problem import Array, Curvature, Grid, Prior, Rows, Spec, Totals, dense, derivatives
 
 Solver = Literal["auto", "newton", "pcg", "numpy"]
-CHOLESKY_ITEMS = 400  # up to which a dense factorisation on the host is quicker than conjugate gradients
-COMPILED_CELLS = 250_000  # pairs of a grid from which a compiled fit is quicker, its compilation included
+CHOLESKY_ITEMS = (
+  800  # up to which a dense factorisation on the host is about as quick as conjugate gradients, or quicker
+)
+COMPILED_CELLS = 2_250_000  # pairs of a grid from which a compiled fit is quicker, its compilation included
 SPARSE_CHOLESKY_ITEMS = 3000  # up to which Cholesky is kept where conjugate gradients would be slow
 
 
@@ -118,8 +120,7 @@ def negative_hessian(
     from scipy import sparse
 
     half = sparse.csr_array((weight, (data.first, data.second)), shape=(n, n))
-    adjacency = half + half.T
-    adjacent = lambda v: adjacency @ v  # noqa: E731
+    adjacent = lambda v: half @ v + half.T @ v  # noqa: E731
   else:
 
     def adjacent(v):
