@@ -3,10 +3,13 @@
 Two precisions: "float32" keeps the operands as they are, and "bfloat16" rounds them and sums in
 float32, which is the native mode of TPU and GPU and the fast path of recent CPUs. On CPU only some
 forms of the product reach that path (benchmarks/LOG.md); a product that autodiff transposes does not,
-so the derivative of `dense` is written out in forms that do.
+so the derivative of `dense` is written out in forms that do. A CPU without bfloat16 instructions
+multiplies the rounded operands as float32: the same sums, at the speed of float32.
 """
 
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,17 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+  """Whether this machine's processor has bfloat16 products, as far as Linux tells; True where it tells nothing."""
+  try:
+    told = pathlib.Path("/proc/cpuinfo").read_text()
+  except OSError:
+    return True
+  features = re.search(r"^(?:flags|Features)\s*:(.*)$", told, re.MULTILINE)
+  return features is None or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(features[1].split())
 
 
 def operand(x: jax.Array, precision: str) -> jax.Array:
@@ -34,18 +48,21 @@ def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *,
     return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
   product = functools.partial(lax.dot_general, dimension_numbers=dimensions, preferred_element_type=jnp.float32)
 
+  def widened(a, b):
+    return product(a.astype(jnp.float32), b.astype(jnp.float32), precision=lax.Precision.HIGHEST)
+
   def apart(a, b):
     # XLA for CPU may fold a transpose of the result into the product after it has chosen how to run the
     # product, and then fails when the program runs ("Unsupported element type for DotThunk").
     return lax.optimization_barrier(product(a, b))
 
-  return lax.platform_dependent(a, b, cpu=apart, default=product)
+  return lax.platform_dependent(a, b, cpu=apart if cpu_multiplies_bfloat16() else widened, default=product)
 
 
 def contract_first(a: jax.Array, b: jax.Array, *, precision: str) -> jax.Array:
   """a[T, D], b[T, F] -> a.T @ b, the form of a weight gradient: [D, F]."""
   plain = functools.partial(contract, dimensions=(((0,), (0,)), ((), ())), precision=precision)
-  if precision != "bfloat16":
+  if precision != "bfloat16" or not cpu_multiplies_bfloat16():
     return plain(a, b)
 
   def transposed(a, b):

@@ -6,9 +6,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from dpojax.ops import matmul
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps, token_kl
 from dpojax.ops.matmul import contract_first, dense
+
+
+@pytest.fixture(params=[True, False], ids=["bfloat16 products", "widened products"])
+def products(request, monkeypatch):
+  """Runs a test as on a processor with bfloat16 products, and as on one without."""
+  monkeypatch.setattr(matmul, "cpu_multiplies_bfloat16", lambda: request.param)
 
 
 def draw(*shapes, dtype=np.float32):
@@ -27,6 +34,7 @@ def test_float32_keeps_float64(float64):
   np.testing.assert_allclose(out, x @ w, atol=1e-14)
 
 
+@pytest.mark.usefixtures("products")
 def test_bfloat16_rounds_operands_and_cotangents_only():
   x, w, g = draw((3, 20, 50), (50, 60), (3, 20, 60))
   out, pullback = jax.vjp(functools.partial(dense, precision="bfloat16"), x, w)
@@ -38,13 +46,15 @@ def test_bfloat16_rounds_operands_and_cotangents_only():
   assert out.dtype == dx.dtype == dw.dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("products")
 def test_the_weight_gradient_survives_vmap():
   a, b = draw((2, 30, 7), (2, 30, 9))
   out = jax.jit(jax.vmap(functools.partial(contract_first, precision="bfloat16")))(a, b)
   np.testing.assert_allclose(out, rounded(a).swapaxes(1, 2) @ rounded(b), atol=1e-4)
 
 
-def test_devices_other_than_cpu_get_plain_products():
+def test_devices_other_than_cpu_get_plain_products(monkeypatch):
+  monkeypatch.setattr(matmul, "cpu_multiplies_bfloat16", lambda: True)
   x, w = draw((30, 50), (50, 60))
   gradient = jax.jit(jax.grad(lambda w: jnp.sum(jnp.sin(dense(x, w, precision="bfloat16")))))
   programs = {p: gradient.trace(w).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu", "cuda")}
@@ -52,6 +62,31 @@ def test_devices_other_than_cpu_get_plain_products():
   for platform in ("tpu", "cuda"):
     assert "dot_general" in programs[platform]
     assert "LayoutConstraint" not in programs[platform] and "optimization_barrier" not in programs[platform]
+
+
+def test_rounding_is_not_struck_out_where_operands_are_widened(monkeypatch):
+  """In one compiled program XLA may drop a cast to bfloat16 and back; the products must still be of rounded numbers."""
+  monkeypatch.setattr(matmul, "cpu_multiplies_bfloat16", lambda: False)
+  x, w = draw((30, 50), (50, 60))
+  program = jax.jit(lambda x, w: dense(2 * x, w + 0, precision="bfloat16"))
+  assert np.abs(program(x, w) - (2 * x).astype(np.float64) @ w).max() > 1e-3
+  np.testing.assert_allclose(program(x, w), rounded(2 * x) @ rounded(w), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "told,expected",
+  [
+    ("flags\t\t: fpu avx2 avx512f", False),
+    ("flags\t\t: fpu avx512_bf16", True),
+    ("flags\t\t: amx_bf16 fpu", True),
+    ("Features\t: fp asimd bf16", True),
+    ("Features\t: fp asimd", False),
+    ("processor: 0", True),
+  ],
+)
+def test_what_the_processor_says_of_itself(told, expected, monkeypatch):
+  monkeypatch.setattr("pathlib.Path.read_text", lambda path: f"processor\t: 0\n{told}\nbugs\t: bf16\n")
+  assert matmul.cpu_multiplies_bfloat16.__wrapped__() is expected
 
 
 def test_unknown_precision_is_refused():
@@ -62,6 +97,7 @@ def test_unknown_precision_is_refused():
 
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("rows,length,width,heads,kv_heads,ffn", [(4, 512, 576, 9, 3, 1536), (2, 96, 128, 4, 4, 384)])
+@pytest.mark.usefixtures("products")
 def test_every_product_in_use_can_be_dispatched(rows, length, width, heads, kv_heads, ffn, remat):
   """Some bfloat16 products compile and then fail when run ("Unsupported element type for DotThunk")."""
   d = width // heads
