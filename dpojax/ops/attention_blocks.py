@@ -6,6 +6,7 @@ other examples, and none that hold only siblings of its answers. Both paths of `
 read the rule and the lists from here.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -43,34 +44,36 @@ def visible_blocks(
     segment, answer, position: i32[R, L], L a multiple of `block`; positions are >= 0.
     window: keys at a distance of `window` (>= 1) or more, measured in `position`, are not seen.
   """
-  rows, length = segment.shape
+  # Row by row under vmap: as indices of one gather, rows over several devices would be brought together.
+  of_row = functools.partial(_visible_blocks_of_row, block=block, window=window)
+  return jax.vmap(of_row)(segment, answer, position)
+
+
+def _visible_blocks_of_row(segment, answer, position, block, window):
+  length = segment.shape[0]
   number = length // block
-  row = np.arange(rows, dtype=np.int32)[:, None]
-  block_of = (np.arange(length, dtype=np.int32) // block)[None]
+  block_of = np.arange(length, dtype=np.int32) // block
   by_segment, by_answer = _groups(segment, answer)
   empty = segment < 0
   nobody = np.int32(np.iinfo(np.int32).max)
-  nearest = jnp.full((rows, number, 2 * length), nobody)
+  nearest = jnp.full((number, 2 * length), nobody)
   for group in (by_segment, by_answer):
-    nearest = nearest.at[row, block_of, jnp.where(empty, 2 * length, group)].min(position, mode="drop")
-  looked_up_by = jnp.where(answer < 0, by_segment, by_answer)
-  nearest = jnp.take_along_axis(nearest, looked_up_by[:, None], 2)
-  seen = (nearest < nobody) & ~empty[:, None]
+    nearest = nearest.at[block_of, jnp.where(empty, 2 * length, group)].min(position, mode="drop")
+  nearest = nearest[:, jnp.where(answer < 0, by_segment, by_answer)]
+  seen = (nearest < nobody) & ~empty[None]
   if window is not None:
-    seen &= nearest - position[:, None] < window
-  return jnp.any(seen.reshape(rows, number, number, block), 3) & np.tri(number, dtype=bool)[None]
+    seen &= nearest - position[None] < window
+  return jnp.any(seen.reshape(number, number, block), 2) & np.tri(number, dtype=bool)
 
 
 def _groups(segment, answer):
-  """(number of every token's segment, in [0, L); of its segment and answer, in [L, 2 L)), i32[R, L] each."""
-  rows, length = segment.shape
-  index = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
-  segment, answer, index = jax.lax.sort((segment, answer, jnp.asarray(index)), dimension=1, num_keys=2)
-  new_segment = jnp.diff(segment, axis=1, prepend=segment[:, :1]) != 0
-  new_answer = new_segment | (jnp.diff(answer, axis=1, prepend=answer[:, :1]) != 0)
-  numbers = (jnp.cumsum(new_segment, 1, dtype=jnp.int32), length + jnp.cumsum(new_answer, 1, dtype=jnp.int32))
-  row = np.arange(rows, dtype=np.int32)[:, None]
-  return tuple(jnp.zeros_like(index).at[row, index].set(n, unique_indices=True) for n in numbers)
+  """(number of every token's segment, in [0, L); of its segment and answer, in [L, 2 L)), i32[L] each."""
+  length = segment.shape[0]
+  segment, answer, index = jax.lax.sort((segment, answer, jnp.arange(length, dtype=jnp.int32)), num_keys=2)
+  new_segment = jnp.diff(segment, prepend=segment[:1]) != 0
+  new_answer = new_segment | (jnp.diff(answer, prepend=answer[:1]) != 0)
+  numbers = jnp.cumsum(new_segment, dtype=jnp.int32), length + jnp.cumsum(new_answer, dtype=jnp.int32)
+  return tuple(jnp.zeros_like(index).at[index].set(n, unique_indices=True) for n in numbers)
 
 
 def key_lists(visible: jax.Array) -> tuple[jax.Array, jax.Array]:
