@@ -1,14 +1,16 @@
 """Attention over packed rows in which the answers of an example share their prompt.
 
-Rows are cut into blocks of `BLOCK` tokens, and only pairs of a query block and a key block that have a
-segment in common are visited: with examples of about 190 tokens in a row of 1,024 that is a fifth of
-all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
+Rows are cut into blocks of `BLOCK` tokens, and only pairs of a query block and a key block that hold a
+visible pair of tokens are visited, not those of other examples and not those of sibling answers only:
+with examples of about 190 tokens in a row of 1,024 that is a quarter of all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
 Dao et al. 2022, arXiv:2205.14135, Algorithm 1), and the backward pass forms the probabilities again
 from the log-sum-exp of each query, so no array of the scores' size outlives a pair of blocks.
 
 Scores are kept transposed, keys before queries. Every product of both passes is then a plain
 (rows of a) . (columns of b), the form that is fast on CPU, and no array of the scores' size is
-transposed. The query heads that share a key head lie side by side with the queries of a block.
+transposed. The query heads that share a key head lie side by side with the queries of a block. On TPU
+the same blocks go through the kernels of `attention_kernel`, row by row; elsewhere a block is visited
+for all rows when one of them needs it.
 
 What the backward pass needs besides q, k and v carries the name "attention", for remat policies.
 """
@@ -43,8 +45,8 @@ def packed_attention(
 
   Token i sees token j when both are of one segment, j <= i in the row, and j is a prompt token or of
   i's own answer. Scores are scaled by 1 / sqrt(d). Tokens with segment -1 get 0. Time is proportional
-  to the pairs of blocks that share a segment in any row, so rows that keep each segment together are
-  fast; any arrangement is correct.
+  to the pairs of blocks with a visible pair (off TPU: in any row), so rows that keep each segment together
+  are fast; any arrangement is correct.
 
   Args:
     q: [R, L, H, d].

@@ -37,7 +37,7 @@ def forward(queries, keys, values, places, visible, *, window, precision, interp
     visible: bool[R, n, n], see `attention_blocks.visible_blocks`.
     interpret: run on any device, slowly.
   """
-  number, rows, groups, width, size = queries.shape
+  width, size = queries.shape[3:]
   dtype = sum_dtype(queries)
   kernel = functools.partial(_forward_kernel, window=window, precision=precision, dtype=dtype)
   out, log_total = _call(
@@ -64,7 +64,7 @@ def backward(queries, keys, values, g, log_total, along, places, visible, *, win
     log_total, along: [n, R, KV, N], the log-sum-exp of a query's scores and the sum of output times cotangent.
     places, visible, interpret: as in `forward`.
   """
-  _, _, _, size, width = queries.shape
+  size, width = queries.shape[3:]
   block = keys.shape[3]
   dtype = sum_dtype(queries)
   queries, g, key_columns = (x.swapaxes(3, 4) for x in (queries, g, keys))
@@ -138,7 +138,9 @@ def _call(kernel, listed, *, owners, others, places, keys_own, results, dtype, i
   )(codes, by_query, by_key, *owners, *others)
 
 
-def _forward_kernel(codes, by_query, by_key, query, key, value, out, log_total, top, total, *, window, precision, dtype):
+def _forward_kernel(
+  codes, by_query, by_key, query, key, value, out, log_total, top, total, *, window, precision, dtype
+):
   first, last = _ends(codes)
 
   @pl.when(first)
@@ -165,18 +167,18 @@ def _forward_kernel(codes, by_query, by_key, query, key, value, out, log_total, 
 
 
 def _query_kernel(codes, by_query, by_key, query, g, log_total, along, key, value, key_columns, dq, **settings):
-  first, _ = _ends(codes)
+  first = _ends(codes)[0]
 
   @pl.when(first)
   def _():
     dq[...] = jnp.zeros(dq.shape, dq.dtype)
 
-  _, d_scores = _weights(by_query, by_key, query, g, log_total, along, key, value, **settings)
+  d_scores = _weights(by_query, by_key, query, g, log_total, along, key, value, **settings)[1]
   dq[...] += _product(key_columns[...], d_scores, precision=settings["precision"], dtype=dq.dtype)
 
 
 def _key_kernel(codes, by_query, by_key, key, value, query, g, log_total, along, dk, dv, **settings):
-  first, _ = _ends(codes)
+  first = _ends(codes)[0]
 
   @pl.when(first)
   def _():
