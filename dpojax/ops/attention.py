@@ -2,7 +2,7 @@
 
 Rows are cut into blocks of `BLOCK` tokens, and only pairs of a query block and a key block that hold a
 visible pair of tokens are visited, not those of other examples and not those of sibling answers only:
-with examples of about 190 tokens in a row of 1,024 that is a quarter of all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
+with examples of about 190 tokens in a row of 1,024 that is three tenths of all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
 Dao et al. 2022, arXiv:2205.14135, Algorithm 1), and the backward pass forms the probabilities again
 from the log-sum-exp of each query, so no array of the scores' size outlives a pair of blocks.
 
