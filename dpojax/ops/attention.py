@@ -1,14 +1,16 @@
 """Attention over packed rows in which the answers of an example share their prompt.
 
-Rows are cut into blocks of `BLOCK` tokens, and only pairs of a query block and a key block that have a
-segment in common are visited: with examples of about 190 tokens in a row of 1,024 that is a fifth of
-all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
+Rows are cut into blocks of `BLOCK` tokens, and only pairs of a query block and a key block that hold a
+visible pair of tokens are visited, not those of other examples and not those of sibling answers only:
+with examples of about 190 tokens in a row of 1,024 that is three tenths of all scores. Softmax is carried from key block to key block (Rabe and Staats 2021, arXiv:2112.05682;
 Dao et al. 2022, arXiv:2205.14135, Algorithm 1), and the backward pass forms the probabilities again
 from the log-sum-exp of each query, so no array of the scores' size outlives a pair of blocks.
 
 Scores are kept transposed, keys before queries. Every product of both passes is then a plain
 (rows of a) . (columns of b), the form that is fast on CPU, and no array of the scores' size is
-transposed. The query heads that share a key head lie side by side with the queries of a block.
+transposed. The query heads that share a key head lie side by side with the queries of a block. On TPU
+the same blocks go through the kernels of `attention_kernel`, row by row; elsewhere a block is visited
+for all rows when one of them needs it.
 
 What the backward pass needs besides q, k and v carries the name "attention", for remat policies.
 """
@@ -21,6 +23,8 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from dpojax.ops import attention_kernel
+from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, sum_dtype, visible_blocks
 from dpojax.ops.matmul import contract, operand
 
 BLOCK = 128
@@ -41,8 +45,8 @@ def packed_attention(
 
   Token i sees token j when both are of one segment, j <= i in the row, and j is a prompt token or of
   i's own answer. Scores are scaled by 1 / sqrt(d). Tokens with segment -1 get 0. Time is proportional
-  to the pairs of blocks that share a segment in any row, so rows that keep each segment together are
-  fast; any arrangement is correct.
+  to the pairs of blocks with a visible pair (off TPU: in any row), so rows that keep each segment together
+  are fast; any arrangement is correct.
 
   Args:
     q: [R, L, H, d].
@@ -63,48 +67,67 @@ def packed_attention(
 
   q, k, v = (fill(x, 0) for x in (q, k, v))
   places = tuple(jnp.asarray(x, jnp.int32) for x in (fill(segment, -1), fill(answer, -1), fill(position, 0)))
-  attended: jax.Array = _attention(q, k, v, places, block, window, precision)  # pyright: ignore[reportAssignmentType]
+  visible = visible_blocks(*places, block=block, window=window)
+  attended: jax.Array = _attention(q, k, v, places, visible, block, window, precision)  # pyright: ignore[reportAssignmentType]
   return attended[:, :length]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _attention(q, k, v, places, block, window, precision):
-  return _forward(q, k, v, places, block, window, precision)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _attention(q, k, v, places, visible, block, window, precision):
+  return _forward(q, k, v, places, visible, block, window, precision)[0]
 
 
-def _forward(q, k, v, places, block, window, precision):
-  rows, length, heads, width = q.shape
+def _forward(q, k, v, places, visible, block, window, precision):
+  heads, width = q.shape[2:]
   groups = k.shape[2]
   queries = operand(_columns(q * width**-0.5, groups, block), precision)
   keys = operand(_rows(k, groups, block), precision)
   values = operand(_columns(v, groups, block), precision)
-  first, visible = _who_sees_whom(places, heads // groups, block, window)
+  out, log_total = _dispatch(_forward_blocks, attention_kernel.forward, block, window, precision)(
+    queries, keys, values, places, visible
+  )
+  out = _kept(_from_rows(out.swapaxes(3, 4), heads), precision)
+  return out, (q, k, v, places, visible, out, checkpoint_name(log_total, "attention"))
+
+
+def _dispatch(blocks, kernel, block, window, precision):
+  """`kernel` on TPU, `blocks` elsewhere; a function of the arrays."""
+  blocks = functools.partial(blocks, window=window, precision=precision)
+  if block % attention_kernel.LANES:
+    return blocks
+  kernel = functools.partial(kernel, window=window, precision=precision)
+  return functools.partial(lax.platform_dependent, tpu=attention_kernel.on_every_device(kernel), default=blocks)
+
+
+def _forward_blocks(queries, keys, values, places, visible, *, window, precision):
+  """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]) of blocks; N = H / KV * block, the queries of a block."""
+  number, rows, groups, width, size = queries.shape
+  count, key_list = key_lists(visible)
+  mask = _mask(places, size // keys.shape[3], keys.shape[3], window)
   product = functools.partial(contract, dimensions=_INNER, precision=precision)
-  dtype = _sum_dtype(q, precision)
+  dtype = sum_dtype(queries)
 
   def of_query_block(i):
     query = _at(queries, i)
 
-    def add_key_block(j, carry):
+    def add_key_block(n, carry):
       out, top, total = carry
-      scores = jnp.where(visible(i, j), product(_at(keys, j), query), _lowest(dtype))
+      j = key_list[i, n]
+      scores = jnp.where(mask(i, j), product(_at(keys, j), query), lowest(dtype))
       new_top = jnp.maximum(top, jnp.max(scores, 2))
       weight = jnp.exp(scores - new_top[:, :, None])
       shrink = jnp.exp(top - new_top)
       out = out * shrink[:, :, None] + product(_at(values, j), weight)
       return out, new_top, total * shrink + jnp.sum(weight, 2)
 
-    per_query = (rows, groups, query.shape[3])
     # Far above the score of a hidden key, far below any other: a query that sees nothing sums to 0.
-    top = jnp.full(per_query, _lowest(dtype) / 2)
-    start = jnp.zeros((rows, groups, width, query.shape[3]), dtype), top, jnp.zeros(per_query, dtype)
-    out, top, total = lax.fori_loop(first[i], i + 1, add_key_block, start)
+    top = jnp.full((rows, groups, size), lowest(dtype) / 2)
+    start = jnp.zeros((rows, groups, width, size), dtype), top, jnp.zeros((rows, groups, size), dtype)
+    out, top, total = lax.fori_loop(0, count[i], add_key_block, start)
     total = jnp.maximum(total, jnp.finfo(dtype).tiny)
     return out / total[:, :, None], top + jnp.log(total)
 
-  out, log_total = lax.map(of_query_block, jnp.arange(length // block, dtype=jnp.int32))
-  out = _kept(_from_rows(out.swapaxes(3, 4), heads), precision)
-  return out, (q, k, v, places, out, checkpoint_name(log_total, "attention"))
+  return lax.map(of_query_block, jnp.arange(number, dtype=jnp.int32))
 
 
 def _kept(out, precision):
@@ -117,41 +140,51 @@ def _kept(out, precision):
 
 
 def _backward(block, window, precision, residuals, g):
-  q, k, v, places, out, log_total = residuals
-  length, heads, width = q.shape[1:]
+  q, k, v, places, visible, out, log_total = residuals
+  heads, width = q.shape[2:]
   groups = k.shape[2]
-  query_rows = operand(_rows(q * width**-0.5, groups, block), precision)
-  key_rows, value_rows, g_rows = (operand(_rows(x, groups, block), precision) for x in (k, v, g))
-  query_columns, key_columns, g_columns = (x.swapaxes(3, 4) for x in (query_rows, key_rows, g_rows))
+  queries = operand(_rows(q * width**-0.5, groups, block), precision)
+  keys, values, g_rows = (operand(_rows(x, groups, block), precision) for x in (k, v, g))
   # sum_j p_ij (dL/dp_ij), the term that softmax's derivative takes from every score of query i
   along = _rows(jnp.sum(out * g, -1, keepdims=True), groups, block)[..., 0]
-  first, visible = _who_sees_whom(places, heads // groups, block, window)
+  dq, dk, dv = _dispatch(_backward_blocks, attention_kernel.backward, block, window, precision)(
+    queries, keys, values, g_rows, log_total, along, places, visible
+  )
+  dq = _from_rows(dq.swapaxes(3, 4), heads) * width**-0.5
+  dk, dv = _from_rows(dk, groups), _from_rows(dv, groups)
+  no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (places, visible))
+  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), *no_gradient
+
+
+def _backward_blocks(queries, keys, values, g, log_total, along, places, visible, *, window, precision):
+  """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]) of blocks; all arrays are rows of width d, but for dq."""
+  query_columns, key_columns, g_columns = (x.swapaxes(3, 4) for x in (queries, keys, g))
+  count, key_list = key_lists(visible)
+  mask = _mask(places, queries.shape[3] // keys.shape[3], keys.shape[3], window)
   product = functools.partial(contract, dimensions=_INNER, precision=precision)
-  dtype = _sum_dtype(q, precision)
+  dtype = sum_dtype(queries)
 
   def of_query_block(carry, i):
-    query, query_rows_i, g_i, g_rows_i = (_at(x, i) for x in (query_columns, query_rows, g_columns, g_rows))
+    query, query_rows_i, g_i, g_rows_i = (_at(x, i) for x in (query_columns, queries, g_columns, g))
     log_total_i, along_i = _at(log_total, i)[:, :, None], _at(along, i)[:, :, None]
 
-    def add_key_block(j, carry):
+    def add_key_block(n, carry):
       dq, dk, dv = carry
-      scores = product(_at(key_rows, j), query)
-      weight = jnp.exp(jnp.where(visible(i, j), scores - log_total_i, _lowest(dtype)))
-      d_scores = operand(weight * (product(_at(value_rows, j), g_i) - along_i), precision)
+      j = key_list[i, n]
+      scores = product(_at(keys, j), query)
+      weight = jnp.exp(jnp.where(mask(i, j), scores - log_total_i, lowest(dtype)))
+      d_scores = operand(weight * (product(_at(values, j), g_i) - along_i), precision)
       dq += product(_at(key_columns, j), d_scores)
       dk = _add_at(dk, j, product(d_scores, query_rows_i))
       dv = _add_at(dv, j, product(operand(weight, precision), g_rows_i))
       return dq, dk, dv
 
-    dq, dk, dv = lax.fori_loop(first[i], i + 1, add_key_block, (jnp.zeros(query.shape, dtype), *carry))
+    dq, dk, dv = lax.fori_loop(0, count[i], add_key_block, (jnp.zeros(query.shape, dtype), *carry))
     return (dk, dv), dq
 
-  zeros = jnp.zeros(key_rows.shape, dtype)
-  (dk, dv), dq = lax.scan(of_query_block, (zeros, zeros), jnp.arange(length // block, dtype=jnp.int32))
-  dq = _from_rows(dq.swapaxes(3, 4), heads) * width**-0.5
-  dk, dv = _from_rows(dk, groups), _from_rows(dv, groups)
-  no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), places)
-  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), no_gradient
+  zeros = jnp.zeros(keys.shape, dtype)
+  (dk, dv), dq = lax.scan(of_query_block, (zeros, zeros), jnp.arange(keys.shape[0], dtype=jnp.int32))
+  return dq, dk, dv
 
 
 _attention.defvjp(_forward, _backward)
@@ -159,35 +192,19 @@ _attention.defvjp(_forward, _backward)
 _INNER = (((3,), (2,)), ((0, 1), (0, 1)))  # [R, KV, m, n] . [R, KV, n, p]
 
 
-def _who_sees_whom(places, repeat, block, window):
-  """(first, visible): the first key block each query block must visit, and the mask of a pair of blocks.
-
-  `first[i]` is i + 1 where block i is empty in all rows. `visible(i, j)` is bool[R, 1, block, repeat * block],
-  keys before queries.
-  """
+def _mask(places, repeat, block, window):
+  """`mask(i, j)` of a pair of blocks: bool[R, 1, block, repeat * block], keys before queries."""
   segment, answer, position = (_rows(x[:, :, None, None], 1, block)[:, :, 0, :, 0] for x in places)
-  number = segment.shape[0]
-  none = np.iinfo(np.int32).max
-  lowest, highest = jnp.min(jnp.where(segment >= 0, segment, none), 2), jnp.max(segment, 2)
-  meet = jnp.any((lowest[:, None] <= highest[None]) & (lowest[None] <= highest[:, None]), 2)
-  meet &= np.tri(number, dtype=bool)
-  first = jnp.where(jnp.any(meet, 1), jnp.argmax(meet, 1), np.arange(number) + 1).astype(jnp.int32)
+  index = np.arange(segment.shape[0] * block, dtype=np.int32).reshape(-1, 1, block)
+  of_key = Places(segment, answer, position, jnp.asarray(index))
+  of_query = Places(*(jnp.tile(x, (1, 1, repeat)) for x in of_key))
 
-  index = np.arange(block, dtype=np.int32)
-  of_query = tuple(jnp.tile(x, (1, 1, repeat)) for x in (segment, answer, position))
-  # An empty key must equal no query, not even an empty one.
-  of_key = jnp.where(segment >= 0, segment, -2), answer, position
+  def mask(i, j):
+    query = Places(*(_at(x, i)[:, None] for x in of_query))
+    key = Places(*(_at(x, j)[:, :, None] for x in of_key))
+    return sees(query, key, window)[:, None]
 
-  def visible(i, j):
-    query_segment, query_answer, query_position = (_at(x, i)[:, None] for x in of_query)
-    key_segment, key_answer, key_position = (_at(x, j)[:, :, None] for x in of_key)
-    mask = (key_segment == query_segment) & ((key_answer < 0) | (key_answer == query_answer))
-    mask &= (j * block + index[:, None] <= i * block + np.tile(index, repeat)[None])[None]
-    if window is not None:
-      mask &= query_position - key_position < window
-    return mask[:, None]
-
-  return first, visible
+  return mask
 
 
 def _rows(x, groups, block):
@@ -215,11 +232,3 @@ def _at(x, i):
 
 def _add_at(x, i, change):
   return lax.dynamic_update_index_in_dim(x, _at(x, i) + change, i, 0)
-
-
-def _sum_dtype(x, precision):
-  return jnp.float32 if precision == "bfloat16" else x.dtype
-
-
-def _lowest(dtype):
-  return jnp.asarray(jnp.finfo(dtype).min, dtype)

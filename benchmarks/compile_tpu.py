@@ -1,0 +1,128 @@
+"""Compiles for TPU, without one: attention's kernels alone, and DPO steps of SmolLM2's size on one chip and on four.
+
+pip install "jax[tpu]==0.10.2" flax==0.12.8 optax==0.2.8
+JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 python benchmarks/compile_tpu.py [attention|step]
+
+libtpu holds the real compiler, so this shows that the kernels are accepted, that programs over several devices keep
+them, and how much memory is planned. It shows nothing about speed. Findings: LOG.md.
+"""
+
+import argparse
+import functools
+import os
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dpojax.config.schema import OptimizerSettings, ParallelSettings
+from dpojax.data.packing import PackShape, pack
+from dpojax.models.config import ModelConfig
+from dpojax.models.language_model import LanguageModel
+from dpojax.objectives.preference import Preference
+from dpojax.ops import attention as attention_module
+from dpojax.parallel import batch_shardings, make_mesh, replicated, state_shardings
+from dpojax.parallel.rules import ROW_AXES
+from dpojax.training.optimizer import make_optimizer
+from dpojax.training.state import new_state
+from dpojax.training.step import make_train_step
+
+SMOLLM2 = ModelConfig(vocab_size=49152, hidden=576, layers=30, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5)
+
+
+def report(name, function, *arguments) -> None:
+  """Compiles and prints seconds, kernels in the program, collectives, and planned peak memory of one device."""
+  start = time.perf_counter()
+  compiled = function.lower(*arguments).compile()
+  text = compiled.as_text()
+  kernels = text.count('custom_call_target="tpu_custom_call"')
+  collectives = ", ".join(f"{text.count(f' {name}(')} {name}" for name in ("all-gather", "all-reduce"))
+  gigabytes = compiled.memory_analysis().peak_memory_in_bytes / 1e9
+  seconds = time.perf_counter() - start
+  print(f"  {name:64s} {seconds:5.0f} s  {kernels} kernels, {collectives}, {gigabytes:6.3f} GB", flush=True)
+
+
+def mesh_of(devices, **axes):
+  settings = ParallelSettings(**axes)
+  return make_mesh(settings, devices[: settings.data * settings.fsdp * settings.tensor])
+
+
+def attention(devices) -> None:
+  """Forward and backward of one attention."""
+  for axes, rows, length, heads, kv_heads, width, precision, window in (
+    (dict(data=1), 4, 1024, 9, 3, 64, "bfloat16", None),
+    (dict(data=1), 4, 1024, 9, 3, 64, "float32", None),
+    (dict(data=1), 4, 1000, 32, 8, 128, "bfloat16", 512),
+    (dict(data=1), 2, 8192, 32, 8, 128, "bfloat16", None),
+    (dict(data=1, fsdp=2, tensor=2), 4, 1024, 32, 8, 128, "bfloat16", None),
+    (dict(data=2, tensor=2), 4, 1024, 9, 3, 64, "bfloat16", None),
+  ):
+    mesh = mesh_of(devices, **axes)
+    split = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
+
+    def shape(heads, mesh=mesh, sizes=(rows, length, width), split=split):
+      sharding = NamedSharding(mesh, PartitionSpec(ROW_AXES, None, split))
+      return jax.ShapeDtypeStruct((*sizes[:2], heads, sizes[2]), jnp.float32, sharding=sharding)
+
+    place = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(ROW_AXES)))
+
+    def both(q, k, v, toward, mask, precision=precision, window=window):
+      attend = functools.partial(attention_module.packed_attention, **mask, precision=precision, window=window)
+      out, pull_back = jax.vjp(attend, q, k, v)
+      return out, pull_back(toward)
+
+    name = f"{axes}, {rows} x {length}, heads {heads} on {kv_heads}, width {width}, {precision}"
+    mask = dict.fromkeys(("segment", "answer", "position"), place)
+    report(name, jax.jit(both), shape(heads), shape(kv_heads), shape(kv_heads), shape(heads), mask)
+
+
+def step(devices) -> None:
+  """A whole training step of DPO, the reference live, 4 rows of 1,024 tokens a group, with the kernels and without."""
+  optimizer = OptimizerSettings()
+  objective = Preference(LanguageModel(SMOLLM2, precision="bfloat16"))
+  batch = pack([], PackShape(groups=8, rows=4, length=1024, scored=640, examples=16, answers=2))
+  params = jax.eval_shape(objective.model.init, jax.random.key(0))
+  state = jax.eval_shape(lambda params: new_state(params, make_optimizer(optimizer)), params)
+  hyper = {name: np.float32(1) for name in ("learning_rate", "beta", "label_smoothing")}
+
+  def placed(tree, shardings):
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+  dispatch = attention_module._dispatch
+  for axes in (dict(data=1), dict(data=1, fsdp=4)):
+    mesh = mesh_of(devices, **axes)
+    arguments = (
+      placed(state, state_shardings(mesh, state)),
+      placed(params, state_shardings(mesh, params)),
+      placed(batch, batch_shardings(mesh, batch)),
+      placed(hyper, jax.tree.map(lambda _, mesh=mesh: replicated(mesh), hyper)),
+    )
+    for name, choose in (("kernels", dispatch), ("XLA", functools.partial(_never, dispatch))):
+      attention_module._dispatch = choose
+      make_train_step.cache_clear()
+      report(f"SmolLM2-135M, {axes}, {name}", make_train_step(objective, optimizer, 100, mesh), *arguments)
+  attention_module._dispatch = dispatch
+
+
+def _never(dispatch, blocks, kernel, block, window, precision):
+  """What `_dispatch` returns where there is no kernel."""
+  return dispatch(blocks, blocks, block, window, precision).keywords["default"]
+
+
+if __name__ == "__main__":
+  parts = dict(attention=attention, step=step)
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("part", nargs="?", choices=parts)
+  parser.add_argument("--topology", default="v5e:2x2")
+  options = parser.parse_args()
+  topology = topologies.get_topology_desc(options.topology, platform="tpu").devices
+  for part in [options.part] if options.part else parts:
+    print(f"{part}, {options.topology}: {parts[part].__doc__}")
+    parts[part](topology)

@@ -1,0 +1,94 @@
+"""The kernels for TPU, interpreted on the CPU."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from attention_rows import LAYOUTS, brute_force, draw, lay_out, naive, value_and_gradient
+
+from dpojax.ops import attention
+from dpojax.ops.attention import packed_attention
+
+ROOT = pathlib.Path(__file__).parents[2]
+BLOCK = 16
+LONG_ANSWERS = lay_out([[(10, [40, 35]), (3, [20, 9])], [(50, [33, 17])]], 120)
+# name -> (rows, window, key heads of 4 heads)
+CASES = {
+  "texts": (LAYOUTS["texts"], None, 2),
+  "rankings, window": (LAYOUTS["rankings"], 4, 2),
+  "long": (LAYOUTS["long"], None, 1),
+  "answers longer than a block": (LONG_ANSWERS, None, 4),
+  "answers longer than a block, window": (LONG_ANSWERS, 12, 2),
+  "four answers": (lay_out([[(21, [18, 5, 30, 17])], [(3, [2, 9, 1, 4]), (18, [16, 16, 16, 1])]], 100), None, 2),
+  "blocks end with examples": (lay_out([[(4, [6, 6])] * 3, [(16, [16, 16])], []], 48), None, 2),
+  "empty": (lay_out([[], []], 40), None, 2),
+}
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+  """`packed_attention` runs the interpreted kernels on small blocks."""
+
+  def always_kernel(blocks, kernel, block, window, precision):
+    return functools.partial(kernel, window=window, precision=precision, interpret=True)
+
+  monkeypatch.setattr(attention, "BLOCK", BLOCK)
+  monkeypatch.setattr(attention, "_dispatch", always_kernel)
+
+
+@pytest.mark.usefixtures("float64", "interpreted")
+@pytest.mark.parametrize("name", CASES)
+def test_equals_brute_force_and_autodiff_of_the_formula(name):
+  rows, window, kv_heads = CASES[name]
+  arrays = draw(rows, kv_heads=kv_heads)
+  toward = np.random.default_rng(1).normal(size=arrays[0].shape)
+  masked = dict(**rows.arrays(), window=window)
+  found = value_and_gradient(functools.partial(packed_attention, **masked, precision="float32"), arrays, toward)
+  assert all(x.dtype == np.float64 for x in found)
+  np.testing.assert_allclose(found[0], brute_force(*arrays, rows, window), atol=1e-13)
+  expected = value_and_gradient(functools.partial(naive, **masked), arrays, toward)
+  for a, b in zip(found[1:], expected[1:], strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+  for x in found:
+    assert np.all(x[rows.segment < 0] == 0)
+
+
+@pytest.mark.parametrize("precision,tolerance", [("float32", 1e-5), ("bfloat16", 5e-3)])
+def test_equals_the_path_of_other_devices(precision, tolerance, request):
+  rows = LAYOUTS["long"]
+  arrays = draw(rows, width=64, dtype=np.float32)
+  toward = np.random.default_rng(1).normal(size=arrays[0].shape).astype(np.float32)
+  function = functools.partial(packed_attention, **rows.arrays(), precision=precision)
+  expected = value_and_gradient(function, arrays, toward)
+  request.getfixturevalue("interpreted")
+  for a, b in zip(value_and_gradient(function, arrays, toward), expected, strict=True):
+    assert a.dtype == np.float32
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.mark.usefixtures("float64", "interpreted")
+def test_blocks_without_a_visible_pair_are_not_read():
+  rows = LONG_ANSWERS
+  q, k, v = draw(rows)
+  # Poison an example: were one of its blocks read for another's queries, hidden or not, 0 * NaN would show.
+  last = np.flatnonzero(rows.segment[0] == 1)
+  begin = -(-last[0] // BLOCK) * BLOCK
+  k, v = (np.where((np.arange(120) >= begin)[None, :, None, None], np.nan, x) for x in (k, v))
+  out, dq, dk, dv = value_and_gradient(
+    functools.partial(packed_attention, **rows.arrays(), precision="float32"), (q, k, v), np.ones(q.shape)
+  )
+  for x in (out, dq):
+    assert np.all(np.isfinite(x[0, : last[0] // BLOCK * BLOCK]))
+  for x in (dk, dv):
+    assert np.all(np.isfinite(x[0, : last[0] // BLOCK * BLOCK]))
+
+
+def test_rows_and_heads_lie_on_several_devices():
+  environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-m", "tests.ops.kernel_on_devices"]
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+  assert done.returncode == 0, done.stderr
