@@ -229,7 +229,8 @@ def main() -> None:
   add_common_options(parser)
   options = parser.parse_args()
   load = refuse_if_busy(options.force)
-  precisions = (options.precision or ("float32,bfloat16" if has_fast_bfloat16() else "float32")).split(",")
+  default = "float32,bfloat16" if has_fast_bfloat16() else "float32"
+  precisions: list[str] = [*(options.precision or default).split(",")]
   bench = Bench(precisions, options.repeats, options.clock)
   found = dict(clock=options.clock, repeats=options.repeats, load_before=load, rate=bench.rate, rows=bench.rows)
   for part in [options.part] if options.part else [*PARTS, "growth"]:

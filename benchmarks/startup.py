@@ -73,7 +73,8 @@ def split_start(began: float, marks: list[dict]) -> dict[str, float]:
   return {name: found[name] for name in SPLIT} | {"total": total}
 
 
-def start(arguments, cache: Path, workdir: Path) -> dict:
+def train_words(arguments, workdir: Path) -> list[str]:
+  """`train` and its options: one step, nothing measured beside it."""
   options = {
     "model.precision": arguments.precision,
     "data.eval_fraction": 0.0,
@@ -85,12 +86,18 @@ def start(arguments, cache: Path, workdir: Path) -> dict:
     "evaluation.prompts": 0,
     "logging.plots": False,
   } | ({"data.path": arguments.pairs} if arguments.pairs else {})
-  words = ["train", f"--config={arguments.config}", f"--workdir={workdir}", "--until=step"]
-  words += [f"--config.{key}={value}" for key, value in options.items()] + arguments.option
+  words = ["train", f"--config={arguments.config}", f"--workdir={workdir}"]
+  return words + [f"--config.{key}={value}" for key, value in options.items()] + arguments.option
+
+
+def start(arguments, cache: Path, workdir: Path) -> dict:
   marks = workdir.with_suffix(".marks")
   own = {"XDG_CACHE_HOME": str(cache)} if arguments.launcher_cache else {"JAX_COMPILATION_CACHE_DIR": str(cache)}
   began = time.monotonic()
-  _, cost = measure(script_command("marked.py", str(marks), *words), python_environment() | own)
+  _, cost = measure(
+    script_command("marked.py", str(marks), *train_words(arguments, workdir), "--until=step"),
+    python_environment() | own,
+  )
   found = read_marks(marks)
   compiled = next(mark["so_far"] for mark in found if mark["name"] == "step")
   return split_start(began, found) | {"compilation": compiled, **cost}

@@ -172,7 +172,7 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "batch.rows": 1 if batch <= 8 else 4,
     "batch.row_length": LONGEST if batch <= 8 else LONGEST * 5 // 4,
     "reference.kind": "live" if arguments.reference == "live" else "cache",
-    "reference.precision": arguments.precision,
+    "reference.precision": arguments.precision if arguments.reference == "cached" else "float32",  # of a cache only
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
     "train.epochs": 2.0,
