@@ -166,6 +166,9 @@ def main() -> int:
   parser.add_argument("--folder", type=Path, default=FOLDER, help="of RESULTS.md and results.json")
   parser.add_argument("--force", action="store_true", default=bool(given("FORCE")), help="measure on a busy machine")
   arguments = parser.parse_args()
+  for name in ("pairs", "trl_python", "trl_model", "bt_python"):  # the parts run in this checkout's folder
+    if getattr(arguments, name):
+      setattr(arguments, name, os.path.abspath(getattr(arguments, name)))  # not resolved: a venv's python is a link
   options: dict[str, list[str]] = {}
   for option in arguments.option:
     name, _, word = option.partition(":")
