@@ -84,9 +84,9 @@ def products(bench: Bench) -> dict:
   return {}
 
 
-def whole_scores(q, k, v, *, segment, answer, position, precision):
+def whole_scores(q, k, v, places, *, precision):
   """The same attention with every score of a row at once, differentiated by JAX."""
-  del position
+  segment, answer = places["segment"], places["answer"]
   length, heads, width = q.shape[1:]
   repeat = heads // k.shape[2]
   q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, jnp.repeat(k, repeat, 2), jnp.repeat(v, repeat, 2)))
@@ -109,24 +109,24 @@ def attention(bench: Bench) -> dict:
     variants = {}
     for precision in bench.precisions:
       floor = {k: n["operations"] / bench.rate[precision] + n["exps"] * exp for k, n in least.items()}
-      forward, gradient = attention_of(places, precision)
-      whole = functools.partial(whole_scores, **places, precision=precision)
-      pull = jax.grad(lambda q, k, v, toward, f=whole: jnp.sum(f(q, k, v) * toward), (0, 1, 2))
+      forward, gradient = attention_of(precision)
+      whole = functools.partial(whole_scores, precision=precision)
+      pull = jax.grad(lambda q, k, v, places, toward, f=whole: jnp.sum(f(q, k, v, places) * toward), (0, 1, 2))
       for name, f, given, kind in (
-        ("blocks", forward, (q, k, v), "forward"),
-        ("blocks", gradient, (q, k, v, toward), "gradient"),
-        ("whole scores", whole, (q, k, v), "forward"),
-        ("whole scores", pull, (q, k, v, toward), "gradient"),
+        ("blocks", forward, (q, k, v, places), "forward"),
+        ("blocks", gradient, (q, k, v, places, toward), "gradient"),
+        ("whole scores", whole, (q, k, v, places), "forward"),
+        ("whole scores", pull, (q, k, v, places, toward), "gradient"),
       ):
         variants[f"{name}, {precision}, {kind}"] = f, given, floor[kind], 0.0
     bench.compare(part, variants)
   return {"exp_ns": exp * 1e9}
 
 
-def whole_logits(target, precision: str):
+def whole_logits(precision: str):
   """The head's gradient with all logits at once, differentiated by JAX."""
 
-  def total(hidden, embedding, toward):
+  def total(hidden, embedding, target, toward):
     logits = contract(hidden, embedding, (((1,), (1,)), ((), ())), precision=precision)
     return jnp.sum(toward * jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], 1)[:, 0])
 
@@ -149,10 +149,10 @@ def head(bench: Bench) -> dict:
     def floor(seconds, names=tuple(pieces)):
       return number / chunk * sum(seconds[name] for name in names)
 
-    forms = {f"chunks of {n}": head_of(target, precision, n)[1] for n in (256, 512, 1024)}
-    forms["plain"] = whole_logits(target, precision)
+    forms = {f"chunks of {n}": head_of(precision, n)[1] for n in (256, 512, 1024)}
+    forms["plain"] = whole_logits(precision)
     operations = 8.0 * number * width * words
-    given = hidden, embedding, toward
+    given = hidden, embedding, target, toward
     variants = {f"{name}, {precision}": (f, given, floor, operations) for name, f in forms.items()}
     found[precision] = bench.compare(part, variants, pieces)
     for row in bench.rows[-len(forms) :]:

@@ -39,26 +39,29 @@ def make_update(settings: OptimizerSettings) -> Callable:
   return update
 
 
-def attention_of(places: dict, precision: str, window: int | None = None) -> tuple[Callable, Callable]:
-  """One layer's attention as (q, k, v) -> out, and its gradient (q, k, v, cotangent) -> (dq, dk, dv)."""
+def attention_of(precision: str, window: int | None = None) -> tuple[Callable, Callable]:
+  """One layer's attention as (q, k, v, places) -> out, and its gradient (q, k, v, places, cotangent) -> (dq, dk, dv).
 
-  def forward(q, k, v):
+  `places` are the arrays segment, answer and position by name.
+  """
+
+  def forward(q, k, v, places):
     return packed_attention(q, k, v, **places, precision=precision, window=window)
 
-  def gradient(q, k, v, toward):
-    return jax.grad(lambda q, k, v: jnp.sum(forward(q, k, v) * toward), (0, 1, 2))(q, k, v)
+  def gradient(q, k, v, places, toward):
+    return jax.grad(lambda q, k, v: jnp.sum(forward(q, k, v, places) * toward), (0, 1, 2))(q, k, v)
 
   return forward, gradient
 
 
-def head_of(target, precision: str, chunk: int) -> tuple[Callable, Callable]:
-  """The head as (hidden [N, D], head [V, D]) -> logp [N], and its gradient (hidden, head, cotangent) -> (dh, dE)."""
+def head_of(precision: str, chunk: int) -> tuple[Callable, Callable]:
+  """The head as (hidden [N, D], head [V, D], target [N]) -> logp [N], and its gradient with a cotangent -> (dh, dE)."""
 
-  def forward(hidden, head):
+  def forward(hidden, head, target):
     return scored_logps(hidden, head, target, chunk=chunk, precision=precision).logp
 
-  def gradient(hidden, head, toward):
-    return jax.grad(lambda h, e: jnp.sum(forward(h, e) * toward), (0, 1))(hidden, head)
+  def gradient(hidden, head, target, toward):
+    return jax.grad(lambda h, e: jnp.sum(forward(h, e, target) * toward), (0, 1))(hidden, head)
 
   return forward, gradient
 

@@ -105,15 +105,17 @@ def build(arguments) -> Built:
 
 
 def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
-  """name -> (how many times the step does it, a call); see `profile_tables.PARTS` for what contains what."""
+  """name -> (how many times the step does it, a call); see `profile_tables.step_rows` for what contains what."""
   model, params, frozen = built.loaded.model, built.loaded.params, built.trainer.frozen
   config, precision = model.config, model.precision
   batch = built.host_batch
   groups, (rows, length), slots = int(batch.num_groups), batch.tokens.shape[1:], batch.target.shape[-1]
   calls: dict[str, tuple[float, Callable]] = {}
+  programs: dict[str, Callable] = {}
 
   def add(name: str, times: float, function: Callable, *given) -> None:
-    compiled = compile_for(function, *given)
+    base = base_name(name)
+    programs[base] = compiled = programs.get(base) or compile_for(function, *given)
     calls[name] = times, lambda: compiled(*given)
 
   def score(params, group):
@@ -135,14 +137,14 @@ def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
     add(f"policy forward {g}", 1, score, params, group)
     add(f"policy {g}", 1, pull, params, group, toward)
     add(f"reference {g}", 1, lambda params, group: score(params, group).logp, frozen, group)
-    target = np.asarray(group.target).reshape(-1)
-    forward, gradient = head_of(target, precision, model.chunk)
-    add(f"head forward {g}", 1, forward, hidden, model.head(params))
-    add(f"head gradient {g}", 1, gradient, hidden, model.head(params), cotangent)
+    forward, gradient = head_of(precision, model.chunk)
+    given = hidden, model.head(params), group.target.reshape(-1)
+    add(f"head forward {g}", 1, forward, *given)
+    add(f"head gradient {g}", 1, gradient, *given, cotangent)
+    forward, gradient = attention_of(precision, config.window)
     places = dict(segment=group.segment, answer=group.answer, position=group.position)
-    forward, gradient = attention_of(places, precision, config.window)
-    add(f"attention forward {g}", config.layers, forward, *heads)
-    add(f"attention gradient {g}", config.layers, gradient, *heads, toward_attention)
+    add(f"attention forward {g}", config.layers, forward, *heads, places)
+    add(f"attention gradient {g}", config.layers, gradient, *heads, places, toward_attention)
   forward, backward, shapes = weight_products(config, precision)
   sizes = sorted({size for shape in shapes.values() for size in shape})
   inputs = dict(zip(sizes, draw(*((rows * length, size) for size in sizes)), strict=True))
@@ -155,6 +157,11 @@ def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
   add("embedding gradient", groups, jax.grad(take), params["embed"], tokens, per_token)
   calls["update"] = 1, _update_call(built)
   return calls
+
+
+def base_name(name: str) -> str:
+  """'policy 1' -> 'policy': a part's name without its group of rows."""
+  return name.rstrip("0123456789").rstrip()
 
 
 def _update_call(built: Built) -> Callable:
@@ -183,7 +190,7 @@ def profile_step(built: Built, repeats: int, clock: str) -> dict:
   least = least_seconds({"step": built.bare} | {name: call for name, (_, call) in parts.items()}, repeats, clock)
   seconds: dict[str, float] = {"step": least["step"]}
   for name, (times, _) in parts.items():  # groups of rows are added up
-    base = name.rstrip("0123456789").rstrip()
+    base = base_name(name)
     seconds[base] = seconds.get(base, 0.0) + times * least[name]
   return {
     "counts": counts

@@ -4,7 +4,6 @@ Times mean nothing here; that everything is measured, adds up and leaves the tra
 """
 
 import argparse
-import dataclasses
 
 import jax
 import numpy as np
@@ -18,14 +17,16 @@ from dpojax.assemble import build_objective, build_trainer
 from dpojax.assemble.pieces import Loaded
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
-from dpojax.training.step import accumulate, make_train_step
+from dpojax.training.step import accumulate
 from tests.training.tiny import CONFIG, MODEL, tiny_batches, tiny_params
 
 
 @pytest.fixture
 def built(monkeypatch):
   monkeypatch.setattr(profile, "product_rate", lambda *given, **options: 1e9)
-  config = replace_values(RunConfig(), {"train.steps": 100, "optimizer.weight_decay": 0.1})
+  config = replace_values(
+    RunConfig(), {"train.steps": 100, "optimizer.weight_decay": 0.1, "optimizer.schedule": "constant"}
+  )
   loaded = Loaded(MODEL, jax.device_put(tiny_params()), None)
   batches = profile.Repeated(tiny_batches())
   trainer = build_trainer(config, build_objective(config, MODEL), loaded, batches, reference_params=loaded.params)
@@ -56,18 +57,11 @@ def test_the_loop_takes_the_bare_steps_batch(built):
   assert all(np.array_equal(a, b) for a, b in zip(*(built.trainer.batches(s).tokens for s in (0, 7)), strict=True))
 
 
-def test_shared_and_repeated_prompts_are_the_same_step(built):
+def test_shared_and_repeated_prompts_are_counted_alike(built):
   arguments = argparse.Namespace(prompt=20, answer=5, answers=4, repeats=1, clock="wall")
   found = shared_prompts.shared(built.config, built.loaded, arguments)
   assert found["row_tokens"] == {"shared": 40, "repeated": 100} and found["tokens"] == 100
-  config = replace_values(built.config, {"loss.name": "plackett_luce_dpo"})
-  dataset = shared_prompts.one_ranking(CONFIG.vocab_size, 20, 5, 4)
-  losses, objective = [], build_objective(config, MODEL)
-  for batches in shared_prompts.both_forms(dataset).values():
-    loss, *_ = accumulate(objective, built.loaded.params, tiny_params(1), batches(0), {"beta": np.float32(1.0)})
-    losses.append(float(loss))
-  assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-  assert abs(losses[0] - np.log(24)) > 1e-3  # that of four answers between which nothing tells
+  assert all(seconds > 0 for seconds in found["seconds"].values())
 
 
 def test_the_update_is_that_of_the_step(built):
@@ -75,12 +69,11 @@ def test_the_update_is_that_of_the_step(built):
   trainer, config = built.trainer, built.config
   params = jax.tree.map(np.array, trainer.state.params)
   hyper = built.hyper | {"learning_rate": np.float32(0.1)}
-  _, gradient, _ = accumulate(trainer.objective, trainer.state.params, trainer.frozen, built.batch, hyper)
-  alone, moments, _ = make_update(config.optimizer)(params, trainer.state.opt_state, gradient, np.float32(0.1))
-  # A constant schedule, so that the first step's rate is the peak's.
-  optimizer = dataclasses.replace(config.optimizer, learning_rate=1.0, schedule="constant")
-  step = make_train_step(trainer.objective, optimizer, trainer.steps, trainer.mesh)
-  state, _ = step(trainer.state, trainer.frozen, built.batch, hyper)
+  gradient_of = jax.jit(lambda params, batch: accumulate(trainer.objective, params, trainer.frozen, batch, hyper)[1])
+  gradient = gradient_of(trainer.state.params, built.batch)
+  update = jax.jit(make_update(config.optimizer))
+  alone, moments, _ = update(params, trainer.state.opt_state, gradient, np.float32(0.1))
+  state, _ = built.step(trainer.state, trainer.frozen, built.batch, hyper)
   for a, b in ((alone, state.params), (moments, state.opt_state)):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), alone, params)
@@ -115,10 +108,11 @@ def test_weight_products_are_all_matrices_of_a_layer_forwards_and_backwards():
 
 def test_the_head_alone_is_what_its_gradient_is_of():
   hidden, head, toward = timing.draw((6, 4), (10, 4), (6,))
-  forward, gradient = head_of(np.arange(6, dtype=np.int32), "float32", 3)
-  dh, de = gradient(hidden, head, toward)
+  target = np.arange(6, dtype=np.int32)
+  forward, gradient = head_of("float32", 3)
+  dh, de = gradient(hidden, head, target, toward)
   step = 1e-2 * np.ones((6, 4), np.float32)
-  change = np.sum((forward(hidden + step, head) - forward(hidden - step, head)) * toward) / 2
+  change = np.sum((forward(hidden + step, head, target) - forward(hidden - step, head, target)) * toward) / 2
   assert change == pytest.approx(float(np.sum(dh * step)), rel=1e-2, abs=1e-4)
   assert de.shape == head.shape
 
