@@ -85,17 +85,23 @@ class Built:
     return metrics, self.trainer.state
 
 
-def build(arguments) -> Built:
+def config_words(arguments) -> list[str]:
+  """The config's own step on the given pairs, with a live reference and nothing measured beside it."""
   options = {
     "data.path": str(arguments.pairs),
     "data.limit": arguments.rows,
     "data.eval_fraction": 0.0,
+    "evaluation.every": 0,
+    "evaluation.prompts": 0,
     "model.precision": arguments.precision,
     "batch.size": arguments.batch,
     "reference.kind": "live",
   }
-  words = [f"--config.{key}={value}" for key, value in options.items()]
-  config = load_config(arguments.config, words + arguments.option)
+  return [f"--config.{key}={value}" for key, value in options.items()] + arguments.option
+
+
+def build(arguments) -> Built:
+  config = load_config(arguments.config, config_words(arguments))
   loaded = build_model(config)
   loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))  # as a run with a live reference does
   batches, _ = build_batches(config, build_data(config, loaded))

@@ -11,10 +11,12 @@ import pytest
 
 from benchmarks import profile, shared_prompts, timing
 from benchmarks.counting import update_bytes
+from benchmarks.machine import ROOT
 from benchmarks.parts import head_of, head_pieces, make_update, weight_products
 from benchmarks.profile_tables import step_rows, summary
 from dpojax.assemble import build_objective, build_trainer
 from dpojax.assemble.pieces import Loaded
+from dpojax.config import load_config
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.training.step import accumulate
@@ -78,6 +80,13 @@ def test_the_update_is_that_of_the_step(built):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), alone, params)
   assert max(jax.tree.leaves(moved)) > 0.05
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_dpojax_takes_the_options_of_a_profile(precision):
+  arguments = argparse.Namespace(pairs="pairs.jsonl", rows=5, precision=precision, batch=3, option=[])
+  config = load_config(str(ROOT / "experiments/smollm2_hh.py"), profile.config_words(arguments))
+  assert (config.batch.size, config.reference.kind, config.model.precision) == (3, "live", precision)
 
 
 def test_pieces_of_the_head_are_its_products_and_passes():
