@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.timing import CLOCKS, compile_for, draw, least_seconds, product_rate
+from benchmarks.timing import CLOCKS, compile_for, draw, least_seconds, planned_bytes, product_rate
 
 # isort: split
 import jax
@@ -221,8 +221,12 @@ def memory_pieces(analysis, trainer: Trainer) -> dict[str, int]:
     "reference": size(trainer.frozen),
     "gradient": parameters,
   }
-  rest = {"other temporaries": analysis.peak_memory_in_bytes - sum(pieces.values())}
-  return {"peak": analysis.peak_memory_in_bytes, "temporaries": analysis.temp_size_in_bytes} | pieces | rest
+  peak = planned_bytes(analysis)
+  return (
+    {"peak": peak, "temporaries": analysis.temp_size_in_bytes}
+    | pieces
+    | {"other temporaries": peak - sum(pieces.values())}
+  )
 
 
 def overhead(built: Built, repeats: int, steps: int = 4) -> dict:

@@ -48,6 +48,7 @@ def test_a_profile_adds_up_and_shows_everything(built):
   memory = found["memory"]
   assert memory["parameters"] == memory["gradient"] == memory["reference"] == parameters
   assert 2 * parameters <= memory["optimizer"] < 2 * parameters + 100  # moments and counters
+  assert memory["peak"] >= 5 * parameters and memory["other temporaries"] > 0
   text = summary(dict(config="tiny", precision="float32", batch=8, clock="wall", step=found))
   assert "· · attention, backward" in text and "planned peak" in text
 
@@ -128,6 +129,12 @@ def test_the_head_alone_is_what_its_gradient_is_of():
   change = np.sum((forward(hidden + step, head, target) - forward(hidden - step, head, target)) * toward) / 2
   assert change == pytest.approx(float(np.sum(dh * step)), rel=1e-2, abs=1e-4)
   assert de.shape == head.shape
+
+
+def test_planned_memory_holds_arguments_results_and_temporaries():
+  x = np.ones((256, 256), np.float32)
+  analysis = timing.compile_for(lambda x: jax.numpy.sort(x @ x, axis=0) @ x, x).memory_analysis()
+  assert timing.planned_bytes(analysis) >= 3 * x.nbytes
 
 
 def test_rates_are_positive_and_finite(monkeypatch):
