@@ -31,6 +31,7 @@ from benchmarks.growth import growth, growth_tables
 from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, table, write_results
 from benchmarks.parts import SMOLLM2, attention_of, head_of, head_pieces, hh_like_rows, make_update
 from dpojax.config.schema import OptimizerSettings
+from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.ops.matmul import contract, contract_first
 from dpojax.training.optimizer import make_optimizer
@@ -133,8 +134,7 @@ def whole_logits(precision: str):
   return jax.grad(total, (0, 1))
 
 
-def head(bench: Bench) -> dict:
-  number, width, words, chunk = 2048, 576, 49152, 512
+def head(bench: Bench, number: int = 2048, width: int = 576, words: int = 49152, chunk: int = 512) -> dict:
   hidden, embedding, toward = draw((number, width), (words, width), (number,))
   target = np.random.default_rng(1).integers(0, words, number).astype(np.int32)
   part = f"log-probs and their gradient at {number:,} positions, width {width}, {words:,} words"
@@ -149,20 +149,20 @@ def head(bench: Bench) -> dict:
     def floor(seconds, names=tuple(pieces)):
       return number / chunk * sum(seconds[name] for name in names)
 
-    forms = {f"chunks of {n}": head_of(precision, n)[1] for n in (256, 512, 1024)}
+    forms = {f"chunks of {n}": head_of(precision, n)[1] for n in (chunk // 2, chunk, 2 * chunk)}
     forms["plain"] = whole_logits(precision)
     operations = 8.0 * number * width * words
     given = hidden, embedding, target, toward
     variants = {f"{name}, {precision}": (f, given, floor, operations) for name, f in forms.items()}
     found[precision] = bench.compare(part, variants, pieces)
     for row in bench.rows[-len(forms) :]:
-      row["goal"] = HEAD_GOAL if row["name"].startswith("chunks of 512") else None
+      row["goal"] = HEAD_GOAL if row["name"].startswith(f"chunks of {chunk},") else None
   return {"head_pieces_ms": {p: {k: number / chunk * s * 1e3 for k, s in v.items()} for p, v in found.items()}}
 
 
-def optimizer(bench: Bench) -> dict:
+def optimizer(bench: Bench, config: ModelConfig = SMOLLM2) -> dict:
   bandwidth = copy_bandwidth(bench.repeats)
-  model = LanguageModel(SMOLLM2)
+  model = LanguageModel(config)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
   parameters = sum(x.size for x in jax.tree.leaves(shapes))
   part = f"update of {parameters / 1e6:.0f}M parameters in place, clipped by the global norm"
