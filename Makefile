@@ -1,11 +1,13 @@
 # make quickstart   a small model from scratch: SFT, pairs it writes itself, DPO; table, curves, samples
 # make test         lint, formatting, types, tests
+# make bench        speed, memory and start-up, beside peers where given; writes benchmarks/RESULTS.md
+#                   [PARTS=ops,profile,...] [PAIRS=hh.jsonl.gz] [TRL_PYTHON= TRL_MODEL=] [BT_PYTHON=] [FORCE=1]
 
 VENV := .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: quickstart test format clean
+.PHONY: quickstart test bench format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/runtime.stamp
@@ -17,6 +19,10 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 -m "not pretrained"
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=3" $(BIN)/python -m pytest -m pretrained
+
+bench: $(VENV)/runtime.stamp
+	PARTS="$(PARTS)" PAIRS="$(PAIRS)" TRL_PYTHON="$(TRL_PYTHON)" TRL_MODEL="$(TRL_MODEL)" BT_PYTHON="$(BT_PYTHON)" \
+	  FORCE="$(FORCE)" $(BIN)/python benchmarks/run.py
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

@@ -307,6 +307,10 @@ def table(name: str, result: dict) -> str:
   return "\n".join(lines)
 
 
+def summary(results: dict) -> str:
+  return "\n".join(table(name, result) for name, result in results.items()).strip()
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peers-python", default=sys.executable)

