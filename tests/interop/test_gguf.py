@@ -145,8 +145,8 @@ def test_asking_for_a_name_expands_nothing(tmp_path, monkeypatch):
   assert "model.norm.weight" in file and "model.norm.bias" not in file
 
 
-@pytest.fixture
-def metadata(tmp_path):
+@pytest.fixture(params=[["b", "c"], [1, 2]], ids=["strings_last", "numbers_last"])
+def metadata(tmp_path, request):
   """A file of every kind of metadata, and nothing else."""
   writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
   writer.add_string("text", "naïve")
@@ -155,7 +155,7 @@ def metadata(tmp_path):
   writer.add_array("floats", [0.5, 1e-5])
   writer.add_array("bools", [True, False])
   writer.add_array("nested", [[1, 2], [3]])
-  writer.add_array("last", ["b", "c"])
+  writer.add_array("last", request.param)
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.close()
@@ -170,7 +170,7 @@ def test_metadata_read_at_once_is_what_gguf_reads_element_by_element(metadata):
 
 def test_metadata_cut_off_anywhere_is_an_error(metadata):
   whole = metadata.read_bytes()
-  for end in range(8, len(whole), 37):
+  for end in (*range(8, len(whole), 37), len(whole) - 1):
     metadata.write_bytes(whole[:end])
     with pytest.raises((ValueError, IndexError, struct.error)):
       GgufReader(metadata)
