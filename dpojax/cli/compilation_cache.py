@@ -59,13 +59,15 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
   Raises:
     OSError: it cannot be made, or others may write to it: programs are run, so who can write one can do all we can.
   """
-  folder = root.expanduser() / f"jaxlib-{jaxlib.__version__}-{machine()}"
-  folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-  facts = folder.stat()
-  if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
-    raise PermissionError(0, f"{folder.name} belongs to another user")
-  if os.name == "posix" and facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-    raise PermissionError(0, f"others may write to {folder.name}; chmod go-w mends it")
+  root = root.expanduser()
+  folder = root / f"jaxlib-{jaxlib.__version__}-{machine()}"
+  for made in (root, folder):
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = made.stat()
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+      raise PermissionError(0, f"{made.name} belongs to another user")
+    if os.name == "posix" and facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+      raise PermissionError(0, f"others may write to {made.name}; chmod go-w mends it")
   return folder
 
 

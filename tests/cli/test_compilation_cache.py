@@ -112,12 +112,13 @@ def test_a_program_that_xla_refuses_ends_the_cache(programs, folder, capsys, mon
 
 def test_a_folder_of_others_is_refused(tmp_path, monkeypatch):
   made = prepare(tmp_path / "xla")
-  assert made.stat().st_mode & 0o077 == 0
-  made.chmod(0o770)
-  with pytest.raises(PermissionError):
+  for folder in (made, made.parent):
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o770)
+    with pytest.raises(PermissionError, match="chmod go-w"):
+      prepare(tmp_path / "xla")
+    folder.chmod(0o750)
     prepare(tmp_path / "xla")
-  made.chmod(0o750)
-  prepare(tmp_path / "xla")
   monkeypatch.setattr(os, "geteuid", lambda: made.stat().st_uid + 1)
   with pytest.raises(PermissionError):
     prepare(tmp_path / "xla")
@@ -212,7 +213,7 @@ def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tm
   variables = {"DPOJAX_COMPILATION_CACHE": str(tmp_path / "xla"), "JAX_COMPILATION_CACHE_DIR": ""}
   answer, warnings = run(model, **variables)
   kept = entries(tmp_path / "xla")
-  assert len(kept) > 3 and warnings == []
+  assert len(kept) >= 3 and warnings == []
   for file in kept:
     os.utime(file, (1000, 1000))
   assert run(model, **variables) == (answer, [])
@@ -229,7 +230,7 @@ def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tm
 
 
 def test_metrics_are_the_same_bits_with_and_without(tmp_path):
-  settings = {"train.steps": 3, "evaluation.every": 0, "evaluation.prompts": 0, "checkpoint.every": 0}
+  settings = {"train.steps": 3, "data.eval_fraction": 0.0, "evaluation.prompts": 0, "checkpoint.every": 0}
   config = write_config(tmp_path, **settings)
   off = {"JAX_COMPILATION_CACHE_DIR": "", "DPOJAX_COMPILATION_CACHE": "", "DPOJAX_LAUNCH": "plain"}
   on = {"JAX_COMPILATION_CACHE_DIR": "", "DPOJAX_COMPILATION_CACHE": str(tmp_path / "programs"), "DPOJAX_LAUNCH": ""}
