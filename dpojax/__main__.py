@@ -2,6 +2,6 @@
 
 import sys
 
-from dpojax.cli.main import main
+from dpojax.cli.launch import command
 
-sys.exit(main())
+sys.exit(command())

@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--{name} has no meaning with --score={options.score}; it belongs to --score=implicit")
   with _folder(options.out) as publish:
     from dpojax.assemble.judge import combined, format_of
+    from dpojax.cli import compilation_cache
 
+    compilation_cache.begin()
     scored = _judge(options)
     rows, left_out = combined(scored, subset=options.subset or "subset")
     if not rows:

@@ -46,11 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; commands are {', '.join(COMMANDS)}"
-    return _fail(f"unknown command {name!r}{hint}")
+    return fail(f"unknown command {name!r}{hint}")
   try:
     return importlib.import_module(f"dpojax.cli.{name}").main(rest)
   except InputError as error:
-    return _fail(str(error))
+    return fail(str(error))
   except BrokenPipeError:
     sys.stderr.close()  # the reader of our output has gone, as in `dpojax ... | head`
     return 1
@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 130
 
 
-def _fail(message: str) -> int:
+def fail(message: str) -> int:
+  """Says what the user can mend; returns the exit code of that."""
   print(f"dpojax: error: {message}", file=sys.stderr)
   return 2

@@ -27,10 +27,12 @@ def main(arguments: list[str]) -> int:
     raise ConfigError("--greedy has no --temperature and no --top-p; give the one or the others")
 
   from dpojax.assemble import load_language_model
+  from dpojax.cli import compilation_cache
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import encode_prompts
   from dpojax.sampling.generate import generate
 
+  compilation_cache.begin()
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
   encoded = encode_prompts(prompts, DataSettings(template="none" if options.raw else "auto"), tokenizer)
   start = time.perf_counter()

@@ -32,9 +32,11 @@ def main(arguments: list[str]) -> int:
   options = _parser().parse_args(arguments)
   with _atomic_text(options.out) as out:
     from dpojax.assemble import load_language_model
+    from dpojax.cli import compilation_cache
     from dpojax.data.dataset import load_dataset
     from dpojax.sampling.score import score_answers
 
+    compilation_cache.begin()
     model, params, tokenizer = load_language_model(options.model, precision=options.precision)
     positions = model.config.max_positions
     settings = data_settings(options)

@@ -37,10 +37,12 @@ def main(arguments: list[str]) -> int:
   points = make_points(config, grid, check)
 
   from dpojax.assemble import Session
+  from dpojax.cli import compilation_cache
   from dpojax.report import read_result
   from dpojax.report.sweep import SweepRow, write_sweep_report
   from dpojax.sweeps.runner import run_sweep
 
+  compilation_cache.begin()
   session = Session()
   prelude = workdir / "shared" if all(key.startswith(AFTER_PRELUDE) for key in grid) else None
   workdir.mkdir(parents=True, exist_ok=True)

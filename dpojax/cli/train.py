@@ -21,7 +21,10 @@ def main(arguments: list[str]) -> int:
   options, config = parse_with_config(parser, arguments)
 
   from dpojax.assemble import run
+  from dpojax.cli import compilation_cache
   from dpojax.report import terminal_report
+
+  compilation_cache.begin()
 
   outcome = run(config, options.workdir, allow_config_change=options.allow_config_change)
   if outcome.reason == "preempted":

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 
 from dpojax.errors import WeightsError
+from dpojax.interop.gguf_reader import GgufReader
 from dpojax.ops.rotary import RopeScaling, rotary_frequencies
 
 # llama.cpp's names -> transformers'. `blk.N.` becomes `model.layers.N.`.
@@ -50,7 +51,7 @@ class GgufFile(Mapping[str, np.ndarray]):
   def __init__(self, path: Path):
     self._path = path
     try:
-      reader = gguf.GGUFReader(path)
+      reader = GgufReader(path)
       fields = {key: reader.fields[key].contents() for key in reader.fields if key.startswith(KEYS)}
       stored = {tensor.name: tensor for tensor in reader.tensors}
     except Exception as error:  # the reader meets damage as index, key, value, type or memory errors
@@ -63,7 +64,7 @@ class GgufFile(Mapping[str, np.ndarray]):
   def __getitem__(self, name: str) -> np.ndarray:
     tensor = self._stored[name]
     try:
-      value = gguf.dequantize(tensor.data, tensor.tensor_type)
+      value = _expanded(tensor)
     except (NotImplementedError, ValueError) as error:
       raise WeightsError(f"{self._path}: tensor {tensor.name} of type {tensor.tensor_type.name}: {error}") from error
     for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
@@ -71,11 +72,23 @@ class GgufFile(Mapping[str, np.ndarray]):
         value = join_halves(value, self.config[heads])
     return value
 
+  def __contains__(self, name: object) -> bool:
+    return name in self._stored  # a Mapping's own would expand the tensor to see
+
   def __iter__(self) -> Iterator[str]:
     return iter(self._stored)
 
   def __len__(self) -> int:
     return len(self._stored)
+
+
+def _expanded(tensor: Any) -> np.ndarray:
+  """The tensor in float32. gguf takes 16 rows at a time, few bytes a call; its blocks know no rows, so ours are long."""
+  data, kind = tensor.data, tensor.tensor_type
+  joined = next(n for n in (16, 8, 4, 2, 1) if (data.ndim == 2 and len(data) % n == 0) or n == 1)
+  if joined == 1:
+    return gguf.dequantize(data, kind)
+  return gguf.dequantize(data.reshape(len(data) // joined, -1), kind).reshape(len(data), -1)
 
 
 def join_halves(value: np.ndarray, heads: int) -> np.ndarray:

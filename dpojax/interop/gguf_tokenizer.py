@@ -92,10 +92,10 @@ def _pre_tokenizer(path: str | Path, name: str) -> _Split:
 def _read_keys(path: Path) -> dict[str, Any]:
   if not path.is_file():
     raise WeightsError(f"{path}: no such file")
-  from gguf import GGUFReader  # imported late: it costs 70 ms
+  from dpojax.interop.gguf_reader import GgufReader  # imported late: gguf costs 70 ms
 
   try:
-    fields = GGUFReader(path).fields
+    fields = GgufReader(path).fields
     return {key: field.contents() for key, field in fields.items() if key.startswith("tokenizer.")}
   except Exception as error:  # whatever damaged bytes lead the reader into
     raise WeightsError(f"{path}: not a readable GGUF file: {error}") from error

@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 from pathlib import Path
 
 import gguf
@@ -11,6 +12,7 @@ import pytest
 from dpojax.errors import WeightsError
 from dpojax.interop.files import open_model_files
 from dpojax.interop.gguf import GgufFile
+from dpojax.interop.gguf_reader import GgufReader
 
 GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens" / "models"
 
@@ -125,6 +127,53 @@ def test_quantised_tensors_are_expanded(tmp_path):
   found = GgufFile(tmp_path / "m.gguf")["model.layers.0.mlp.gate_proj.weight"]
   assert found.dtype == np.float32
   assert 0 < np.abs(found - value).max() < np.abs(value).max() / 127
+
+
+@pytest.mark.parametrize("rows", [7, 24, 48, 640])
+def test_tensors_are_expanded_as_gguf_itself_does_whatever_their_rows(tmp_path, rows):
+  value = np.random.default_rng(rows).normal(size=(rows, 64)).astype(np.float32)
+  write_gguf(tmp_path / "m.gguf", "mistral_window", tensors={"blk.0.ffn_gate.weight": value}, quantise=True)
+  theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}["blk.0.ffn_gate.weight"]
+  found = GgufFile(tmp_path / "m.gguf")["model.layers.0.mlp.gate_proj.weight"]
+  np.testing.assert_array_equal(found, gguf.dequantize(theirs.data, theirs.tensor_type))
+
+
+def test_asking_for_a_name_expands_nothing(tmp_path, monkeypatch):
+  write_gguf(tmp_path / "m.gguf", "mistral_window")
+  monkeypatch.setattr(gguf, "dequantize", None)
+  file = GgufFile(tmp_path / "m.gguf")
+  assert "model.norm.weight" in file and "model.norm.bias" not in file
+
+
+@pytest.fixture(params=[["b", "c"], [1, 2]], ids=["strings_last", "numbers_last"])
+def metadata(tmp_path, request):
+  """A file of every kind of metadata, and nothing else."""
+  writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+  writer.add_string("text", "naïve")
+  writer.add_array("strings", ["", "a", "überall", "x" * 1000])
+  writer.add_array("numbers", [3, -1, 2**30])
+  writer.add_array("floats", [0.5, 1e-5])
+  writer.add_array("bools", [True, False])
+  writer.add_array("nested", [[1, 2], [3]])
+  writer.add_array("last", request.param)
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.close()
+  return tmp_path / "m.gguf"
+
+
+def test_metadata_read_at_once_is_what_gguf_reads_element_by_element(metadata):
+  ours, theirs = GgufReader(metadata), gguf.GGUFReader(metadata)
+  assert {k: f.contents() for k, f in ours.fields.items()} == {k: f.contents() for k, f in theirs.fields.items()}
+  assert [f.types for f in ours.fields.values()] == [f.types for f in theirs.fields.values()]
+
+
+def test_metadata_cut_off_anywhere_is_an_error(metadata):
+  whole = metadata.read_bytes()
+  for end in (*range(8, len(whole), 37), len(whole) - 1):
+    metadata.write_bytes(whole[:end])
+    with pytest.raises((ValueError, IndexError, struct.error)):
+      GgufReader(metadata)
 
 
 def test_llama3_scaling_is_recognised_from_its_divisors(tmp_path):

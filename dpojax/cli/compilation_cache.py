@@ -1,0 +1,177 @@
+"""Compiled programs kept on disk, so that a second start does not wait for the compiler.
+
+JAX's own cache on disk trusts what it reads, writes in place, and never replaces a damaged entry. This one has a
+digest in every entry, writes beside and renames, and answers whatever goes wrong by compiling.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import platform
+import stat
+import sys
+import tempfile
+import time
+
+import jax
+import jaxlib
+from jax._src import compilation_cache as jax_cache
+from jax._src.compilation_cache_interface import CacheInterface
+
+FOLDER = "DPOJAX_COMPILATION_CACHE"
+LEAST_SECONDS = 0.3  # programs that compile faster are not kept
+MOST_BYTES = 2**30  # of all entries; the least recently used go first
+ENTRY, PART, REFUSED = ".program", ".part", "refused"
+STALE_SECONDS = 3600  # a part this old was left behind by a process that was killed
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def begin() -> None:
+  """Turns the cache on in the folder that DPOJAX_COMPILATION_CACHE names; without a name, does nothing.
+
+  A cache that the user has set up in JAX (`JAX_COMPILATION_CACHE_DIR`) or turned off there is left alone.
+  """
+  root = os.environ.get(FOLDER, "")
+  if not root or jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    return
+  limit = jax.config.jax_compilation_cache_max_size
+  try:
+    folder = prepare(pathlib.Path(root))
+  except OSError as error:
+    warn(f"{root}: {error.strerror or error}; programs are compiled at every start")
+    return
+  if (folder / REFUSED).exists():
+    return
+  if not (hasattr(jax_cache, "_cache") and hasattr(jax_cache, "_cache_initialized")):
+    warn("not used: this version of JAX has no place for it")
+    return
+  jax_cache.reset_cache()
+  jax_cache._cache = Programs(folder, MOST_BYTES if limit == -1 else limit)
+  jax_cache._cache_initialized = True
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+
+
+def prepare(root: pathlib.Path) -> pathlib.Path:
+  """The folder for this machine's programs under `root`, made for this user alone.
+
+  Raises:
+    OSError: it cannot be made, or others may write to it: programs are run, so who can write one can do all we can.
+  """
+  root = root.expanduser()
+  folder = root / f"jaxlib-{jaxlib.__version__}-{machine()}"
+  for made in (root, folder):
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = made.stat()
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+      raise PermissionError(0, f"{made.name} belongs to another user")
+    if os.name == "posix" and facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+      raise PermissionError(0, f"others may write to {made.name}; chmod go-w mends it")
+  return folder
+
+
+def machine() -> str:
+  """A digest of what compiled code for this processor depends on, for a home shared between machines.
+
+  JAX's own key has the features that XLA sees; a list from the kernel as well costs nothing. The number of
+  processors decides how XLA splits loops.
+  """
+  facts = [platform.machine(), platform.system(), str(_processors())]
+  with contextlib.suppress(OSError):
+    wanted = ("flags", "Features", "model name", "CPU part")
+    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    facts += sorted({" ".join(line.split()) for line in lines if line.startswith(wanted)})
+  return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+class Programs(CacheInterface):
+  """What JAX asks for a program by its key. Never raises; the first thing that goes wrong is said on stderr.
+
+  Args:
+    folder: of the entries; others beside it count towards the limit.
+    most_bytes: of all entries.
+  """
+
+  def __init__(self, folder: pathlib.Path, most_bytes: int):
+    self._path = folder
+    self._most_bytes = most_bytes
+    self._given: set[str] = set()
+    self._silent = False
+    self._writes = True
+
+  def get(self, key: str) -> bytes | None:
+    """The program, or None where there is none or it is damaged; then it is removed too."""
+    file = self._path / (key + ENTRY)
+    try:
+      entry = file.read_bytes()
+    except FileNotFoundError:
+      return None
+    except OSError as error:
+      return self._say(f"{file}: {error.strerror}; the program is compiled anew")
+    program = entry[DIGEST_BYTES:]
+    if entry[:DIGEST_BYTES] != _digest(key, program):
+      with contextlib.suppress(OSError):
+        file.unlink()
+      return self._say(f"{file.name} was damaged; the program is compiled anew")
+    with contextlib.suppress(OSError):
+      os.utime(file)
+    self._given.add(key)
+    return program
+
+  def put(self, key: str, value: bytes) -> None:
+    """Keeps a program, if there is room. One that was given out before was refused by XLA."""
+    if key in self._given:
+      with contextlib.suppress(OSError):
+        (self._path / REFUSED).touch()
+      return self._say(f"XLA refuses programs that it compiled here; not used again until {self._path} is deleted")
+    if not self._writes or DIGEST_BYTES + len(value) > self._most_bytes:
+      return None
+    part = None
+    try:
+      self._make_room(DIGEST_BYTES + len(value))
+      with tempfile.NamedTemporaryFile(dir=self._path, suffix=PART, delete=False) as out:
+        part = out.name
+        out.write(_digest(key, value) + value)
+      os.replace(part, self._path / (key + ENTRY))
+    except OSError as error:
+      self._writes = False
+      if part is not None:
+        with contextlib.suppress(OSError):
+          os.unlink(part)
+      self._say(f"{self._path}: {error.strerror}; programs of this run are not kept")
+
+  def _make_room(self, size: int) -> None:
+    """Removes entries, the least recently used first, until `size` bytes more are within the limit."""
+    entries, total = [], size
+    for file in self._path.parent.glob("*/*"):
+      with contextlib.suppress(OSError):  # another process may remove it at the same time
+        facts = file.stat()
+        if file.suffix == ENTRY:
+          entries.append((facts.st_mtime_ns, facts.st_size, file))
+          total += facts.st_size
+        elif file.suffix == PART and time.time() - facts.st_mtime > STALE_SECONDS:
+          file.unlink()
+    for _, freed, file in sorted(entries):
+      if total <= self._most_bytes:
+        return
+      with contextlib.suppress(OSError):
+        file.unlink()
+      total -= freed
+
+  def _say(self, message: str) -> None:
+    if not self._silent:
+      self._silent = True
+      warn(message)
+
+
+def warn(message: str) -> None:
+  print(f"dpojax: compilation cache: {message}", file=sys.stderr, flush=True)
+
+
+def _digest(key: str, program: bytes) -> bytes:
+  return hashlib.sha256(key.encode() + b"\0" + program).digest()
+
+
+def _processors() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

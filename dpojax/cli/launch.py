@@ -1,0 +1,148 @@
+"""The process that a `dpojax` command runs in: settings that only count before it starts, and its folder of programs.
+
+Commands that compute start the interpreter once more in their place (execve: same process id, arguments, files and
+signals), with memory settings that glibc reads when a process begins. What the user has set stays as it is, and
+`DPOJAX_LAUNCH=plain` leaves all this out. docs/performance.md has what was measured.
+
+Only the console script and `python -m dpojax` come here. `dpojax.cli.main.main`, called from Python, changes nothing.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import threading
+
+from dpojax.cli.main import fail, main
+from dpojax.errors import ConfigError, InputError
+
+COMPUTING = ("train", "sweep", "eval", "score", "sample")
+LAUNCH = "DPOJAX_LAUNCH"
+CACHE = "DPOJAX_COMPILATION_CACHE"
+# Set from before the restart to after it: which variables were added or changed, with what they were before.
+RESTARTED = "_DPOJAX_RESTARTED"
+
+TUNABLES = "GLIBC_TUNABLES"
+HUGE_PAGES = ("glibc.malloc.hugetlb", "1")  # asks the kernel for transparent huge pages by madvise
+# variable, value, glibc's tunable of the same meaning
+ALLOCATOR = (
+  ("MALLOC_MMAP_MAX_", "0", "glibc.malloc.mmap_max"),
+  ("MALLOC_TRIM_THRESHOLD_", "100000000000", "glibc.malloc.trim_threshold"),
+)
+
+
+def command() -> int:
+  """`dpojax` as a shell starts it; `dpojax.cli.main.main` in a process with settings of our own.
+
+  Raises:
+    SystemExit, and whatever `main` lets through.
+  """
+  restarted = restore_environment()
+  if sys.argv[1:2] and sys.argv[1] in COMPUTING and not {"-h", "--help"} & set(sys.argv[2:]):
+    try:
+      plain = is_plain(os.environ)
+    except InputError as error:
+      return fail(str(error))
+    if not plain:
+      if not restarted:
+        restart()
+      name_cache_folder()
+  return main()
+
+
+def is_plain(environment) -> bool:
+  """Whether the user wants the process as it is.
+
+  Raises:
+    ConfigError: DPOJAX_LAUNCH is something we do not know.
+  """
+  value = environment.get(LAUNCH, "")
+  if value not in ("", "plain"):
+    raise ConfigError(f"{LAUNCH}={value}: it may be 'plain', or not set")
+  return value == "plain"
+
+
+def allocator_settings(environment) -> dict[str, str]:
+  """Variables to add or change for an allocator that keeps its memory in huge pages; what is set already stays.
+
+  Empty where glibc's allocator is not the one in use: other systems, musl, a preloaded malloc.
+  """
+  if not _on_glibc() or "malloc" in environment.get("LD_PRELOAD", ""):
+    return {}
+  if environment.get("JAX_PLATFORMS", "cpu").split(",")[0] != "cpu":
+    return {}  # arrays live elsewhere
+  tunables = environment.get(TUNABLES, "")
+  named = {part.partition("=")[0] for part in tunables.split(":")}
+  settings = {}
+  if HUGE_PAGES[0] not in named:
+    settings[TUNABLES] = ":".join(filter(None, (tunables, "=".join(HUGE_PAGES))))
+  for variable, value, tunable in ALLOCATOR:
+    if variable not in environment and tunable not in named:
+      settings[variable] = value
+  return settings
+
+
+def restart() -> None:
+  """Starts this command again with `allocator_settings`; returns where there are none or it cannot be done safely."""
+  settings = allocator_settings(os.environ)
+  if not settings or not _is_ours_alone():
+    return
+  before = {name: os.environ.get(name) for name in settings}
+  environment = os.environ | settings | {RESTARTED: json.dumps(before)}
+  try:
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+  except OSError:
+    return  # the command works without
+
+
+def restore_environment() -> bool:
+  """After a restart: puts the variables back as they were, and says that there was one.
+
+  glibc has read them. Processes that we start must not: the worker of chat templates has an address space of
+  256 MB, and what a user's own tools do with memory is not our affair.
+  """
+  note = os.environ.pop(RESTARTED, None)
+  if note is None:
+    return False
+  try:
+    before = json.loads(note)
+    for name, value in before.items():
+      if value is None:
+        os.environ.pop(name, None)
+      else:
+        os.environ[name] = value
+  except (ValueError, TypeError, AttributeError):
+    pass  # not a note of ours; that there is one is enough to never start again
+  return True
+
+
+def name_cache_folder() -> None:
+  """Fills in DPOJAX_COMPILATION_CACHE, which `compilation_cache.begin` reads, where the user has not set it."""
+  if CACHE in os.environ:
+    return
+  base = os.environ.get("XDG_CACHE_HOME", "")
+  try:
+    # The specification of XDG says that a relative path is to be ignored.
+    folder = pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / ".cache"
+  except RuntimeError:
+    return  # a user without a home
+  os.environ[CACHE] = str(folder / "dpojax" / "xla")
+
+
+def _on_glibc() -> bool:
+  try:
+    return sys.platform == "linux" and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+  except (ValueError, OSError):
+    return False
+
+
+def _is_ours_alone() -> bool:
+  """Whether this process is nothing but `dpojax COMMAND`: `runpy` in a notebook, say, must not restart its kernel."""
+  arguments = sys.argv[1:]
+  front = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
+  if not sys.executable or sys.orig_argv[len(front) :] != arguments or len(front) < 2:
+    return False
+  by_module = front[-2:] == ["-m", "dpojax"]
+  by_script = pathlib.Path(front[-1]).stem == "dpojax" and front[-1] == sys.argv[0]
+  alone = threading.active_count() == 1 and sys.gettrace() is None and "jax" not in sys.modules
+  return (by_module or by_script) and alone
