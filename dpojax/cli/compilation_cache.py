@@ -15,7 +15,7 @@ import tempfile
 import time
 
 import jax
-import jaxlib
+import jaxlib.version
 from jax._src import compilation_cache as jax_cache
 from jax._src.compilation_cache_interface import CacheInterface
 
@@ -33,9 +33,10 @@ def begin() -> None:
   A cache that the user has set up in JAX (`JAX_COMPILATION_CACHE_DIR`) or turned off there is left alone.
   """
   root = os.environ.get(FOLDER, "")
-  if not root or jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+  settings = jax.config.values
+  if not root or settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
     return
-  limit = jax.config.jax_compilation_cache_max_size
+  limit = settings["jax_compilation_cache_max_size"]
   try:
     folder = prepare(pathlib.Path(root))
   except OSError as error:
@@ -60,7 +61,7 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
     OSError: it cannot be made, or others may write to it: programs are run, so who can write one can do all we can.
   """
   root = root.expanduser()
-  folder = root / f"jaxlib-{jaxlib.__version__}-{machine()}"
+  folder = root / f"jaxlib-{jaxlib.version.__version__}-{machine()}"
   for made in (root, folder):
     made.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = made.stat()

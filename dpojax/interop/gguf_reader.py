@@ -22,7 +22,7 @@ class GgufReader(gguf.GGUFReader):
     kind, count = int(self._get(orig_offs, np.uint32)[0]), int(self._get(orig_offs + 4, np.uint64)[0])
     start, types = orig_offs + 12, [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType(kind)]
     if kind == gguf.GGUFValueType.STRING:
-      strings, end = _strings(memoryview(self.data), start, count)
+      strings, end = _strings(np.asarray(self.data).data, start, count)
       return end - orig_offs, strings, list(range(count)), types
     number = self.gguf_scalar_to_np.get(types[1])
     if number is None:
