@@ -72,19 +72,23 @@ def test_equals_the_path_of_other_devices(precision, tolerance, request):
 
 @pytest.mark.usefixtures("float64", "interpreted")
 def test_blocks_without_a_visible_pair_are_not_read():
-  rows = LONG_ANSWERS
-  q, k, v = draw(rows)
-  # Poison an example: were one of its blocks read for another's queries, hidden or not, 0 * NaN would show.
-  last = np.flatnonzero(rows.segment[0] == 1)
-  begin = -(-last[0] // BLOCK) * BLOCK
-  k, v = (np.where((np.arange(120) >= begin)[None, :, None, None], np.nan, x) for x in (k, v))
-  out, dq, dk, dv = value_and_gradient(
-    functools.partial(packed_attention, **rows.arrays(), precision="float32"), (q, k, v), np.ones(q.shape)
-  )
+  # Hidden keys have weight 0, and 0 * NaN would show. Blocks 1 and 2 hold the first answer only, block 4 its sibling.
+  first, sibling = slice(BLOCK, 3 * BLOCK), slice(4 * BLOCK, 5 * BLOCK)
+  assert set(LONG_ANSWERS.answer[0, first]) == {0}
+  assert set(LONG_ANSWERS.answer[0, sibling]) == {1}
+  q, k, v = draw(LONG_ANSWERS)
+  attend = functools.partial(packed_attention, **LONG_ANSWERS.arrays(), precision="float32")
+  toward, poison = np.ones(q.shape), np.zeros(q.shape)[:, :, :1, :1]
+  poison[0, first] = np.nan
+  out, dq, _, _ = value_and_gradient(attend, (q, k + poison, v + poison), toward)
   for x in (out, dq):
-    assert np.all(np.isfinite(x[0, : last[0] // BLOCK * BLOCK]))
+    assert np.all(np.isnan(x[0, first]))
+    assert np.all(np.isfinite(x[0, sibling]))
+  poison[0, first], poison[0, sibling] = 0, np.nan
+  _, _, dk, dv = value_and_gradient(attend, (q, k, v), toward + poison)
   for x in (dk, dv):
-    assert np.all(np.isfinite(x[0, : last[0] // BLOCK * BLOCK]))
+    assert np.all(np.isnan(x[0, sibling]))
+    assert np.all(np.isfinite(x[0, first]))
 
 
 def test_rows_and_heads_lie_on_several_devices():
