@@ -22,13 +22,9 @@ CACHE = "DPOJAX_COMPILATION_CACHE"
 # Set from before the restart to after it: which variables were added or changed, with what they were before.
 RESTARTED = "_DPOJAX_RESTARTED"
 
+KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TUNABLES = "GLIBC_TUNABLES"
-HUGE_PAGES = ("glibc.malloc.hugetlb", "1")  # asks the kernel for transparent huge pages by madvise
-# variable, value, glibc's tunable of the same meaning
-ALLOCATOR = (
-  ("MALLOC_MMAP_MAX_", "0", "glibc.malloc.mmap_max"),
-  ("MALLOC_TRIM_THRESHOLD_", "100000000000", "glibc.malloc.trim_threshold"),
-)
+HUGE_PAGES = "glibc.malloc.hugetlb"  # 1: asks the kernel for transparent huge pages by madvise
 
 
 def command() -> int:
@@ -63,23 +59,19 @@ def is_plain(environment) -> bool:
 
 
 def allocator_settings(environment) -> dict[str, str]:
-  """Variables to add or change for an allocator that keeps its memory in huge pages; what is set already stays.
+  """Variables to add or change for an allocator that asks for huge pages; what is set already stays.
 
-  Empty where glibc's allocator is not the one in use: other systems, musl, a preloaded malloc.
+  Empty where it would change nothing: no huge pages on request, or glibc's malloc is not the one in use.
   """
-  if not _on_glibc() or "malloc" in environment.get("LD_PRELOAD", ""):
+  if not _on_glibc() or not _huge_pages_on_request() or "malloc" in environment.get("LD_PRELOAD", ""):
     return {}
-  if environment.get("JAX_PLATFORMS", "cpu").split(",")[0] != "cpu":
+  if (environment.get("JAX_PLATFORMS") or "cpu").split(",")[0] != "cpu":
     return {}  # arrays live elsewhere
   tunables = environment.get(TUNABLES, "")
   named = {part.partition("=")[0] for part in tunables.split(":")}
-  settings = {}
-  if HUGE_PAGES[0] not in named:
-    settings[TUNABLES] = ":".join(filter(None, (tunables, "=".join(HUGE_PAGES))))
-  for variable, value, tunable in ALLOCATOR:
-    if variable not in environment and tunable not in named:
-      settings[variable] = value
-  return settings
+  if HUGE_PAGES in named:
+    return {}
+  return {TUNABLES: ":".join(filter(None, (tunables, f"{HUGE_PAGES}=1")))}
 
 
 def restart() -> None:
@@ -133,6 +125,14 @@ def _on_glibc() -> bool:
   try:
     return sys.platform == "linux" and (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
   except (ValueError, OSError):
+    return False
+
+
+def _huge_pages_on_request() -> bool:
+  """Whether the kernel gives huge pages to who asks; where it always or never does, glibc does not ask."""
+  try:
+    return "[madvise]" in KERNEL.read_text(encoding="ascii")
+  except (OSError, UnicodeDecodeError):
     return False
 
 

@@ -137,7 +137,7 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
       raise WeightsError(f"weights: tensor {name} has shape {value.shape}; this config needs {target.shape}")
     if value.dtype.kind in "iubOSU":
       raise WeightsError(f"weights: tensor {name} is of {value.dtype}; float32, float16 and bfloat16 are read")
-    target[...] = value.astype(np.float32)
+    target[...] = value.astype(np.float32, copy=False)
   return params
 
 

@@ -49,10 +49,11 @@ for name in ("train", "sweep", "eval", "score", "sample", "bt", "data", "export"
   module.main = main
   sys.modules[module.__name__] = module
 """
-TUNED = {variable for variable, *_ in launch.ALLOCATOR} | {launch.TUNABLES}
-OURS = {*TUNED, launch.LAUNCH, launch.CACHE, launch.RESTARTED, "LD_PRELOAD"}
+OURS = {launch.TUNABLES, launch.LAUNCH, launch.CACHE, launch.RESTARTED, "LD_PRELOAD"}
 
-needs_glibc = pytest.mark.skipif(not launch._on_glibc(), reason="only glibc has these settings")
+needs_huge_pages = pytest.mark.skipif(
+  not launch.allocator_settings({}), reason="needs glibc and a kernel that gives huge pages on request"
+)
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def dpojax(tmp_path):
   return Start()
 
 
-@needs_glibc
+@needs_huge_pages
 @pytest.mark.parametrize("front", [("-m", "dpojax"), ("dpojax",), ("-X", "utf8", "-m", "dpojax")])
 def test_a_computing_command_starts_again_once_as_the_same_process(dpojax, tmp_path, front):
   front = (str(tmp_path / "dpojax"),) if front == ("dpojax",) else front
@@ -92,10 +93,9 @@ def test_a_computing_command_starts_again_once_as_the_same_process(dpojax, tmp_p
   assert dpojax.starts() == [str(process.pid)] * 2 and report["pid"] == process.pid
   assert report["arguments"] == ["report", "a b", "--x=ü"]
   assert report["began"][launch.TUNABLES] == "glibc.malloc.hugetlb=1"
-  assert all(report["began"][variable] == value for variable, value, _ in launch.ALLOCATOR)
 
 
-@needs_glibc
+@needs_huge_pages
 def test_processes_that_a_command_starts_do_not_get_its_settings(dpojax):
   environment = dpojax.report("train", environment={launch.TUNABLES: "glibc.malloc.check=0"})["environment"]
   assert {name: environment[name] for name in OURS & set(environment)} == {
@@ -123,7 +123,7 @@ def test_what_starts_once(dpojax, arguments, environment):
   process = dpojax(*arguments, environment=environment, **options)
   report = json.loads(process.communicate(timeout=60)[0])
   assert dpojax.starts() == [str(process.pid)]
-  assert not {launch.TUNABLES, "MALLOC_MMAP_MAX_"} & set(report["began"])
+  assert launch.TUNABLES not in report["began"]
   assert (launch.CACHE in report["environment"]) == (
     launch.LAUNCH not in environment and arguments[0] in launch.COMPUTING and "--help" not in arguments
   )
@@ -138,17 +138,43 @@ def test_an_unknown_way_to_launch_is_an_error(dpojax):
     launch.is_plain({launch.LAUNCH: "Plain"})
 
 
-@needs_glibc
-def test_what_the_user_has_set_stays():
-  assert set(launch.allocator_settings({})) == TUNED
-  for variable, _, tunable in launch.ALLOCATOR:
-    assert set(launch.allocator_settings({variable: "7"})) == TUNED - {variable}
-    merged = launch.allocator_settings({launch.TUNABLES: f"{tunable}=7"})
-    assert set(merged) == TUNED - {variable}
-    assert merged[launch.TUNABLES] == f"{tunable}=7:glibc.malloc.hugetlb=1"
-  assert launch.TUNABLES not in launch.allocator_settings({launch.TUNABLES: "glibc.malloc.hugetlb=0"})
-  own = {name: "1" for name in TUNED} | {launch.TUNABLES: "glibc.malloc.hugetlb=2"}
-  assert launch.allocator_settings(own) == {}
+@needs_huge_pages
+@pytest.mark.parametrize(
+  "tunables, merged",
+  [
+    (None, "glibc.malloc.hugetlb=1"),
+    ("", "glibc.malloc.hugetlb=1"),
+    (
+      "glibc.malloc.mmap_max=7:glibc.malloc.perturb=0",
+      "glibc.malloc.mmap_max=7:glibc.malloc.perturb=0:glibc.malloc.hugetlb=1",
+    ),
+    ("glibc.malloc.hugetlb=0", None),
+    ("glibc.malloc.check=0:glibc.malloc.hugetlb=2", None),
+  ],
+)
+def test_what_the_user_has_set_stays(tunables, merged):
+  environment = {} if tunables is None else {launch.TUNABLES: tunables}
+  assert launch.allocator_settings(environment) == ({} if merged is None else {launch.TUNABLES: merged})
+
+
+@pytest.mark.parametrize(
+  "enabled", ["always [madvise] never", "[always] madvise never", "always madvise [never]", None]
+)
+def test_there_is_no_restart_where_the_kernel_gives_no_huge_pages_on_request(tmp_path, monkeypatch, enabled):
+  if enabled is not None:
+    (tmp_path / "enabled").write_text(enabled + "\n")
+  monkeypatch.setattr(launch, "KERNEL", tmp_path / "enabled")
+  monkeypatch.setattr(launch, "_on_glibc", lambda: True)
+  assert bool(launch.allocator_settings({})) == (enabled is not None and "[madvise]" in enabled)
+
+
+@pytest.mark.parametrize("platforms, tuned", [("", True), ("cpu", True), ("cuda,cpu", False)])
+def test_where_arrays_live_elsewhere_there_is_no_restart(tmp_path, monkeypatch, platforms, tuned):
+  (tmp_path / "enabled").write_text("[madvise]")
+  monkeypatch.setattr(launch, "KERNEL", tmp_path / "enabled")
+  monkeypatch.setattr(launch, "_on_glibc", lambda: True)
+  assert bool(launch.allocator_settings({"JAX_PLATFORMS": platforms})) == tuned
+  assert launch.allocator_settings({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}) == {}
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
@@ -206,7 +232,7 @@ def test_python_that_calls_a_command_is_not_restarted(monkeypatch, capsys):
   assert calls == []
 
 
-@needs_glibc
+@needs_huge_pages
 def test_a_restart_that_is_refused_leaves_the_command_running(monkeypatch):
   def refuse(*arguments):
     calls.append(arguments)
