@@ -11,7 +11,7 @@ from dpojax.losses.logps import TokenLogps
 from dpojax.models.cache import Cache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
-from dpojax.ops.logprobs import ScoredTokens, log_collision, packed_logps, target_logps, token_kl
+from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_kl
 from dpojax.ops.matmul import dense
 from dpojax.types import PackedBatch, Params
 
@@ -58,20 +58,14 @@ class LanguageModel:
 
   def score_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> ScoredTokens:
     """`score`, of hidden states that are known already."""
-    scored = packed_logps(hidden, self.head(params), *self._slots(rows), chunk=self.chunk, precision=self.precision)
-    return jax.tree.map(lambda x: jnp.where(rows.filled, x, 0.0), scored)
-
-  def target_logps(self, params: Params, rows: PackedBatch) -> jax.Array:
-    """f32[R, S] the log-probs of `score` alone, without a gradient."""
-    return self.target_logps_hidden(params, self.scored_hidden(params, rows), rows)
-
-  def target_logps_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
-    """`target_logps`, of hidden states that are known already."""
-    logp = target_logps(hidden, self.head(params), *self._slots(rows), chunk=self.chunk, precision=self.precision)
-    return jnp.where(rows.filled, logp, 0.0)
-
-  def _slots(self, rows: PackedBatch) -> tuple[jax.Array, jax.Array]:
-    return jnp.asarray(rows.target), jnp.asarray(rows.filled)
+    scored = scored_logps(
+      hidden.reshape(-1, self.config.hidden),
+      self.head(params),
+      jnp.asarray(rows.target).reshape(-1),
+      chunk=self.chunk,
+      precision=self.precision,
+    )
+    return jax.tree.map(lambda x: jnp.where(rows.filled, x.reshape(rows.target.shape), 0.0), scored)
 
   def logps(self, params: Params, rows: PackedBatch) -> TokenLogps:
     """Log-probs of the scored tokens, with the answer each belongs to."""

@@ -108,7 +108,7 @@ class Preference:
       reference_logp = rows.reference_logp
       if frozen:
         reference_hidden = self.model.scored_hidden(frozen, rows)
-        reference_logp = self.model.target_logps_hidden(frozen, reference_hidden, rows)
+        reference_logp = jax.lax.stop_gradient(self.model.score_hidden(frozen, reference_hidden, rows).logp)
         if self._reads("token_kl"):
           kl = self.model.kl_hidden(frozen, reference_hidden, params, hidden, rows)
       elif self._reads("token_kl"):

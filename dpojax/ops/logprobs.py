@@ -14,10 +14,6 @@ from jax import lax
 
 from dpojax.ops.matmul import contract, contract_first, dense, operand
 
-# Positions below which XLA for CPU sums the hidden states' gradient over the vocabulary in one chain, which rounds float32
-# at 1e-5.
-FEWEST = 128
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -56,58 +52,6 @@ def scored_logps(hidden: jax.Array, head: jax.Array, target: jax.Array, *, chunk
   logp, entropy, correct = scores
   mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
   return ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
-
-
-def packed_logps(
-  hidden: jax.Array, head: jax.Array, target: jax.Array, filled: jax.Array, *, chunk: int, precision: str
-) -> ScoredTokens:
-  """`scored_logps` of packed rows, whose scored slots are filled from the front: empty ends of rows cost nothing.
-
-  The largest example sets how many slots a row has, so on average a third or more of them are empty. Programs for a
-  few numbers of slots a row are compiled, and each call runs the shortest that holds every filled slot.
-
-  Args:
-    hidden: f32[R, S, D].
-    head: f32[V, D].
-    target: i32[R, S].
-    filled: bool[R, S].
-    chunk, precision: as in `scored_logps`.
-
-  Returns:
-    ScoredTokens of [R, S] arrays, of no meaning in empty slots.
-  """
-  used = _used(filled)
-  scores: tuple[jax.Array, ...] = _packed(hidden, head, target, used, chunk, precision)  # pyright: ignore[reportAssignmentType]
-  logp, entropy, correct = scores
-  mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
-  return ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
-
-
-def target_logps(
-  hidden: jax.Array, head: jax.Array, target: jax.Array, filled: jax.Array, *, chunk: int, precision: str
-) -> jax.Array:
-  """The log-probs of `packed_logps` alone, f32[R, S], without a gradient: all that is asked of a frozen reference."""
-  hidden, head = lax.stop_gradient((hidden, head))
-
-  def of(width):
-    def one_chunk(slots, rounded_head):
-      h, t = slots
-      logits = contract(h, rounded_head, _LAST, precision=precision)
-      top = jnp.max(logits, -1)
-      total = jnp.sum(jnp.exp(logits - top[:, None]), -1)
-      of_target = jnp.take_along_axis(logits, t[:, None], -1)[:, 0]
-      return of_target - top - jnp.log(total)
-
-    def run(hidden, head, target):
-      rounded_head = operand(head, precision)
-      flat, number = _first_slots(hidden, width), hidden.shape[0] * width
-      chunks = _chunks((flat, _first_slots(target, width)), chunk)
-      logp = _whole(lax.map(lambda slots: one_chunk(slots, rounded_head), chunks), number)
-      return _all_slots(logp, hidden.shape[:2], width)
-
-    return run
-
-  return _by_width(of, hidden.shape[:2], _used(filled), hidden, head, target)
 
 
 def token_kl(
@@ -187,7 +131,7 @@ def _score_forward(hidden, head, target, chunk, precision):
 
   def one_chunk(slots):
     h, t = slots
-    logits = contract(h, rounded_head, _LAST, precision=precision)
+    logits = contract(h, rounded_head, (((1,), (1,)), ((), ())), precision=precision)
     top = jnp.max(logits, -1)
     below = logits - top[:, None]
     weight = jnp.exp(below)
@@ -241,75 +185,3 @@ def _score_backward(chunk, precision, residuals, cotangents):
 _score.defvjp(_score_forward, _score_backward)
 
 _INNER = (((1,), (0,)), ((), ()))
-_LAST = (((1,), (1,)), ((), ()))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _packed(hidden, head, target, used, chunk, precision):
-  return _packed_forward(hidden, head, target, used, chunk, precision)[0]
-
-
-def _packed_forward(hidden, head, target, used, chunk, precision):
-  rows_slots = hidden.shape[:2]
-
-  def of(width):
-    def run(hidden, head, target):
-      flat = _first_slots(hidden, width), head, _first_slots(target, width)
-      scores, (_, _, _, log_sum) = _score_forward(*flat, chunk, precision)
-      return tuple(_all_slots(x, rows_slots, width) for x in (*scores, log_sum))
-
-    return run
-
-  *scores, log_sum = _by_width(of, rows_slots, used, hidden, head, target)
-  return tuple(scores), (hidden, head, target, used, log_sum)
-
-
-def _packed_backward(chunk, precision, residuals, cotangents):
-  hidden, head, target, used, log_sum = residuals
-  rows_slots = hidden.shape[:2]
-
-  def of(width):
-    def run(hidden, head, target, log_sum, cotangent):
-      flat = [_first_slots(x, width) for x in (hidden, target, log_sum, cotangent)]
-      saved = flat[0], head, flat[1], flat[2]
-      hidden_gradient, head_gradient, _ = _score_backward(chunk, precision, saved, (flat[3],))
-      return _all_slots(hidden_gradient, rows_slots, width), head_gradient
-
-    return run
-
-  gradients = _by_width(of, rows_slots, used, hidden, head, target, log_sum, cotangents[0])
-  no_gradient = [np.zeros(x.shape, jax.dtypes.float0) for x in (target, used)]
-  return *gradients, *no_gradient
-
-
-_packed.defvjp(_packed_forward, _packed_backward)
-
-
-def _widths(rows: int, slots: int) -> list[int]:
-  """Numbers of slots a row that get a program: eighths of all, of FEWEST positions or more."""
-  eighths = {-(-slots * part // 8) for part in range(1, 9)}
-  return sorted({max(width, min(slots, -(-FEWEST // rows))) for width in eighths})
-
-
-def _by_width(of, rows_slots: tuple[int, ...], used: jax.Array, *arrays):
-  """of(w)(*arrays) for the smallest of `_widths` that is at least `used`."""
-  widths = _widths(*rows_slots)
-  index = jnp.searchsorted(np.asarray(widths, np.int32), used)
-  return lax.switch(index, [of(width) for width in widths], *arrays)
-
-
-def _used(filled: jax.Array) -> jax.Array:
-  """i32[] how many slots from the front hold every filled one of any row."""
-  return jnp.max(jnp.where(filled, 1 + lax.broadcasted_iota(jnp.int32, filled.shape, 1), 0))
-
-
-def _first_slots(x: jax.Array, width: int) -> jax.Array:
-  """[R, S, ...] -> [R * width, ...]."""
-  return x[:, :width].reshape(-1, *x.shape[2:])
-
-
-def _all_slots(x: jax.Array, rows_slots: tuple[int, ...], width: int) -> jax.Array:
-  """[R * width, ...] -> [R, S, ...], 0 in the slots left out."""
-  rows, slots = rows_slots
-  x = x.reshape(rows, width, *x.shape[1:])
-  return jnp.pad(x, [(0, 0), (0, slots - width)] + [(0, 0)] * (x.ndim - 2))

@@ -175,7 +175,7 @@ def make_score_step(model: LanguageModel) -> Callable[[Params, PackedBatch], jax
 
   def score(params: Params, batch: PackedBatch) -> jax.Array:
     def body(index, logps):
-      return logps.at[index].set(model.target_logps(params, batch.group(index)))
+      return logps.at[index].set(model.score(params, batch.group(index)).logp)
 
     zeros = jnp.zeros(batch.target.shape, jnp.float32)
     return jax.lax.fori_loop(0, batch.num_groups, body, zeros)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpojax.ops.logprobs import packed_logps, scored_logps, target_logps, token_kl
+from dpojax.ops.logprobs import scored_logps, token_kl
 
 jitted_scored_logps = jax.jit(scored_logps, static_argnames=("chunk", "precision"))
 jitted_token_kl = jax.jit(token_kl, static_argnames=("chunk", "precision"))
@@ -161,59 +161,3 @@ def test_kl_gradient_equals_autodiff_of_the_formula():
   found = jax.jit(jax.grad(ours, (0, 1, 2, 3)))(*arguments)
   for a, b in zip(found, jax.grad(formula, (0, 1, 2, 3))(*arguments), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-12)
-
-
-def draw_rows(used, rows=2, slots=160, seed=3):
-  """Rows whose slots are filled from the front, one of them up to `used`, the other to a third of it."""
-  hidden, head, target = draw(number=rows * slots, seed=seed)
-  filled = np.arange(slots) < np.asarray([used, used // 3])[:, None]
-  return hidden.reshape(rows, slots, -1), head, target.reshape(rows, slots), filled
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("used", [0, 1, 64, 80, 81, 159, 160])
-def test_rows_are_scored_up_to_their_last_filled_slot(used):
-  """At the bounds between the programs and within them: values and gradients of every filled slot, by the formula."""
-  hidden, head, target, filled = draw_rows(used)
-  toward = np.random.default_rng(1).normal(size=target.shape)
-
-  def ours(hidden, head):
-    scored = packed_logps(hidden, head, target, filled, chunk=48, precision="float32")
-    return jnp.sum(jnp.where(filled, toward * scored.logp, 0.0)), scored
-
-  def formula(hidden, head):
-    logp = jnp.take_along_axis(jax.nn.log_softmax(hidden @ head.T), target[..., None], -1)[..., 0]
-    return jnp.sum(jnp.where(filled, toward * logp, 0.0)), logp
-
-  found, scored = jax.jit(jax.grad(ours, (0, 1), has_aux=True))(hidden, head)
-  expected, logp = jax.grad(formula, (0, 1), has_aux=True)(hidden, head)
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-12)
-  np.testing.assert_allclose(scored.logp[filled], logp[filled], atol=1e-12)
-  flat = scored_logps(hidden.reshape(-1, 8), head, target.reshape(-1), chunk=48, precision="float32")
-  for name in ("entropy", "correct", "mean_logit"):
-    same = getattr(flat, name).reshape(target.shape)
-    np.testing.assert_allclose(getattr(scored, name)[filled], same[filled], atol=1e-12)
-  alone = jax.jit(lambda *x: target_logps(*x, chunk=48, precision="float32"))(hidden, head, target, filled)
-  np.testing.assert_allclose(alone[filled], logp[filled], atol=1e-12)
-
-
-def test_empty_ends_of_rows_cost_nothing():
-  """What lies beyond the program's width is not read: NaN there reaches neither values nor gradients."""
-  hidden, head, target, filled = draw_rows(60)
-  hidden[:, 100:] = np.nan
-
-  def total(hidden, head):
-    logp = packed_logps(hidden, head, target, filled, chunk=48, precision="float32").logp
-    return jnp.sum(jnp.where(filled, logp, 0.0))
-
-  gradients = jax.jit(jax.grad(total, (0, 1)))(hidden.astype(np.float32), head.astype(np.float32))
-  assert all(np.isfinite(g).all() for g in gradients)
-  target_only = target_logps(hidden, head, target, filled, chunk=48, precision="float32")
-  assert np.isfinite(target_only[filled]).all()
-
-
-def test_a_reference_s_log_probs_have_no_gradient():
-  hidden, head, target, filled = draw_rows(100)
-  f = lambda h, e: jnp.sum(target_logps(h, e, target, filled, chunk=48, precision="float32"))  # noqa: E731
-  assert all(np.all(np.asarray(g) == 0) for g in jax.jit(jax.grad(f, (0, 1)))(hidden, head))
