@@ -58,14 +58,10 @@ class LanguageModel:
 
   def score_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> ScoredTokens:
     """`score`, of hidden states that are known already."""
-    scored = scored_logps(
-      hidden.reshape(-1, self.config.hidden),
-      self.head(params),
-      jnp.asarray(rows.target).reshape(-1),
-      chunk=self.chunk,
-      precision=self.precision,
-    )
-    return jax.tree.map(lambda x: jnp.where(rows.filled, x.reshape(rows.target.shape), 0.0), scored)
+    used = jnp.max(jnp.sum(rows.filled, axis=-1, dtype=jnp.int32))  # slots fill from the first on
+    head, target = self.head(params), jnp.asarray(rows.target)
+    scored = scored_logps(hidden, head, target, used=used, chunk=self.chunk, precision=self.precision)
+    return jax.tree.map(lambda x: jnp.where(rows.filled, x, 0.0), scored)
 
   def logps(self, params: Params, rows: PackedBatch) -> TokenLogps:
     """Log-probs of the scored tokens, with the answer each belongs to."""

@@ -24,8 +24,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.ops import attention_kernel
-from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, sum_dtype, visible_blocks
-from dpojax.ops.matmul import contract, operand
+from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, visible_blocks
+from dpojax.ops.matmul import contract, operand, sum_dtype
 
 BLOCK = 128
 

@@ -124,11 +124,6 @@ def block_of_visit(visit: jax.Array) -> jax.Array:
   return visit >> _BITS
 
 
-def sum_dtype(x: jax.Array) -> jnp.dtype:
-  """What products of operands like x are summed in: float32 for bfloat16, otherwise its own."""
-  return jnp.dtype(jnp.float32) if x.dtype == jnp.bfloat16 else x.dtype
-
-
 def lowest(dtype: jnp.dtype) -> jax.Array:
   """The score of a key that is not seen."""
   return jnp.asarray(jnp.finfo(dtype).min, dtype)

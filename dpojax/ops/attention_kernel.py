@@ -20,7 +20,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, PartitionSpec
 
-from dpojax.ops.attention_blocks import Places, block_of_visit, lowest, sees, sum_dtype, unpack, visits
+from dpojax.ops.attention_blocks import Places, block_of_visit, lowest, sees, unpack, visits
+from dpojax.ops.matmul import sum_dtype
 from dpojax.parallel.rules import MESH_AXES, ROW_AXES
 
 LANES = 128  # of a vector register: blocks are a multiple of it

@@ -1,7 +1,9 @@
-"""Log-probs of chosen tokens and divergences of whole distributions, a chunk of tokens at a time.
+"""Log-probs of chosen tokens and divergences of whole distributions, a tile of logits at a time.
 
-A vocabulary is large: for 2,000 positions and 49,152 words the logits alone take 400 MB. Nothing of
-size [N, V] exists here beyond `chunk` positions, in the forward pass or in the backward one.
+A vocabulary is large: for 2,000 positions and 49,152 words the logits alone take 400 MB. Log-probs are
+formed from tiles of some positions by some words, small enough for a processor's cache, in the forward
+pass and in the backward one, so memory does not grow with the vocabulary. Divergences, which few losses
+read, hold the whole vocabulary for `chunk` positions.
 """
 
 import dataclasses
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dpojax.ops.matmul import contract, contract_first, dense, operand
+from dpojax.ops.matmul import contract, contract_first, dense, operand, sum_dtype
 
 
 @jax.tree_util.register_dataclass
@@ -33,25 +35,55 @@ class ScoredTokens:
   mean_logit: jax.Array
 
 
-def scored_logps(hidden: jax.Array, head: jax.Array, target: jax.Array, *, chunk: int, precision: str) -> ScoredTokens:
-  """Scores target tokens under softmax(hidden @ head.T), at most `chunk` positions at a time.
+WORDS = 4096  # of a tile at most: with 64 positions in float32, 1 MB
+SLOTS = 64  # of each row in a tile at most
 
-  The backward pass recomputes the logits of each chunk and sums the head's gradient in float32.
+
+def scored_logps(
+  hidden: jax.Array,
+  head: jax.Array,
+  target: jax.Array,
+  *,
+  used: jax.Array | int | None = None,
+  chunk: int,
+  precision: str,
+) -> ScoredTokens:
+  """Scores target tokens under softmax(hidden @ head.T).
+
+  Time goes with `used`, which may be traced. The backward pass forms the logits again; gradients are summed in float32.
 
   Args:
-    hidden: f32[N, D] states that predict the targets.
+    hidden: f32[S, D] or f32[R, S, D] states that predict the targets.
     head: f32[V, D] output embedding.
-    target: i32[N] token ids in [0, V).
-    chunk: most positions whose logits exist at one time.
+    target: i32[S] or i32[R, S] token ids in [0, V).
+    used: i32[], the first so many of the S positions (of every row) are scored, the others get 0; None: all.
+    chunk: as many positions' logits exist at one time at most, and often far fewer (of every row, one at the least).
     precision: of the operands of the products, see `dpojax.ops.matmul.contract`.
 
   Returns:
-    ScoredTokens of [N] arrays; float64 if hidden is.
+    ScoredTokens of arrays like `target`; float64 if hidden is.
   """
-  scores: tuple[jax.Array, ...] = _score(hidden, head, target, chunk, precision)  # pyright: ignore[reportAssignmentType]
-  logp, entropy, correct = scores
+  rows, slots = (1, *target.shape)[-2:]
+  width = max(1, min(SLOTS, chunk // rows, slots))
+  blocks = -(-slots // width)
+
+  def cut(x):  # -> [blocks, R * width, ...]; blocks are cut from the slots, so rows sharded over devices stay so
+    x = x.reshape(rows, slots, *x.shape[target.ndim :])
+    x = jnp.pad(x, [(0, 0), (0, blocks * width - slots)] + [(0, 0)] * (x.ndim - 2))
+    return x.reshape(rows, blocks, width, *x.shape[2:]).swapaxes(0, 1).reshape(blocks, rows * width, *x.shape[2:])
+
+  def whole(x):
+    return x.reshape(blocks, rows, width).swapaxes(0, 1).reshape(rows, -1)[:, :slots].reshape(target.shape)
+
+  count = jnp.asarray(blocks if used is None else (used + width - 1) // width, jnp.int32)
+  scores: tuple[jax.Array, ...] = _score(cut(hidden), head, cut(jnp.asarray(target)), count, chunk, precision)  # pyright: ignore[reportAssignmentType]
+  logp, entropy, correct = (whole(x) for x in scores)
   mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
-  return ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
+  found = ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
+  if used is None:
+    return found
+  there = jnp.broadcast_to(jnp.arange(slots) < used, target.shape)
+  return jax.tree.map(lambda x: jnp.where(there, x, 0.0), found)
 
 
 def token_kl(
@@ -121,67 +153,125 @@ def _whole(x: jax.Array, number: int) -> jax.Array:
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:number]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _score(hidden, head, target, chunk, precision):
-  return _score_forward(hidden, head, target, chunk, precision)[0]
+def _pieces(head: jax.Array, most: int = WORDS) -> jax.Array:
+  """[V, D] -> [pieces, W, D] with W at most `most`; the last one filled up with zeros where V does not divide."""
+  words = head.shape[0]
+  least = -(-words // most)
+  number = next((n for n in range(least, min(2 * least, words) + 1) if words % n == 0), least)
+  size = -(-words // number)
+  return jnp.pad(head, [(0, number * size - words), (0, 0)]).reshape(number, size, -1)
 
 
-def _score_forward(hidden, head, target, chunk, precision):
-  rounded_head = operand(head, precision)
+def _numbered(pieces: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The first word of each piece, and the pieces."""
+  return jnp.arange(pieces.shape[0], dtype=jnp.int32) * pieces.shape[1], pieces
 
-  def one_chunk(slots):
-    h, t = slots
-    logits = contract(h, rounded_head, (((1,), (1,)), ((), ())), precision=precision)
-    top = jnp.max(logits, -1)
-    below = logits - top[:, None]
-    weight = jnp.exp(below)
-    total = jnp.sum(weight, -1)
-    mean_below = jnp.sum(weight * below, -1) / total
-    of_target = jnp.take_along_axis(logits, t[:, None], -1)[:, 0]
-    log_total = jnp.log(total)
-    correct = (of_target >= top).astype(logits.dtype)
-    return of_target - top - log_total, log_total - mean_below, correct, top + log_total
 
-  out = lax.map(one_chunk, _chunks((hidden, target), chunk))
-  logp, entropy, correct, log_sum = (_whole(x, hidden.shape[0]) for x in out)
-  return (logp, entropy, correct), (hidden, head, target, log_sum)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _score(hidden, head, target, count, chunk, precision):
+  """(logp, entropy, correct), each [B, N], of hidden [B, N, D]: of the first `count` blocks of N positions."""
+  return _score_forward(hidden, head, target, count, chunk, precision)[0]
+
+
+def _score_forward(hidden, head, target, count, chunk, precision):
+  """Softmax is carried from tile to tile, as in attention. In a tile words lie before positions.
+
+  So sums over words add vectors, and every product is a fast form (see `dpojax.ops.matmul`). A piece of the
+  vocabulary stays in the cache for all blocks of positions.
+  """
+  words, pieces = head.shape[0], _pieces(head)
+  columns = operand(hidden, precision).swapaxes(1, 2)
+  dtype = sum_dtype(hidden)
+  lowest = jnp.finfo(dtype).min / 4  # far below any logit, and twice it is still finite
+
+  def one_piece(sums, numbered_piece):
+    first, piece = numbered_piece
+    piece = operand(piece, precision)
+    size = piece.shape[0]
+
+    def one_block(b, sums):
+      top, total, total_below, of_target = (_at(x, b) for x in sums)
+      logits = contract(piece, _at(columns, b), _INNER, precision=precision)
+      if words % size:
+        word = first + lax.broadcasted_iota(jnp.int32, (size, 1), 0)
+        logits = jnp.where(word < words, logits, lowest)
+      new_top = jnp.maximum(top, jnp.max(logits, 0))
+      below = logits - new_top[None]
+      weight = jnp.exp(below)
+      fall = top - new_top
+      shrink = jnp.exp(fall)
+      total_below = shrink * (total_below + fall * total) + jnp.sum(weight * below, 0)
+      total = shrink * total + jnp.sum(weight, 0)
+      place = _at(target, b) - first
+      here = jnp.take_along_axis(logits, jnp.clip(place, 0, size - 1)[None], 0)[0]
+      of_target = jnp.where((place >= 0) & (place < size), here, of_target)
+      return tuple(_put(x, new, b) for x, new in zip(sums, (new_top, total, total_below, of_target), strict=True))
+
+    return lax.fori_loop(0, count, one_block, sums), None
+
+  zeros = jnp.zeros(target.shape, dtype)
+  (top, total, total_below, of_target), _ = lax.scan(one_piece, (zeros + lowest, zeros, zeros, zeros), _numbered(pieces))
+  total = jnp.where(total > 0, total, 1.0)  # of blocks that were left out
+  log_total = jnp.log(total)
+  correct = (of_target >= top).astype(dtype)
+  scores = of_target - top - log_total, log_total - total_below / total, correct
+  return scores, (hidden, head, target, count, top + log_total)
 
 
 def _score_backward(chunk, precision, residuals, cotangents):
-  """Chunks of the vocabulary instead of positions, as large.
+  """The gradient of a piece's logits is formed block by block, and then summed over positions by one product.
 
-  So each word's gradient is formed once and nothing of the head's size is added up, and devices that
-  hold different positions exchange each sum once. Arrays lie words before positions, which makes every
-  product a fast form (see `dpojax.ops.matmul`).
+  So each word's gradient is formed once, nothing of the head's size is added up, and devices that hold different
+  rows exchange each sum once.
   """
-  hidden, head, target, log_sum = residuals
-  number, words = hidden.shape[0], head.shape[0]
-  chunks = -(-number // chunk)
-  chunks = next((n for n in range(chunks, min(2 * chunks, words + 1)) if words % n == 0), chunks)
-  size = -(-words // chunks)
-  # Words added to fill the last chunk have logit 0 but no embedding, so they change no sum.
-  pieces = jnp.pad(head, [(0, chunks * size - words), (0, 0)]).reshape(chunks, size, -1)
+  hidden, head, target, count, log_sum = residuals
+  toward = cotangents[0]
+  pieces = _pieces(head, max(1, min(WORDS, chunk * head.shape[0] // target.size)))
   rows = operand(hidden, precision)
-  columns = rows.T
+  columns = rows.swapaxes(1, 2)
+  size = pieces.shape[1]
 
-  def one_chunk(hidden_gradient, chunk_of_head):
-    first, piece = chunk_of_head
-    logits = contract(piece, columns, _INNER, precision=precision)
-    weight = jnp.exp(logits - log_sum[None])
+  def one_piece(carry, numbered_piece):
+    first, piece = numbered_piece
+    piece = operand(piece, precision)
     word = first + lax.broadcasted_iota(target.dtype, (size, 1), 0)
-    logit_gradient = cotangents[0][None] * ((word == target[None]).astype(weight.dtype) - weight)
-    logit_gradient = operand(logit_gradient, precision)
-    hidden_gradient += contract_first(piece, logit_gradient, precision=precision)
-    return hidden_gradient, contract(logit_gradient, rows, _INNER, precision=precision)
 
-  firsts = jnp.arange(chunks, dtype=target.dtype) * size
-  start = jnp.zeros(columns.shape, log_sum.dtype)
-  hidden_gradient, head_gradient = lax.scan(one_chunk, start, (firsts, pieces))
-  head_gradient = head_gradient.reshape(chunks * size, -1)[:words]
-  no_gradient = np.zeros(target.shape, jax.dtypes.float0)
-  return hidden_gradient.T.astype(hidden.dtype), head_gradient.astype(head.dtype), no_gradient
+    def one_block(b, carry):
+      hidden_gradient, logit_gradients = carry
+      logits = contract(piece, _at(columns, b), _INNER, precision=precision)
+      weight = jnp.exp(logits - _at(log_sum, b)[None])
+      gradient = _at(toward, b)[None] * ((word == _at(target, b)[None]).astype(weight.dtype) - weight)
+      gradient = operand(gradient, precision)
+      change = contract_first(gradient, piece, precision=precision)
+      hidden_gradient = _put(hidden_gradient, _at(hidden_gradient, b) + change, b)
+      return hidden_gradient, lax.dynamic_update_index_in_dim(logit_gradients, gradient, b, 1)
+
+    hidden_gradient, logit_gradients = lax.fori_loop(0, count, one_block, carry)
+    return (hidden_gradient, logit_gradients), lax.switch(count - 1, sums, logit_gradients)
+
+  def sum_of(number):
+    def blocks(x):
+      return contract(x[:, :number], rows[:number], (((1, 2), (0, 1)), ((), ())), precision=precision)
+
+    return blocks
+
+  sums = [sum_of(number + 1) for number in range(target.shape[0])]  # a product of another size for each count
+  no_gradients = jnp.zeros((size, *target.shape), rows.dtype if precision == "bfloat16" else log_sum.dtype)
+  start = jnp.zeros(hidden.shape, log_sum.dtype), no_gradients
+  (hidden_gradient, _), head_gradient = lax.scan(one_piece, start, _numbered(pieces))
+  head_gradient = head_gradient.reshape(-1, head.shape[1])[: head.shape[0]]
+  none = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (target, count))
+  return hidden_gradient.astype(hidden.dtype), head_gradient.astype(head.dtype), *none
 
 
 _score.defvjp(_score_forward, _score_backward)
 
 _INNER = (((1,), (0,)), ((), ()))
+
+
+def _at(x, i):
+  return lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+
+
+def _put(x, new, i):
+  return lax.dynamic_update_index_in_dim(x, new, i, 0)

@@ -37,6 +37,11 @@ def operand(x: jax.Array, precision: str) -> jax.Array:
   return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
 
 
+def sum_dtype(x: jax.Array) -> jnp.dtype:
+  """What products of operands like x are summed in: float32 for bfloat16, otherwise its own."""
+  return jnp.dtype(jnp.float32) if x.dtype == jnp.bfloat16 else x.dtype
+
+
 def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *, precision: str) -> jax.Array:
   """`lax.dot_general` in the given precision; float32 result (float64 for float64 operands).
 
