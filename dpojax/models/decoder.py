@@ -27,6 +27,7 @@ from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slot
 from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.matmul import dense
+from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
 from dpojax.types import PackedBatch
 
@@ -160,9 +161,3 @@ class Decoder(nnx.Module):
 
   def end(self, x):
     return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
-
-
-def rms_norm(x: jax.Array, gain: jax.Array, epsilon: float) -> jax.Array:
-  """x / sqrt(mean(x^2) + epsilon) * gain over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4)."""
-  scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
-  return x * scale * gain[(None,) * (x.ndim - 1)]
