@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.counting import attention_floor, update_bytes, visible_scores
 from benchmarks.growth import growth, growth_tables
 from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, table, write_results
-from benchmarks.parts import SMOLLM2, attention_of, head_of, head_pieces, hh_like_rows, make_update
+from benchmarks.parts import SMOLLM2, attention_of, head_of, head_pieces, hh_like_rows, update_of
 from dpojax.config.schema import OptimizerSettings
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -172,7 +172,7 @@ def optimizer(bench: Bench, config: ModelConfig = SMOLLM2) -> dict:
     params, gradient = (jax.tree.map(lambda x: jnp.full(x.shape, 1e-3, x.dtype), shapes) for _ in range(2))
     state = [params, make_optimizer(settings).init(params)]
     rate = jnp.float32(1e-6)
-    compiled = compile_for(make_update(settings), *state, gradient, rate, donate_argnums=(0, 1))
+    compiled = compile_for(update_of(settings), *state, gradient, rate, donate_argnums=(0, 1))
     del params
 
     def call(state=state, compiled=compiled, gradient=gradient, rate=rate):

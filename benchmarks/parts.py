@@ -12,7 +12,7 @@ from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps
 from dpojax.ops.matmul import contract, contract_first, dense
-from dpojax.training.optimizer import make_optimizer
+from dpojax.training.optimizer import make_update
 from dpojax.types import Params
 
 SMOLLM2 = ModelConfig(
@@ -20,23 +20,15 @@ SMOLLM2 = ModelConfig(
 )
 
 
-def make_update(settings: OptimizerSettings) -> Callable:
-  """(params, moments, gradient, learning rate) -> (params, moments, norm), as `make_train_step` updates them.
+def update_of(settings: OptimizerSettings) -> Callable:
+  """(params, moments, gradient, learning rate) -> (params, moments, norm); params and moments are to be donated."""
+  update = make_update(settings)
 
-  Params and moments are to be donated. A copy of what stands inside the step, which has no such function.
-  """
-  transformation = make_optimizer(settings)
-
-  def update(params: Params, opt_state, gradient: Params, learning_rate):
+  def with_norm(params: Params, opt_state, gradient: Params, learning_rate):
     norm = optax.global_norm(gradient)
-    finite = jnp.isfinite(norm)
-    with jax.numpy_dtype_promotion("standard"):
-      updates, new_state = transformation.update(gradient, opt_state, params)
-    new = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, params, updates)
-    keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-    return jax.tree.map(keep, new, params), jax.tree.map(keep, new_state, opt_state), norm
+    return *update(params, opt_state, gradient, norm, jnp.isfinite(norm), learning_rate), norm
 
-  return update
+  return with_norm
 
 
 def attention_of(precision: str, window: int | None = None) -> tuple[Callable, Callable]:

@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.counting import batch_counts, forward_operations, step_operations
 from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, write_results
-from benchmarks.parts import attention_of, head_of, make_update, weight_products
+from benchmarks.parts import attention_of, head_of, update_of, weight_products
 from benchmarks.profile_tables import summary
 from benchmarks.shared_prompts import shared
 from dpojax.assemble import build_batches, build_data, build_model, build_objective, build_trainer
@@ -174,7 +174,7 @@ def _update_call(built: Built) -> Callable:
   state, trainer = built.trainer.state, built.trainer
   gradient = jax.tree.map(lambda p: jnp.full(p.shape, 1e-6, p.dtype), state.params)
   rate = jnp.float32(1e-9)
-  update = make_update(without_learning_rate(built.config.optimizer))
+  update = update_of(without_learning_rate(built.config.optimizer))
   compiled = compile_for(update, state.params, state.opt_state, gradient, rate, donate_argnums=(0, 1))
 
   def call():

@@ -153,7 +153,7 @@ def _whole(x: jax.Array, number: int) -> jax.Array:
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:number]
 
 
-def _pieces(head: jax.Array, most: int = WORDS) -> jax.Array:
+def _pieces(head: jax.Array, most: int) -> jax.Array:
   """[V, D] -> [pieces, W, D] with W at most `most`; the last one filled up with zeros where V does not divide."""
   words = head.shape[0]
   least = -(-words // most)
@@ -179,7 +179,7 @@ def _score_forward(hidden, head, target, count, chunk, precision):
   So sums over words add vectors, and every product is a fast form (see `dpojax.ops.matmul`). A piece of the
   vocabulary stays in the cache for all blocks of positions.
   """
-  words, pieces = head.shape[0], _pieces(head)
+  words, pieces = head.shape[0], _pieces(head, WORDS)
   columns = operand(hidden, precision).swapaxes(1, 2)
   dtype = sum_dtype(hidden)
   lowest = jnp.finfo(dtype).min / 4  # far below any logit, and twice it is still finite
@@ -210,7 +210,9 @@ def _score_forward(hidden, head, target, count, chunk, precision):
     return lax.fori_loop(0, count, one_block, sums), None
 
   zeros = jnp.zeros(target.shape, dtype)
-  (top, total, total_below, of_target), _ = lax.scan(one_piece, (zeros + lowest, zeros, zeros, zeros), _numbered(pieces))
+  (top, total, total_below, of_target), _ = lax.scan(
+    one_piece, (zeros + lowest, zeros, zeros, zeros), _numbered(pieces)
+  )
   total = jnp.where(total > 0, total, 1.0)  # of blocks that were left out
   log_total = jnp.log(total)
   correct = (of_target >= top).astype(dtype)
@@ -247,7 +249,7 @@ def _score_backward(chunk, precision, residuals, cotangents):
       return hidden_gradient, lax.dynamic_update_index_in_dim(logit_gradients, gradient, b, 1)
 
     hidden_gradient, logit_gradients = lax.fori_loop(0, count, one_block, carry)
-    return (hidden_gradient, logit_gradients), lax.switch(count - 1, sums, logit_gradients)
+    return (hidden_gradient, logit_gradients), lax.switch(count, sums, logit_gradients)
 
   def sum_of(number):
     def blocks(x):
@@ -255,7 +257,7 @@ def _score_backward(chunk, precision, residuals, cotangents):
 
     return blocks
 
-  sums = [sum_of(number + 1) for number in range(target.shape[0])]  # a product of another size for each count
+  sums = [sum_of(number) for number in range(target.shape[0] + 1)]  # a product of another size for each count
   no_gradients = jnp.zeros((size, *target.shape), rows.dtype if precision == "bfloat16" else log_sum.dtype)
   start = jnp.zeros(hidden.shape, log_sum.dtype), no_gradients
   (hidden_gradient, _), head_gradient = lax.scan(one_piece, start, _numbered(pieces))

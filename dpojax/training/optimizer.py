@@ -26,19 +26,53 @@ def decay_mask(rule: str, params: Params) -> Params:
 
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
-  """Clipping, moments and decoupled decay; its updates are to be scaled by minus the learning rate."""
-  parts = []
-  if settings.clip_norm > 0:
-    parts.append(optax.clip_by_global_norm(settings.clip_norm))
+  """Moments and decoupled decay, without clipping (see `make_update`); updates are to be scaled by minus the learning rate."""
   if settings.name == "adamw":
-    parts.append(optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps))
+    scale = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps)
   else:
     # eps outside the root, as PyTorch has it and the DPO paper's code therefore used it.
-    parts.append(optax.scale_by_rms(decay=settings.rms_decay, eps=settings.eps, eps_in_sqrt=False))
-  if settings.weight_decay > 0:
-    mask = lambda params: decay_mask(settings.decay_rule, params)  # noqa: E731
-    parts.append(optax.add_decayed_weights(settings.weight_decay, mask=mask))
-  return optax.chain(*parts)
+    scale = optax.scale_by_rms(decay=settings.rms_decay, eps=settings.eps, eps_in_sqrt=False)
+  return optax.chain(scale, _decay(settings))
+
+
+def _decay(settings: OptimizerSettings) -> optax.GradientTransformation:
+  mask = lambda params: decay_mask(settings.decay_rule, params)  # noqa: E731
+  return optax.add_decayed_weights(settings.weight_decay, mask=mask) if settings.weight_decay > 0 else optax.identity()
+
+
+def make_update(settings: OptimizerSettings) -> Callable:
+  """(params, opt_state, gradient, norm, sound, learning_rate) -> (params, opt_state), in place where they are donated.
+
+  `norm` is the gradient's, for clipping; where `sound` (bool[]) is False both come back unchanged.
+
+  The update is `make_optimizer`'s, but its direction is computed from the new moments and not beside them. If a
+  program read the old moments for both, XLA would have to copy them before it may write the new ones in their
+  place, and half of the update's time and 8 bytes a parameter would go to that.
+  """
+  moments, decay = make_optimizer(settings), _decay(settings)
+
+  def update(params: Params, opt_state, gradient: Params, norm, sound, learning_rate):
+    keep = lambda new, old: jnp.where(sound, new, old)  # noqa: E731  # fuses; `lax.cond` would copy the state
+    if settings.clip_norm > 0:
+      share = jnp.minimum(1.0, settings.clip_norm / norm)
+      gradient = jax.tree.map(lambda g: share.astype(g.dtype) * g, gradient)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer step counts
+      _, new = moments.update(gradient, opt_state, params)
+      new = jax.tree.map(keep, new, opt_state)
+      updates, _ = decay.update(_direction(settings, new[0], gradient), new[1], params)
+    change = lambda p, u: keep(p - learning_rate.astype(p.dtype) * u, p)  # noqa: E731
+    return jax.tree.map(change, params, updates), new
+
+  return update
+
+
+def _direction(settings: OptimizerSettings, scale, gradient: Params) -> Params:
+  """What optax's transformation of this name makes of the gradient, from its new state."""
+  if settings.name == "adamw":
+    mean = optax.tree.bias_correction(scale.mu, settings.b1, scale.count)
+    square = optax.tree.bias_correction(scale.nu, settings.b2, scale.count)
+    return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + settings.eps), mean, square)
+  return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + settings.eps), gradient, scale.nu)
 
 
 def make_schedule(settings: OptimizerSettings, steps: int) -> Callable[[jax.Array], jax.Array]:

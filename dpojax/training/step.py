@@ -12,7 +12,7 @@ from dpojax.config.schema import OptimizerSettings
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
 from dpojax.parallel import replicated, state_shardings
-from dpojax.training.optimizer import make_optimizer, make_schedule
+from dpojax.training.optimizer import make_optimizer, make_schedule, make_update
 from dpojax.training.state import TrainState, new_state
 from dpojax.types import Metrics, PackedBatch, Params
 
@@ -96,7 +96,7 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
   label_smoothing ...) share one compilation. A step whose loss or gradient is not finite leaves
   parameters and moments untouched and is counted.
   """
-  transformation = make_optimizer(optimizer)
+  update = make_update(optimizer)
   schedule = make_schedule(optimizer, steps)
 
   def train_step(state: TrainState, frozen: Params, batch: PackedBatch, hyper: dict):
@@ -106,14 +106,8 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     learning_rate = hyper["learning_rate"] * schedule(state.step)
 
-    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer step counts
-      updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, state.params, updates)
-    # A select fuses into the update and works in place; `lax.cond` would copy the state.
-    keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
-    params = jax.tree.map(keep, params, state.params)
-    opt_state = jax.tree.map(keep, opt_state, state.opt_state)
-    running = {name: keep(metrics[name][0] / metrics[name][1], old) for name, old in state.running.items()}
+    params, opt_state = update(state.params, state.opt_state, gradient, grad_norm, finite, learning_rate)
+    running = {name: jnp.where(finite, metrics[name][0] / metrics[name][1], old) for name, old in state.running.items()}
     skipped_now = (~finite).astype(jnp.int32)
     new = TrainState(
       step=state.step + 1,

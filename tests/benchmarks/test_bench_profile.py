@@ -12,7 +12,7 @@ import pytest
 from benchmarks import profile, shared_prompts, timing
 from benchmarks.counting import update_bytes
 from benchmarks.machine import ROOT
-from benchmarks.parts import head_of, head_pieces, make_update, weight_products
+from benchmarks.parts import head_of, head_pieces, update_of, weight_products
 from benchmarks.profile_tables import step_rows, summary
 from dpojax.assemble import build_objective, build_trainer
 from dpojax.assemble.pieces import Loaded
@@ -78,7 +78,7 @@ def test_the_update_is_that_of_the_step(built):
   hyper = built.hyper | {"learning_rate": np.float32(0.1)}
   gradient_of = jax.jit(lambda params, batch: accumulate(trainer.objective, params, trainer.frozen, batch, hyper)[1])
   gradient = gradient_of(trainer.state.params, built.batch)
-  update = jax.jit(make_update(config.optimizer))
+  update = jax.jit(update_of(config.optimizer))
   alone, moments, _ = update(params, trainer.state.opt_state, gradient, np.float32(0.1))
   state, _ = built.step(trainer.state, trainer.frozen, built.batch, hyper)
   for a, b in ((alone, state.params), (moments, state.opt_state)):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpojax.ops import logprobs
 from dpojax.ops.logprobs import scored_logps, token_kl
 
 jitted_scored_logps = jax.jit(scored_logps, static_argnames=("chunk", "precision"))
@@ -24,7 +25,13 @@ def log_softmax(hidden, head):
   return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.fixture(params=[4096, 16, 7])
+def tiles(request, monkeypatch):
+  """Pieces of the vocabulary: one of its 37 words, three with padding, and six with padding."""
+  monkeypatch.setattr(logprobs, "WORDS", request.param)
+
+
+@pytest.mark.usefixtures("float64", "tiles")
 @pytest.mark.parametrize("chunk", [1, 4, 13, 100])
 def test_equals_brute_force(chunk):
   hidden, head, target = draw()
@@ -45,7 +52,7 @@ def test_correct_is_not_constant():
   assert np.array_equal(scored.correct, np.arange(13) % 2 == 0)
 
 
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("float64", "tiles")
 @pytest.mark.parametrize("chunk", [1, 4, 13])
 def test_gradient_equals_autodiff_of_the_formula(chunk):
   hidden, head, target = draw()
@@ -116,6 +123,53 @@ def test_no_array_exceeds_one_chunk_of_logits():
 
   jaxpr = jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(hidden, head)
   assert max(sizes(jaxpr.jaxpr)) == chunk * words
+
+
+def largest_temporary(words):
+  """Entries of the largest array in a gradient that is not of the head's own size."""
+  hidden, head, target = draw(number=64, words=words, dtype=np.float32)
+  f = lambda *x: jnp.sum(scored_logps(*x, target, chunk=64, precision="float32").logp)  # noqa: E731
+
+  def sizes(jaxpr):
+    for equation in jaxpr.eqns:
+      yield from (v.aval.size for v in equation.outvars if v.aval.size != head.size)
+      for inner in jax.core.jaxprs_in_params(equation.params):
+        yield from sizes(inner)
+
+  return max(sizes(jax.make_jaxpr(jax.grad(f, (0, 1)))(hidden, head).jaxpr))
+
+
+def test_temporaries_do_not_grow_with_the_vocabulary():
+  assert largest_temporary(4096) == largest_temporary(16 * 4096) == 64 * 4096
+
+
+@pytest.mark.usefixtures("float64", "tiles")
+@pytest.mark.parametrize("used", [0, 1, 64, 65, 159, 160])
+def test_rows_are_scored_up_to_their_last_used_slot(used):
+  """Values and gradients by the formula; NaN in slots beyond the last block reaches neither."""
+  rows, slots = 2, 160
+  hidden, head, target = draw(number=rows * slots, seed=3)
+  hidden, target = hidden.reshape(rows, slots, -1), target.reshape(rows, slots)
+  toward = np.random.default_rng(1).normal(size=target.shape)
+  there = np.broadcast_to(np.arange(slots) < used, target.shape)
+
+  def ours(hidden, head, used):
+    scored = scored_logps(hidden, head, target, used=used, chunk=128, precision="float32")
+    return jnp.sum(jnp.where(there, toward * scored.logp, 0.0)), scored
+
+  def formula(hidden, head):
+    every = jax.nn.log_softmax(hidden @ head.T)
+    logp = jnp.take_along_axis(every, target[..., None], -1)[..., 0]
+    return jnp.sum(jnp.where(there, toward * logp, 0.0)), (logp, -jnp.sum(jnp.exp(every) * every, -1))
+
+  expected, (logp, entropy) = jax.grad(formula, (0, 1), has_aux=True)(hidden, head)
+  spoilt = hidden.copy()
+  spoilt[:, -(-used // 64) * 64 :] = np.nan
+  found, scored = jax.jit(jax.grad(ours, (0, 1), has_aux=True))(spoilt, head, used)
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)
+  np.testing.assert_allclose(scored.logp, np.where(there, logp, 0), atol=1e-12)
+  np.testing.assert_allclose(scored.entropy, np.where(there, entropy, 0), atol=1e-12)
 
 
 # The shapes are few, so that each is compiled once; the numbers are hypothesis's to choose.
