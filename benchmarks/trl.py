@@ -168,9 +168,9 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
     "batch.size": batch,
-    # Few pairs fill one short row at a time best; many, rows that leave few slots of the last group empty.
-    "batch.rows": 1 if batch <= 8 else 4,
-    "batch.row_length": LONGEST if batch <= 8 else LONGEST * 5 // 4,
+    "batch.rows": 1,
+    "batch.row_length": LONGEST,
+    "model.remat": "dots",
     "reference.kind": "live" if arguments.reference == "live" else "cache",
     "reference.precision": arguments.precision if arguments.reference == "cached" else "float32",  # of a cache only
     "optimizer.learning_rate": LEARNING_RATE,
