@@ -58,7 +58,8 @@ class LanguageModel:
 
   def score_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> ScoredTokens:
     """`score`, of hidden states that are known already."""
-    used = jnp.max(jnp.sum(rows.filled, axis=-1, dtype=jnp.int32))  # slots fill from the first on
+    # Packing fills slots from the first on; those after the last filled one of any row cost nothing.
+    used = jnp.max(jnp.where(rows.filled, jnp.arange(1, rows.target.shape[-1] + 1)[None], 0))
     head, target = self.head(params), jnp.asarray(rows.target)
     scored = scored_logps(hidden, head, target, used=used, chunk=self.chunk, precision=self.precision)
     return jax.tree.map(lambda x: jnp.where(rows.filled, x, 0.0), scored)
