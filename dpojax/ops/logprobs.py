@@ -82,7 +82,7 @@ def scored_logps(
   found = ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
   if used is None:
     return found
-  there = jnp.broadcast_to(jnp.arange(slots) < used, target.shape)
+  there = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32) < jnp.asarray(used, jnp.int32), target.shape)
   return jax.tree.map(lambda x: jnp.where(there, x, 0.0), found)
 
 
