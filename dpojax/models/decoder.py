@@ -21,12 +21,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slots, write_layer
 from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import packed_attention
-from dpojax.ops.matmul import dense
+from dpojax.ops.matmul import dense, kept
 from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
 from dpojax.types import PackedBatch
@@ -34,7 +33,7 @@ from dpojax.types import PackedBatch
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
   "layer": jax.checkpoint_policies.save_only_these_names("attention"),  # what attention gave: costly, and small
-  "dots": jax.checkpoint_policies.save_only_these_names("attention", "product"),  # also outputs of weight products
+  "dots": jax.checkpoint_policies.save_only_these_names("attention", "product", "operand"),  # also outputs of weight products
 }
 
 
@@ -83,11 +82,14 @@ class Block(nnx.Module):
 
   def feed_forward(self, x):
     gate, up = self.linear(x, self.gate, self.gate_bias), self.linear(x, self.up, self.up_bias)
-    return self.linear(jax.nn.silu(gate) * up, self.down, self.down_bias)
+    return self.linear(self.kept(jax.nn.silu(gate) * up, "operand"), self.down, self.down_bias)
 
   def linear(self, x, weight, bias):
-    out = checkpoint_name(dense(x, weight[...], precision=self.precision), "product")
+    out = self.kept(dense(x, weight[...], precision=self.precision), "product")
     return out if bias is None else out + bias[...][(None,) * (out.ndim - 1)]
+
+  def kept(self, x, name):
+    return kept(x, name, precision=self.precision)
 
 
 class Decoder(nnx.Module):

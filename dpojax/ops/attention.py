@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.ops import attention_kernel
 from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, visible_blocks
-from dpojax.ops.matmul import contract, operand, sum_dtype
+from dpojax.ops.matmul import contract, kept_residual, operand, sum_dtype
 
 BLOCK = 128
 
@@ -86,7 +86,7 @@ def _forward(q, k, v, places, visible, block, window, precision):
   out, log_total = _dispatch(_forward_blocks, attention_kernel.forward, block, window, precision)(
     queries, keys, values, places, visible
   )
-  out = _kept(_from_rows(out.swapaxes(3, 4), heads), precision)
+  out = kept_residual(_from_rows(out.swapaxes(3, 4), heads), "attention", precision)
   return out, (q, k, v, places, visible, out, checkpoint_name(log_total, "attention"))
 
 
@@ -128,15 +128,6 @@ def _forward_blocks(queries, keys, values, places, visible, *, window, precision
     return out / total[:, :, None], top + jnp.log(total)
 
   return lax.map(of_query_block, jnp.arange(number, dtype=jnp.int32))
-
-
-def _kept(out, precision):
-  """`out` under the name "attention"; in "bfloat16" rounded as the operand of the next product that it is."""
-  if precision != "bfloat16":
-    return checkpoint_name(out, "attention")
-  # Stored as 16-bit integers, because XLA for CPU widens stored bfloat16 to float32.
-  bits = lax.bitcast_convert_type(out.astype(jnp.bfloat16), jnp.uint16)
-  return lax.bitcast_convert_type(checkpoint_name(bits, "attention"), jnp.bfloat16).astype(out.dtype)
 
 
 def _backward(block, window, precision, residuals, g):

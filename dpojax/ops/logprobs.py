@@ -221,10 +221,10 @@ def _score_forward(hidden, head, target, count, chunk, precision):
 
 
 def _score_backward(chunk, precision, residuals, cotangents):
-  """The gradient of a piece's logits is formed block by block, and then summed over positions by one product.
+  """The gradient of a piece's logits is formed block by block, and then summed over words and over positions.
 
-  So each word's gradient is formed once, nothing of the head's size is added up, and devices that hold different
-  rows exchange each sum once.
+  By one product each, as large as can be: so each word's gradient is formed once, nothing of the head's size is added
+  up, and devices that hold different rows exchange each sum once.
   """
   hidden, head, target, count, log_sum = residuals
   toward = cotangents[0]
@@ -238,26 +238,27 @@ def _score_backward(chunk, precision, residuals, cotangents):
     piece = operand(piece, precision)
     word = first + lax.broadcasted_iota(target.dtype, (size, 1), 0)
 
-    def one_block(b, carry):
-      hidden_gradient, logit_gradients = carry
+    def one_block(b, logit_gradients):
       logits = contract(piece, _at(columns, b), _INNER, precision=precision)
       weight = jnp.exp(logits - _at(log_sum, b)[None])
       gradient = _at(toward, b)[None] * ((word == _at(target, b)[None]).astype(weight.dtype) - weight)
-      gradient = operand(gradient, precision)
-      change = contract_first(gradient, piece, precision=precision)
-      hidden_gradient = _put(hidden_gradient, _at(hidden_gradient, b) + change, b)
-      return hidden_gradient, lax.dynamic_update_index_in_dim(logit_gradients, gradient, b, 1)
+      return lax.dynamic_update_index_in_dim(logit_gradients, operand(gradient, precision), b, 1)
 
-    hidden_gradient, logit_gradients = lax.fori_loop(0, count, one_block, carry)
-    return (hidden_gradient, logit_gradients), lax.switch(count, sums, logit_gradients)
+    hidden_gradient, logit_gradients = carry
+    logit_gradients = lax.fori_loop(0, count, one_block, logit_gradients)
+    change, head_gradient = lax.switch(count, sums, logit_gradients, piece)
+    return (hidden_gradient + change, logit_gradients), head_gradient
 
-  def sum_of(number):
-    def blocks(x):
-      return contract(x[:, :number], rows[:number], (((1, 2), (0, 1)), ((), ())), precision=precision)
+  def sums_of(number):
+    def of_blocks(gradients, piece):
+      gradients = gradients[:, :number]
+      to_hidden = contract_first(gradients, piece, precision=precision)
+      to_head = contract(gradients, rows[:number], (((1, 2), (0, 1)), ((), ())), precision=precision)
+      return jnp.pad(to_hidden, [(0, target.shape[0] - number), (0, 0), (0, 0)]), to_head
 
-    return blocks
+    return of_blocks
 
-  sums = [sum_of(number) for number in range(target.shape[0] + 1)]  # a product of another size for each count
+  sums = [sums_of(number) for number in range(target.shape[0] + 1)]  # products of another size for each count
   no_gradients = jnp.zeros((size, *target.shape), rows.dtype if precision == "bfloat16" else log_sum.dtype)
   start = jnp.zeros(hidden.shape, log_sum.dtype), no_gradients
   (hidden_gradient, _), head_gradient = lax.scan(one_piece, start, _numbered(pieces))

@@ -14,6 +14,7 @@ import re
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
 PRECISIONS = ("float32", "bfloat16")
@@ -65,7 +66,7 @@ def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *,
 
 
 def contract_first(a: jax.Array, b: jax.Array, *, precision: str) -> jax.Array:
-  """a[T, D], b[T, F] -> a.T @ b, the form of a weight gradient: [D, F]."""
+  """a[T, ...], b[T, F] -> sum over t of a[t] b[t], the form of a weight gradient: [..., F]."""
   plain = functools.partial(contract, dimensions=(((0,), (0,)), ((), ())), precision=precision)
   if precision != "bfloat16" or not cpu_multiplies_bfloat16():
     return plain(a, b)
@@ -73,8 +74,9 @@ def contract_first(a: jax.Array, b: jax.Array, *, precision: str) -> jax.Array:
   def transposed(a, b):
     # XLA would fold the transpose into the product, and that form is half as fast on CPU. A layout
     # constraint keeps it apart.
-    a = with_layout_constraint(operand(a, precision).T, Layout((0, 1)))
-    return contract(a, b, (((1,), (0,)), ((), ())), precision=precision)
+    flat = operand(a, precision).reshape(a.shape[0], -1)
+    out = contract(with_layout_constraint(flat.T, Layout((0, 1))), b, _INNER, precision=precision)
+    return out.reshape(*a.shape[1:], b.shape[1])
 
   return lax.platform_dependent(a, b, cpu=transposed, default=plain)
 
@@ -121,3 +123,32 @@ def _rounded_dense_backward(residuals, g):
 
 
 _rounded_dense.defvjp(_rounded_dense_forward, _rounded_dense_backward)
+
+
+def kept(x: jax.Array, name: str, *, precision: str) -> jax.Array:
+  """x under a name for remat policies; in "bfloat16" rounded, as the operand of products that it is to become.
+
+  Then a backward pass that keeps it keeps 16 bits a value. The derivative takes no notice of the rounding.
+
+  Args:
+    x: any shape.
+    name: what a policy of `jax.checkpoint` may keep.
+    precision: "float32" or "bfloat16".
+
+  Returns:
+    Of x's shape and dtype.
+  """
+  return _kept(x, name, precision)
+
+
+def kept_residual(x: jax.Array, name: str, precision: str) -> jax.Array:
+  """`kept`, for the forward half of a written-out derivative: policies see no names in what differentiates itself."""
+  if precision != "bfloat16":
+    return checkpoint_name(x, name)
+  # Stored as 16-bit integers, because XLA for CPU widens stored bfloat16 to float32.
+  bits = checkpoint_name(lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16), name)
+  return lax.bitcast_convert_type(bits, jnp.bfloat16).astype(x.dtype)
+
+
+_kept = jax.custom_vjp(kept_residual, nondiff_argnums=(1, 2))
+_kept.defvjp(lambda *given: (kept_residual(*given), None), lambda _name, _precision, _none, g: (g,))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from dpojax.config.schema import OptimizerSettings
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
-from dpojax.parallel import replicated, state_shardings
+from dpojax.parallel import compiler_options, replicated, state_shardings
 from dpojax.training.optimizer import make_optimizer, make_schedule, make_update
 from dpojax.training.state import TrainState, new_state
 from dpojax.types import Metrics, PackedBatch, Params
@@ -128,7 +128,7 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
     }
     return new, metrics
 
-  return jax.jit(train_step, donate_argnums=0)
+  return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 def move_reference(reference: Params, params: Params, step: jax.Array, hyper: dict) -> Params:
