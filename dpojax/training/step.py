@@ -5,18 +5,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from dpojax.config.schema import OptimizerSettings
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
+from dpojax.ops.summed import Summed
 from dpojax.parallel import compiler_options, replicated, state_shardings
-from dpojax.training.optimizer import make_optimizer, make_schedule, make_update
+from dpojax.training.optimizer import gradient_norm, make_optimizer, make_schedule, make_update
 from dpojax.training.state import TrainState, new_state
 from dpojax.types import Metrics, PackedBatch, Params
-
-Step = Callable[[TrainState, Params, PackedBatch, dict], tuple[TrainState, Metrics]]
 
 
 def accumulate(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
@@ -34,14 +32,17 @@ def accumulate(objective: Objective, params: Params, frozen: Params, batch: Pack
     return _two_passes(objective, params, frozen, batch, hyper)
   totals = objective.totals(batch)
 
-  def share(params, rows):
-    return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)
+  def group(index, gradient):
+    rows = batch.group(index)
 
-  def group(index):
-    (loss, metrics), gradient = jax.value_and_grad(share, has_aux=True)(params, batch.group(index))
-    return loss, gradient, metrics
+    def share(params):
+      return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)
 
-  return sum_over_groups(group, batch)
+    loss, gradient, metrics = add_gradient(share, params, gradient)
+    return gradient, (loss, metrics)
+
+  gradient, (loss, metrics) = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
+  return loss, gradient, metrics
 
 
 def _two_passes(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
@@ -54,11 +55,17 @@ def _two_passes(objective: Objective, params: Params, frozen: Params, batch: Pac
 
   (loss, metrics), cotangent = jax.value_and_grad(whole, has_aux=True)(observed)
 
-  def group(index):
-    _, pull_back = jax.vjp(lambda p: objective.observe(p, frozen, batch.group(index)), params)
-    return pull_back(jax.tree.map(lambda x: x[index], cotangent))[0]
+  def group(index, gradient):
+    toward = jax.tree.map(lambda x: x[index], cotangent)
 
-  return loss, sum_over_groups(group, batch), metrics
+    def along(params):
+      seen = objective.observe(params, frozen, batch.group(index))
+      return sum(jnp.sum(x * t) for x, t in zip(jax.tree.leaves(seen), jax.tree.leaves(toward), strict=True)), None
+
+    return add_gradient(along, params, gradient)[1], None
+
+  gradient, _ = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
+  return loss, gradient, metrics
 
 
 def _observe_all(objective: Objective, params: Params, frozen: Params, batch: PackedBatch):
@@ -82,14 +89,44 @@ def _join_groups(observed):
 
 def sum_over_groups(function: Callable, batch: PackedBatch):
   """The sum of function(index) over the groups in use; a pytree."""
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, 0))
-  return jax.lax.fori_loop(
-    0, batch.num_groups, lambda index, total: jax.tree.map(jnp.add, total, function(index)), zeros
-  )
+  return over_groups(lambda index, _: (None, function(index)), None, batch)[1]
+
+
+def over_groups(function: Callable, carry, batch: PackedBatch):
+  """Of (carry, value) = function(index, carry) over the groups in use: the last carry, and the sum of the values."""
+
+  def body(index, carry_and_sum):
+    carry, total = carry_and_sum
+    carry, value = function(index, carry)
+    return carry, jax.tree.map(jnp.add, total, value)
+
+  value = jax.eval_shape(function, 0, carry)[1]
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), value)
+  return jax.lax.fori_loop(0, batch.num_groups, body, (carry, zeros))
+
+
+def add_gradient(function: Callable, params: Params, total: Params):
+  """(value, total + gradient, rest) of (value, rest) = function(params).
+
+  The gradients of layers and embedding are added in place (`dpojax.ops.summed`), others when they are known.
+  """
+  each = jax.tree_util.tree_map_with_path
+
+  def in_place(path):
+    return any(getattr(key, "key", None) in ("layers", "embed") for key in path)
+
+  def seeded(varied):
+    return function(
+      each(lambda path, x, v, so_far: Summed(x, v, so_far) if in_place(path) else v, params, varied, total)
+    )
+
+  varied = each(lambda path, x: jnp.zeros_like(x) if in_place(path) else x, params)
+  (value, rest), gradient = jax.value_and_grad(seeded, has_aux=True)(varied)
+  return value, each(lambda path, t, g: g if in_place(path) else t + g, total, gradient), rest
 
 
 @functools.lru_cache(maxsize=8)
-def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: int, mesh: Mesh) -> Step:
+def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: int, mesh: Mesh) -> jax.stages.Wrapped:
   """The jitted step: (state, frozen, batch, hyper) -> (state, metrics); the state is donated.
 
   Cached by its arguments, so runs that differ only in traced values (`hyper`: learning_rate, beta,
@@ -102,7 +139,7 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
   def train_step(state: TrainState, frozen: Params, batch: PackedBatch, hyper: dict):
     reference = state.reference or frozen
     loss, gradient, metrics = accumulate(objective, state.params, reference, batch, hyper | state.running)
-    grad_norm = optax.global_norm(gradient)
+    grad_norm = gradient_norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     learning_rate = hyper["learning_rate"] * schedule(state.step)
 

@@ -36,7 +36,8 @@ class Trainer:
 
   Two trainers whose objective, optimizer settings (but for the learning rate), number of steps and
   mesh are equal share one compiled step. `hyper` holds the traced numbers by name and may be changed
-  between steps: `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing.
+  between steps: `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing. `when_compiled`
+  is called once, after the step's compilation and before the step first runs.
 
   Args:
     objective: what to minimise.
@@ -77,6 +78,8 @@ class Trainer:
     )
     self._step = make_train_step(objective, without_learning_rate(optimizer), steps, self.mesh)
     self._evaluate = make_evaluation_step(objective)
+    self._compiled = False
+    self.when_compiled: Callable[[], None] = lambda: None
 
   @property
   def params(self) -> Params:
@@ -88,7 +91,12 @@ class Trainer:
 
   def take_step(self, batch: PackedBatch) -> Metrics:
     """One step on a placed batch; returns at once with metrics still on their way."""
-    self.state, metrics = self._step(self.state, self.frozen, batch, place_hyper(self.hyper, self.mesh))
+    given = self.state, self.frozen, batch, place_hyper(self.hyper, self.mesh)
+    if not self._compiled:
+      self._step.lower(*given).compile()  # the call below finds this program
+      self._compiled = True
+      self.when_compiled()
+    self.state, metrics = self._step(*given)
     return metrics
 
   def train(

@@ -9,7 +9,7 @@ import pytest
 from dpojax.ops import matmul
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps, token_kl
-from dpojax.ops.matmul import contract_first, dense
+from dpojax.ops.matmul import contract_first, dense, kept
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16 products", "widened products"])
@@ -132,3 +132,39 @@ def test_every_product_in_use_can_be_dispatched(rows, length, width, heads, kv_h
 
   gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(x, (wq, wk, wo, up, down), head)
   assert all(np.all(np.isfinite(g)) and np.any(g != 0) for g in jax.tree.leaves(gradients))
+
+
+def residual_types(function, *given):
+  return sorted({str(x.dtype) for x in jax.tree.leaves(jax.vjp(function, *given)[1]) if x.ndim == 2 and x.size > 100})
+
+
+def named_and_squared(precision):
+  """Squares what is kept, under a policy that keeps it: its derivative needs it again."""
+  policy = jax.checkpoint_policies.save_only_these_names("it")
+  return jax.checkpoint(lambda x: jnp.square(kept(jnp.sin(x), "it", precision=precision)), policy=policy)
+
+
+def test_what_is_kept_in_bfloat16_is_rounded_and_takes_16_bits():
+  (x,) = draw((30, 40))
+  function = named_and_squared("bfloat16")
+  np.testing.assert_array_equal(function(x), rounded(np.sin(x)).astype(np.float32) ** 2)
+  assert "uint16" in residual_types(function, x)
+  (gradient,) = jax.vjp(function, x)[1](np.ones_like(x))
+  np.testing.assert_allclose(gradient, 2 * rounded(np.sin(x)) * np.cos(x, dtype=np.float64), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_kept_in_float32_is_as_it_was():
+  (x,) = draw((30, 40))
+  function = named_and_squared("float32")
+  np.testing.assert_array_equal(function(x), jnp.square(jnp.sin(x)))
+  assert residual_types(function, x) == ["float32"]
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_contract_first_takes_any_number_of_dimensions(precision):
+  a, b = draw((30, 4, 5), (30, 6))
+  out = jax.jit(functools.partial(contract_first, precision=precision))(a, b)
+  assert out.shape == (4, 5, 6)
+  as_read = rounded if precision == "bfloat16" else np.asarray
+  np.testing.assert_allclose(out, np.einsum("tij,tf->ijf", as_read(a), as_read(b)), atol=1e-5)

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from dpojax.config.schema import OptimizerSettings
-from dpojax.training.optimizer import decay_mask, make_optimizer, make_update
+from dpojax.training.optimizer import decay_mask, gradient_norm, make_optimizer, make_update
 
 
 def draw(seed, scale=1.0):
@@ -22,12 +22,6 @@ def chained(settings):
   }[settings.name]
   decay = optax.add_decayed_weights(settings.weight_decay, lambda params: decay_mask(settings.decay_rule, params))
   return optax.chain(optax.clip_by_global_norm(settings.clip_norm), scale, decay)
-
-
-@pytest.fixture
-def float64():
-  with jax.enable_x64(True):
-    yield
 
 
 @pytest.mark.usefixtures("float64")
@@ -69,3 +63,10 @@ def test_an_update_of_donated_arrays_copies_none_of_them(name):
   compiled = update.lower(params, state, params, norm, jnp.array(True), norm).compile()
   analysis = compiled.memory_analysis()
   assert analysis is not None and analysis.temp_size_in_bytes < 30 * 64 * 64 * 4
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_norm_is_that_of_all_arrays_together():
+  gradient = draw(3)
+  squares = sum(float(np.sum(np.square(np.asarray(x)))) for x in jax.tree.leaves(gradient))
+  np.testing.assert_allclose(gradient_norm(gradient), np.sqrt(squares), rtol=1e-14)

@@ -85,6 +85,27 @@ def test_training_lowers_the_loss_on_pairs_it_saw():
   assert losses[-1] < 0.9 * losses[0]
 
 
+def test_the_step_is_compiled_once_and_said_to_be_before_it_runs():
+  # An optimizer of its own, so that no other test has compiled this step.
+  one = trainer()
+  one._step = make_train_step(Preference(MODEL), OptimizerSettings(learning_rate=1.0, b1=0.86), 20, one.mesh)
+  seen, compiled = [], []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, _seconds, **about: compiled.append(about) if name.endswith("backend_compile_duration") else None
+  )
+  try:
+    one.when_compiled = lambda: seen.append((int(one.state.step), len(compiled)))
+    batch = one.place(one.batches(0))
+    jax.block_until_ready(one.take_step(batch))
+    after_first = len(compiled)
+    jax.block_until_ready(one.take_step(batch))
+  finally:
+    jax.monitoring.clear_event_listeners()
+  assert len(seen) == 1 and seen[0][0] == 0
+  assert seen[0][1] >= 1 and after_first == seen[0][1], "the step was compiled a second time when it was called"
+  assert len(compiled) == after_first
+
+
 def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.

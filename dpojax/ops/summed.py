@@ -1,0 +1,119 @@
+"""Parameters whose gradient is added to a sum in place.
+
+A step sums its gradient over groups of rows. Differentiated by JAX, stacked layers and embeddings give their gradients as
+arrays of their own, which are then added to the sum: for a moment there are two arrays as large as the parameters. Here
+the sum itself travels through the backward pass, and every layer's gradient is added to its place.
+
+How: the *seed*, an array of the parameters' shape that nothing reads, passes unchanged through the forward scan. Its
+cotangent passes through the backward scan: it begins as the sum so far, and each layer adds its gradient.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Summed:
+  """Parameters whose gradient is to be added to a sum: the derivative by `seed` is total + gradient.
+
+  Read them by `scan_layers` or by `take`, once: each begins with the total. Besides, `plain` may be read anywhere.
+
+  Attributes:
+    value: [N, ...], a slice for each layer or word.
+    seed: like value; never read.
+    total: like value, the sum so far.
+  """
+
+  value: jax.Array
+  seed: jax.Array
+  total: jax.Array
+
+
+def scan_layers(body: Callable[[Any, Any], tuple[Any, None]], carry: Any, layers: Any) -> Any:
+  """`lax.scan(body, carry, layers)[0]`, of stacked arrays or of `Summed`; all leaves are one or the other."""
+  leaves, tree = jax.tree.flatten(layers, is_leaf=lambda leaf: isinstance(leaf, Summed))
+  if not all(isinstance(leaf, Summed) for leaf in leaves):
+    return lax.scan(body, carry, layers)[0]
+
+  def step(carry, numbered):
+    carry, seeds = carry
+    index, layer = numbered
+    seeds, layer = _tap(seeds, layer, index)
+    carry, _ = body(carry, jax.tree.unflatten(tree, layer))
+    return (carry, seeds), None
+
+  values, seeds, totals = ([getattr(leaf, name) for leaf in leaves] for name in ("value", "seed", "total"))
+  index = jnp.arange(values[0].shape[0], dtype=jnp.int32)
+  (carry, seeds), _ = lax.scan(step, (carry, seeds), (index, lax.stop_gradient(values)))
+  return _begin(carry, seeds, lax.stop_gradient(totals))
+
+
+@jax.custom_vjp
+def _tap(seeds, layer, index):
+  """Both as they are; backwards, the layer's gradient is added to the seeds' cotangent at `index`."""
+  return seeds, layer
+
+
+def _add_layer(index, cotangents):
+  sums, gradients = cotangents
+
+  def add(total, gradient):
+    here = lax.dynamic_index_in_dim(total, index, 0, keepdims=False)
+    return lax.dynamic_update_index_in_dim(total, here + gradient, index, 0)
+
+  return [*map(add, sums, gradients)], [*map(jnp.zeros_like, gradients)], np.zeros((), jax.dtypes.float0)
+
+
+_tap.defvjp(lambda seeds, layer, index: ((seeds, layer), index), _add_layer)
+
+
+@jax.custom_vjp
+def _begin(carry, seeds, totals):
+  """The carry; backwards, the seeds' cotangent begins as `totals`."""
+  return carry
+
+
+_begin.defvjp(
+  lambda carry, seeds, totals: (carry, totals), lambda totals, g: (g, totals, [*map(jnp.zeros_like, totals)])
+)
+
+
+def plain(array: jax.Array | Summed) -> jax.Array:
+  """The array itself; of a `Summed`, its value with a gradient that is added like any other."""
+  return _attached(lax.stop_gradient(array.value), array.seed) if isinstance(array, Summed) else array
+
+
+def take(array: jax.Array | Summed, index: jax.Array) -> jax.Array:
+  """Rows of [V, D] by i32[...] index: [..., D]."""
+  if not isinstance(array, Summed):
+    return jnp.take(array, index, axis=0)
+  return _taken(lax.stop_gradient(array.value), array.seed, lax.stop_gradient(array.total), index)
+
+
+@jax.custom_vjp
+def _attached(value, seed):
+  return value
+
+
+_attached.defvjp(lambda value, seed: (value, None), lambda _, g: (jnp.zeros_like(g), g))
+
+
+@jax.custom_vjp
+def _taken(value, seed, total, index):
+  return jnp.take(value, index, axis=0)
+
+
+def _add_rows(residuals, g):
+  total, index = residuals
+  none = jnp.zeros_like(total)
+  return none, total.at[index].add(g), none, np.zeros(index.shape, jax.dtypes.float0)
+
+
+_taken.defvjp(lambda value, seed, total, index: (jnp.take(value, index, axis=0), (total, index)), _add_rows)
