@@ -1,6 +1,6 @@
 """Runs the benchmarks one after another, each in processes of its own, and writes RESULTS.md.
 
-python benchmarks/run.py [--parts ops,profile,startup,trl,trl_cached,bradley_terry] [--pairs hh_harmless.jsonl.gz]
+python benchmarks/run.py [--parts ops,profile,startup,trl,...] [--pairs hh_harmless.jsonl.gz]
     [--trl-python VENV/bin/python --trl-model MODEL] [--bt-python VENV/bin/python]
 
 or `make bench` with PARTS=, PAIRS=, TRL_PYTHON=, TRL_MODEL=, BT_PYTHON= and FORCE=1. A part whose peer or data is
@@ -11,6 +11,7 @@ forced.
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -27,6 +28,7 @@ from benchmarks.machine import (
   TUNED_ALLOCATOR,
   describe_machine,
   describe_software,
+  has_fast_bfloat16,
   measure,
   python_environment,
   refuse_if_busy,
@@ -47,6 +49,7 @@ class Part:
     words: its arguments.
     tuned: run with the tuned allocator, as TRL's comparison sets for both sides itself.
     forces: whether the script has --force.
+    bfloat16: left out where the processor has no bfloat16 products, which PyTorch then emulates.
   """
 
   title: str
@@ -55,10 +58,12 @@ class Part:
   words: Callable[[argparse.Namespace], list]
   tuned: bool = False
   forces: bool = True
+  bfloat16: bool = False
 
 
-def _trl_words(arguments, reference: str) -> list:
-  words = [arguments.trl_model, arguments.pairs, f"--trl-python={arguments.trl_python}", f"--reference={reference}"]
+def _trl_words(arguments, precision: str, reference: str) -> list:
+  words = [arguments.trl_model, arguments.pairs, f"--trl-python={arguments.trl_python}"]
+  words += [f"--precision={precision}", f"--reference={reference}"]
   words += [f"--num-pairs={arguments.num_pairs}", f"--repetitions={arguments.repetitions}"]
   return words + ([f"--runs={arguments.trl_runs}"] if arguments.trl_runs else [])
 
@@ -67,15 +72,21 @@ PARTS = {
   "ops": Part("Numerics beside their floors", "ops.py", (), lambda a: [f"--repeats={a.repeats}"], tuned=True),
   "profile": Part("Where a DPO step goes", "profile.py", ("pairs",), lambda a: [f"--pairs={a.pairs}"], tuned=True),
   "startup": Part("Start-up", "startup.py", ("pairs",), lambda a: [f"--pairs={a.pairs}"]),
-  "trl": Part(
-    "DPO beside TRL, reference live", "trl.py", ("pairs", "trl_python", "trl_model"), lambda a: _trl_words(a, "live")
-  ),
-  "trl_cached": Part(
-    "DPO beside TRL, reference cached",
-    "trl.py",
-    ("pairs", "trl_python", "trl_model"),
-    lambda a: _trl_words(a, "cached"),
-  ),
+  **{
+    name: Part(
+      f"DPO beside TRL, {precision}, reference {reference}",
+      "trl.py",
+      ("pairs", "trl_python", "trl_model"),
+      functools.partial(_trl_words, precision=precision, reference=reference),
+      bfloat16=precision == "bfloat16",
+    )
+    for name, precision, reference in (
+      ("trl", "float32", "live"),
+      ("trl_cached", "float32", "cached"),
+      ("trl_bfloat16", "bfloat16", "live"),
+      ("trl_bfloat16_cached", "bfloat16", "cached"),
+    )
+  },
   "bradley_terry": Part(
     "Bradley-Terry strengths beside peers",
     "bradley_terry.py",
@@ -182,8 +193,11 @@ def main() -> int:
   left_out, failed = {name: "not asked for" for name in PARTS if name not in recorded}, False
   for name in names:
     missing = [need.upper() for need in PARTS[name].needs if not getattr(arguments, need)]
-    if missing:
-      left_out[name] = f"{' and '.join(missing)} not given"
+    reason = f"{' and '.join(missing)} not given" if missing else ""
+    if PARTS[name].bfloat16 and not has_fast_bfloat16():
+      reason = "this processor has no bfloat16 products"
+    if reason:
+      left_out[name] = reason
       print(f"{name}: left out, {left_out[name]}", flush=True)
       continue
     print(f"{name} ...", flush=True)
