@@ -6,8 +6,8 @@ python benchmarks/trl.py MODEL ../shared/data/hh_harmless.jsonl.gz --trl-python 
 Every run is a process of its own; runs of the two sides alternate, each side at its pairs a step. Both
 train on the same token ids, in the same precision, on the same processors with the same allocator settings.
 Counted are the tokens of every answer with its prompt (2 * prompt + chosen + rejected), whatever each side
-makes of them, over one pass through the pairs after a warm-up that holds all compilation, and the process's
-peak resident memory from start to end. Medians are given with the smallest and the largest value. The runner
+makes of them, over one pass through the pairs after a warm-up that holds all compilation and two steps at least, and
+the process's peak resident memory from start to end. Medians are given with the smallest and the largest value. The runner
 refuses to measure on a busy machine, and says how busy others kept it during each run.
 
 --precision: float32 (both sides' weights and products; the only one to compare in on a processor without
@@ -48,7 +48,7 @@ from benchmarks.machine import (
 )
 from benchmarks.marked import read_marks
 
-WARM_UP_STEPS = 2  # of TRL; dpojax warms up for one epoch, since its packing of each step differs
+WARM_UP_STEPS = 2  # of either side, at least: of dpojax whole epochs, since its packing of each step differs
 LONGEST = 512  # pairs whose prompt and answers hold more tokens together are left out
 LEARNING_RATE = 1e-6
 RUNS = {
@@ -160,7 +160,7 @@ def trl_command(arguments, rows: Path, setting: str, batch: int) -> list[str]:
   return script_command("trl.py", *given, *options, python=arguments.trl_python)
 
 
-def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str]:
+def dpojax_command(arguments, rows: Path, num_pairs: int, workdir: Path, batch: int) -> list[str]:
   options = {
     "model.path": arguments.dpojax_model,
     "model.precision": arguments.precision,
@@ -175,7 +175,7 @@ def dpojax_command(arguments, rows: Path, workdir: Path, batch: int) -> list[str
     "reference.precision": arguments.precision if arguments.reference == "cached" else "float32",  # of a cache only
     "optimizer.learning_rate": LEARNING_RATE,
     "optimizer.schedule": "constant",
-    "train.epochs": 2.0,
+    "train.epochs": warm_up_epochs(num_pairs, batch) + 1.0,
     "evaluation.every": 0,
     "evaluation.prompts": 0,
     "checkpoint.every": 0,
@@ -190,14 +190,19 @@ def marks_file(workdir: Path) -> Path:
   return workdir.with_suffix(".marks")
 
 
-def dpojax_seconds(workdir: Path, steps: int, tokens: int) -> float:
-  """Seconds of the second epoch, after checking that it trained on the tokens it should have."""
+def warm_up_epochs(num_pairs: int, batch: int) -> int:
+  return -(-WARM_UP_STEPS * batch // num_pairs)
+
+
+def dpojax_seconds(workdir: Path, steps: int, warm_up: int, tokens: int) -> float:
+  """Seconds of the epoch after `warm_up` epochs, having checked that it trained on the tokens it should have."""
   records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   records = [record for record in records if record["split"] == "train"]
-  assert len(records) == 2 * steps, f"{len(records)} steps logged, {2 * steps} expected"
-  seen = records[-1]["num_tokens"] - records[steps - 1]["num_tokens"]
-  assert seen == tokens, f"the second epoch held {seen} tokens, not {tokens}"
-  return sum(record["time/step"] for record in records[steps:])
+  before = warm_up * steps
+  assert len(records) == before + steps, f"{len(records)} steps logged, {before + steps} expected"
+  seen = records[-1]["num_tokens"] - records[before - 1]["num_tokens"]
+  assert seen == tokens, f"the last epoch held {seen} tokens, not {tokens}"
+  return sum(record["time/step"] for record in records[before:])
 
 
 def dpojax_reference(workdir: Path, tokens: int) -> dict:
@@ -256,8 +261,8 @@ def compare(arguments) -> None:
     for repetition, (side, batch) in itertools.product(range(arguments.repetitions), runs):
       if side == "dpojax":
         workdir = Path(scratch) / f"run_{repetition}_{batch}"
-        _, cost = measure(dpojax_command(arguments, rows_file, workdir, batch), environment, processors)
-        seconds = dpojax_seconds(workdir, len(rows) // batch, tokens)
+        _, cost = measure(dpojax_command(arguments, rows_file, len(rows), workdir, batch), environment, processors)
+        seconds = dpojax_seconds(workdir, len(rows) // batch, warm_up_epochs(len(rows), batch), tokens)
         reference = dpojax_reference(workdir, tokens)
       else:
         said, cost = measure(trl_command(arguments, rows_file, side, batch), environment, processors)

@@ -98,7 +98,7 @@ def test_what_is_timed_exists():
 @pytest.mark.parametrize("reference, kind", [("live", "live"), ("cached", "cache")])
 def test_dpojax_takes_the_options_it_is_compared_with(precision, reference, kind, tmp_path):
   arguments = argparse.Namespace(dpojax_model="model", precision=precision, reference=reference, dpojax_option=[])
-  command = trl.dpojax_command(arguments, tmp_path / "rows.jsonl", tmp_path / "run", 32)
+  command = trl.dpojax_command(arguments, tmp_path / "rows.jsonl", 64, tmp_path / "run", 32)
   words = [word for word in command if word.startswith("--config.")]
   config = load_config(str(ROOT / "experiments/smollm2_hh.py"), words)
   assert config.model.precision == precision and (kind == "live" or config.reference.precision == precision)
@@ -122,15 +122,21 @@ def write_run(folder, tokens):
   return folder
 
 
-def test_the_second_epoch_is_what_counts(tmp_path):
-  assert trl.dpojax_seconds(write_run(tmp_path / "run", [5, 8, 14, 16]), 2, 8) == pytest.approx(0.0011)
+def test_the_epoch_after_the_warm_up_is_what_counts(tmp_path):
+  assert trl.dpojax_seconds(write_run(tmp_path / "one", [5, 8, 14, 16]), 2, 1, 8) == pytest.approx(0.0011)
+  assert trl.dpojax_seconds(write_run(tmp_path / "two", [5, 10, 14]), 1, 2, 4) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("pairs, batch, epochs", [(32, 32, 2), (32, 16, 1), (32, 4, 1), (8, 8, 2)])
+def test_a_warm_up_has_two_steps_or_more(pairs, batch, epochs):
+  assert trl.warm_up_epochs(pairs, batch) == epochs
 
 
 def test_an_epoch_of_other_tokens_is_refused(tmp_path):
   with pytest.raises(AssertionError, match="held 8 tokens, not 9"):
-    trl.dpojax_seconds(write_run(tmp_path / "run", [5, 8, 14, 16]), 2, 9)
+    trl.dpojax_seconds(write_run(tmp_path / "run", [5, 8, 14, 16]), 2, 1, 9)
   with pytest.raises(AssertionError, match="4 steps logged, 6 expected"):
-    trl.dpojax_seconds(tmp_path / "run", 3, 8)
+    trl.dpojax_seconds(tmp_path / "run", 3, 1, 8)
 
 
 def test_filling_a_cache_is_timed_without_compilation(tmp_path):
