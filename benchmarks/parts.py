@@ -45,11 +45,14 @@ def attention_of(precision: str, window: int | None = None) -> tuple[Callable, C
   return forward, gradient
 
 
-def head_of(precision: str, chunk: int) -> tuple[Callable, Callable]:
-  """The head as (hidden [N, D], head [V, D], target [N]) -> logp [N], and its gradient with a cotangent -> (dh, dE)."""
+def head_of(precision: str, chunk: int, used: int | None = None) -> tuple[Callable, Callable]:
+  """The head as (hidden [..., D], head [V, D], target [...]) -> logp, and its gradient with a cotangent -> (dh, dE).
+
+  `used`: how many slots of each row are scored.
+  """
 
   def forward(hidden, head, target):
-    return scored_logps(hidden, head, target, chunk=chunk, precision=precision).logp
+    return scored_logps(hidden, head, target, used=used, chunk=chunk, precision=precision).logp
 
   def gradient(hidden, head, target, toward):
     return jax.grad(lambda h, e: jnp.sum(forward(h, e, target) * toward), (0, 1))(hidden, head)

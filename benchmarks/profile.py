@@ -119,8 +119,8 @@ def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
   calls: dict[str, tuple[float, Callable]] = {}
   programs: dict[str, Callable] = {}
 
-  def add(name: str, times: float, function: Callable, *given) -> None:
-    base = base_name(name)
+  def add(name: str, times: float, function: Callable, *given, alike: bool = True) -> None:
+    base = base_name(name) if alike else name  # one program for all groups, unless they differ in more than arrays
     programs[base] = compiled = programs.get(base) or compile_for(function, *given)
     calls[name] = times, lambda: compiled(*given)
 
@@ -135,7 +135,7 @@ def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
     return jax.value_and_grad(total, has_aux=True)(params)
 
   (toward,) = draw((rows, slots))
-  hidden, cotangent = draw((rows * slots, config.hidden), (rows * slots,))
+  hidden, cotangent = draw((rows, slots, config.hidden), (rows, slots))
   heads = [draw((rows, length, n, config.head_dim))[0] for n in (config.heads, config.kv_heads, config.kv_heads)]
   (toward_attention,) = draw((rows, length, config.heads, config.head_dim))
   for g in range(groups):
@@ -143,10 +143,11 @@ def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
     add(f"policy forward {g}", 1, score, params, group)
     add(f"policy {g}", 1, pull, params, group, toward)
     add(f"reference {g}", 1, lambda params, group: score(params, group).logp, frozen, group)
-    forward, gradient = head_of(precision, model.chunk)
-    given = hidden, model.head(params), group.target.reshape(-1)
-    add(f"head forward {g}", 1, forward, *given)
-    add(f"head gradient {g}", 1, gradient, *given, cotangent)
+    used = int(np.max(np.where(group.filled, np.arange(1, slots + 1), 0)))
+    forward, gradient = head_of(precision, model.chunk, used)
+    given = hidden, model.head(params), group.target
+    add(f"head forward {g}", 1, forward, *given, alike=False)
+    add(f"head gradient {g}", 1, gradient, *given, cotangent, alike=False)
     forward, gradient = attention_of(precision, config.window)
     places = dict(segment=group.segment, answer=group.answer, position=group.position)
     add(f"attention forward {g}", config.layers, forward, *heads, places)

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpojax.config.schema import ParallelSettings
 from dpojax.ops.matmul import contract
+from dpojax.parallel import compiler_options, make_mesh
 
 CORES = len(os.sched_getaffinity(0))
 CLOCKS: dict[str, Callable[[], float]] = {
@@ -24,7 +26,9 @@ INNER = (((1,), (0,)), ((), ()))
 
 
 def compile_for(function: Callable, *arguments, **options) -> Any:
-  return jax.jit(function, **options).lower(*arguments).compile()
+  """The function compiled for these arguments, by the compiler's options of a training step."""
+  asked = compiler_options(make_mesh(ParallelSettings()))
+  return jax.jit(function, compiler_options=asked, **options).lower(*arguments).compile()
 
 
 def planned_bytes(analysis: Any) -> int:
