@@ -92,7 +92,7 @@ def train_words(arguments, workdir: Path) -> list[str]:
 
 def start(arguments, cache: Path, workdir: Path) -> dict:
   marks = workdir.with_suffix(".marks")
-  own = {"XDG_CACHE_HOME": str(cache)} if arguments.launcher_cache else {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+  own = {"DPOJAX_COMPILATION_CACHE" if arguments.launcher_cache else "JAX_COMPILATION_CACHE_DIR": str(cache)}
   began = time.monotonic()
   _, cost = measure(
     script_command("marked.py", str(marks), *train_words(arguments, workdir), "--until=step"),
@@ -137,7 +137,7 @@ def main() -> None:
   parser.add_argument("--repeats", type=int, default=3, help="of the imports")
   parser.add_argument("--option", action="append", default=[], help="further option of dpojax train; may be repeated")
   parser.add_argument(
-    "--launcher-cache", action="store_true", help="leave the place of the cache to dpojax, under a fresh XDG_CACHE_HOME"
+    "--launcher-cache", action="store_true", help="the cache that dpojax keeps, in a fresh folder, and not JAX's own"
   )
   add_common_options(parser)
   arguments = parser.parse_args()
