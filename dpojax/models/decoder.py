@@ -34,9 +34,8 @@ from dpojax.types import PackedBatch
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
   "layer": jax.checkpoint_policies.save_only_these_names("attention"),  # what attention gave: costly, and small
-  "dots": jax.checkpoint_policies.save_only_these_names(
-    "attention", "product", "operand"
-  ),  # also outputs of weight products
+  # also outputs of weight products, and the product of gate and up that the last of them reads
+  "dots": jax.checkpoint_policies.save_only_these_names("attention", "product", "operand"),
 }
 
 

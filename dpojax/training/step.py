@@ -109,6 +109,11 @@ def add_gradient(function: Callable, params: Params, total: Params):
   """(value, total + gradient, rest) of (value, rest) = function(params).
 
   The gradients of layers and embedding are added in place (`dpojax.ops.summed`), others when they are known.
+
+  Args:
+    function: parameters -> (value f32[], anything); reads them as `dpojax.models` do.
+    params: the point.
+    total: like params, the sum so far; donated, it is written in place.
   """
   each = jax.tree_util.tree_map_with_path
 
