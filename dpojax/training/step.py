@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 
 from dpojax.config.schema import OptimizerSettings
@@ -74,11 +76,13 @@ def _observe_all(objective: Objective, params: Params, frozen: Params, batch: Pa
   def group(index):
     return objective.observe(params, frozen, batch.group(index))
 
+  group, shapes = traced_once(group, jax.ShapeDtypeStruct((), jnp.int32))
+
   def body(index, seen):
     return jax.tree.map(lambda all, one: all.at[index].set(one), seen, group(index))
 
   groups = batch.tokens.shape[0]
-  zeros = jax.tree.map(lambda x: jnp.zeros((groups, *x.shape), x.dtype), jax.eval_shape(group, 0))
+  zeros = jax.tree.map(lambda x: jnp.zeros((groups, *x.shape), x.dtype), shapes)
   return jax.lax.fori_loop(0, batch.num_groups, body, zeros)
 
 
@@ -94,15 +98,25 @@ def sum_over_groups(function: Callable, batch: PackedBatch):
 
 def over_groups(function: Callable, carry, batch: PackedBatch):
   """Of (carry, value) = function(index, carry) over the groups in use: the last carry, and the sum of the values."""
+  function, (_, value) = traced_once(function, jax.ShapeDtypeStruct((), jnp.int32), carry)
 
   def body(index, carry_and_sum):
     carry, total = carry_and_sum
     carry, value = function(index, carry)
     return carry, jax.tree.map(jnp.add, total, value)
 
-  value = jax.eval_shape(function, 0, carry)[1]
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), value)
   return jax.lax.fori_loop(0, batch.num_groups, body, (carry, zeros))
+
+
+def traced_once(function: Callable, *arguments) -> tuple[Callable, Any]:
+  """The function, for arguments of these shapes only, and the shapes of what it returns.
+
+  A loop needs the shapes before it traces its body, and tracing is most of a start from the compilation cache.
+  """
+  traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+  tree = jax.tree.structure(shapes)
+  return lambda *given: tree.unflatten(jaxpr_as_fun(traced)(*jax.tree.leaves(given))), shapes
 
 
 def add_gradient(function: Callable, params: Params, total: Params):

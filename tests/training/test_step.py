@@ -106,6 +106,14 @@ def test_the_step_is_compiled_once_and_said_to_be_before_it_runs():
   assert len(compiled) == after_first
 
 
+@pytest.mark.parametrize(("losses", "passes"), [(("dpo",), 1), (("aot",), 2)])
+def test_the_objective_is_traced_once_for_every_pass_over_the_groups(losses, passes, monkeypatch):
+  observe, traced = Preference.observe, []
+  monkeypatch.setattr(Preference, "observe", lambda *given: traced.append(given) or observe(*given))
+  gradient_of(Preference(MODEL, losses), tiny_batches())
+  assert len(traced) == passes
+
+
 def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.
