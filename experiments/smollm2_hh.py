@@ -25,7 +25,7 @@ def get_config():
   config.data.eval_fraction = 0.1
 
   config.batch.size = 32
-  config.batch.rows = 2  # of 1, 2 and 4 rows a group, 2 leaves few rows empty and products large
+  config.batch.rows = 1  # 92 % of the places filled; 85 % with 2 rows a group, which are for more devices
   config.batch.row_length = 1024
 
   config.loss.beta = 0.1
