@@ -78,7 +78,9 @@ def short_pairs(path: Path, tokenizer) -> Dataset:
   raise SystemExit(f"{path}: fewer than {STEPS * PAIRS_A_STEP} pairs of at most {LONGEST} tokens")
 
 
-def train(model_path: Path, pairs_path: Path, precision: str, attention: str) -> tuple[RecordingTrainer, dict[str, np.ndarray]]:
+def train(
+  model_path: Path, pairs_path: Path, precision: str, attention: str
+) -> tuple[RecordingTrainer, dict[str, np.ndarray]]:
   """The trainer after its run, and the change of every parameter tensor."""
   tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
   model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -74,9 +74,7 @@ def run(golden, precision, remat, live):
   hyper = {"beta": golden["beta"], "label_smoothing": 0.0}
   reference = start if live else None
   given = Given(batches)
-  trainer = Trainer(
-    Preference(model), optimizer, params, given, steps=steps, hyper=hyper, reference_params=reference
-  )
+  trainer = Trainer(Preference(model), optimizer, params, given, steps=steps, hyper=hyper, reference_params=reference)
   recorded = []
   for step, batch in enumerate(batches):
     found = margins(score(trainer.params, batch), batch)
