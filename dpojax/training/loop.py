@@ -80,6 +80,8 @@ class Loop:
       self.log.truncate_after(-1)
       self._events(0)
       return
+    for leaf in jax.tree.leaves(state):
+      leaf.delete()  # makes room for what is read
     step, self.trainer.state = checkpointer.restore(abstract)
     self.log.truncate_after(step)
     self.log.message(f"resuming after step {step}")

@@ -149,6 +149,29 @@ def test_tokens_are_those_of_each_answer_with_its_prompt():
   assert trl.num_tokens(dict(prompt_ids=[1, 2, 3], chosen_ids=[4], rejected_ids=[5, 6])) == 2 * 3 + 1 + 2
 
 
+def test_a_run_that_is_repeated_trains_again(monkeypatch, tmp_path):
+  """In the folder of an ended run there would be nothing left to do, and its figures would be read a second time."""
+  trained = []
+
+  def measured(command, environment, processors):
+    if (rows := next((word for word in command if word.startswith("--rows=")), None)) is not None:
+      pathlib.Path(rows.removeprefix("--rows=")).write_text(
+        '{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}\n' * 2
+      )
+    else:
+      trained.append(next(word for word in command if word.startswith("--workdir=")))
+    return "", dict(peak_gb=1.0, others=0.0, process_seconds=1.0)
+
+  monkeypatch.setattr(trl, "refuse_if_busy", lambda force: 0.0)
+  monkeypatch.setattr(trl, "measure", measured)
+  monkeypatch.setattr(trl, "dpojax_seconds", lambda *given: 1.0)
+  monkeypatch.setattr(trl, "dpojax_reference", lambda *given: None)
+  words = ["model", "pairs", "--runs=dpojax@2,dpojax@1,dpojax@2", "--repetitions=2", "--num-pairs=2"]
+  monkeypatch.setattr("sys.argv", ["trl.py", *words, f"--out={tmp_path / 'found.json'}"])
+  trl.main()
+  assert len(trained) == len(set(trained)) == 6
+
+
 def test_runs_of_another_precision_are_refused(monkeypatch, capsys):
   monkeypatch.setattr("sys.argv", ["trl.py", "model", "pairs", "--runs=autocast@1"])
   with pytest.raises(SystemExit):

@@ -3,10 +3,15 @@
 import itertools
 import random
 import signal
+import sys
 import time
 
+import jax
 import pytest
 
+from dpojax.assemble import run
+from dpojax.config import load_config
+from dpojax.training.checkpoint import Checkpointer
 from tests.training.runs import start, state_digest, timeless_metrics, train, write_config
 
 KILLS = 20
@@ -93,6 +98,28 @@ def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undis
   digest, metrics = undisturbed
   assert state_digest(tmp_path, STEPS) == digest
   assert timeless_metrics(tmp_path) == metrics
+
+
+def test_the_fresh_state_makes_room_before_a_checkpoint_is_read(config, tmp_path, monkeypatch):
+  """Otherwise a run that resumes holds parameters and moments twice, and needs more memory than it had before."""
+  settings = load_config(str(config), ["--config.train.steps=2"])
+  run(settings, tmp_path)
+  module = sys.modules["dpojax.assemble.run"]
+  build, restore, seen = module.build_trainer, Checkpointer.restore, []
+
+  def built(*given, **options):
+    seen.append(build(*given, **options))
+    return seen[0]
+
+  def restored(*given):
+    seen.append([leaf.is_deleted() for leaf in jax.tree.leaves(seen[0].state)])
+    return restore(*given)
+
+  monkeypatch.setattr(module, "build_trainer", built)
+  monkeypatch.setattr(Checkpointer, "restore", restored)
+  run(settings, tmp_path)
+  assert seen[1] and all(seen[1])
+  assert int(seen[0].state.step) == 2
 
 
 def test_a_changed_config_is_refused_with_what_changed(config, undisturbed):
