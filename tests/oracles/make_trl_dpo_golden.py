@@ -197,7 +197,7 @@ def main() -> None:
   parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
   parser.add_argument("--attention", default="sdpa", choices=ATTENTION, help="of the float32 run")
   arguments = parser.parse_args()
-  write_bfloat16(arguments) if arguments.precision == "bfloat16" else write_float32(arguments)
+  {"float32": write_float32, "bfloat16": write_bfloat16}[arguments.precision](arguments)
 
 
 if __name__ == "__main__":
