@@ -9,22 +9,19 @@ import hashlib
 import os
 import pathlib
 import platform
-import stat
 import sys
-import tempfile
-import time
 
 import jax
 import jaxlib.version
 from jax._src import compilation_cache as jax_cache
 from jax._src.compilation_cache_interface import CacheInterface
 
+from dpojax.kept_files import KeptFiles, own_folder
+
 FOLDER = "DPOJAX_COMPILATION_CACHE"
 LEAST_SECONDS = 0.3  # programs that compile faster are not kept
 MOST_BYTES = 2**30  # of all entries; the least recently used go first
-ENTRY, PART, REFUSED = ".program", ".part", "refused"
-STALE_SECONDS = 3600  # a part this old was left behind by a process that was killed
-DIGEST_BYTES = hashlib.sha256().digest_size
+ENTRY, REFUSED = ".program", "refused"
 
 
 def begin() -> None:
@@ -61,15 +58,7 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
     OSError: it cannot be made, or others may write to it: programs are run, so who can write one can do all we can.
   """
   root = root.expanduser()
-  folder = root / f"jaxlib-{jaxlib.version.__version__}-{machine()}"
-  for made in (root, folder):
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = made.stat()
-    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
-      raise PermissionError(0, f"{made.name} belongs to another user")
-    if os.name == "posix" and facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-      raise PermissionError(0, f"others may write to {made.name}; chmod go-w mends it")
-  return folder
+  return own_folder(root / f"jaxlib-{jaxlib.version.__version__}-{machine()}")
 
 
 def machine() -> str:
@@ -96,82 +85,27 @@ class Programs(CacheInterface):
 
   def __init__(self, folder: pathlib.Path, most_bytes: int):
     self._path = folder
-    self._most_bytes = most_bytes
+    self._files = KeptFiles(folder, ENTRY, most_bytes, what="program", made="compiled", say=warn)
     self._given: set[str] = set()
-    self._silent = False
-    self._writes = True
 
   def get(self, key: str) -> bytes | None:
     """The program, or None where there is none or it is damaged; then it is removed too."""
-    file = self._path / (key + ENTRY)
-    try:
-      entry = file.read_bytes()
-    except FileNotFoundError:
-      return None
-    except OSError as error:
-      return self._say(f"{file}: {error.strerror}; the program is compiled anew")
-    program = entry[DIGEST_BYTES:]
-    if entry[:DIGEST_BYTES] != _digest(key, program):
-      with contextlib.suppress(OSError):
-        file.unlink()
-      return self._say(f"{file.name} was damaged; the program is compiled anew")
-    with contextlib.suppress(OSError):
-      os.utime(file)
-    self._given.add(key)
+    program = self._files.get(key)
+    if program is not None:
+      self._given.add(key)
     return program
 
   def put(self, key: str, value: bytes) -> None:
     """Keeps a program, if there is room. One that was given out before was refused by XLA."""
-    if key in self._given:
-      with contextlib.suppress(OSError):
-        (self._path / REFUSED).touch()
-      return self._say(f"XLA refuses programs that it compiled here; not used again until {self._path} is deleted")
-    if not self._writes or DIGEST_BYTES + len(value) > self._most_bytes:
-      return None
-    part = None
-    try:
-      self._make_room(DIGEST_BYTES + len(value))
-      with tempfile.NamedTemporaryFile(dir=self._path, suffix=PART, delete=False) as out:
-        part = out.name
-        out.write(_digest(key, value) + value)
-      os.replace(part, self._path / (key + ENTRY))
-    except OSError as error:
-      self._writes = False
-      if part is not None:
-        with contextlib.suppress(OSError):
-          os.unlink(part)
-      self._say(f"{self._path}: {error.strerror}; programs of this run are not kept")
-
-  def _make_room(self, size: int) -> None:
-    """Removes entries, the least recently used first, until `size` bytes more are within the limit."""
-    entries, total = [], size
-    for file in self._path.parent.glob("*/*"):
-      with contextlib.suppress(OSError):  # another process may remove it at the same time
-        facts = file.stat()
-        if file.suffix == ENTRY:
-          entries.append((facts.st_mtime_ns, facts.st_size, file))
-          total += facts.st_size
-        elif file.suffix == PART and time.time() - facts.st_mtime > STALE_SECONDS:
-          file.unlink()
-    for _, freed, file in sorted(entries):
-      if total <= self._most_bytes:
-        return
-      with contextlib.suppress(OSError):
-        file.unlink()
-      total -= freed
-
-  def _say(self, message: str) -> None:
-    if not self._silent:
-      self._silent = True
-      warn(message)
+    if key not in self._given:
+      return self._files.put(key, value)
+    with contextlib.suppress(OSError):
+      (self._path / REFUSED).touch()
+    self._files.say(f"XLA refuses programs that it compiled here; not used again until {self._path} is deleted")
 
 
 def warn(message: str) -> None:
   print(f"dpojax: compilation cache: {message}", file=sys.stderr, flush=True)
-
-
-def _digest(key: str, program: bytes) -> bytes:
-  return hashlib.sha256(key.encode() + b"\0" + program).digest()
 
 
 def _processors() -> int:
