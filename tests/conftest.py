@@ -5,6 +5,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DPOJAX_COMPILATION_CACHE", "")  # commands that tests start write nothing into the home
+os.environ.setdefault("DPOJAX_TOKEN_CACHE", "")
 # Most of the time of most tests is compilation, and this halves it. Tests marked `pretrained` compute more than they
 # compile: `make test` runs them apart, with another level in XLA_FLAGS.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):

@@ -17,6 +17,7 @@ from dpojax.data.examples import TokenDataset
 from dpojax.data.feedback import unpaired, with_mismatched
 from dpojax.data.shapes import choose_shape
 from dpojax.data.sieve import Kind
+from dpojax.data.token_cache import TokenCache
 from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
@@ -194,7 +195,8 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     dataset = dataset_from_rows(rows, config.data, loaded.tokenizer, kind=kind, row_length=config.batch.row_length)
     train, held_out = hold_out(dataset, config.data.eval_fraction, config.data.seed)
   else:
-    train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=config.batch.row_length)
+    length, cache = config.batch.row_length, TokenCache.from_environment()
+    train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=length, cache=cache)
   if len(train) == 0:
     raise DataError(f"no example is left to train on: {train.counts}")
   return Data(*(for_objective(config, part, loaded.model.config.max_positions) for part in (train, held_out)))

@@ -1,4 +1,4 @@
-"""The process that a `dpojax` command runs in: settings that only count before it starts, and its folder of programs.
+"""The process that a `dpojax` command runs in: settings that only count before it starts, and folders of what it keeps.
 
 Commands that compute start the interpreter once more in their place (execve: same process id, arguments, files and
 signals), with memory settings that glibc reads when a process begins. What the user has set stays as it is, and
@@ -18,7 +18,7 @@ from dpojax.errors import ConfigError, InputError
 
 COMPUTING = ("train", "sweep", "eval", "score", "sample")
 LAUNCH = "DPOJAX_LAUNCH"
-CACHE = "DPOJAX_COMPILATION_CACHE"
+CACHES = {"DPOJAX_COMPILATION_CACHE": "xla", "DPOJAX_TOKEN_CACHE": "tokens"}  # variable: folder
 # Set from before the restart to after it: which variables were added or changed, with what they were before.
 RESTARTED = "_DPOJAX_RESTARTED"
 
@@ -42,7 +42,7 @@ def command() -> int:
     if not plain:
       if not restarted:
         restart()
-      name_cache_folder()
+      name_cache_folders()
   return main()
 
 
@@ -108,17 +108,16 @@ def restore_environment() -> bool:
   return True
 
 
-def name_cache_folder() -> None:
-  """Fills in DPOJAX_COMPILATION_CACHE, which `compilation_cache.begin` reads, where the user has not set it."""
-  if CACHE in os.environ:
-    return
+def name_cache_folders() -> None:
+  """Fills in the variables that name the folders of caches, where the user has not set them."""
   base = os.environ.get("XDG_CACHE_HOME", "")
   try:
     # The specification of XDG says that a relative path is to be ignored.
     folder = pathlib.Path(base) if os.path.isabs(base) else pathlib.Path.home() / ".cache"
   except RuntimeError:
     return  # a user without a home
-  os.environ[CACHE] = str(folder / "dpojax" / "xla")
+  for name, kept in CACHES.items():
+    os.environ.setdefault(name, str(folder / "dpojax" / kept))
 
 
 def _on_glibc() -> bool:

@@ -1,6 +1,7 @@
 """From a data set's settings to tokenised examples, every row of it accounted for."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +15,9 @@ from dpojax.data.formats import Comparison, Format, choose_format
 from dpojax.data.formats.common import Judgement
 from dpojax.data.judgement import read_judgement
 from dpojax.data.sieve import Kind, Sieve, prompt_key
-from dpojax.data.sources import SourceRow, file_rows, hub_rows, memory_rows
+from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
+from dpojax.data.token_cache import TokenCache
 from dpojax.data.tokenise import tokenise
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
@@ -24,7 +26,7 @@ AT_ONCE = 256  # rows rendered and tokenised together
 
 
 def load_dataset(
-  settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+  settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int, cache: TokenCache | None = None
 ) -> tuple[TokenDataset, TokenDataset]:
   """The training and the held-out examples that the settings name; no prompt is on both sides.
 
@@ -37,6 +39,7 @@ def load_dataset(
     kind: "preference": two or more answers a row; "sft": the best answer only; "score": all answers,
       identical ones too.
     row_length: tokens of a packed row, which the prompt and all answers of an example must share.
+    cache: of what earlier calls, in other processes too, made of the same rows by the same settings.
 
   Raises:
     DataError: a file, data set, column or template is wrong, or no row is left.
@@ -44,7 +47,11 @@ def load_dataset(
   """
 
   def build(path: str, split: str) -> TokenDataset:
-    return _build(*_source(settings, path, split), settings, tokenizer, kind=kind, row_length=row_length)
+    source = _source(settings, path, split)
+    make = functools.partial(_build, source.rows, source.name, settings, tokenizer, kind=kind, row_length=row_length)
+    if cache is None:
+      return make()
+    return cache.dataset(source, settings, tokenizer, kind=kind, row_length=row_length, make=make)
 
   train = build(settings.path, settings.split)
   if not settings.eval_path and not settings.eval_split:
@@ -114,18 +121,19 @@ def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: To
   return [as_ids(ids) for ids in encoded]
 
 
-def _source(settings: DataSettings, path: str, split: str) -> tuple[Iterator[SourceRow], str]:
-  """The rows of a file or of a split of the hub data set, and their name for messages."""
+def _source(settings: DataSettings, path: str, split: str) -> Source:
+  """The rows of a file or of a split of the hub data set."""
   if path:
-    return file_rows(path, settings.limit), path
+    return file_source(path, settings.limit)
   if settings.source == "world":
     raise ConfigError("data.source=world: a world's rows are made by the run; pass them to dataset_from_rows")
   if settings.source == "file" and not settings.eval_split:
     raise ConfigError("data.source=file needs data.path, a JSONL, JSON, CSV or Parquet file")
   if not settings.name:
     raise ConfigError("data.name is empty; name a data set of the hub, or give a local file as data.path")
-  rows = hub_rows(settings.name, subset=settings.subset, split=split, revision=settings.revision, limit=settings.limit)
-  return rows, f"{settings.name}[{split}]"
+  return hub_source(
+    settings.name, subset=settings.subset, split=split, revision=settings.revision, limit=settings.limit
+  )
 
 
 def _open_template(settings: DataSettings, tokenizer: Tokenizer) -> ChatTemplate | None:

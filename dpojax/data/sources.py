@@ -1,13 +1,15 @@
 """Where rows come from: local files, the hub, memory. A row that cannot be read is told, not lost."""
 
+import contextlib
 import csv
 import dataclasses
 import gzip
+import hashlib
 import io
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -31,6 +33,21 @@ class SourceRow:
   fault: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Rows to be read, once.
+
+  Attributes:
+    name: for messages.
+    rows: in their order.
+    identity: a digest that is the same only where the rows are, as they now lie there; "" where that is not known.
+  """
+
+  name: str
+  rows: Iterator[SourceRow]
+  identity: Callable[[], str] = lambda: ""
+
+
 def memory_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Iterator[SourceRow]:
   """Rows that a program holds."""
   for i, row in enumerate(rows):
@@ -38,6 +55,17 @@ def memory_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Iterat
       yield SourceRow(f"{name}[{i}]", row)
     else:
       yield SourceRow(f"{name}[{i}]", {}, f"is a {type(row).__name__}, not an object")
+
+
+def file_source(path: str, limit: int = 0) -> Source:
+  """The rows of a local file. See `file_rows`."""
+
+  def identity() -> str:
+    with contextlib.suppress(OSError), Path(path).expanduser().open("rb") as stream:
+      return hashlib.file_digest(stream, "sha256").hexdigest()
+    return ""  # whoever reads the rows will say what is wrong with the file
+
+  return Source(path, file_rows(path, limit), identity)
 
 
 def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
@@ -68,8 +96,8 @@ def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
       raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from error
 
 
-def hub_rows(name: str, *, subset: str, split: str, revision: str, limit: int = 0) -> Iterator[SourceRow]:
-  """Rows of a data set on the hub, or of a local folder in one of the hub's layouts.
+def hub_source(name: str, *, subset: str, split: str, revision: str, limit: int = 0) -> Source:
+  """The rows of a data set on the hub, or of a local folder in one of the hub's layouts.
 
   `subset` is tried as the name of a configuration, then as a `data_dir`.
 
@@ -88,9 +116,11 @@ def hub_rows(name: str, *, subset: str, split: str, revision: str, limit: int = 
       table = datasets.load_dataset(name, data_dir=subset, **options)
   except Exception as error:  # the library and its network stack raise many kinds
     raise DataError(f"{_hub_option(error, name, subset, split, revision)}: {_first_line(error)}") from error
+  title = f"{name}[{split}]"
   count = min(limit, len(table)) if limit else len(table)
-  for i in range(count):
-    yield SourceRow(f"{name}[{split}][{i}]", table[i])
+  rows = (SourceRow(f"{title}[{i}]", table[i]) for i in range(count))
+  # By what the library knows its own copy, of which the rows are: the files' contents (hub) or times (local).
+  return Source(title, rows, lambda: str(getattr(table, "_fingerprint", "")))
 
 
 def _hub_option(error: Exception, name: str, subset: str, split: str, revision: str) -> str:

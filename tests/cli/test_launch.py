@@ -49,7 +49,7 @@ for name in ("train", "sweep", "eval", "score", "sample", "bt", "data", "export"
   module.main = main
   sys.modules[module.__name__] = module
 """
-OURS = {launch.TUNABLES, launch.LAUNCH, launch.CACHE, launch.RESTARTED, "LD_PRELOAD"}
+OURS = {launch.TUNABLES, launch.LAUNCH, *launch.CACHES, launch.RESTARTED, "LD_PRELOAD"}
 
 needs_huge_pages = pytest.mark.skipif(
   not launch.allocator_settings({}), reason="needs glibc and a kernel that gives huge pages on request"
@@ -100,7 +100,7 @@ def test_processes_that_a_command_starts_do_not_get_its_settings(dpojax):
   environment = dpojax.report("train", environment={launch.TUNABLES: "glibc.malloc.check=0"})["environment"]
   assert {name: environment[name] for name in OURS & set(environment)} == {
     launch.TUNABLES: "glibc.malloc.check=0",
-    launch.CACHE: environment[launch.CACHE],
+    **{name: environment[name] for name in launch.CACHES},
   }
 
 
@@ -124,9 +124,8 @@ def test_what_starts_once(dpojax, arguments, environment):
   report = json.loads(process.communicate(timeout=60)[0])
   assert dpojax.starts() == [str(process.pid)]
   assert launch.TUNABLES not in report["began"]
-  assert (launch.CACHE in report["environment"]) == (
-    launch.LAUNCH not in environment and arguments[0] in launch.COMPUTING and "--help" not in arguments
-  )
+  named = launch.LAUNCH not in environment and arguments[0] in launch.COMPUTING and "--help" not in arguments
+  assert {name for name in launch.CACHES if name in report["environment"]} == (set(launch.CACHES) if named else set())
 
 
 def test_an_unknown_way_to_launch_is_an_error(dpojax):
@@ -226,7 +225,8 @@ def test_python_that_calls_a_command_is_not_restarted(monkeypatch, capsys):
   before = dict(os.environ)
   assert main(["sample", "--nothing"]) == 2
   assert dict(os.environ) == before
-  monkeypatch.setenv(launch.CACHE, "")  # what follows would name it for the tests after this one
+  for name in launch.CACHES:
+    monkeypatch.setenv(name, "")  # what follows would name it for the tests after this one
   with pytest.raises(SystemExit):
     runpy.run_module("dpojax", run_name="__main__")  # as a notebook may do it
   assert calls == []
@@ -245,13 +245,16 @@ def test_a_restart_that_is_refused_leaves_the_command_running(monkeypatch):
   assert len(calls) == 1
 
 
-def test_where_programs_are_kept(monkeypatch):
-  for base, folder in (("/cache", "/cache/dpojax/xla"), ("here", "/home/me/.cache/dpojax/xla"), ("", None)):
+@pytest.mark.parametrize("name, kept", [("DPOJAX_COMPILATION_CACHE", "xla"), ("DPOJAX_TOKEN_CACHE", "tokens")])
+def test_where_programs_and_tokens_are_kept(monkeypatch, name, kept):
+  for other in launch.CACHES:
+    monkeypatch.setenv(other, "")
+  for base, folder in (("/cache", "/cache/dpojax"), ("here", "/home/me/.cache/dpojax"), ("", "/home/me/.cache/dpojax")):
     monkeypatch.setenv("XDG_CACHE_HOME", base)
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.delenv(launch.CACHE, raising=False)
-    launch.name_cache_folder()
-    assert os.environ[launch.CACHE] == (folder or "/home/me/.cache/dpojax/xla")
-  monkeypatch.setenv(launch.CACHE, "")
-  launch.name_cache_folder()
-  assert os.environ[launch.CACHE] == ""
+    monkeypatch.delenv(name, raising=False)
+    launch.name_cache_folders()
+    assert os.environ[name] == f"{folder}/{kept}"
+  monkeypatch.setenv(name, "")
+  launch.name_cache_folders()
+  assert os.environ[name] == ""

@@ -50,3 +50,22 @@ def llama() -> Tokenizer:
 def plain(chatml) -> Tokenizer:
   """No template and no BOS."""
   return Tokenizer(trained(["<|im_end|>"]), special_tokens={"eos_token": "<|im_end|>"})
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+  """A folder to put repositories in, with the library's cache beside it and its network off."""
+  import datasets
+
+  monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+  monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+  datasets.disable_progress_bars()
+
+  def write(files: dict[str, bytes]) -> str:
+    for name, content in files.items():
+      file = tmp_path / "repository" / name
+      file.parent.mkdir(parents=True, exist_ok=True)
+      file.write_bytes(content)
+    return str(tmp_path / "repository")
+
+  return write

@@ -7,7 +7,7 @@ import pytest
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
-from dpojax.data.sources import file_rows, hub_rows, memory_rows
+from dpojax.data.sources import file_rows, hub_source, memory_rows
 from dpojax.errors import ConfigError, DataError
 
 ROWS = [{"prompt": f"hello {i}", "chosen": " yes", "rejected": " no"} for i in range(5)]
@@ -161,25 +161,6 @@ def test_settings_that_name_no_rows(chatml, settings, message):
 # --- layouts of the hub, each as a small folder that `datasets` reads as it would the repository
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-  """A folder to put repositories in, with the library's cache beside it and its network off."""
-  import datasets
-
-  monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-  monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-  datasets.disable_progress_bars()
-
-  def write(files: dict[str, bytes]) -> str:
-    for name, content in files.items():
-      file = tmp_path / "repository" / name
-      file.parent.mkdir(parents=True, exist_ok=True)
-      file.write_bytes(content)
-    return str(tmp_path / "repository")
-
-  return write
-
-
 HH_ROW = {"chosen": "\n\nHuman: hi\n\nAssistant: yes", "rejected": "\n\nHuman: hi\n\nAssistant: no"}
 SHP_ROW = {"history": "hi", "human_ref_A": "yes", "human_ref_B": "no", "labels": 1, "score_ratio": 2.0}
 USER = {"content": "hi", "role": "user"}
@@ -242,13 +223,13 @@ def test_an_evaluation_split_is_read_apart(hub, chatml):
 def test_a_wrong_hub_option_is_named(hub, options, message):
   name = hub({"data/train.jsonl": as_jsonl([HH_ROW])})
   with pytest.raises(DataError) as caught:
-    list(hub_rows(name, **{"subset": "", "split": "train", "revision": "", **options}))
+    list(hub_source(name, **{"subset": "", "split": "train", "revision": "", **options}).rows)
   assert str(caught.value).startswith(message)
 
 
 def test_a_data_set_that_cannot_be_fetched_or_read_is_named(hub):
   with pytest.raises(DataError, match=r"^data\.name=nobody/nothing: "):
-    list(hub_rows("nobody/nothing", subset="", split="train", revision=""))
+    list(hub_source("nobody/nothing", subset="", split="train", revision="").rows)
   name = hub({"data/train.jsonl": b'{"a": 1}\n{"a": \n'})
   with pytest.raises(DataError, match=f"^data.name={name}: .*DatasetGenerationError"):
-    list(hub_rows(name, subset="", split="train", revision=""))
+    list(hub_source(name, subset="", split="train", revision="").rows)

@@ -1,0 +1,159 @@
+"""Tokenised data sets kept on disk, so that a second start does not wait for the tokenizer.
+
+An entry is what became of all rows of one source: ids, texts, counts and notes, before any are held out. Its key holds
+everything that it was made from: the rows themselves, the settings, the tokenizer, the template, the versions of the
+libraries that do the work, and our own source code, so no key outlives a change of any of them.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dpojax import __version__
+from dpojax.config.schema import DataSettings
+from dpojax.data.examples import TokenDataset, TokenExample
+from dpojax.data.sieve import Kind
+from dpojax.data.sources import Source
+from dpojax.data.templates import template_source
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.kept_files import KeptFiles, own_folder
+
+FOLDER = "DPOJAX_TOKEN_CACHE"
+ENTRY = ".tokens"
+MOST_BYTES = 4 * 2**30  # of all entries; a million pairs of 300 tokens take about three
+AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed")  # settings that decide what is held out, no more
+LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
+OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row
+
+
+def say(message: str) -> None:
+  print(f"dpojax: token cache: {message}", file=sys.stderr, flush=True)
+
+
+class TokenCache:
+  """Data sets by what they were made from, in one folder.
+
+  Args:
+    root: of the entries of all versions.
+    warn: called with the first thing that goes wrong: a damaged entry, a full disk. The data are tokenised anew then.
+  """
+
+  def __init__(self, root: pathlib.Path, warn: Callable[[str], None] = say):
+    """Raises OSError: the folder cannot be made, or is open to others."""
+    folder = own_folder(root.expanduser() / f"dpojax-{__version__}-{our_code()[:12]}")
+    self._files = KeptFiles(folder, ENTRY, MOST_BYTES, what="data set", made="tokenised", say=warn)
+
+  @classmethod
+  def from_environment(cls, warn: Callable[[str], None] = say) -> "TokenCache | None":
+    """The cache in the folder that DPOJAX_TOKEN_CACHE names; None without a name, or if it cannot be used."""
+    root = os.environ.get(FOLDER, "")
+    try:
+      return cls(pathlib.Path(root), warn) if root else None
+    except OSError as error:
+      warn(f"{root}: {error.strerror or error}; data are tokenised at every start")
+      return None
+
+  def dataset(
+    self,
+    source: Source,
+    settings: DataSettings,
+    tokenizer: Tokenizer,
+    *,
+    kind: Kind,
+    row_length: int,
+    make: Callable[[], TokenDataset],
+  ) -> TokenDataset:
+    """The data set that `make` would give, read if it is here, else made and kept for the next time."""
+    identity = source.identity()
+    key = _key(identity, source.name, settings, tokenizer, kind, row_length)
+    entry = self._files.get(key) if identity else None
+    if entry is not None:
+      return decode(entry)
+    dataset = make()
+    if identity and source.identity() == identity:  # else somebody wrote the file while we read it
+      entry = encode(dataset)
+      if entry is not None:
+        self._files.put(key, entry)
+    return dataset
+
+
+def _key(identity: str, name: str, settings: DataSettings, tokenizer: Tokenizer, kind: Kind, row_length: int) -> str:
+  facts = {
+    "rows": identity,
+    "name": name,  # the places that messages name
+    "settings": {key: value for key, value in dataclasses.asdict(settings).items() if key not in AFTERWARDS},
+    "tokenizer": tokenizer.fingerprint(),
+    "template": template_source(settings.template, tokenizer),
+    "kind": kind,
+    "row_length": row_length,
+    "code": our_code(),
+    "versions": [sys.version, *(importlib.metadata.version(library) for library in LIBRARIES)],
+  }
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def our_code() -> str:
+  """sha256 of the source files that decide what becomes of a row, as 64 hexadecimal digits."""
+  digest = hashlib.sha256()
+  package = pathlib.Path(__file__).parents[1]
+  for file in sorted(file for name in OUR_CODE for file in (package / name).rglob("*.py")):
+    content = file.read_bytes()
+    digest.update(f"{file.relative_to(package)} {len(content)}\n".encode() + content)
+  return digest.hexdigest()
+
+
+def encode(dataset: TokenDataset) -> bytes | None:
+  """The data set as the bytes of an .npz; None where its rows carry what JSON does not give back (times, NaN)."""
+  described = {
+    "metadata": dataset.metadata,
+    "counts": dataset.counts,
+    "notes": dataset.notes,
+    "dropped": [list(drop) for drop in dataset.dropped],
+    "origin": dataset.origin,
+    "answer_names": list(dataset.answer_names),
+  }
+  try:
+    text = json.dumps(described)
+  except (TypeError, ValueError, RecursionError):
+    return None
+  if json.loads(text) != described:
+    return None
+  examples = [dataset[i] for i in range(len(dataset))]
+  parts = [ids for example in examples for ids in (example.prompt, *example.answers)]
+  stream = io.BytesIO()
+  np.savez(
+    stream,
+    ids=np.concatenate(parts) if parts else np.zeros(0, np.int32),
+    lengths=np.asarray([len(ids) for ids in parts], np.int64),
+    parts=np.asarray([1 + len(example.answers) for example in examples], np.int64),
+    judged=np.asarray([(e.weight, e.label, e.margin) for e in examples], np.float64).reshape(-1, 3),
+    described=np.frombuffer(text.encode(), np.uint8),
+  )
+  return stream.getvalue()
+
+
+def decode(entry: bytes) -> TokenDataset:
+  """Inverse of `encode`."""
+  with np.load(io.BytesIO(entry), allow_pickle=False) as stored:
+    ids, lengths, parts, judged = (stored[name] for name in ("ids", "lengths", "parts", "judged"))
+    described: dict[str, Any] = json.loads(stored["described"].tobytes())
+  ends = np.cumsum(lengths).tolist()
+  pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+  examples, first = [], 0
+  for number, (weight, label, margin) in zip(parts.tolist(), judged.tolist(), strict=True):
+    prompt, *answers = pieces[first : first + number]
+    first += number
+    examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin))
+  described["dropped"] = [(number, why) for number, why in described["dropped"]]
+  return TokenDataset(examples, **described)
