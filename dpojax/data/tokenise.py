@@ -149,12 +149,11 @@ def _end_rendered(full: Ids, ending: Ids, tokenizer: Tokenizer, after_eos: str) 
 
 def _divide(prompt: Ids, fulls: list[Ids]) -> Tokenised:
   """Divides whole texts at the end of the tokens that the prompt and all of them share."""
-  sequences = (prompt, *fulls)
-  shared = min(map(len, sequences))
-  for i in range(shared):
-    if any(ids[i] != prompt[i] for ids in fulls):
-      shared = i
-      break
+  shared = len(prompt)
+  for ids in fulls:
+    if ids[:shared] != prompt[:shared]:
+      pairs = enumerate(zip(prompt[:shared], ids, strict=False))
+      shared = next((i for i, (one, other) in pairs if one != other), min(shared, len(ids)))
   return Tokenised(prompt[:shared], [ids[shared:] for ids in fulls], mismatch=shared < len(prompt))
 
 

@@ -1,7 +1,9 @@
 """Weights between transformers' tensors and our stacked parameters."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -129,7 +131,9 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
     raise WeightsError(f"weights: no place in this model for {_listed(extra)}; is config.json of another model?")
 
   params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), _shapes(config))
-  for name, path, layer, transposed in places:
+
+  def fill(place: tuple[str, str, int | None, bool]) -> None:
+    name, path, layer, transposed = place
     value = np.asarray(tensors[name])
     target = _get(params, path) if layer is None else _get(params, path)[layer]
     target = target.T if transposed else target
@@ -138,6 +142,10 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
     if value.dtype.kind in "iubOSU":
       raise WeightsError(f"weights: tensor {name} is of {value.dtype}; float32, float16 and bfloat16 are read")
     target[...] = value.astype(np.float32, copy=False)
+
+  with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:  # NumPy copies and expands beside Python
+    for _ in threads.map(fill, places):
+      pass
   return params
 
 
