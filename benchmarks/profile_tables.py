@@ -1,5 +1,6 @@
 """The tables of benchmarks/profile.py, made from what it measured."""
 
+import itertools
 import statistics
 
 from benchmarks.machine import table
@@ -68,12 +69,14 @@ def memory_table(memory: dict) -> str:
 
 def overhead_line(found: dict) -> str:
   """'Framework overhead: ...' with its goal."""
-  bare, loop = (statistics.median(found[name]) for name in ("bare", "loop"))
-  share = loop / bare - 1
+  rounds = zip(found["loop"], found["bare"], strict=True)
+  shares = [statistics.fmean(loop) / statistics.fmean(bare) - 1 for loop, bare in rounds]
+  error = statistics.stdev(shares) / len(shares) ** 0.5
+  loop, bare = (statistics.median(itertools.chain(*found[name])) for name in ("loop", "bare"))
   return (
-    f"Framework overhead: {loop * 1e3:.1f} ms a step in `Trainer.train`, {bare * 1e3:.1f} ms bare (medians of "
-    f"{len(found['loop'])}): {share:+.2%} (goal: at most {OVERHEAD_GOAL:.0%}); {found['waiting'] * 1e3:.2f} ms of it "
-    "waiting for the batch."
+    f"Framework overhead, {found['pairs']} pairs a step: {statistics.fmean(shares):+.2%} (mean of {len(shares)} rounds in "
+    f"turns, standard error {error:.2%}; goal: at most {OVERHEAD_GOAL:.0%}). Medians: {loop * 1e3:.1f} ms a step in "
+    f"`Trainer.train`, {found['waiting'] * 1e3:.2f} ms of it waiting for the batch; {bare * 1e3:.1f} ms bare."
   )
 
 

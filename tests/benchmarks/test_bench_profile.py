@@ -54,9 +54,10 @@ def test_a_profile_adds_up_and_shows_everything(built):
 
 
 def test_the_loop_takes_the_bare_steps_batch(built):
-  found = profile.overhead(built, repeats=2, steps=3)
-  assert len(found["bare"]) == len(found["loop"]) == 4
-  assert int(built.trainer.state.step) == 1 + 2 * (2 + 3)
+  found = profile.overhead(built, rounds=2, steps=3)
+  assert [len(visit) for name in ("bare", "loop") for visit in found[name]] == [3] * 4
+  assert int(built.trainer.state.step) == 1 + 2 * (3 + 4)
+  assert found["pairs"] == np.sum(built.host_batch.example_index >= 0) > 1
   assert all(np.array_equal(a, b) for a, b in zip(*(built.trainer.batches(s).tokens for s in (0, 7)), strict=True))
 
 
