@@ -168,7 +168,7 @@ def dpojax_command(arguments, rows: Path, num_pairs: int, workdir: Path, batch: 
     "data.format": "pretokenised",
     "data.eval_fraction": 0.0,
     "batch.size": batch,
-    "batch.rows": 2 if arguments.precision == "bfloat16" and batch >= 16 else 1,  # the fastest (LOG.md)
+    "batch.rows": 1,
     "batch.row_length": LONGEST,
     "model.remat": "dots",
     "reference.kind": "live" if arguments.reference == "live" else "cache",
