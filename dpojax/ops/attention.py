@@ -9,8 +9,8 @@ from the log-sum-exp of each query, so no array of the scores' size outlives a p
 Scores are kept transposed, keys before queries. Every product of both passes is then a plain
 (rows of a) . (columns of b), the form that is fast on CPU, and no array of the scores' size is
 transposed. The query heads that share a key head lie side by side with the queries of a block. On TPU
-the same blocks go through the kernels of `attention_kernel`, row by row; elsewhere a block is visited
-for all rows when one of them needs it.
+and NVIDIA GPUs the same blocks go through the kernels of `attention_tpu` and `attention_gpu`, row by row; elsewhere a
+block is visited for all rows when one of them needs it.
 
 What the backward pass needs besides q, k and v carries the name "attention", for remat policies.
 """
@@ -23,8 +23,9 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from dpojax.ops import attention_kernel
+from dpojax.ops import attention_gpu, attention_tpu
 from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, visible_blocks
+from dpojax.ops.attention_sharding import on_every_device
 from dpojax.ops.matmul import contract, kept_residual, operand, sum_dtype
 
 BLOCK = 128
@@ -83,20 +84,21 @@ def _forward(q, k, v, places, visible, block, window, precision):
   queries = operand(_columns(q * width**-0.5, groups, block), precision)
   keys = operand(_rows(k, groups, block), precision)
   values = operand(_columns(v, groups, block), precision)
-  out, log_total = _dispatch(_forward_blocks, attention_kernel.forward, block, window, precision)(
-    queries, keys, values, places, visible
-  )
+  out, log_total = _dispatch("forward", width, block, window, precision)(queries, keys, values, places, visible)
   out = kept_residual(_from_rows(out.swapaxes(3, 4), heads), "attention", precision)
   return out, (q, k, v, places, visible, out, checkpoint_name(log_total, "attention"))
 
 
-def _dispatch(blocks, kernel, block, window, precision):
-  """`kernel` on TPU, `blocks` elsewhere; a function of the arrays."""
-  blocks = functools.partial(blocks, window=window, precision=precision)
-  if block % attention_kernel.LANES:
-    return blocks
-  kernel = functools.partial(kernel, window=window, precision=precision)
-  return functools.partial(lax.platform_dependent, tpu=attention_kernel.on_every_device(kernel), default=blocks)
+def _dispatch(name, width, block, window, precision):
+  """The function of the arrays called `name`: kernels where the device has them, and `_forward_blocks` or its like elsewhere."""
+  take = dict(window=window, precision=precision)
+  kernels = {}
+  if block % attention_tpu.LANES == 0:
+    kernels["tpu"] = on_every_device(functools.partial(getattr(attention_tpu, name), **take))
+  if attention_gpu.takes(width, block):
+    kernels["cuda"] = on_every_device(functools.partial(getattr(attention_gpu, name), **take))
+  blocks = functools.partial({"forward": _forward_blocks, "backward": _backward_blocks}[name], **take)
+  return functools.partial(lax.platform_dependent, **kernels, default=blocks) if kernels else blocks
 
 
 def _forward_blocks(queries, keys, values, places, visible, *, window, precision):
@@ -138,7 +140,7 @@ def _backward(block, window, precision, residuals, g):
   keys, values, g_rows = (operand(_rows(x, groups, block), precision) for x in (k, v, g))
   # sum_j p_ij (dL/dp_ij), the term that softmax's derivative takes from every score of query i
   along = _rows(jnp.sum(out * g, -1, keepdims=True), groups, block)[..., 0]
-  dq, dk, dv = _dispatch(_backward_blocks, attention_kernel.backward, block, window, precision)(
+  dq, dk, dv = _dispatch("backward", width, block, window, precision)(
     queries, keys, values, g_rows, log_total, along, places, visible
   )
   dq = _from_rows(dq.swapaxes(3, 4), heads) * width**-0.5

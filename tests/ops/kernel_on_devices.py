@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dpojax.ops import attention
-from dpojax.ops.attention_kernel import on_every_device
+from dpojax.ops import attention, attention_gpu, attention_tpu
+from dpojax.ops.attention_sharding import on_every_device
 from tests.ops.attention_rows import draw, lay_out
 
 
-def always_kernel(blocks, kernel, block, window, precision):
-  return on_every_device(functools.partial(kernel, window=window, precision=precision, interpret=True))
+def always(kernels):
+  def dispatch(name, width, block, window, precision):
+    kernel = functools.partial(getattr(kernels, name), window=window, precision=precision, interpret=True)
+    return on_every_device(kernel)
+
+  return dispatch
 
 
 def both(q, k, v, mask):
@@ -22,8 +26,8 @@ def both(q, k, v, mask):
   return (out, *pull_back(jnp.cos(out)))
 
 
-def main():
-  attention.BLOCK, attention._dispatch = 16, always_kernel
+def check(kernels):
+  attention.BLOCK, attention._dispatch = 16, always(kernels)
   rows = lay_out([[(10, [7, 9])], [(5, [20, 3])], [(1, [1, 1]), (4, [9, 3])], []], 32)
   arrays = draw(rows, dtype=np.float32)
   expected = jax.jit(both)(*arrays, rows.arrays())
@@ -43,4 +47,6 @@ def main():
 
 
 if __name__ == "__main__":
-  main()
+  for kernels in (attention_tpu, attention_gpu):
+    check(kernels)
+    jax.clear_caches()

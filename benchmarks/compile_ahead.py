@@ -1,16 +1,26 @@
-"""Compiles for TPU, without one: attention's kernels alone, and DPO steps of SmolLM2's size on one chip and on four.
+"""Compiles for TPU and GPU, without one: attention's kernels alone, and DPO steps of SmolLM2's size.
 
-pip install "jax[tpu]==0.10.2" flax==0.12.8 optax==0.2.8
-JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 python benchmarks/compile_tpu.py [attention|step]
+pip install "jax[tpu]==0.10.2" -e .
+python benchmarks/compile_ahead.py [attention|step] --platform=tpu --topology=v5e:2x2
 
-libtpu holds the real compiler, so this shows that the kernels are accepted, that programs over several devices keep
-them, and how much memory is planned. It shows nothing about speed. Findings: LOG.md.
+pip install -e . nvidia-cuda-nvcc-cu12
+pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2
+python benchmarks/compile_ahead.py [attention|step] --platform=cuda --topology=8.0
+
+These packages hold the real compilers, so this shows that the kernels are accepted, that programs over several devices
+keep them, and how much memory is planned. It shows nothing about speed. Findings: LOG.md. A GPU is named by its compute
+capability: 8.0 (A100), 8.9 (RTX 4090) or 9.0 (H100).
 """
 
 import argparse
 import functools
+import importlib.util
 import os
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -34,6 +44,7 @@ from dpojax.training.optimizer import make_optimizer
 from dpojax.training.state import new_state
 from dpojax.training.step import make_train_step
 
+KERNELS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
 SMOLLM2 = ModelConfig(vocab_size=49152, hidden=576, layers=30, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5)
 
 
@@ -42,7 +53,7 @@ def report(name, function, *arguments) -> None:
   start = time.perf_counter()
   compiled = function.lower(*arguments).compile()
   text = compiled.as_text()
-  kernels = text.count('custom_call_target="tpu_custom_call"')
+  kernels = sum(text.count(f'custom_call_target="{name}"') for name in KERNELS)
   collectives = ", ".join(f"{text.count(f' {name}(')} {name}" for name in ("all-gather", "all-reduce"))
   gigabytes = compiled.memory_analysis().peak_memory_in_bytes / 1e9
   seconds = time.perf_counter() - start
@@ -111,18 +122,48 @@ def step(devices) -> None:
   attention_module._dispatch = dispatch
 
 
-def _never(dispatch, blocks, kernel, block, window, precision):
+def _never(dispatch, *given):
   """What `_dispatch` returns where there is no kernel."""
-  return dispatch(blocks, blocks, block, window, precision).keywords["default"]
+  return dispatch(*given).keywords["default"]
+
+
+# capability -> streaming multiprocessors, KB of shared memory (of one, and of a program), GB of memory, TB/s
+GPUS = {"8.0": (108, 164, 163, 80, 2.0), "8.9": (128, 100, 99, 24, 1.0), "9.0": (132, 228, 227, 80, 3.3)}
+
+
+def topology_of(platform: str, name: str):
+  """The devices to compile for."""
+  if platform == "tpu":
+    return topologies.get_topology_desc(name, platform="tpu").devices
+  tools = importlib.util.find_spec("nvidia")
+  if tools is not None and tools.submodule_search_locations:
+    os.environ["PATH"] = f"{tools.submodule_search_locations[0]}/cuda_nvcc/bin:" + os.environ["PATH"]
+  cores, of_core, of_program, memory, bandwidth = GPUS[name]
+  major, minor = name.split(".")
+  target = f"""
+    gpu_device_info {{
+      cuda_compute_capability {{ major: {major} minor: {minor} }} core_count: {cores} fpus_per_core: 64 clock_rate_ghz: 1.5
+      threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+      block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+      registers_per_core_limit: 65536 registers_per_block_limit: 65536
+      shared_memory_per_block: 49152 shared_memory_per_core: {of_core * 1024} shared_memory_per_block_optin: {of_program * 1024}
+      device_memory_size: {memory * 10**9} memory_bandwidth: {int(bandwidth * 10**12)} l2_cache_size: 41943040
+    }}
+    platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 8 }} device_description_str: "{name}" """
+  return topologies.get_topology_desc("", platform="cuda", target_config=target, topology="1x1x4").devices
 
 
 if __name__ == "__main__":
   parts = dict(attention=attention, step=step)
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("part", nargs="?", choices=parts)
-  parser.add_argument("--topology", default="v5e:2x2")
+  parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
+  parser.add_argument("--topology", help="of TPUs, such as v5e:2x2; of GPUs the compute capability")
   options = parser.parse_args()
-  topology = topologies.get_topology_desc(options.topology, platform="tpu").devices
+  options.topology = options.topology or {"tpu": "v5e:2x2", "cuda": "8.0"}[options.platform]
+  if options.platform == "cuda" and options.topology not in GPUS:
+    parser.error(f"--topology={options.topology}: known compute capabilities are {', '.join(GPUS)}")
+  topology = topology_of(options.platform, options.topology)
   for part in [options.part] if options.part else parts:
-    print(f"{part}, {options.topology}: {parts[part].__doc__}")
+    print(f"{part}, {options.platform} {options.topology}: {parts[part].__doc__}")
     parts[part](topology)

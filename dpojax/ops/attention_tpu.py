@@ -5,9 +5,6 @@ key head side by side with the queries of a block. Statistics of a query are the
 a head of width 64 lies along its short side. A grid step is one visit of `attention_blocks.visits`: pairs
 of blocks without a visible pair of tokens are neither loaded nor computed, and a block that several
 visits share is loaded once. What no visit writes is whatever the memory held, and is masked outside.
-
-Programs over several devices do not partition a kernel by themselves; `on_every_device` does it, rows over
-the axes that split the data and heads over the tensor axis.
 """
 
 import functools
@@ -18,11 +15,9 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import AxisType, PartitionSpec
 
 from dpojax.ops.attention_blocks import Places, block_of_visit, lowest, sees, unpack, visits
 from dpojax.ops.matmul import sum_dtype
-from dpojax.parallel.rules import MESH_AXES, ROW_AXES
 
 LANES = 128  # of a vector register: blocks are a multiple of it
 
@@ -232,35 +227,3 @@ def _filled(x, places, axis):
   filled = (places[0] >= 0).reshape(rows, number, -1).swapaxes(0, 1)
   filled = jnp.tile(filled, (1, 1, x.shape[axis] // filled.shape[2]))
   return jnp.where(jnp.expand_dims(filled, (2, 7 - axis)), x, 0)
-
-
-def on_every_device(kernel):
-  """`kernel` on each device's rows and heads, where its arguments lie on a mesh of several devices.
-
-  An axis that does not divide its dimension splits nothing: each of its devices does the whole.
-  """
-
-  def split(queries, *arguments):
-    mesh = jax.typeof(queries).sharding.mesh
-    if mesh.empty or mesh.size == 1 or AxisType.Manual in mesh.axis_types:
-      return kernel(queries, *arguments)
-    rows, groups = queries.shape[1:3]
-    row_axes = tuple(axis for axis in ROW_AXES if axis in mesh.axis_names)
-    row_axes = row_axes if rows % np.prod([mesh.shape[axis] for axis in row_axes], dtype=int) == 0 else None
-    heads = MESH_AXES["heads"]
-    heads = heads if heads in mesh.axis_names and groups % mesh.shape[heads] == 0 else None
-
-    def spec(x):
-      return PartitionSpec(None, row_axes, heads) if x.ndim > 3 else PartitionSpec(row_axes)
-
-    arguments = (queries, *arguments)
-    out = jax.eval_shape(kernel, *arguments)
-    return jax.shard_map(
-      kernel,
-      mesh=mesh,
-      in_specs=jax.tree.map(spec, arguments),
-      out_specs=jax.tree.map(spec, out),
-      check_vma=False,
-    )(*arguments)
-
-  return split

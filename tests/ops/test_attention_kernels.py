@@ -1,18 +1,21 @@
-"""The kernels for TPU, interpreted on the CPU."""
+"""The kernels for TPU and GPU, interpreted on the CPU; and that those for GPU become Triton's."""
 
 import functools
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import jax
 import numpy as np
 import pytest
 from attention_rows import LAYOUTS, brute_force, draw, lay_out, naive, value_and_gradient
 
-from dpojax.ops import attention
+from dpojax.ops import attention, attention_gpu, attention_tpu
 from dpojax.ops.attention import packed_attention
 
+DISPATCH = attention._dispatch
 ROOT = pathlib.Path(__file__).parents[2]
 BLOCK = 16
 LONG_ANSWERS = lay_out([[(10, [40, 35]), (3, [20, 9])], [(50, [33, 17])]], 120)
@@ -29,15 +32,18 @@ CASES = {
 }
 
 
-@pytest.fixture
-def interpreted(monkeypatch):
+@pytest.fixture(params=["tpu", "gpu", "gpu, two tiles a block"])
+def interpreted(monkeypatch, request):
   """`packed_attention` runs the interpreted kernels on small blocks."""
+  kernels = attention_tpu if request.param == "tpu" else attention_gpu
 
-  def always_kernel(blocks, kernel, block, window, precision):
-    return functools.partial(kernel, window=window, precision=precision, interpret=True)
+  def always_kernel(name, width, block, window, precision):
+    return functools.partial(getattr(kernels, name), window=window, precision=precision, interpret=True)
 
   monkeypatch.setattr(attention, "BLOCK", BLOCK)
   monkeypatch.setattr(attention, "_dispatch", always_kernel)
+  if "two tiles" in request.param:
+    monkeypatch.setattr(attention_gpu, "TILE", BLOCK // 2)
 
 
 @pytest.mark.usefixtures("float64", "interpreted")
@@ -57,14 +63,16 @@ def test_equals_brute_force_and_autodiff_of_the_formula(name):
     assert np.all(x[rows.segment < 0] == 0)
 
 
+@pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("precision,tolerance", [("float32", 1e-5), ("bfloat16", 5e-3)])
-def test_equals_the_path_of_other_devices(precision, tolerance, request):
+def test_equals_the_path_of_other_devices(precision, tolerance, monkeypatch):
   rows = LAYOUTS["long"]
   arrays = draw(rows, width=64, dtype=np.float32)
   toward = np.random.default_rng(1).normal(size=arrays[0].shape).astype(np.float32)
   function = functools.partial(packed_attention, **rows.arrays(), precision=precision)
-  expected = value_and_gradient(function, arrays, toward)
-  request.getfixturevalue("interpreted")
+  with monkeypatch.context() as patched:
+    patched.setattr(attention, "_dispatch", DISPATCH)
+    expected = value_and_gradient(function, arrays, toward)
   for a, b in zip(value_and_gradient(function, arrays, toward), expected, strict=True):
     assert a.dtype == np.float32
     assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
@@ -96,3 +104,25 @@ def test_rows_and_heads_lie_on_several_devices():
   command = [sys.executable, "-m", "tests.ops.kernel_on_devices"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
   assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+  "width,window,kernels", [(64, None, 3), (128, 40, 3), (256, None, 3), (80, None, 0), (8, None, 0)]
+)
+def test_a_program_for_nvidia_gpus_has_triton_kernels_where_sizes_allow(precision, width, window, kernels):
+  rows = lay_out([[(100, [40, 35])], [(150, [33, 17])]], 256)
+  arrays = [x.astype(np.float32) for x in draw(rows, width=width)]
+  attend = functools.partial(packed_attention, **rows.arrays(), precision=precision, window=window)
+  gradient = jax.jit(jax.grad(lambda *arrays: attend(*arrays).sum(), argnums=(0, 1, 2)))
+  text = gradient.trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+  assert text.count("__gpu$xla.gpu.triton") == kernels
+  assert "__gpu$xla.gpu.triton" not in gradient.trace(*arrays).lower(lowering_platforms=("cpu",)).as_text()
+
+
+@pytest.mark.parametrize("capability,taken", [("7.5", False), ("8.0", True), ("12.0", True)])
+def test_gpus_before_ampere_go_without(monkeypatch, capability, taken):
+  device = types.SimpleNamespace(platform="gpu", compute_capability=capability)
+  monkeypatch.setattr(attention_gpu, "too_old", attention_gpu.too_old.__wrapped__)
+  monkeypatch.setattr(jax, "local_devices", lambda: [device])
+  assert attention_gpu.takes(64, 128) == taken
