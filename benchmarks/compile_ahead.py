@@ -54,7 +54,8 @@ def report(name, function, *arguments) -> None:
   compiled = function.lower(*arguments).compile()
   text = compiled.as_text()
   kernels = sum(text.count(f'custom_call_target="{name}"') for name in KERNELS)
-  collectives = ", ".join(f"{text.count(f' {name}(')} {name}" for name in ("all-gather", "all-reduce"))
+  count = lambda name: text.count(f" {name}(") + text.count(f" {name}-start(")  # noqa: E731
+  collectives = ", ".join(f"{count(name)} {name}" for name in ("all-gather", "all-reduce"))
   gigabytes = compiled.memory_analysis().peak_memory_in_bytes / 1e9
   seconds = time.perf_counter() - start
   print(f"  {name:64s} {seconds:5.0f} s  {kernels} kernels, {collectives}, {gigabytes:6.3f} GB", flush=True)
