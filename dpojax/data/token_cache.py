@@ -115,20 +115,21 @@ def our_code() -> str:
 
 def encode(dataset: TokenDataset) -> bytes | None:
   """The data set as the bytes of an .npz; None where its rows carry what JSON does not give back (times, NaN)."""
-  described = {
-    "metadata": dataset.metadata,
+  whole = {
     "counts": dataset.counts,
     "notes": dataset.notes,
     "dropped": [list(drop) for drop in dataset.dropped],
     "origin": dataset.origin,
     "answer_names": list(dataset.answer_names),
   }
-  try:
-    text = json.dumps(described)
-  except (TypeError, ValueError, RecursionError):
-    return None
-  if json.loads(text) != described:
-    return None
+  lines = []
+  for value in (whole, *dataset.metadata):
+    line = _as_json(value)
+    if line is None:
+      return None
+    lines.append(line)
+  text = b"\n".join(lines)
+  del lines
   examples = [dataset[i] for i in range(len(dataset))]
   parts = [ids for example in examples for ids in (example.prompt, *example.answers)]
   stream = io.BytesIO()
@@ -138,16 +139,25 @@ def encode(dataset: TokenDataset) -> bytes | None:
     lengths=np.asarray([len(ids) for ids in parts], np.int64),
     parts=np.asarray([1 + len(example.answers) for example in examples], np.int64),
     judged=np.asarray([(e.weight, e.label, e.margin) for e in examples], np.float64).reshape(-1, 3),
-    described=np.frombuffer(text.encode(), np.uint8),
+    text=np.frombuffer(text, np.uint8),
   )
   return stream.getvalue()
+
+
+def _as_json(value: Any) -> bytes | None:
+  """One line that JSON reads back as the same value, or None."""
+  try:
+    line = json.dumps(value)
+  except (TypeError, ValueError, RecursionError):
+    return None
+  return line.encode() if json.loads(line) == value else None
 
 
 def decode(entry: bytes) -> TokenDataset:
   """Inverse of `encode`."""
   with np.load(io.BytesIO(entry), allow_pickle=False) as stored:
     ids, lengths, parts, judged = (stored[name] for name in ("ids", "lengths", "parts", "judged"))
-    described: dict[str, Any] = json.loads(stored["described"].tobytes())
+    whole, *metadata = map(json.loads, stored["text"].tobytes().split(b"\n"))
   ends = np.cumsum(lengths).tolist()
   pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
   examples, first = [], 0
@@ -155,5 +165,5 @@ def decode(entry: bytes) -> TokenDataset:
     prompt, *answers = pieces[first : first + number]
     first += number
     examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin))
-  described["dropped"] = [(number, why) for number, why in described["dropped"]]
-  return TokenDataset(examples, **described)
+  whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
+  return TokenDataset(examples, metadata=metadata, **whole)
