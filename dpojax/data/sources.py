@@ -61,8 +61,11 @@ def file_source(path: str, limit: int = 0) -> Source:
   """The rows of a local file. See `file_rows`."""
 
   def identity() -> str:
-    with contextlib.suppress(OSError), Path(path).expanduser().open("rb") as stream:
-      return hashlib.file_digest(stream, "sha256").hexdigest()
+    file = Path(path).expanduser()
+    with contextlib.suppress(OSError):
+      if file.is_file():  # to open a pipe would wait for somebody to write to it
+        with file.open("rb") as stream:
+          return hashlib.file_digest(stream, "sha256").hexdigest()
     return ""  # whoever reads the rows will say what is wrong with the file
 
   return Source(path, file_rows(path, limit), identity)

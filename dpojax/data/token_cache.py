@@ -30,7 +30,7 @@ from dpojax.kept_files import KeptFiles, own_folder
 
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
-MOST_BYTES = 4 * 2**30  # of all entries; a million pairs of 300 tokens take about three
+MOST_BYTES = 4 * 2**30  # of all entries; a million pairs like those of HH take about two
 AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed")  # settings that decide what is held out, no more
 LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
 OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row

@@ -208,7 +208,8 @@ def test_a_damaged_entry_costs_a_line_and_is_made_anew(settings, chatml, cache, 
 
 
 def test_rows_that_cannot_be_read_raise_as_without_a_cache(settings, chatml, cache, tmp_path):
-  for path in ("/no/such.jsonl", str(tmp_path)):
+  os.mkfifo(tmp_path / "pipe.jsonl")
+  for path in ("/no/such.jsonl", str(tmp_path), str(tmp_path / "pipe.jsonl")):
     wrong = dataclasses.replace(settings, path=path)
     messages = []
     for given in (None, cache, cache):
