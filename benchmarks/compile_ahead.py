@@ -73,6 +73,10 @@ def attention(devices) -> None:
     (dict(data=1), 4, 1024, 9, 3, 64, "float32", None),
     (dict(data=1), 4, 1000, 32, 8, 128, "bfloat16", 512),
     (dict(data=1), 2, 8192, 32, 8, 128, "bfloat16", None),
+    (dict(data=1), 2, 2048, 32, 8, 128, "float32", None),
+    (dict(data=1), 2, 2048, 8, 4, 256, "bfloat16", None),
+    (dict(data=1), 2, 2048, 8, 4, 256, "float32", None),
+    (dict(data=1), 2, 2048, 8, 4, 16, "bfloat16", None),
     (dict(data=1, fsdp=2, tensor=2), 4, 1024, 32, 8, 128, "bfloat16", None),
     (dict(data=2, tensor=2), 4, 1024, 9, 3, 64, "bfloat16", None),
   ):
