@@ -10,7 +10,7 @@ from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import dataset_from_rows, encode_prompts
 from dpojax.data.formats import Comparison
 from dpojax.data.templates import ChatTemplate
-from dpojax.data.tokenise import Tokenised, tokenise
+from dpojax.data.tokenise import Tokenised, _divide, tokenise
 from dpojax.errors import DataError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -249,3 +249,16 @@ def test_prompts_for_sampling_are_the_prompts_of_training(name, template, reques
 def test_an_empty_prompt_cannot_be_sampled_from(plain):
   with pytest.raises(DataError, match="prompt 1 is empty, and the tokenizer puts no BOS before it; write some text"):
     encode_prompts(["hello", ""], DataSettings(), plain)
+
+
+IDS = st.lists(st.integers(0, 2), max_size=6)
+
+
+@given(IDS, st.lists(IDS, min_size=1, max_size=3))
+def test_the_prompt_is_what_all_texts_begin_with(prompt, fulls):
+  texts = [prompt, *fulls]
+  shared = max(n for n in range(len(prompt) + 1) if all(ids[:n] == prompt[:n] and len(ids) >= n for ids in texts))
+  divided = _divide(prompt, fulls)
+  assert divided.prompt == prompt[:shared]
+  assert [divided.prompt + answer for answer in divided.answers] == fulls
+  assert divided.mismatch == (shared < len(prompt))
