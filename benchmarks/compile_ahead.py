@@ -45,6 +45,8 @@ from dpojax.training.state import new_state
 from dpojax.training.step import make_train_step
 
 KERNELS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
+# capability -> streaming multiprocessors, KB of shared memory (of one, and of a program), GB of memory, TB/s
+GPUS = {"8.0": (108, 164, 163, 80, 2.0), "8.9": (128, 100, 99, 24, 1.0), "9.0": (132, 228, 227, 80, 3.3)}
 SMOLLM2 = ModelConfig(vocab_size=49152, hidden=576, layers=30, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5)
 
 
@@ -130,10 +132,6 @@ def step(devices) -> None:
 def _never(dispatch, *given):
   """What `_dispatch` returns where there is no kernel."""
   return dispatch(*given).keywords["default"]
-
-
-# capability -> streaming multiprocessors, KB of shared memory (of one, and of a program), GB of memory, TB/s
-GPUS = {"8.0": (108, 164, 163, 80, 2.0), "8.9": (128, 100, 99, 24, 1.0), "9.0": (132, 228, 227, 80, 3.3)}
 
 
 def topology_of(platform: str, name: str):

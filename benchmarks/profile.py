@@ -16,6 +16,7 @@ that in the step the other pass keeps busy.
 
 import argparse
 import dataclasses
+import functools
 import resource
 import statistics
 import sys
@@ -261,9 +262,11 @@ def overhead(built: Built, rounds: int, steps: int = 4) -> dict:
   jax.block_until_ready(built.bare())
   waiting: list[float] = []
   seconds: dict[str, list[list[float]]] = {"bare": [], "loop": []}
-  for number in range(rounds):
-    for name, visit in sorted({"bare": bare, "loop": loop}.items(), reverse=bool(number % 2)):
+  visits = [("bare", bare), ("loop", loop)]
+  for _ in range(rounds):
+    for name, visit in visits:
       seconds[name].append(visit())
+    visits.reverse()
   return seconds | dict(pairs=int(np.sum(built.host_batch.example_index >= 0)), waiting=statistics.median(waiting))
 
 
@@ -290,11 +293,11 @@ def main() -> None:
   found["load_before"] = load
   with tempfile.TemporaryDirectory() as cache:  # the step is compiled ahead for its memory, and again when called
     jax.config.update("jax_compilation_cache_dir", cache)
-    built = build(arguments)
+    built = functools.cache(lambda: build(arguments))
     parts = {
-      "step": lambda: profile_step(built, arguments.repeats, arguments.clock),
+      "step": lambda: profile_step(built(), arguments.repeats, arguments.clock),
       "overhead": lambda: overhead(build(small_steps(arguments)), arguments.rounds),
-      "shared": lambda: shared(built.config, built.loaded, arguments),
+      "shared": lambda: shared(built().config, built().loaded, arguments),
     }
     for name in [arguments.part] if arguments.part else parts:
       found[name] = parts[name]()

@@ -36,7 +36,7 @@ LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
 OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row
 
 
-def say(message: str) -> None:
+def warn(message: str) -> None:
   print(f"dpojax: token cache: {message}", file=sys.stderr, flush=True)
 
 
@@ -44,21 +44,21 @@ class TokenCache:
   """Data sets by what they were made from, in one folder.
 
   Args:
-    root: of the entries of all versions.
-    warn: called with the first thing that goes wrong: a damaged entry, a full disk. The data are tokenised anew then.
+    root: of the entries of all versions. The first thing that goes wrong there (a damaged entry, a full disk) is said on
+      stderr, and the data are tokenised anew.
   """
 
-  def __init__(self, root: pathlib.Path, warn: Callable[[str], None] = say):
+  def __init__(self, root: pathlib.Path):
     """Raises OSError: the folder cannot be made, or is open to others."""
-    folder = own_folder(root.expanduser() / f"dpojax-{__version__}-{our_code()[:12]}")
+    folder = own_folder(root.expanduser() / f"dpojax-{__version__}")
     self._files = KeptFiles(folder, ENTRY, MOST_BYTES, what="data set", made="tokenised", say=warn)
 
   @classmethod
-  def from_environment(cls, warn: Callable[[str], None] = say) -> "TokenCache | None":
+  def from_environment(cls) -> "TokenCache | None":
     """The cache in the folder that DPOJAX_TOKEN_CACHE names; None without a name, or if it cannot be used."""
     root = os.environ.get(FOLDER, "")
     try:
-      return cls(pathlib.Path(root), warn) if root else None
+      return cls(pathlib.Path(root)) if root else None
     except OSError as error:
       warn(f"{root}: {error.strerror or error}; data are tokenised at every start")
       return None
@@ -75,12 +75,14 @@ class TokenCache:
   ) -> TokenDataset:
     """The data set that `make` would give, read if it is here, else made and kept for the next time."""
     identity = source.identity()
+    if not identity:
+      return make()
     key = _key(identity, source.name, settings, tokenizer, kind, row_length)
-    entry = self._files.get(key) if identity else None
+    entry = self._files.get(key)
     if entry is not None:
       return decode(entry)
     dataset = make()
-    if identity and source.identity() == identity:  # else somebody wrote the file while we read it
+    if source.identity() == identity:  # else somebody wrote the file while we read it
       entry = encode(dataset)
       if entry is not None:
         self._files.put(key, entry)

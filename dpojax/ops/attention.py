@@ -84,20 +84,21 @@ def _forward(q, k, v, places, visible, block, window, precision):
   queries = operand(_columns(q * width**-0.5, groups, block), precision)
   keys = operand(_rows(k, groups, block), precision)
   values = operand(_columns(v, groups, block), precision)
-  out, log_total = _dispatch("forward", width, block, window, precision)(queries, keys, values, places, visible)
+  attend = _dispatch(_forward_blocks, attention_tpu.forward, attention_gpu.forward, width, block, window, precision)
+  out, log_total = attend(queries, keys, values, places, visible)
   out = kept_residual(_from_rows(out.swapaxes(3, 4), heads), "attention", precision)
   return out, (q, k, v, places, visible, out, checkpoint_name(log_total, "attention"))
 
 
-def _dispatch(name, width, block, window, precision):
-  """The function of the arrays called `name`: kernels where the device has them, and `_forward_blocks` or its like elsewhere."""
+def _dispatch(blocks, on_tpu, on_gpu, width, block, window, precision):
+  """A function of the arrays: the kernels where the device has them and sizes allow, `blocks` elsewhere."""
   take = dict(window=window, precision=precision)
   kernels = {}
   if block % attention_tpu.LANES == 0:
-    kernels["tpu"] = on_every_device(functools.partial(getattr(attention_tpu, name), **take))
+    kernels["tpu"] = on_every_device(functools.partial(on_tpu, **take))
   if attention_gpu.takes(width, block):
-    kernels["cuda"] = on_every_device(functools.partial(getattr(attention_gpu, name), **take))
-  blocks = functools.partial({"forward": _forward_blocks, "backward": _backward_blocks}[name], **take)
+    kernels["cuda"] = on_every_device(functools.partial(on_gpu, **take))
+  blocks = functools.partial(blocks, **take)
   return functools.partial(lax.platform_dependent, **kernels, default=blocks) if kernels else blocks
 
 
@@ -140,9 +141,8 @@ def _backward(block, window, precision, residuals, g):
   keys, values, g_rows = (operand(_rows(x, groups, block), precision) for x in (k, v, g))
   # sum_j p_ij (dL/dp_ij), the term that softmax's derivative takes from every score of query i
   along = _rows(jnp.sum(out * g, -1, keepdims=True), groups, block)[..., 0]
-  dq, dk, dv = _dispatch("backward", width, block, window, precision)(
-    queries, keys, values, g_rows, log_total, along, places, visible
-  )
+  pull = _dispatch(_backward_blocks, attention_tpu.backward, attention_gpu.backward, width, block, window, precision)
+  dq, dk, dv = pull(queries, keys, values, g_rows, log_total, along, places, visible)
   dq = _from_rows(dq.swapaxes(3, 4), heads) * width**-0.5
   dk, dv = _from_rows(dk, groups), _from_rows(dv, groups)
   no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (places, visible))

@@ -1,6 +1,6 @@
 """The attention of `dpojax.ops.attention` as Triton kernels for NVIDIA GPUs: one forward, two backward.
 
-The arrays are those of that file. A program owns a tile of queries of one head (of the second backward kernel: a tile of
+The arrays are those of that file, as `attention_tpu` describes them. A program owns a tile of queries of one head (of the second backward kernel: a tile of
 keys) and goes through the blocks that hold something for it, tile by tile, with its sums in registers: nothing of the
 scores' size is ever stored, and blocks without a visible pair are not read. Softmax is carried from tile to tile, and the
 backward pass forms the probabilities again from each query's log-sum-exp (Dao et al. 2022, arXiv:2205.14135, Algorithms
@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 
 from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees
-from dpojax.ops.matmul import sum_dtype
+from dpojax.ops.matmul import sum_dtype, tile_product
 
 TILE = 64  # tokens at most: tiles of scores and sums of 64 x 64 fit the registers of four warps
 TILE_BYTES = 64 * 256  # of a tile's operand: what is kept of a few of them fits the 99 KB that small GPUs share
@@ -44,16 +44,7 @@ def tile_of(width: int, block: int, precision: str) -> int:
 
 
 def forward(queries, keys, values, places, visible, *, window, precision, interpret=False):
-  """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]); N = H / KV * block.
-
-  Args:
-    queries: [n, R, KV, d, N], scaled.
-    keys: [n, R, KV, block, d].
-    values: [n, R, KV, d, block].
-    places: segment, answer and position, i32[R, L] each.
-    visible: bool[R, n, n], see `attention_blocks.visible_blocks`.
-    interpret: run on any device, slowly.
-  """
+  """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]) of the arrays that `attention_tpu.forward` takes."""
   out, log_total = _call(
     _forward_kernel,
     visible,
@@ -68,14 +59,7 @@ def forward(queries, keys, values, places, visible, *, window, precision, interp
 
 
 def backward(queries, keys, values, g, log_total, along, places, visible, *, window, precision, interpret=False):
-  """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]).
-
-  Args:
-    queries, g: [n, R, KV, N, d]; queries scaled, g the cotangent of the output.
-    keys, values: [n, R, KV, block, d].
-    log_total, along: [n, R, KV, N], the log-sum-exp of a query's scores and the sum of output times cotangent.
-    places, visible, interpret: as in `forward`.
-  """
+  """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]) of the arrays that `attention_tpu.backward` takes."""
   width = queries.shape[4]
   settings = dict(window=window, precision=precision, dtype=sum_dtype(queries))
   call = functools.partial(_call, places=places, settings=settings, interpret=interpret)
@@ -149,7 +133,7 @@ def _go_through(count, listed, facts, *, block, tile, steps, visit, start):
 def _forward_kernel(
   count, listed, facts, all_facts, query, key, value, out, log_total, *, window, precision, dtype, **tiles
 ):
-  product = functools.partial(_product, precision=precision, dtype=dtype)
+  product = functools.partial(tile_product, precision=precision, dtype=dtype)
   query, of_query = query[...], _facts_of(facts)
 
   def visit(carry, other, at, of_key):
@@ -174,7 +158,7 @@ def _forward_kernel(
 def _query_kernel(
   count, listed, facts, all_facts, query, g, log_total, along, key, value, dq, *, window, precision, dtype, **tiles
 ):
-  product = functools.partial(_product, precision=precision, dtype=dtype)
+  product = functools.partial(tile_product, precision=precision, dtype=dtype)
   owned = query[...], g[...], log_total[...], along[...]
   of_query = _facts_of(facts)
 
@@ -191,7 +175,7 @@ def _query_kernel(
 def _key_kernel(
   count, listed, facts, all_facts, key, value, query, g, log_total, along, dk, dv, *, window, precision, dtype, **tiles
 ):
-  product = functools.partial(_product, precision=precision, dtype=dtype)
+  product = functools.partial(tile_product, precision=precision, dtype=dtype)
   keys, values, of_key = key[...], value[...], _facts_of(facts)
 
   def visit(carry, other, at, of_query):
@@ -220,11 +204,3 @@ def _hide(scores, query: Places, key: Places, window):
   """The scores [queries, keys], those of keys that are not seen replaced by the lowest number."""
   seen = sees(Places(*(x[:, None] for x in query)), Places(*(x[None, :] for x in key)), window)
   return jnp.where(seen, scores, lowest(scores.dtype))
-
-
-def _product(a, b, over, *, precision, dtype):
-  """The product of a and b, summed over axis `over[0]` of a and `over[1]` of b."""
-  if precision == "bfloat16":
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-  full = None if precision == "bfloat16" else lax.Precision.HIGHEST
-  return lax.dot_general(a, b, (((over[0],), (over[1],)), ((), ())), precision=full, preferred_element_type=dtype)

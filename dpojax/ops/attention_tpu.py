@@ -12,12 +12,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dpojax.ops.attention_blocks import Places, block_of_visit, lowest, sees, unpack, visits
-from dpojax.ops.matmul import sum_dtype
+from dpojax.ops.matmul import sum_dtype, tile_product
 
 LANES = 128  # of a vector register: blocks are a multiple of it
 
@@ -146,7 +145,7 @@ def _forward_kernel(
     top[...] = jnp.full(top.shape, lowest(dtype) / 2)
     total[...] = jnp.zeros(total.shape, dtype)
 
-  product = functools.partial(_product, precision=precision, dtype=dtype)
+  product = functools.partial(tile_product, precision=precision, dtype=dtype)
   scores = _hide(product(key[...], query[...]), by_query, by_key, window)
   new_top = jnp.maximum(top[...], jnp.max(scores, 0, keepdims=True))
   weight = jnp.exp(scores - new_top)
@@ -170,7 +169,7 @@ def _query_kernel(codes, by_query, by_key, query, g, log_total, along, key, valu
     dq[...] = jnp.zeros(dq.shape, dq.dtype)
 
   d_scores = _weights(by_query, by_key, query, g, log_total, along, key, value, **settings)[1]
-  dq[...] += _product(key_columns[...], d_scores, precision=settings["precision"], dtype=dq.dtype)
+  dq[...] += tile_product(key_columns[...], d_scores, precision=settings["precision"], dtype=dq.dtype)
 
 
 def _key_kernel(codes, by_query, by_key, key, value, query, g, log_total, along, dk, dv, **settings):
@@ -182,14 +181,14 @@ def _key_kernel(codes, by_query, by_key, key, value, query, g, log_total, along,
     dv[...] = jnp.zeros(dv.shape, dv.dtype)
 
   weight, d_scores = _weights(by_query, by_key, query, g, log_total, along, key, value, **settings)
-  product = functools.partial(_product, precision=settings["precision"], dtype=dk.dtype, across=1)
+  product = functools.partial(tile_product, over=(1, 1), precision=settings["precision"], dtype=dk.dtype)
   dk[...] += product(d_scores, query[...])
   dv[...] += product(weight, g[...])
 
 
 def _weights(by_query, by_key, query, g, log_total, along, key, value, *, window, precision, dtype):
   """The softmax weights of a pair of blocks, formed again, and the derivative by its scores: [block, N]."""
-  product = functools.partial(_product, precision=precision, dtype=dtype)
+  product = functools.partial(tile_product, precision=precision, dtype=dtype)
   scores = product(key[...], query[...]) - log_total[...]
   weight = jnp.exp(_hide(scores, by_query, by_key, window))
   return weight, weight * (product(value[...], g[...]) - along[...])
@@ -211,14 +210,6 @@ def _hide(scores, by_query, by_key, window):
   block = seen.shape[1]
   heads = (scores[:, at : at + block] for at in range(0, scores.shape[1], block))
   return jnp.concatenate([jnp.where(seen, x, lowest(scores.dtype)) for x in heads], 1)
-
-
-def _product(a, b, *, precision, dtype, across=0):
-  """a . b, or a . b' with `across` = 1, the axis of b that is summed over."""
-  if precision == "bfloat16":
-    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-  full = None if precision == "bfloat16" else lax.Precision.HIGHEST
-  return lax.dot_general(a, b, (((1,), (across,)), ((), ())), precision=full, preferred_element_type=dtype)
 
 
 def _filled(x, places, axis):

@@ -43,6 +43,20 @@ def sum_dtype(x: jax.Array) -> jnp.dtype:
   return jnp.dtype(jnp.float32) if x.dtype == jnp.bfloat16 else x.dtype
 
 
+def tile_product(a, b, over: tuple[int, int] = (1, 0), *, precision: str, dtype: jnp.dtype) -> jax.Array:
+  """The product of two tiles inside a kernel, where a device multiplies as it is told and nothing is differentiated.
+
+  Args:
+    a, b: matrices, summed over axis `over[0]` of a and `over[1]` of b.
+    precision: as in `contract`.
+    dtype: of the result, and of the sums.
+  """
+  full = None if precision == "bfloat16" else lax.Precision.HIGHEST
+  dimensions = (((over[0],), (over[1],)), ((), ()))
+  a, b = operand(a, precision), operand(b, precision)
+  return lax.dot_general(a, b, dimensions, precision=full, preferred_element_type=dtype)
+
+
 def contract(a: jax.Array, b: jax.Array, dimensions: lax.DotDimensionNumbers, *, precision: str) -> jax.Array:
   """`lax.dot_general` in the given precision; float32 result (float64 for float64 operands).
 

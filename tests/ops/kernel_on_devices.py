@@ -7,17 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dpojax.ops import attention, attention_gpu, attention_tpu
+from dpojax.ops import attention
 from dpojax.ops.attention_sharding import on_every_device
 from tests.ops.attention_rows import draw, lay_out
 
 
-def always(kernels):
-  def dispatch(name, width, block, window, precision):
-    kernel = functools.partial(getattr(kernels, name), window=window, precision=precision, interpret=True)
-    return on_every_device(kernel)
-
-  return dispatch
+def always(device, blocks, on_tpu, on_gpu, width, block, window, precision):
+  kernel = {"tpu": on_tpu, "gpu": on_gpu}[device]
+  return on_every_device(functools.partial(kernel, window=window, precision=precision, interpret=True))
 
 
 def both(q, k, v, mask):
@@ -26,8 +23,8 @@ def both(q, k, v, mask):
   return (out, *pull_back(jnp.cos(out)))
 
 
-def check(kernels):
-  attention.BLOCK, attention._dispatch = 16, always(kernels)
+def check(device):
+  attention.BLOCK, attention._dispatch = 16, functools.partial(always, device)
   rows = lay_out([[(10, [7, 9])], [(5, [20, 3])], [(1, [1, 1]), (4, [9, 3])], []], 32)
   arrays = draw(rows, dtype=np.float32)
   expected = jax.jit(both)(*arrays, rows.arrays())
@@ -47,6 +44,6 @@ def check(kernels):
 
 
 if __name__ == "__main__":
-  for kernels in (attention_tpu, attention_gpu):
-    check(kernels)
+  for device in ("tpu", "gpu"):
+    check(device)
     jax.clear_caches()

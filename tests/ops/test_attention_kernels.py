@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from attention_rows import LAYOUTS, brute_force, draw, lay_out, naive, value_and_gradient
 
-from dpojax.ops import attention, attention_gpu, attention_tpu
+from dpojax.ops import attention, attention_gpu
 from dpojax.ops.attention import packed_attention
 
 DISPATCH = attention._dispatch
@@ -35,10 +35,10 @@ CASES = {
 @pytest.fixture(params=["tpu", "gpu", "gpu, two tiles a block"])
 def interpreted(monkeypatch, request):
   """`packed_attention` runs the interpreted kernels on small blocks."""
-  kernels = attention_tpu if request.param == "tpu" else attention_gpu
 
-  def always_kernel(name, width, block, window, precision):
-    return functools.partial(getattr(kernels, name), window=window, precision=precision, interpret=True)
+  def always_kernel(blocks, on_tpu, on_gpu, width, block, window, precision):
+    kernel = on_tpu if request.param == "tpu" else on_gpu
+    return functools.partial(kernel, window=window, precision=precision, interpret=True)
 
   monkeypatch.setattr(attention, "BLOCK", BLOCK)
   monkeypatch.setattr(attention, "_dispatch", always_kernel)
