@@ -14,6 +14,7 @@ from dpojax.interop.files import open_model_files
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.weights import params_from_tensors
+from tests.tolerances import assert_gradients_close, assert_sums_close
 
 GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens" / "models"
 NAMES = sorted(folder.name for folder in GOLDENS.iterdir())
@@ -66,10 +67,15 @@ def decoded_logits(model, params, tokens, *, prompt, padding, side):
   return out
 
 
+def assert_same_logits(found, expected):
+  """To 256 eps of the largest: all come of the same hidden numbers, sums in themselves, which torch adds in its order."""
+  assert_sums_close(found, expected, np.abs(expected).max(), roundings=256)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_transformers(name):
   model, params, tokens, expected = open_golden(name)
-  np.testing.assert_allclose(packed_logits(model, params, tokens), expected, atol=1e-4)
+  assert_same_logits(packed_logits(model, params, tokens), expected)
 
 
 def test_goldens_notice_each_option():
@@ -89,9 +95,10 @@ def test_goldens_notice_each_option():
 def test_cached_path_equals_transformers_whatever_the_padding(name, side):
   model, params, tokens, expected = open_golden(name)
   found = decoded_logits(model, params, tokens, prompt=(5, 11, 1), padding=2, side=side)
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  assert_same_logits(found, expected)
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_changes_memory_but_no_gradient():
   model, params, tokens, _ = open_golden("mistral_window")
   model = dataclasses.replace(model, precision="bfloat16")
@@ -104,9 +111,8 @@ def test_what_is_recomputed_changes_memory_but_no_gradient():
     gradient[remat] = program(params)
     memory[remat] = program.memory_analysis().temp_size_in_bytes
   for remat in ("dots", "none"):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient[remat], gradient["layer"]
-    )
+    # What is computed again may be fused otherwise and round to a neighbour in bfloat16, 2**16 eps off; few numbers do.
+    assert_gradients_close(gradient[remat], gradient["layer"], roundings=2**14)
   assert memory["layer"] < memory["dots"] < memory["none"]
 
 

@@ -76,6 +76,7 @@ def largest_difference(found, expected):
   return max(np.abs(found[key] - expected[key]).max() for key in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share_prompt", [True, False], ids=["shared", "repeated"])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("answers", [1, 2, 5])
@@ -90,6 +91,7 @@ def test_packed_rewards_are_those_of_answers_alone(answers, window, share_prompt
     assert largest_difference(found, rewards_one_by_one(model, params, examples)) <= 1e-9
 
 
+@pytest.mark.slow
 def test_gradient_packed_is_that_of_answers_alone():
   with jax.enable_x64(True):
     model = reward_model()
@@ -184,6 +186,7 @@ def test_empty_slots_get_zero_and_no_gradient():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_there_is_no_vocabulary_head(tied):
   model = reward_model(tie_embeddings=tied)

@@ -17,6 +17,7 @@ from dpojax.parallel import make_mesh
 from dpojax.training.runlog import read_metrics
 from dpojax.training.step import accumulate, make_score_step, place_hyper
 from dpojax.training.trainer import Trainer
+from tests.tolerances import assert_gradients_close
 from tests.training.runs import state_digest, timeless_metrics, write_config
 from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params
 
@@ -46,14 +47,14 @@ def whole_step(objective, batch, hyper, frozen):
   return jax.device_get(jax.jit(lambda p, b: accumulate(objective, p, frozen, b, hyper))(moved(), batch))
 
 
-def assert_same(one, other, tolerance=1e-5):
+def assert_same(one, other):
   np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
   for name in one[2]:
     np.testing.assert_allclose(other[2][name], one[2][name], rtol=2e-5, atol=1e-5, err_msg=name)
-  size = lambda tree: np.sqrt(sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(tree)))  # noqa: E731
-  assert size(jax.tree.map(np.subtract, one[1], other[1])) <= tolerance * size(one[1])
+  assert_gradients_close(other[1], one[1])
 
 
+@pytest.mark.slow
 def test_two_passes_give_what_one_pass_gives():
   batch, hyper = tiny_batches(rows=2)(0), hyper_for(SUMMED)
   assert int(batch.num_groups) > 1
@@ -64,6 +65,7 @@ def test_two_passes_give_what_one_pass_gives():
   )
 
 
+@pytest.mark.slow
 def test_a_cached_reference_gives_what_a_live_one_gives():
   names = tuple(name for name in SUMMED if "token_kl" not in LOSSES[name].reads)
   batch, hyper, frozen = tiny_batches(rows=2)(0), hyper_for(names), tiny_params()
@@ -81,6 +83,7 @@ def test_no_reference_is_an_error_where_one_is_read():
     Preference(MODEL, ("tdpo1",)).observe(tiny_params(), {}, cached.group(0))
 
 
+@pytest.mark.slow
 def test_a_sum_is_the_sum_of_its_weighted_parts():
   batch, frozen = tiny_batches()(0), tiny_params()
   alone = {n: whole_step(Preference(MODEL, (n,)), batch, hyper_for((n,)), frozen) for n in ("dpo", "simpo")}
@@ -88,7 +91,7 @@ def test_a_sum_is_the_sum_of_its_weighted_parts():
   loss, gradient, metrics = whole_step(Preference(MODEL, ("dpo", "simpo")), batch, hyper, frozen)
   np.testing.assert_allclose(loss, 0.7 * alone["dpo"][0] + 0.2 * alone["simpo"][0], rtol=1e-6)
   expected = jax.tree.map(lambda a, b: 0.7 * a + 0.2 * b, alone["dpo"][1], alone["simpo"][1])
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), gradient, expected)
+  assert_gradients_close(gradient, expected)
   np.testing.assert_allclose(metrics["loss/simpo"][0] / metrics["loss/simpo"][1], alone["simpo"][0], rtol=1e-6)
 
 
@@ -99,6 +102,7 @@ def trainer(objective, hyper, batches=None, **options):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [0.6, 1.0])
 def test_a_moving_reference_mixes_every_so_many_steps(mix):
   one = trainer(Preference(MODEL), {"beta": 0.1, "reference_every": 2, "reference_mix": mix}, moving_reference=True)
@@ -118,6 +122,7 @@ def test_a_moving_reference_mixes_every_so_many_steps(mix):
   assert (abs(losses[2] - np.log(2)) < 1e-6) == (mix == 1)
 
 
+@pytest.mark.slow
 def test_beta_follows_the_whole_batch():
   beta, strength, keep = 0.4, 0.6, 0.9
   hyper = {"beta": beta, "dynamic_beta": strength, "dynamic_beta_momentum": keep}
@@ -141,6 +146,7 @@ def config_file(tmp_path_factory):
   return write_config(tmp_path_factory.mktemp("preference"), **short)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("values", "first"),
   [
@@ -170,6 +176,7 @@ def test_every_kind_of_run_starts_at_its_predicted_value_and_resumes_bit_for_bit
   assert (state_digest(tmp_path, 4), timeless_metrics(tmp_path)) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "values", [{"loss.name": "orpo"}, {"loss.name": "simpo"}, {"loss.wpo": True, "loss.sft_coef": 0.2}]
 )

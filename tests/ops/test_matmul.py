@@ -10,6 +10,7 @@ from dpojax.ops import matmul
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps, token_kl
 from dpojax.ops.matmul import contract_first, dense, kept
+from tests.tolerances import assert_sums_close
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16 products", "widened products"])
@@ -40,9 +41,8 @@ def test_bfloat16_rounds_operands_and_cotangents_only():
   out, pullback = jax.vjp(functools.partial(dense, precision="bfloat16"), x, w)
   dx, dw = pullback(jnp.asarray(g))
   flat_x, flat_g = rounded(x).reshape(60, 50), rounded(g).reshape(60, 60)
-  np.testing.assert_allclose(out, rounded(x) @ rounded(w), atol=1e-4)
-  np.testing.assert_allclose(dx, rounded(g) @ rounded(w).T, atol=1e-4)
-  np.testing.assert_allclose(dw, flat_x.T @ flat_g, atol=1e-4)
+  for found, one, other in ((out, rounded(x), rounded(w)), (dx, rounded(g), rounded(w).T), (dw, flat_x.T, flat_g)):
+    assert_sums_close(found, one @ other, abs(one) @ abs(other))
   assert out.dtype == dx.dtype == dw.dtype == jnp.float32
 
 
@@ -50,7 +50,8 @@ def test_bfloat16_rounds_operands_and_cotangents_only():
 def test_the_weight_gradient_survives_vmap():
   a, b = draw((2, 30, 7), (2, 30, 9))
   out = jax.jit(jax.vmap(functools.partial(contract_first, precision="bfloat16")))(a, b)
-  np.testing.assert_allclose(out, rounded(a).swapaxes(1, 2) @ rounded(b), atol=1e-4)
+  one, other = rounded(a).swapaxes(1, 2), rounded(b)
+  assert_sums_close(out, one @ other, abs(one) @ abs(other))
 
 
 def test_devices_other_than_cpu_get_plain_products(monkeypatch):
@@ -70,7 +71,8 @@ def test_rounding_is_not_struck_out_where_operands_are_widened(monkeypatch):
   x, w = draw((30, 50), (50, 60))
   program = jax.jit(lambda x, w: dense(2 * x, w + 0, precision="bfloat16"))
   assert np.abs(program(x, w) - (2 * x).astype(np.float64) @ w).max() > 1e-3
-  np.testing.assert_allclose(program(x, w), rounded(2 * x) @ rounded(w), atol=1e-4)
+  one, other = rounded(2 * x), rounded(w)
+  assert_sums_close(program(x, w), one @ other, abs(one) @ abs(other))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,7 @@ def test_unknown_precision_is_refused():
     dense(x, w, precision="float16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("rows,length,width,heads,kv_heads,ffn", [(4, 512, 576, 9, 3, 1536), (2, 96, 128, 4, 4, 384)])
 @pytest.mark.usefixtures("products")
@@ -147,7 +150,8 @@ def named_and_squared(precision):
 def test_what_is_kept_in_bfloat16_is_rounded_and_takes_16_bits():
   (x,) = draw((30, 40))
   function = named_and_squared("bfloat16")
-  np.testing.assert_array_equal(function(x), rounded(np.sin(x)).astype(np.float32) ** 2)
+  # Of the same sine: NumPy's may lie on the other side of a tie.
+  np.testing.assert_array_equal(function(x), rounded(jnp.sin(x)).astype(np.float32) ** 2)
   assert "uint16" in residual_types(function, x)
   (gradient,) = jax.vjp(function, x)[1](np.ones_like(x))
   np.testing.assert_allclose(gradient, 2 * rounded(np.sin(x)) * np.cos(x, dtype=np.float64), rtol=1e-5, atol=1e-6)
@@ -167,4 +171,6 @@ def test_contract_first_takes_any_number_of_dimensions(precision):
   out = jax.jit(functools.partial(contract_first, precision=precision))(a, b)
   assert out.shape == (4, 5, 6)
   as_read = rounded if precision == "bfloat16" else np.asarray
-  np.testing.assert_allclose(out, np.einsum("tij,tf->ijf", as_read(a), as_read(b)), atol=1e-5)
+  one, other = as_read(a), as_read(b)
+  product = functools.partial(np.einsum, "tij,tf->ijf")
+  assert_sums_close(out, product(one, other), product(abs(one), abs(other)))

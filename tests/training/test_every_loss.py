@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from dpojax.losses import LOSSES
+from tests.tolerances import EPS
 from tests.training.runs import ROOT
+
+pytestmark = pytest.mark.slow
 
 NAMES = sorted(name for name, loss in LOSSES.items() if not loss.answers.endswith("rewards"))
 
@@ -29,5 +32,6 @@ def test_layouts_change_nothing(results, name):
   assert found.pop("gradient") > 0.01
   assert len(found) == 3
   for layout, (loss, gradient) in found.items():
-    assert loss <= 1e-6, layout
-    assert gradient <= 1e-5, layout
+    # A loss moves by beta = 0.3 times the rounding of four log-probs of some 25 nats, averaged over 16 examples.
+    assert loss <= 16 * EPS, layout
+    assert gradient <= 256 * EPS, layout  # as in `assert_gradients_close`

@@ -94,7 +94,8 @@ def check(cache, dataset, size=5, **settings):
     attached = cache.attach(batch, dataset)
     assert attached.reference_logp.dtype == np.float32
     np.testing.assert_array_equal(attached.reference_logp, expected(batch, dataset))
-    assert dataclasses.replace(attached, reference_logp=None) == batch
+    others = [field.name for field in dataclasses.fields(batch) if field.name != "reference_logp"]
+    assert all(getattr(attached, name) is getattr(batch, name) for name in others)
 
 
 def test_fill_then_attach(tmp_path):

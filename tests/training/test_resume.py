@@ -44,6 +44,7 @@ def wait_for_line(process, workdir, wanted):
     time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(config, undisturbed, tmp_path):
   draws = random.Random(0)
   killed = 0
@@ -81,6 +82,7 @@ def test_sigterm_saves_exits_and_the_same_command_goes_on(config, undisturbed, t
   assert timeless_metrics(tmp_path) == metrics
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undisturbed, tmp_path):
   process = start(config, tmp_path)
   wait_for_line(process, tmp_path, 60)
@@ -100,6 +102,7 @@ def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undis
   assert timeless_metrics(tmp_path) == metrics
 
 
+@pytest.mark.slow
 def test_the_fresh_state_makes_room_before_a_checkpoint_is_read(config, tmp_path, monkeypatch):
   """Otherwise a run that resumes holds parameters and moments twice, and needs more memory than it had before."""
   settings = load_config(str(config), ["--config.train.steps=2"])
@@ -129,6 +132,7 @@ def test_a_changed_config_is_refused_with_what_changed(config, undisturbed):
   assert "loss.beta: its default -> 0.3" in output and "--allow-config-change" in output
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_train_alike(config, undisturbed, tmp_path):
   for number, options in enumerate(
     (["--config.parallel.fsdp=4", "--config.parallel.tensor=2"], ["--config.parallel.fsdp=2"])

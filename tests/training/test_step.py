@@ -13,6 +13,7 @@ from dpojax.parallel import make_mesh
 from dpojax.training.optimizer import decay_mask, make_schedule
 from dpojax.training.step import accumulate, make_train_step, place_hyper
 from dpojax.training.trainer import Trainer
+from tests.tolerances import assert_gradients_close
 from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params
 
 HYPER = {"beta": 0.1}
@@ -38,14 +39,6 @@ def gradient_of(objective, batches):
   return jax.jit(lambda p, b: accumulate(objective, p, frozen, b, hyper))(moved(params), batches(0))
 
 
-def assert_same_gradient(one, other, tolerance):
-  norm = np.sqrt(sum(float(np.sum(np.square(x))) for x in jax.tree.leaves(one)))
-  difference = np.sqrt(
-    sum(float(np.sum(np.square(x - y))) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True))
-  )
-  assert difference <= tolerance * norm
-
-
 @pytest.mark.parametrize("objective", [Preference(MODEL), Preference(MODEL, ("ipo",)), Sft(MODEL)])
 def test_loss_and_gradient_do_not_depend_on_grouping_or_packing(objective):
   dataset = tiny_dataset()
@@ -53,12 +46,13 @@ def test_loss_and_gradient_do_not_depend_on_grouping_or_packing(objective):
   for changes in (dict(rows=1), dict(rows=3, row_length=64, share_prompt=False)):
     other_loss, other_gradient, other_metrics = gradient_of(objective, tiny_batches(dataset, **changes))
     np.testing.assert_allclose(loss, other_loss, rtol=1e-5)
-    assert_same_gradient(gradient, other_gradient, 1e-5)
+    assert_gradients_close(gradient, other_gradient)
     for name, (value, count) in metrics.items():
       np.testing.assert_allclose(other_metrics[name][0], value, rtol=2e-4, atol=1e-4, err_msg=name)
       np.testing.assert_allclose(other_metrics[name][1], count, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_sft_gradient_is_that_of_the_mean_over_all_tokens():
   batches = tiny_batches(size=3, rows=1, row_length=32)
 
@@ -71,7 +65,7 @@ def test_sft_gradient_is_that_of_the_mean_over_all_tokens():
   loss, gradient, _ = accumulate(Sft(MODEL), params, {}, batches(0), {})
   expected_loss, expected = jax.value_and_grad(mean_nll)(params)
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
-  assert_same_gradient(expected, gradient, 1e-5)
+  assert_gradients_close(gradient, expected)
 
 
 def test_first_loss_with_a_live_reference_is_log_two():
@@ -114,6 +108,7 @@ def test_the_objective_is_traced_once_for_every_pass_over_the_groups(losses, pas
   assert len(traced) == passes
 
 
+@pytest.mark.slow
 def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.
@@ -167,7 +162,7 @@ def test_weight_zero_removes_a_pair_exactly():
   loss, gradient, _ = gradient_of(Preference(MODEL), tiny_batches(TokenDataset(light)))
   other_loss, other_gradient, _ = gradient_of(Preference(MODEL), tiny_batches(TokenDataset(without), size=7))
   np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
-  assert_same_gradient(gradient, other_gradient, 1e-5)
+  assert_gradients_close(gradient, other_gradient)
 
 
 def test_decay_goes_by_name_and_spares_norms_and_embeddings():
@@ -191,6 +186,7 @@ def test_schedules_warm_up_and_then_fall(schedule, expected):
   np.testing.assert_allclose([float(share(np.int32(s))) for s in range(6)], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_adamw_follows_its_equations_in_float64():
   """Three steps against Loshchilov & Hutter (arXiv:1711.05101, Alg. 2) with global clipping."""
   optimizer = OptimizerSettings(
