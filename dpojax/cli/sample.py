@@ -30,8 +30,10 @@ def main(arguments: list[str]) -> int:
   from dpojax.cli import compilation_cache
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import encode_prompts
+  from dpojax.parallel import check_one_process
   from dpojax.sampling.generate import generate
 
+  check_one_process()
   compilation_cache.begin()
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
   encoded = encode_prompts(prompts, DataSettings(template="none" if options.raw else "auto"), tokenizer)

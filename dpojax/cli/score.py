@@ -30,6 +30,10 @@ Log-probs are in nats, summed over the answer's tokens with its EOS. Rows are co
 def main(arguments: list[str]) -> int:
   """0 when every row is in the output, scored or with its error."""
   options = _parser().parse_args(arguments)
+
+  from dpojax.parallel import check_one_process
+
+  check_one_process()
   with _atomic_text(options.out) as out:
     from dpojax.assemble import load_language_model
     from dpojax.cli import compilation_cache

@@ -38,10 +38,12 @@ def main(arguments: list[str]) -> int:
 
   from dpojax.assemble import Session
   from dpojax.cli import compilation_cache
+  from dpojax.parallel import check_one_process
   from dpojax.report import read_result
   from dpojax.report.sweep import SweepRow, write_sweep_report
   from dpojax.sweeps.runner import run_sweep
 
+  check_one_process()
   compilation_cache.begin()
   session = Session()
   prelude = workdir / "shared" if all(key.startswith(AFTER_PRELUDE) for key in grid) else None

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, Mesh
 
 from dpojax.config.schema import ParallelSettings
 from dpojax.errors import ConfigError
+from dpojax.parallel.processes import check_one_process
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -16,8 +17,9 @@ def make_mesh(settings: ParallelSettings, devices: Sequence[Any] | None = None) 
   """A mesh of shape (data, fsdp, tensor) over all devices, or over those given.
 
   Raises:
-    ConfigError: the product of the axes is not the number of devices.
+    ConfigError: the product of the axes is not the number of devices, or there are several processes.
   """
+  check_one_process()
   devices = jax.devices() if devices is None else devices
   inner = settings.fsdp * settings.tensor
   data = len(devices) // inner if settings.data == -1 else settings.data

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
 from dpojax.data.batches import prefetch
 from dpojax.objectives import Objective
-from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.parallel import batch_shardings, check_one_process, make_mesh
 from dpojax.training.optimizer import without_learning_rate
 from dpojax.training.state import TrainState
 from dpojax.training.step import make_evaluation_step, make_train_step, place_hyper, place_params, place_state
@@ -51,6 +51,9 @@ class Trainer:
     moving_reference: the reference follows the policy (`hyper["reference_every"]`, `hyper["reference_mix"]`) and
       is part of the state.
     mesh: devices; None: all of them along the data axis.
+
+  Raises:
+    ConfigError: there are several processes, or the parameters do not divide by the mesh.
   """
 
   def __init__(
@@ -66,6 +69,7 @@ class Trainer:
     mesh: Mesh | None = None,
     moving_reference: bool = False,
   ):
+    check_one_process()
     self.objective = objective
     self.batches = batches
     self.steps = steps

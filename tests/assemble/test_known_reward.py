@@ -10,6 +10,8 @@ from dpojax.cli.main import main
 from dpojax.config.load import load_config
 from tests.training.runs import write_config, write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 WORDS = 12
 
 

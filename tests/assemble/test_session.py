@@ -28,6 +28,7 @@ def losses(workdir):
   return [row["loss"] for row in read_metrics(workdir / "metrics.jsonl") if row["split"] != "policy"]
 
 
+@pytest.mark.slow
 def test_a_cached_reference_trains_as_a_live_one_and_serves_every_beta_and_rate(config_file, tmp_path):
   cache = str(tmp_path / "cache")
   run(changed(config_file), tmp_path / "live")
@@ -95,6 +96,7 @@ def test_an_example_longer_than_the_models_positions_names_its_row(config_file, 
     run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_points_of_a_sweep_share_the_stages_before_them(tmp_path):
   config = load_config(
     "experiments/quickstart.py",

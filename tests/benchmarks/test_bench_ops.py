@@ -32,6 +32,7 @@ def test_the_update_is_timed_beside_a_copy(bench, monkeypatch):
   assert "Copy: 1.0 GB/s" in ops.summary(found) and "| adamw |" in ops.summary(found)
 
 
+@pytest.mark.slow
 def test_growth_measures_every_length_and_vocabulary(monkeypatch):
   monkeypatch.setattr(growth, "SMOLLM2", CONFIG)
   monkeypatch.setattr(growth, "LENGTHS", (64,))

@@ -22,6 +22,8 @@ from dpojax.config.schema import RunConfig
 from dpojax.training.step import accumulate
 from tests.training.tiny import CONFIG, MODEL, tiny_batches, tiny_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def built(monkeypatch):

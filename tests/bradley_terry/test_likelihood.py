@@ -124,6 +124,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("model", ["half", "davidson", "rao_kupper"])
 def test_layouts_hold_the_likelihood_and_its_derivatives(shape, model):

@@ -52,6 +52,7 @@ def case(name):
   return comparisons_of(games, items=settings["items"], home=home), exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "solver"), RUNS)
 def test_estimates_are_the_oracles(name, solver):
   layout, ties, home, prior, settings = CASES[name]

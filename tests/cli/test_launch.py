@@ -21,7 +21,7 @@ from dpojax.errors import ConfigError
 ROOT = pathlib.Path(__file__).parents[2]
 
 STAND_IN = """
-import json, os, signal, sys, types
+import json, os, signal, sys, time, types
 if os.environ.get("STARTS"):
   open(os.environ["STARTS"], "a").write(f"{os.getpid()}\\n")
 
@@ -37,11 +37,13 @@ def main(arguments):
   what = arguments[0] if arguments else "report"
   if what == "stdin":
     report["read"] = sys.stdin.read()
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
   if what == "wait":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
   print(json.dumps(report), flush=True)
   if what in ("wait", "idle"):
-    signal.pause()
+    while True:
+      time.sleep(0.1)  # a signal just before `signal.pause` would never be seen
   return int(arguments[1]) if what == "exit" else 0
 
 for name in ("train", "sweep", "eval", "score", "sample", "bt", "data", "export"):

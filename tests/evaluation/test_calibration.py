@@ -84,6 +84,7 @@ def test_bins_have_equal_mass():
   assert [b.observed.count for b in curve] == [100] * 10
 
 
+@pytest.mark.slow
 def test_a_calibrated_judge_has_the_ece_of_chance():
   """Mean over 60 simulations: the formula is met to 5 %, and both shrink as one over the root of the count."""
   found, by_chance = [], []

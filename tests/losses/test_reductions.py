@@ -133,6 +133,7 @@ def test_the_order_of_examples_does_not_matter(name):
   np.testing.assert_allclose(loss_of(name, moved), np.asarray(loss_of(name, args))[order], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", [False, True], ids=["of_weight_0", "empty"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_of_weight_0_is_not_there(name, empty):

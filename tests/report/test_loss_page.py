@@ -56,6 +56,7 @@ def test_curves_show_the_losses_apart_that_the_page_tells_apart():
   assert robust.loss[-1] < 0
 
 
+@pytest.mark.slow
 def test_losses_of_the_margin_have_one_line_and_others_as_many_as_differ():
   count = {name: len(curves(name, points=13)) for name in LOSSES}
   assert count["dpo"] == count["hinge"] == count["simpo"] == 1
