@@ -13,6 +13,7 @@ capability: 8.0 (A100), 8.9 (RTX 4090) or 9.0 (H100).
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import os
@@ -47,13 +48,15 @@ from dpojax.training.step import make_train_step
 KERNELS = ("tpu_custom_call", "__gpu$xla.gpu.triton")
 # capability -> streaming multiprocessors, KB of shared memory (of one, and of a program), GB of memory, TB/s
 GPUS = {"8.0": (108, 164, 163, 80, 2.0), "8.9": (128, 100, 99, 24, 1.0), "9.0": (132, 228, 227, 80, 3.3)}
+KINDS = {"8.0": "NVIDIA A100", "8.9": "NVIDIA GeForce RTX 4090", "9.0": "NVIDIA H100"}  # as Pallas knows them
 SMOLLM2 = ModelConfig(vocab_size=49152, hidden=576, layers=30, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5)
 
 
 def report(name, function, *arguments) -> None:
   """Compiles and prints seconds, kernels in the program, collectives, and planned peak memory of one device."""
   start = time.perf_counter()
-  compiled = function.lower(*arguments).compile()
+  with kernels_lowered_for(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat[0]):
+    compiled = function.lower(*arguments).compile()
   text = compiled.as_text()
   kernels = sum(text.count(f'custom_call_target="{name}"') for name in KERNELS)
   count = lambda name: text.count(f" {name}(") + text.count(f" {name}-start(")  # noqa: E731
@@ -61,6 +64,14 @@ def report(name, function, *arguments) -> None:
   gigabytes = compiled.memory_analysis().peak_memory_in_bytes / 1e9
   seconds = time.perf_counter() - start
   print(f"  {name:64s} {seconds:5.0f} s  {kernels} kernels, {collectives}, {gigabytes:6.3f} GB", flush=True)
+
+
+def kernels_lowered_for(device):
+  """A context in which Pallas knows the GPU: since jax 0.11 it asks the mesh in use, not the arguments' devices."""
+  if device.platform != "gpu":
+    return contextlib.nullcontext()
+  kind = jax.sharding.AbstractDevice(KINDS[device.compute_capability], None, "gpu")
+  return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=kind))
 
 
 def mesh_of(devices, **axes):

@@ -28,7 +28,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
@@ -47,10 +46,9 @@ from benchmarks.machine import (
   write_results,
 )
 from benchmarks.marked import read_marks
+from benchmarks.trl_side import LEARNING_RATE, WARM_UP_STEPS, num_tokens, train
 
-WARM_UP_STEPS = 2  # of either side, at least: of dpojax whole epochs, since its packing of each step differs
 LONGEST = 512  # pairs whose prompt and answers hold more tokens together are left out
-LEARNING_RATE = 1e-6
 RUNS = {
   "float32": "float32@1,dpojax@1,float32@2,dpojax@2,float32@4,dpojax@4,float32@8,dpojax@8,dpojax@32",
   "bfloat16": "autocast@1,dpojax@1,autocast@2,dpojax@2,autocast@4,dpojax@4,autocast@8,dpojax@8,dpojax@32",
@@ -59,11 +57,6 @@ TRL_SETTINGS = {
   "float32": ("float32", "float32+checkpoint"),
   "bfloat16": ("autocast", "autocast+checkpoint", "pure", "pure+checkpoint"),
 }
-
-
-def num_tokens(row: dict) -> int:
-  """Tokens of both answers, each with its prompt."""
-  return 2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
 
 
 # ---- TRL's side: runs under TRL's Python -------------------------------------------------------------
@@ -93,62 +86,9 @@ def write_rows(arguments) -> None:
 
 def run_trl(arguments) -> None:
   """Trains on the rows and prints {"seconds": of the measured steps, "reference": {"seconds", "tokens"}}."""
-  import torch
-  import transformers
-  from datasets import Dataset
-  from trl import DPOConfig, DPOTrainer
-
-  ends, reference = [], {}
-
-  class Trainer(DPOTrainer):
-    def _prepare_dataset(self, dataset, *args, **kwargs):
-      return dataset  # holds token ids already
-
-    def _precompute_ref_logps(self, dataset, *args, **kwargs):
-      began = time.perf_counter()
-      computed = super()._precompute_ref_logps(dataset, *args, **kwargs)
-      reference.update(seconds=time.perf_counter() - began, tokens=sum(map(num_tokens, dataset)))
-      return computed
-
-  class Clock(transformers.TrainerCallback):
-    def on_step_end(self, *args, **kwargs):
-      ends.append(time.perf_counter())
-
   rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
-  size = arguments.batch
-  warm_up = [rows[i % len(rows)] for i in range(WARM_UP_STEPS * size)]
-  pure, checkpoint = arguments.setting.startswith("pure"), arguments.setting.endswith("+checkpoint")
-  tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
-  with tempfile.TemporaryDirectory() as scratch:
-    settings = DPOConfig(
-      output_dir=scratch,
-      use_cpu=True,
-      bf16=arguments.setting.startswith("autocast"),
-      tf32=False,
-      precompute_ref_log_probs=arguments.reference == "cached",
-      model_init_kwargs={"dtype": "bfloat16" if pure else "float32"},
-      gradient_checkpointing=checkpoint,
-      max_length=None,
-      per_device_train_batch_size=size,
-      num_train_epochs=1,
-      train_sampling_strategy="sequential",
-      learning_rate=LEARNING_RATE,
-      lr_scheduler_type="constant",
-      logging_steps=1,
-      save_strategy="no",
-      report_to="none",
-      disable_tqdm=True,
-    )
-    trainer = Trainer(
-      str(arguments.model),
-      args=settings,
-      train_dataset=Dataset.from_list(warm_up + rows),
-      processing_class=tokenizer,
-      callbacks=[Clock()],
-    )
-    assert next(trainer.model.parameters()).dtype == (torch.bfloat16 if pure else torch.float32)
-    trainer.train()
-  print(json.dumps({"seconds": ends[-1] - ends[WARM_UP_STEPS - 1], "reference": reference}))
+  found = train(arguments.model, rows, setting=arguments.setting, batch=arguments.batch, reference=arguments.reference)
+  print(json.dumps(found))
 
 
 # ---- the runner ------------------------------------------------------------------------------------------

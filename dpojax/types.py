@@ -101,10 +101,11 @@ class PackedBatch:
 def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Array:
   """Sums [R, S] values into [R, num_answers]; slots with answer_of == num_answers are dropped."""
 
-  def one_row(v, a):
-    return jax.ops.segment_sum(v, a, num_segments=num_answers + 1)[:num_answers]
-
-  return jax.vmap(one_row)(jnp.asarray(values), jnp.asarray(answer_of))
+  # By a mask and not by `segment_sum`: a GPU's scatter adds in whatever order threads come, and no two runs agree.
+  values, answer_of = jnp.asarray(values), jnp.asarray(answer_of)
+  numbers = jnp.broadcast_to(jnp.arange(num_answers, dtype=answer_of.dtype), (*answer_of.shape, num_answers))
+  of_answer = answer_of[..., None] == numbers
+  return jnp.sum(jnp.where(of_answer, values[..., None], 0), axis=-2, dtype=values.dtype)
 
 
 Params = Any  # a nested dict of arrays: what `nnx.split` leaves of a model's parameters

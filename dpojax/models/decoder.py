@@ -24,7 +24,7 @@ from flax import nnx
 
 from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slots, write_layer
 from dpojax.models.config import ModelConfig
-from dpojax.ops.attention import packed_attention
+from dpojax.ops.attention import attention_plan, packed_attention
 from dpojax.ops.matmul import dense, kept
 from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
@@ -108,6 +108,7 @@ class Decoder(nnx.Module):
   def __call__(self, rows: PackedBatch) -> jax.Array:
     """[R, L, D] hidden states of packed rows, after the final norm."""
     segment, answer, position = map(jnp.asarray, (rows.segment, rows.answer, rows.position))
+    plan = attention_plan(segment, answer, position, self.config.window)
 
     def attend(q, k, v):
       out = packed_attention(
@@ -119,6 +120,7 @@ class Decoder(nnx.Module):
         position=position,
         precision=self.precision,
         window=self.config.window,
+        plan=plan,
       )
       return out, None
 

@@ -24,7 +24,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from dpojax.ops import attention_gpu, attention_tpu
-from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees, visible_blocks
+from dpojax.ops.attention_blocks import Places, Plan, key_lists, lowest, make_plan, sees
 from dpojax.ops.attention_sharding import on_every_device
 from dpojax.ops.matmul import contract, kept_residual, operand, sum_dtype
 
@@ -41,6 +41,7 @@ def packed_attention(
   position: jax.Array,
   precision: str,
   window: int | None = None,
+  plan: Plan | None = None,
 ) -> jax.Array:
   """Softmax attention under the mask of `dpojax.types.PackedBatch`.
 
@@ -55,39 +56,46 @@ def packed_attention(
     segment, answer, position: i32[R, L].
     precision: of the operands of the products, see `dpojax.ops.matmul.contract`.
     window: keys at a distance of `window` or more, measured in `position`, are not seen.
+    plan: what `attention_plan` makes of these places and this window, so that layers need not each make it.
 
   Returns:
     [R, L, H, d] in float32 (float64 for float64 operands); in "bfloat16" the values are rounded to it.
   """
   length = q.shape[1]
+  plan = attention_plan(segment, answer, position, window) if plan is None else plan
   block = min(BLOCK, length)
-  tail = -length % block
-
-  def fill(x, value):
-    return jnp.pad(x, [(0, 0), (0, tail)] + [(0, 0)] * (x.ndim - 2), constant_values=value)
-
-  q, k, v = (fill(x, 0) for x in (q, k, v))
-  places = tuple(jnp.asarray(x, jnp.int32) for x in (fill(segment, -1), fill(answer, -1), fill(position, 0)))
-  visible = visible_blocks(*places, block=block, window=window)
-  attended: jax.Array = _attention(q, k, v, places, visible, block, window, precision)  # pyright: ignore[reportAssignmentType]
+  q, k, v = (_fill(x, block, 0) for x in (q, k, v))
+  attended: jax.Array = _attention(q, k, v, plan, block, window, precision)  # pyright: ignore[reportAssignmentType]
   return attended[:, :length]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _attention(q, k, v, places, visible, block, window, precision):
-  return _forward(q, k, v, places, visible, block, window, precision)[0]
+def attention_plan(segment: jax.Array, answer: jax.Array, position: jax.Array, window: int | None) -> Plan:
+  """What `packed_attention` must visit in rows i32[R, L] with these places."""
+  block = min(BLOCK, segment.shape[1])
+  filled = (_fill(jnp.asarray(x, jnp.int32), block, empty) for x, empty in ((segment, -1), (answer, -1), (position, 0)))
+  return make_plan(*filled, block=block, window=window)
 
 
-def _forward(q, k, v, places, visible, block, window, precision):
+def _fill(x, block, value):
+  tail = -x.shape[1] % block
+  return jnp.pad(x, [(0, 0), (0, tail)] + [(0, 0)] * (x.ndim - 2), constant_values=value)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _attention(q, k, v, plan, block, window, precision):
+  return _forward(q, k, v, plan, block, window, precision)[0]
+
+
+def _forward(q, k, v, plan, block, window, precision):
   heads, width = q.shape[2:]
   groups = k.shape[2]
   queries = operand(_columns(q * width**-0.5, groups, block), precision)
   keys = operand(_rows(k, groups, block), precision)
   values = operand(_columns(v, groups, block), precision)
   attend = _dispatch(_forward_blocks, attention_tpu.forward, attention_gpu.forward, width, block, window, precision)
-  out, log_total = attend(queries, keys, values, places, visible)
+  out, log_total = attend(queries, keys, values, plan)
   out = kept_residual(_from_rows(out.swapaxes(3, 4), heads), "attention", precision)
-  return out, (q, k, v, places, visible, out, checkpoint_name(log_total, "attention"))
+  return out, (q, k, v, plan, out, checkpoint_name(log_total, "attention"))
 
 
 def _dispatch(blocks, on_tpu, on_gpu, width, block, window, precision):
@@ -102,11 +110,11 @@ def _dispatch(blocks, on_tpu, on_gpu, width, block, window, precision):
   return functools.partial(lax.platform_dependent, **kernels, default=blocks) if kernels else blocks
 
 
-def _forward_blocks(queries, keys, values, places, visible, *, window, precision):
+def _forward_blocks(queries, keys, values, plan, *, window, precision):
   """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]) of blocks; N = H / KV * block, the queries of a block."""
   number, rows, groups, width, size = queries.shape
-  count, key_list = key_lists(visible)
-  mask = _mask(places, size // keys.shape[3], keys.shape[3], window)
+  count, key_list = key_lists(plan.visible)
+  mask = _mask(plan.places, size // keys.shape[3], keys.shape[3], window)
   product = functools.partial(contract, dimensions=_INNER, precision=precision)
   dtype = sum_dtype(queries)
 
@@ -134,7 +142,7 @@ def _forward_blocks(queries, keys, values, places, visible, *, window, precision
 
 
 def _backward(block, window, precision, residuals, g):
-  q, k, v, places, visible, out, log_total = residuals
+  q, k, v, plan, out, log_total = residuals
   heads, width = q.shape[2:]
   groups = k.shape[2]
   queries = operand(_rows(q * width**-0.5, groups, block), precision)
@@ -142,18 +150,18 @@ def _backward(block, window, precision, residuals, g):
   # sum_j p_ij (dL/dp_ij), the term that softmax's derivative takes from every score of query i
   along = _rows(jnp.sum(out * g, -1, keepdims=True), groups, block)[..., 0]
   pull = _dispatch(_backward_blocks, attention_tpu.backward, attention_gpu.backward, width, block, window, precision)
-  dq, dk, dv = pull(queries, keys, values, g_rows, log_total, along, places, visible)
+  dq, dk, dv = pull(queries, keys, values, g_rows, log_total, along, plan)
   dq = _from_rows(dq.swapaxes(3, 4), heads) * width**-0.5
   dk, dv = _from_rows(dk, groups), _from_rows(dv, groups)
-  no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (places, visible))
-  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), *no_gradient
+  no_gradient = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), plan)
+  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), no_gradient
 
 
-def _backward_blocks(queries, keys, values, g, log_total, along, places, visible, *, window, precision):
+def _backward_blocks(queries, keys, values, g, log_total, along, plan, *, window, precision):
   """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]) of blocks; all arrays are rows of width d, but for dq."""
   query_columns, key_columns, g_columns = (x.swapaxes(3, 4) for x in (queries, keys, g))
-  count, key_list = key_lists(visible)
-  mask = _mask(places, queries.shape[3] // keys.shape[3], keys.shape[3], window)
+  count, key_list = key_lists(plan.visible)
+  mask = _mask(plan.places, queries.shape[3] // keys.shape[3], keys.shape[3], window)
   product = functools.partial(contract, dimensions=_INNER, precision=precision)
   dtype = sum_dtype(queries)
 

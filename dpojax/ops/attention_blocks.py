@@ -30,6 +30,31 @@ def sees(query: Places, key: Places, window: int | None) -> jax.Array:
   return seen if window is None else seen & (query.position - key.position < window)
 
 
+class Plan(NamedTuple):
+  """What attention must visit; the same for every layer.
+
+  Attributes:
+    places: i32[R, L] each of segment, answer and position.
+    visible: bool[R, n, n], see `visible_blocks`.
+    by_query: (count i32[R, n], list i32[R, n, n]) of the key blocks that each query block must visit, row by row.
+    by_key: the same of the query blocks that visit each key block.
+  """
+
+  places: tuple[jax.Array, jax.Array, jax.Array]
+  visible: jax.Array
+  by_query: tuple[jax.Array, jax.Array]
+  by_key: tuple[jax.Array, jax.Array]
+
+
+def make_plan(
+  segment: jax.Array, answer: jax.Array, position: jax.Array, *, block: int, window: int | None = None
+) -> Plan:
+  """The plan for rows whose length is a multiple of `block`; arguments as of `visible_blocks`."""
+  visible = visible_blocks(segment, answer, position, block=block, window=window)
+  by_query, by_key = (jax.vmap(lambda one: key_lists(one[None]))(x) for x in (visible, visible.swapaxes(1, 2)))
+  return Plan((segment, answer, position), visible, by_query, by_key)
+
+
 def visible_blocks(
   segment: jax.Array, answer: jax.Array, position: jax.Array, *, block: int, window: int | None = None
 ) -> jax.Array:

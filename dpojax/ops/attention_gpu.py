@@ -7,7 +7,11 @@ backward pass forms the probabilities again from each query's log-sum-exp (Dao e
 1 and 4).
 """
 
+import contextlib
 import functools
+import re
+import warnings
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +20,59 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 
-from dpojax.ops.attention_blocks import Places, key_lists, lowest, sees
+from dpojax.ops.attention_blocks import Places, lowest, sees
 from dpojax.ops.matmul import sum_dtype, tile_product
 
 TILE = 64  # tokens at most: tiles of scores and sums of 64 x 64 fit the registers of four warps
 TILE_BYTES = 64 * 256  # of a tile's operand: what is kept of a few of them fits the 99 KB that small GPUs share
 LARGEST_WIDTH = 256
-OLDEST = 8.0  # compute capability
+OLDEST, NEWEST = (8, 0), (9, 0)  # compute capabilities: of Ampere, the first that Triton takes, and of Hopper
+
+_switched_off = False
 
 
 def takes(width: int, block: int) -> bool:
   """Whether the kernels can be compiled: Triton's arrays have powers of 2 as sizes, its products at least 16."""
-  return 16 <= width <= LARGEST_WIDTH and width & (width - 1) == 0 and block % TILE == 0 and not too_old()
+  fits = 16 <= width <= LARGEST_WIDTH and width & (width - 1) == 0 and block % TILE == 0
+  return fits and not _switched_off and not said_reason_without()
+
+
+def reason_without(devices: Sequence[jax.Device] | None = None) -> str:
+  """Why a GPU of these (of this process) goes without kernels, in a sentence; "" where all can have them."""
+  for device in jax.local_devices() if devices is None else devices:
+    named = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
+    if device.platform != "gpu" or named is None:
+      continue
+    capability = int(named[1]), int(named[2])
+    if capability < OLDEST:
+      why = "older than Ampere (8.0), where Triton begins, and has no products of bfloat16"
+    elif capability > NEWEST:
+      why = "newer than what the kernels were compiled and tried for (8.0 to 9.0)"
+    else:
+      continue
+    kind = getattr(device, "device_kind", "GPU")
+    return f"{kind} (compute capability {named[0]}) is {why}: attention takes XLA's block form, slower and as exact"
+  return ""
 
 
 @functools.cache
-def too_old() -> bool:
-  """Whether a GPU of this process is older than Triton takes: before Ampere."""
-  gpus = [device for device in jax.local_devices() if device.platform == "gpu"]
-  return any(float(getattr(device, "compute_capability", OLDEST)) < OLDEST for device in gpus)
+def said_reason_without() -> str:
+  """`reason_without` of this process, said in a warning the first time."""
+  reason = reason_without()
+  if reason:
+    warnings.warn(reason, stacklevel=2)
+  return reason
+
+
+@contextlib.contextmanager
+def without_kernels():
+  """What is traced inside takes the block form on every GPU: for comparing the two."""
+  global _switched_off
+  before, _switched_off = _switched_off, True
+  try:
+    yield
+  finally:
+    _switched_off = before
 
 
 def tile_of(width: int, block: int, precision: str) -> int:
@@ -43,14 +81,14 @@ def tile_of(width: int, block: int, precision: str) -> int:
   return min(TILE, max(16, TILE_BYTES // (width * size)), block)
 
 
-def forward(queries, keys, values, places, visible, *, window, precision, interpret=False):
+def forward(queries, keys, values, plan, *, window, precision, interpret=False):
   """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]) of the arrays that `attention_tpu.forward` takes."""
   out, log_total = _call(
     _forward_kernel,
-    visible,
+    plan.by_query,
     owned=(queries.swapaxes(3, 4),),
     whole=(keys, values.swapaxes(3, 4)),
-    places=places,
+    places=plan.places,
     results=(queries.shape[3:4], ()),
     settings=dict(window=window, precision=precision, dtype=sum_dtype(queries)),
     interpret=interpret,
@@ -58,22 +96,22 @@ def forward(queries, keys, values, places, visible, *, window, precision, interp
   return out.swapaxes(3, 4), log_total
 
 
-def backward(queries, keys, values, g, log_total, along, places, visible, *, window, precision, interpret=False):
+def backward(queries, keys, values, g, log_total, along, plan, *, window, precision, interpret=False):
   """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]) of the arrays that `attention_tpu.backward` takes."""
   width = queries.shape[4]
   settings = dict(window=window, precision=precision, dtype=sum_dtype(queries))
-  call = functools.partial(_call, places=places, settings=settings, interpret=interpret)
+  call = functools.partial(_call, places=plan.places, settings=settings, interpret=interpret)
   of_query, of_key = (queries, g, log_total, along), (keys, values)
-  (dq,) = call(_query_kernel, visible, owned=of_query, whole=of_key, results=((width,),))
-  dk, dv = call(_key_kernel, visible.swapaxes(1, 2), owned=of_key, whole=of_query, results=((width,), (width,)))
+  (dq,) = call(_query_kernel, plan.by_query, owned=of_query, whole=of_key, results=((width,),))
+  dk, dv = call(_key_kernel, plan.by_key, owned=of_key, whole=of_query, results=((width,), (width,)))
   return dq.swapaxes(3, 4), dk, dv
 
 
-def _call(kernel, visible, *, owned, whole, places, results, settings, interpret):
+def _call(kernel, lists, *, owned, whole, places, results, settings, interpret):
   """One kernel: a program gets a tile of each array of `owned`, and the whole of its row and key head of `whole`.
 
   Args:
-    visible: bool[R, n, n], which blocks of `whole` a block of `owned` must go through.
+    lists: counts i32[R, n] and lists i32[R, n, n] of the blocks of `whole` that each block of `owned` must go through.
     owned, whole: [n, R, KV, N, ...]; N may differ between the two.
     results: shapes of a token's results.
   """
@@ -83,7 +121,6 @@ def _call(kernel, visible, *, owned, whole, places, results, settings, interpret
   in_block, in_row = block // tile, size // tile
   index = jnp.broadcast_to(np.arange(number * block, dtype=np.int32), places[0].shape)
   facts = jnp.stack([*places, index], 1)  # i32[R, 4, L]
-  counts, lists = jax.vmap(lambda seen: key_lists(seen[None]))(visible)
 
   def tile_spec(x):
     rest = x.shape[4:]
@@ -110,7 +147,7 @@ def _call(kernel, visible, *, owned, whole, places, results, settings, interpret
     out_shape=shapes,
     compiler_params=pltriton.CompilerParams(num_warps=4, num_stages=2),
     interpret=interpret,
-  )(counts, lists, facts, facts, *owned, *whole)
+  )(*lists, facts, facts, *owned, *whole)
 
 
 def _go_through(count, listed, facts, *, block, tile, steps, visit, start):

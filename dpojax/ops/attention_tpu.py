@@ -21,15 +21,14 @@ from dpojax.ops.matmul import sum_dtype, tile_product
 LANES = 128  # of a vector register: blocks are a multiple of it
 
 
-def forward(queries, keys, values, places, visible, *, window, precision, interpret=False):
+def forward(queries, keys, values, plan, *, window, precision, interpret=False):
   """(out [n, R, KV, d, N], log-sum-exp [n, R, KV, N]); N = H / KV * block.
 
   Args:
     queries: [n, R, KV, d, N], scaled.
     keys: [n, R, KV, block, d].
     values: [n, R, KV, d, block].
-    places: segment, answer and position, i32[R, L] each.
-    visible: bool[R, n, n], see `attention_blocks.visible_blocks`.
+    plan: what to visit, see `attention_blocks.Plan`.
     interpret: run on any device, slowly.
   """
   width, size = queries.shape[3:]
@@ -37,27 +36,27 @@ def forward(queries, keys, values, places, visible, *, window, precision, interp
   kernel = functools.partial(_forward_kernel, window=window, precision=precision, dtype=dtype)
   out, log_total = _call(
     kernel,
-    visits(visible),
+    visits(plan.visible),
     owners=(queries,),
     others=(keys, values),
-    places=places,
+    places=plan.places,
     keys_own=False,
     results=((width, size), (1, size)),
     scratch=((1, size), (1, size)),
     dtype=dtype,
     interpret=interpret,
   )
-  return _filled(out, places, 4), log_total[:, :, :, 0]
+  return _filled(out, plan.places, 4), log_total[:, :, :, 0]
 
 
-def backward(queries, keys, values, g, log_total, along, places, visible, *, window, precision, interpret=False):
+def backward(queries, keys, values, g, log_total, along, plan, *, window, precision, interpret=False):
   """(dq [n, R, KV, d, N], dk, dv [n, R, KV, block, d]).
 
   Args:
     queries, g: [n, R, KV, N, d]; queries scaled, g the cotangent of the output.
     keys, values: [n, R, KV, block, d].
     log_total, along: [n, R, KV, N], the log-sum-exp of a query's scores and the sum of output times cotangent.
-    places, visible, interpret: as in `forward`.
+    plan, interpret: as in `forward`.
   """
   size, width = queries.shape[3:]
   block = keys.shape[3]
@@ -65,10 +64,10 @@ def backward(queries, keys, values, g, log_total, along, places, visible, *, win
   queries, g, key_columns = (x.swapaxes(3, 4) for x in (queries, g, keys))
   of_query = queries, g, log_total[:, :, :, None], along[:, :, :, None]
   settings = dict(window=window, precision=precision, dtype=dtype)
-  call = functools.partial(_call, places=places, dtype=dtype, interpret=interpret)
+  call = functools.partial(_call, places=plan.places, dtype=dtype, interpret=interpret)
   (dq,) = call(
     functools.partial(_query_kernel, **settings),
-    visits(visible),
+    visits(plan.visible),
     owners=of_query,
     others=(keys, values, key_columns),
     keys_own=False,
@@ -76,13 +75,13 @@ def backward(queries, keys, values, g, log_total, along, places, visible, *, win
   )
   dk, dv = call(
     functools.partial(_key_kernel, **settings),
-    visits(visible.swapaxes(1, 2)),
+    visits(plan.visible.swapaxes(1, 2)),
     owners=(keys, values),
     others=of_query,
     keys_own=True,
     results=((block, width), (block, width)),
   )
-  return _filled(dq, places, 4), _filled(dk, places, 3), _filled(dv, places, 3)
+  return _filled(dq, plan.places, 4), _filled(dk, plan.places, 3), _filled(dv, plan.places, 3)
 
 
 def _call(kernel, listed, *, owners, others, places, keys_own, results, dtype, interpret, scratch=()):

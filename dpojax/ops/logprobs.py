@@ -37,6 +37,7 @@ class ScoredTokens:
 
 WORDS = 4096  # of a tile at most: with 64 positions in float32, 1 MB
 SLOTS = 64  # of each row in a tile at most
+GPU_BLOCKS = 4  # tiles that a GPU cuts a row's slots into: as large as `chunk` allows, since each is a dozen launches
 
 
 def scored_logps(
@@ -64,25 +65,15 @@ def scored_logps(
     ScoredTokens of arrays like `target`; float64 if hidden is.
   """
   rows, slots = (1, *target.shape)[-2:]
-  width = max(1, min(SLOTS, chunk // rows, slots))
-  blocks = -(-slots // width)
-
-  def cut(x):  # -> [blocks, R * width, ...]; blocks are cut from the slots, so rows sharded over devices stay so
-    x = x.reshape(rows, slots, *x.shape[target.ndim :])
-    x = jnp.pad(x, [(0, 0), (0, blocks * width - slots)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(rows, blocks, width, *x.shape[2:]).swapaxes(0, 1).reshape(blocks, rows * width, *x.shape[2:])
-
-  def whole(x):
-    return x.reshape(blocks, rows, width).swapaxes(0, 1).reshape(rows, -1)[:, :slots].reshape(target.shape)
-
-  count = jnp.asarray(blocks if used is None else (used + width - 1) // width, jnp.int32)
-  scores: tuple[jax.Array, ...] = _score(cut(hidden), head, cut(jnp.asarray(target)), count, chunk, precision)  # pyright: ignore[reportAssignmentType]
-  logp, entropy, correct = (whole(x) for x in scores)
+  used_slots = jnp.asarray(slots if used is None else used, jnp.int32)
+  states, targets = hidden.reshape(rows, slots, -1), jnp.asarray(target).reshape(rows, slots)
+  scores: tuple[jax.Array, ...] = _score(states, head, targets, used_slots, chunk, precision)  # pyright: ignore[reportAssignmentType]
+  logp, entropy, correct = (x.reshape(target.shape) for x in scores)
   mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
   found = ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
   if used is None:
     return found
-  there = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32) < jnp.asarray(used, jnp.int32), target.shape)
+  there = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32) < used_slots, target.shape)
   return jax.tree.map(lambda x: jnp.where(there, x, 0.0), found)
 
 
@@ -167,20 +158,89 @@ def _numbered(pieces: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.arange(pieces.shape[0], dtype=jnp.int32) * pieces.shape[1], pieces
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tiles:
+  """How [R, S] slots of each row are cut into blocks, and a vocabulary into pieces: tiles are one of each.
+
+  Blocks are cut from the slots, so rows sharded over devices stay so.
+
+  Attributes:
+    rows, slots: R, S.
+    width: slots of each row in a block.
+    entries: of a tile at most, and of the backward pass's gradients of a piece's logits.
+    words: of a piece at most.
+  """
+
+  rows: int
+  slots: int
+  width: int
+  entries: int
+  words: int
+
+  @classmethod
+  def on_cpu(cls, rows: int, slots: int, vocabulary: int, chunk: int) -> "_Tiles":
+    """Tiles that a processor's cache holds."""
+    return cls(rows, slots, max(1, min(SLOTS, chunk // rows, slots)), chunk * vocabulary, WORDS)
+
+  @classmethod
+  def on_gpu(cls, rows: int, slots: int, vocabulary: int, chunk: int) -> "_Tiles":
+    """Few tiles, each of as many logits as `chunk` positions have."""
+    return cls(rows, slots, max(1, -(-slots // GPU_BLOCKS)), chunk * vocabulary, vocabulary)
+
+  @property
+  def blocks(self) -> int:
+    return -(-self.slots // self.width)
+
+  def pieces(self, head, positions: int) -> jax.Array:
+    """[pieces, W, D] with W words at most, of which `positions` have logits at one time."""
+    return _pieces(head, max(1, min(self.words, self.entries // max(1, positions))))
+
+  def cut(self, x):
+    """[R, S, ...] -> [blocks, R * width, ...]."""
+    x = jnp.pad(x, [(0, 0), (0, self.blocks * self.width - self.slots)] + [(0, 0)] * (x.ndim - 2))
+    x = x.reshape(self.rows, self.blocks, self.width, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(self.blocks, self.rows * self.width, *x.shape[3:])
+
+  def whole(self, x):
+    """The inverse of `cut`."""
+    x = x.reshape(self.blocks, self.rows, self.width, *x.shape[2:]).swapaxes(0, 1)
+    return x.reshape(self.rows, -1, *x.shape[3:])[:, : self.slots]
+
+  def count(self, used):
+    """i32[], the blocks that hold the first `used` slots."""
+    return (used + self.width - 1) // self.width
+
+
+def _by_platform(function, head, target, chunk, precision):
+  """`function(tiles, precision, *arrays)` as a function of the arrays, with the tiles of where it will run."""
+  sizes = *target.shape, head.shape[0], chunk
+  small, large = (functools.partial(function, tiles(*sizes), precision) for tiles in (_Tiles.on_cpu, _Tiles.on_gpu))
+  return functools.partial(lax.platform_dependent, cuda=large, default=small)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _score(hidden, head, target, count, chunk, precision):
-  """(logp, entropy, correct), each [B, N], of hidden [B, N, D]: of the first `count` blocks of N positions."""
-  return _score_forward(hidden, head, target, count, chunk, precision)[0]
+def _score(hidden, head, target, used, chunk, precision):
+  """(logp, entropy, correct), each [R, S], of hidden [R, S, D]: of the first `used` slots of every row."""
+  return _score_forward(hidden, head, target, used, chunk, precision)[0]
 
 
-def _score_forward(hidden, head, target, count, chunk, precision):
-  """Softmax is carried from tile to tile, as in attention. In a tile words lie before positions.
+def _score_forward(hidden, head, target, used, chunk, precision):
+  forward = _by_platform(_forward_tiles, head, target, chunk, precision)
+  *scores, log_sum = forward(hidden, head, target, used)
+  return tuple(scores), (hidden, head, target, used, log_sum)
+
+
+def _forward_tiles(tiles, precision, hidden, head, target, used):
+  """(logp, entropy, correct, log-sum-exp), [R, S] each.
+
+  Softmax is carried from tile to tile, as in attention. In a tile words lie before positions.
 
   So sums over words add vectors, and every product is a fast form (see `dpojax.ops.matmul`). A piece of the
-  vocabulary stays in the cache for all blocks of positions.
+  vocabulary stays in a processor's cache for all blocks of positions.
   """
-  words, pieces = head.shape[0], _pieces(head, WORDS)
-  columns = operand(hidden, precision).swapaxes(1, 2)
+  words, pieces = head.shape[0], tiles.pieces(head, tiles.rows * tiles.width)
+  columns = operand(tiles.cut(hidden), precision).swapaxes(1, 2)
+  target, count = tiles.cut(target), tiles.count(used)
   dtype = sum_dtype(hidden)
   lowest = jnp.finfo(dtype).min / 4  # far below any logit, and twice it is still finite
 
@@ -216,21 +276,29 @@ def _score_forward(hidden, head, target, count, chunk, precision):
   total = jnp.where(total > 0, total, 1.0)  # of blocks that were left out
   log_total = jnp.log(total)
   correct = (of_target >= top).astype(dtype)
-  scores = of_target - top - log_total, log_total - total_below / total, correct
-  return scores, (hidden, head, target, count, top + log_total)
+  found = of_target - top - log_total, log_total - total_below / total, correct, top + log_total
+  return tuple(tiles.whole(x) for x in found)
 
 
 def _score_backward(chunk, precision, residuals, cotangents):
-  """The gradient of a piece's logits is formed block by block, and then summed over words and over positions.
+  hidden, head, target, used, log_sum = residuals
+  backward = _by_platform(_backward_tiles, head, target, chunk, precision)
+  hidden_gradient, head_gradient = backward(hidden, head, target, used, log_sum, cotangents[0])
+  none = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (target, used))
+  return hidden_gradient.astype(hidden.dtype), head_gradient.astype(head.dtype), *none
+
+
+def _backward_tiles(tiles, precision, hidden, head, target, used, log_sum, toward):
+  """(d hidden, d head). The gradient of a piece's logits is formed block by block, then summed over words and positions.
 
   By one product each, as large as can be: so each word's gradient is formed once, nothing of the head's size is added
   up, and devices that hold different rows exchange each sum once.
   """
-  hidden, head, target, count, log_sum = residuals
-  toward = cotangents[0]
-  pieces = _pieces(head, max(1, min(WORDS, chunk * head.shape[0] // target.size)))
-  rows = operand(hidden, precision)
+  pieces = tiles.pieces(head, tiles.blocks * tiles.rows * tiles.width)
+  rows = operand(tiles.cut(hidden), precision)
   columns = rows.swapaxes(1, 2)
+  target, log_sum, toward = (tiles.cut(x) for x in (target, log_sum, toward))
+  count = tiles.count(used)
   size = pieces.shape[1]
 
   def one_piece(carry, numbered_piece):
@@ -260,11 +328,10 @@ def _score_backward(chunk, precision, residuals, cotangents):
 
   sums = [sums_of(number) for number in range(target.shape[0] + 1)]  # products of another size for each count
   no_gradients = jnp.zeros((size, *target.shape), rows.dtype if precision == "bfloat16" else log_sum.dtype)
-  start = jnp.zeros(hidden.shape, log_sum.dtype), no_gradients
+  start = jnp.zeros(rows.shape, log_sum.dtype), no_gradients
   (hidden_gradient, _), head_gradient = lax.scan(one_piece, start, _numbered(pieces))
   head_gradient = head_gradient.reshape(-1, head.shape[1])[: head.shape[0]]
-  none = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (target, count))
-  return hidden_gradient.astype(hidden.dtype), head_gradient.astype(head.dtype), *none
+  return tiles.whole(hidden_gradient), head_gradient
 
 
 _score.defvjp(_score_forward, _score_backward)

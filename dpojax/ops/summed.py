@@ -85,6 +85,35 @@ _begin.defvjp(
 )
 
 
+def add_rows(total: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+  """total.at[index].add(rows), the same bits every time: a GPU's scatter adds in whatever order its threads come.
+
+  There rows of one index are brought together and added up in pairs, and each sum is written once.
+
+  Args:
+    total: [N, D].
+    index: i32[M] in [0, N), in any order, with repetitions.
+    rows: [M, D].
+  """
+
+  def in_order(total, index, rows):
+    order = jnp.argsort(index, stable=True)
+    index, rows = index[order], rows[order]
+    changes = index[1:] != index[:-1]
+    first, last = jnp.pad(changes, (1, 0), constant_values=True), jnp.pad(changes, (0, 1), constant_values=True)
+
+    def join(left, right):
+      (left_first, left_sum), (right_first, right_sum) = left, right
+      return left_first | right_first, jnp.where(right_first[:, None], right_sum, left_sum + right_sum)
+
+    _, sums = lax.associative_scan(join, (first, rows))
+    beyond = total.shape[0] + jnp.arange(index.shape[0], dtype=index.dtype)
+    place = jnp.where(last, index, beyond)
+    return total.at[place].add(sums, mode="drop", unique_indices=True)
+
+  return lax.platform_dependent(total, index, rows, cuda=in_order, default=lambda total, *x: total.at[x[0]].add(x[1]))
+
+
 def plain(array: jax.Array | Summed) -> jax.Array:
   """The array itself; of a `Summed`, its value with a gradient that is added like any other."""
   return _attached(lax.stop_gradient(array.value), array.seed) if isinstance(array, Summed) else array
@@ -113,7 +142,8 @@ def _taken(value, seed, total, index):
 def _add_rows(residuals, g):
   total, index = residuals
   none = jnp.zeros_like(total)
-  return none, total.at[index].add(g), none, np.zeros(index.shape, jax.dtypes.float0)
+  flat = index.reshape(-1), g.reshape(-1, g.shape[-1])
+  return none, add_rows(total, *flat), none, np.zeros(index.shape, jax.dtypes.float0)
 
 
 _taken.defvjp(lambda value, seed, total, index: (jnp.take(value, index, axis=0), (total, index)), _add_rows)

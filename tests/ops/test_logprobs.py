@@ -1,4 +1,5 @@
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,10 +26,20 @@ def log_softmax(hidden, head):
   return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
 
 
-@pytest.fixture(params=[4096, 16, 7])
+@pytest.fixture(params=[4096, 16, 7, "gpu"])
 def tiles(request, monkeypatch):
-  """Pieces of the vocabulary: one of its 37 words, three with padding, and six with padding."""
+  """Slots of a row in a block. Pieces of the vocabulary: one of its 37 words, three or six with padding, or a GPU's."""
+  if request.param == "gpu":
+    monkeypatch.setattr(logprobs._Tiles, "on_cpu", logprobs._Tiles.on_gpu)
+    return lambda slots: -(-slots // logprobs.GPU_BLOCKS)
   monkeypatch.setattr(logprobs, "WORDS", request.param)
+  return lambda slots: logprobs.SLOTS
+
+
+@pytest.fixture
+def tiles_of_a_processor(monkeypatch):
+  """Nothing of what a GPU would do is traced."""
+  monkeypatch.setattr(logprobs._Tiles, "on_gpu", logprobs._Tiles.on_cpu)
 
 
 @pytest.mark.usefixtures("float64", "tiles")
@@ -118,7 +129,7 @@ def test_no_array_exceeds_one_chunk_of_logits():
   def sizes(jaxpr):
     for equation in jaxpr.eqns:
       yield from (v.aval.size for v in equation.outvars)
-      for inner in jax.core.jaxprs_in_params(equation.params):
+      for inner in jax.extend.core.jaxprs_in_params(equation.params):
         yield from sizes(inner)
 
   jaxpr = jax.make_jaxpr(jax.value_and_grad(f, (0, 1)))(hidden, head)
@@ -133,19 +144,31 @@ def largest_temporary(words):
   def sizes(jaxpr):
     for equation in jaxpr.eqns:
       yield from (v.aval.size for v in equation.outvars if v.aval.size != head.size)
-      for inner in jax.core.jaxprs_in_params(equation.params):
+      for inner in jax.extend.core.jaxprs_in_params(equation.params):
         yield from sizes(inner)
 
   return max(sizes(jax.make_jaxpr(jax.grad(f, (0, 1)))(hidden, head).jaxpr))
 
 
+@pytest.mark.usefixtures("tiles_of_a_processor")
 def test_temporaries_do_not_grow_with_the_vocabulary():
   assert largest_temporary(4096) == largest_temporary(16 * 4096) == 64 * 4096
 
 
-@pytest.mark.usefixtures("float64", "tiles")
+def test_a_gpu_has_few_tiles_and_none_larger_than_a_chunk_of_logits():
+  for rows, slots, vocabulary, chunk in ((4, 1024, 151936, 512), (8, 1000, 49152, 64), (1, 3, 37, 4), (2, 64, 100, 1)):
+    tiles = logprobs._Tiles.on_gpu(rows, slots, vocabulary, chunk)
+    assert tiles.blocks <= logprobs.GPU_BLOCKS
+    for positions in (rows * tiles.width, tiles.blocks * rows * tiles.width):
+      pieces = jax.eval_shape(lambda tiles=tiles, p=positions, v=vocabulary: tiles.pieces(jnp.zeros((v, 1)), p))
+      assert pieces.shape[0] * pieces.shape[1] >= vocabulary
+      assert pieces.shape[1] == 1 or positions * pieces.shape[1] <= chunk * vocabulary
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("used", [0, 1, 64, 65, 159, 160])
-def test_rows_are_scored_up_to_their_last_used_slot(used):
+def test_rows_are_scored_up_to_their_last_used_slot(used, tiles):
   """Values and gradients by the formula; NaN in slots beyond the last block reaches neither."""
   rows, slots = 2, 160
   hidden, head, target = draw(number=rows * slots, seed=3)
@@ -164,7 +187,8 @@ def test_rows_are_scored_up_to_their_last_used_slot(used):
 
   expected, (logp, entropy) = jax.grad(formula, (0, 1), has_aux=True)(hidden, head)
   spoilt = hidden.copy()
-  spoilt[:, -(-used // 64) * 64 :] = np.nan
+  width = tiles(slots)
+  spoilt[:, -(-used // width) * width :] = np.nan
   found, scored = jax.jit(jax.grad(ours, (0, 1), has_aux=True))(spoilt, head, used)
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-12)

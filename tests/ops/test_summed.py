@@ -1,6 +1,7 @@
 """Gradients added in place are those that JAX adds by itself."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.ops.summed import Summed, plain, scan_layers, take
+from dpojax.ops.summed import Summed, add_rows, plain, scan_layers, take
 from dpojax.training.step import add_gradient
 from tests.training.tiny import tiny_batches
 
@@ -98,3 +99,27 @@ def test_a_seed_is_not_read():
   x = jnp.ones((2, 3, WIDTH))
   out = scan_layers(lambda x, layer: (x + jnp.tanh(x @ layer["a"]), None), x, layers)
   assert bool(jnp.all(jnp.isfinite(out)))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("number", [1, 2, 7, 64, 100])
+def test_rows_are_added_in_an_order_of_their_own_on_a_gpu(monkeypatch, number):
+  """The form for GPUs, and the other, against a loop."""
+  draws = np.random.default_rng(number)
+  total, rows = draws.normal(size=(9, 4)), draws.normal(size=(number, 4))
+  index = draws.integers(0, 9, number).astype(np.int32) % 8  # the last is of nobody
+  index[: number // 2] = 3
+  expected = total.copy()
+  for i, row in zip(index, rows, strict=True):
+    expected[i] += row
+  default = jax.jit(add_rows)(total, index, rows)
+  monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, cuda, default: cuda(*x))
+  in_order = lambda *x: add_rows(*x)  # noqa: E731  # anew: jit would find the program that it has
+  found = jax.jit(in_order)(total, index, rows)
+  np.testing.assert_allclose(default, expected, atol=1e-13)
+  np.testing.assert_allclose(found, expected, atol=1e-13)
+  # What a GPU may write in any order, because no two threads write to the same row.
+  scatters = re.findall(
+    r'"stablehlo.scatter".*?unique_indices = (\w+)', jax.jit(in_order).lower(total, index, rows).as_text()
+  )
+  assert scatters == ["true"]

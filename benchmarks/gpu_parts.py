@@ -1,0 +1,432 @@
+"""What `gpu_check.py` asks of a device: each a function that returns a line of figures, or fails.
+
+The device is the first GPU, the judge the same machine's processor in float32; without a GPU both are the processor.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.gpu_rows import read_rows
+from dpojax.config.schema import BatchSettings, CheckpointSettings, OptimizerSettings, ParallelSettings
+from dpojax.data.batches import Batches
+from dpojax.data.examples import TokenDataset
+from dpojax.losses import LOSSES
+from dpojax.losses.expression import hyper_parameters, parse_losses
+from dpojax.models.config import ModelConfig
+from dpojax.models.language_model import LanguageModel
+from dpojax.objectives.preference import Preference
+from dpojax.ops.attention import packed_attention
+from dpojax.ops.attention_gpu import reason_without, without_kernels
+from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.sampling.generate import generate
+from dpojax.training.cached_reference import CachedReference
+from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.reference_cache import ReferenceCache, locate
+from dpojax.training.step import accumulate, make_score_step, place_hyper, place_params
+from dpojax.training.trainer import Trainer
+from tests.losses import loss_draws
+
+ROOT = Path(__file__).resolve().parents[1]
+LN2 = np.float32(math.log(2))
+SIZES = {  # what the parts compute with: SmolLM2's blocks, four of them, or next to nothing
+  "small": ModelConfig(vocab_size=49152, hidden=576, layers=4, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5),
+  "tiny": ModelConfig(vocab_size=64, hidden=32, layers=2, heads=2, kv_heads=1, ffn=48),
+}
+
+
+class CheckError(AssertionError):
+  """A figure is not what it should be; the text holds it."""
+
+
+def require(holds: bool, text: str) -> str:
+  """The text, where it holds."""
+  if not holds:
+    raise CheckError(text)
+  return text
+
+
+def within(what: str, found: float, allowed: float) -> str:
+  return require(bool(found <= allowed), f"{what} {found:.2g} (at most {allowed:.2g})")
+
+
+def gpu() -> jax.Device:
+  """The first GPU; without one the processor."""
+  try:
+    return jax.devices("gpu")[0]
+  except RuntimeError:
+    return jax.devices("cpu")[0]
+
+
+def cpu() -> jax.Device:
+  return jax.devices("cpu")[0]
+
+
+def norm(tree) -> float:
+  return math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in jax.tree.leaves(jax.device_get(tree))))
+
+
+def apart(found, expected) -> float:
+  """The difference of two trees beside the second, normwise."""
+  found, expected = jax.device_get((found, expected))
+  return norm(jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b, np.float64), found, expected)) / norm(
+    expected
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A model, rows for it, and how they are packed."""
+
+  config: ModelConfig
+  dataset: TokenDataset
+  row_length: int
+
+  @classmethod
+  def of(cls, size: str, pairs: int) -> "Setting":
+    config = SIZES[size]
+    tiny = size == "tiny"
+    dataset = read_rows(pairs, vocabulary=config.vocab_size, longest=24 if tiny else None)
+    return cls(config, dataset, 128 if tiny else 1024)
+
+  def model(self, precision: str = "float32") -> LanguageModel:
+    return LanguageModel(self.config, precision=precision, remat="dots")
+
+  def params(self, seed: int = 0):
+    with jax.default_device(cpu()):
+      return self.model().init(jax.random.key(seed))
+
+  def batches(self, size: int, rows: int = 2) -> Batches:
+    return Batches(self.dataset, BatchSettings(size=size, rows=rows, row_length=self.row_length))
+
+  def trainer(self, device, batches, precision="float32", live=True, **changes) -> Trainer:
+    settings = OptimizerSettings(**(dict(learning_rate=1e-4, warmup_steps=0, schedule="constant") | changes))
+    params = jax.device_put(self.params(), device)
+    return Trainer(
+      Preference(self.model(precision)),
+      settings,
+      params,
+      batches,
+      steps=20,
+      reference_params=params if live else None,
+      hyper={"beta": 0.1, "label_smoothing": 0.0},
+      mesh=mesh_on(device),
+    )
+
+
+def mesh_on(device):
+  return make_mesh(ParallelSettings(data=1), [device])
+
+
+def placed(batch, device):
+  return jax.device_put(batch, batch_shardings(mesh_on(device), batch))
+
+
+# ---- the parts
+
+
+def packed_is_alone(size: str) -> str:
+  """Answers packed with a shared prompt, and each alone with a prompt of its own."""
+  setting = Setting.of(size, 16)
+  params = place_params(setting.params(), mesh_on(gpu()))
+  packed = setting.batches(16)
+  alone = Batches(
+    setting.dataset,
+    BatchSettings(size=16, rows=8, row_length=setting.row_length, examples=1, share_prompt=False),
+  )
+
+  def scored(batches, precision):
+    """Log-probs of tokens in the data's order, and their sums over answers, in float64."""
+    host = batches(0)
+    logp = np.asarray(make_score_step(setting.model(precision))(params, placed(host, gpu())))
+    slots = locate(host)
+    order = np.lexsort((slots.rank, slots.answer, slots.example))
+    answers = np.zeros((len(setting.dataset), 2))
+    np.add.at(answers, (slots.example, slots.answer), logp.reshape(-1)[slots.place].astype(np.float64))
+    return logp.reshape(-1)[slots.place[order]], answers
+
+  said = []
+  (tokens, answers), (other_tokens, other_answers) = scored(packed, "float32"), scored(alone, "float32")
+  said.append(within("float32: nats a token", np.max(np.abs(tokens - other_tokens)), 5e-5))
+  said.append(within("an answer", np.max(np.abs(answers - other_answers)), 5e-4))
+  (_, answers), (_, other_answers) = scored(packed, "bfloat16"), scored(alone, "bfloat16")
+  said.append(f"bfloat16: an answer {np.max(np.abs(answers - other_answers)):.2g}")
+  return ", ".join(said)
+
+
+def layout(length: int, rows: int):
+  """Places of real rows, as they are packed: i32[rows, length] each."""
+  batches = Batches(read_rows(256, vocabulary=64, longest=length // 2), BatchSettings(128, rows, length))
+  batch = batches(0)
+  return {name: jnp.asarray(np.asarray(getattr(batch, name))[0]) for name in ("segment", "answer", "position")}
+
+
+def attention_kernels(size: str) -> str:
+  """Triton's kernels and the block form on the same device: output and gradient, every width and precision; a window."""
+  length = 256 if size == "tiny" else 1024
+  windows = (
+    {16: (None, 40)} if size == "tiny" else {64: (None, 100), 16: (None,), 32: (None,), 128: (None,), 256: (None,)}
+  )
+  worst = {"float32": 0.0, "bfloat16": 0.0}
+  used = 0
+  places = layout(length, 2)
+  draws = np.random.default_rng(0)
+  for width in windows:
+    shapes = [(2, length, heads, width) for heads in (6, 2, 2, 6)]
+    q, k, v, toward = (jax.device_put(draws.standard_normal(s, np.float32), gpu()) for s in shapes)
+    for precision in worst:
+      for distance in windows[width]:
+        attend = functools.partial(packed_attention, **places, precision=precision, window=distance)
+
+        def both(q, k, v, toward, attend=attend):
+          out, pull_back = jax.vjp(attend, q, k, v)
+          return (out, *pull_back(toward))
+
+        found = jax.jit(lambda *given, both=both: both(*given)).lower(q, k, v, toward).compile()
+        used += "triton" in found.as_text()
+        with without_kernels():
+          expected = jax.jit(lambda *given, both=both: both(*given))(q, k, v, toward)
+        for a, b in zip(found(q, k, v, toward), expected, strict=True):
+          worst[precision] = max(worst[precision], apart(a, b))
+  cases = 2 * sum(map(len, windows.values()))
+  if gpu().platform == "gpu" and not reason_without():
+    require(used == cases, f"kernels in {used} of {cases} programs")
+  said = [f"kernels in {used} of {cases} programs, widths {', '.join(map(str, sorted(windows)))}"]
+  said.append(within("float32", worst["float32"], 1e-5))
+  said.append(within("bfloat16", worst["bfloat16"], 5e-3))
+  return ", ".join(said)
+
+
+def every_loss_on_cpu(size: str) -> str:
+  """Value and gradient of every loss of the registry on the same log-probs or rewards, beside the processor's."""
+  drawn = {name: loss_draws.draw(name, size=64, dtype=np.float32) for name in LOSSES}
+  values = {name: jax.device_get(loss_draws.fields(policy)) for name, (policy, *_) in drawn.items()}
+
+  def computed(values):
+    found = {}
+    for name, (policy, *others) in drawn.items():
+
+      def mean(values, name=name, policy=policy, others=others):
+        return loss_draws.mean_of(name, (dataclasses.replace(policy, **values), *others))
+
+      found[name] = jax.value_and_grad(mean)(values[name])
+    return found
+
+  here, there = (jax.device_get(jax.jit(computed)(jax.device_put(values, d))) for d in (cpu(), gpu()))
+  worst = {"value": 0.0, "gradient": 0.0}
+  for name, (value, gradient) in there.items():
+    expected, expected_gradient = here[name]
+    found = {"value": abs(value - expected) / max(1.0, abs(expected)), "gradient": apart(gradient, expected_gradient)}
+    require(found["value"] <= 1e-5 and found["gradient"] <= 1e-4, f"{name}: {found}")
+    worst = {key: max(worst[key], float(found[key])) for key in worst}
+  return f"{len(there)} losses: value {worst['value']:.2g} (at most 1e-05), gradient {worst['gradient']:.2g} (at most 0.0001)"
+
+
+def step_on_cpu(size: str) -> str:
+  """Loss and gradient of a whole step in float32, in one pass (DPO) and in two (AOT), beside the processor's."""
+  setting = Setting.of(size, 8)
+  batch = setting.batches(8)(0)
+
+  def computed(device, loss):
+    mesh = mesh_on(device)
+    params, frozen = (place_params(setting.params(seed), mesh) for seed in (0, 1))
+    hyper = place_hyper(hyper_parameters(parse_losses(loss), {"beta": 0.1}), mesh)
+    objective = Preference(setting.model(), (loss,))
+    step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
+    return jax.device_get(step(params, frozen, placed(batch, device), hyper))
+
+  said = []
+  for name in ("dpo", "aot"):
+    (loss, gradient), (expected, expected_gradient) = computed(gpu(), name), computed(cpu(), name)
+    said.append(within(f"{name}: loss", abs(float(loss) - float(expected)) / float(expected), 1e-5))
+    said.append(within("gradient", apart(gradient, expected_gradient), 5e-5))
+  return ", ".join(said)
+
+
+def first_loss(size: str) -> str:
+  """The first DPO loss in bfloat16 with a live reference: ln 2 to the last bits of a mean."""
+  setting = Setting.of(size, 16)
+  (_, metrics), *_ = setting.trainer(gpu(), setting.batches(16), "bfloat16").train(1)
+  said = within("loss - ln 2", abs(metrics["loss"] - float(LN2)), 2.4e-7)
+  return f"{said}, {within('largest log-ratio', abs(metrics['rewards/margins']), 0.0)}"
+
+
+def twenty_steps(size: str) -> str:
+  """Twenty steps on the same pairs: float32 beside the processor's, and bfloat16 learns."""
+  setting = Setting.of(size, 4)
+
+  def losses(device, precision):
+    trainer = setting.trainer(device, setting.batches(4), precision)
+    return np.array([metrics["loss"] for _, metrics in trainer.train(20)])
+
+  found, expected, rounded = losses(gpu(), "float32"), losses(cpu(), "float32"), losses(gpu(), "bfloat16")
+  said = [within("float32: largest difference of loss", np.max(np.abs(found - expected)), 2e-3)]
+  said.append(require(found[-1] < 0.9 * found[0], f"loss {found[0]:.3f} -> {found[-1]:.3f}"))
+  said.append(require(rounded[-1] < 0.9 * rounded[0], f"bfloat16: {rounded[0]:.3f} -> {rounded[-1]:.3f}"))
+  return ", ".join(said)
+
+
+def resume(size: str) -> str:
+  """Ten steps, a checkpoint, ten more; and the checkpoint read into a new trainer that takes those ten."""
+  setting = Setting.of(size, 16)
+  batches = setting.batches(8)
+  straight = setting.trainer(gpu(), batches, "bfloat16")
+  again = setting.trainer(gpu(), batches, "bfloat16")
+  with tempfile.TemporaryDirectory() as folder, Checkpointer(folder, CheckpointSettings()) as checkpointer:
+    list(straight.train(10))
+    checkpointer.save(10, straight.state)
+    checkpointer.wait()
+    step, again.state = checkpointer.restore(again.state)
+  restored = apart(again.params, straight.params)
+  list(straight.train(10))
+  list(again.train(10))
+  different = sum(
+    not np.array_equal(a, b)
+    for a, b in zip(*(jax.tree.leaves(jax.device_get(t.state)) for t in (straight, again)), strict=True)
+  )
+  said = f"restored at step {step}: {within('difference', restored, 0.0)}"
+  return f"{said}, {within('arrays that differ ten steps on', different, 0)}"
+
+
+def repeatable(size: str) -> str:
+  """The same step twice from the same state, bit for bit."""
+  setting = Setting.of(size, 16)
+  batch = placed(setting.batches(16)(0), gpu())
+  states = []
+  for _ in range(2):
+    trainer = setting.trainer(gpu(), setting.batches(16), "bfloat16")
+    trainer.take_step(batch)
+    states.append(jax.device_get(trainer.params))
+  paths = jax.tree_util.tree_flatten_with_path(states[0])[0]
+  different = [
+    jax.tree_util.keystr(path) for (path, a), b in zip(paths, jax.tree.leaves(states[1]), strict=True) if (a != b).any()
+  ]
+  return require(not different, f"parameters that differ: {', '.join(different) or 'none'}")
+
+
+def cached_reference(size: str) -> str:
+  """The reference's log-probs from the disk cache, in float32, instead of live."""
+  setting = Setting.of(size, 16)
+  batches = setting.batches(16)
+  params = place_params(setting.params(), mesh_on(gpu()))
+  score = make_score_step(setting.model())
+  said = []
+  with tempfile.TemporaryDirectory() as folder:
+    cache = ReferenceCache(folder, weights="made", config=setting.config.to_dict(), precision="float32")
+    count = cache.fill(setting.dataset, lambda batch: score(params, placed(batch, gpu())), batches.shape)
+    said.append(f"{count} answers")
+    for precision, allowed in (("float32", 2e-5), ("bfloat16", 0.02)):
+      trainer = setting.trainer(gpu(), CachedReference(batches, cache), precision, live=False)
+      (_, metrics), *_ = trainer.train(1)
+      said.append(within(f"{precision}: loss - ln 2", abs(metrics["loss"] - float(LN2)), allowed))
+  return ", ".join(said)
+
+
+def sampling(size: str) -> str:
+  """Sampled answers: the sampler's log-probs beside the packed scorer's, on the device and on the processor."""
+  setting = Setting.of(size, 16)
+  model, params = setting.model(), setting.params()
+  prompts = [setting.dataset[i].prompt for i in range(16)]
+  with jax.default_device(gpu()):
+    samples = generate(model, jax.device_put(params, gpu()), prompts, max_tokens=16, eos_id=None, seed=3)
+  written = TokenDataset.from_examples([(p, [s.tokens]) for p, s in zip(prompts, samples, strict=True)])
+  batches = Batches(written, BatchSettings(size=16, rows=2, row_length=setting.row_length))
+  host, worst = batches(0), {}
+  expected = np.concatenate([s.logp for s in samples])
+  for device in (gpu(), cpu()):
+    logp = make_score_step(model)(place_params(params, mesh_on(device)), placed(host, device))
+    slots = locate(host)
+    order = np.lexsort((slots.rank, slots.answer, slots.example))
+    worst[device.platform] = np.max(np.abs(np.asarray(logp).reshape(-1)[slots.place[order]] - expected))
+  return ", ".join(within(f"nats a token to the scorer on {name}", found, 1e-4) for name, found in worst.items())
+
+
+def forced_block_form(size: str) -> str:
+  """A step as a card takes it for which there are no kernels: the block form, with the same loss and gradient."""
+  setting = Setting.of(size, 8)
+  batch = placed(setting.batches(8)(0), gpu())
+  objective = Preference(setting.model())
+  mesh = mesh_on(gpu())
+  params, frozen = (place_params(setting.params(seed), mesh) for seed in (0, 1))
+  hyper = place_hyper(hyper_parameters(parse_losses("dpo"), {"beta": 0.1}), mesh)
+
+  def computed():
+    # A new function each time: jit would otherwise find the program that it has.
+    step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
+    compiled = step.lower(params, frozen, batch, hyper).compile()
+    return jax.device_get(compiled(params, frozen, batch, hyper)), "triton" in compiled.as_text()
+
+  (loss, gradient), _ = computed()
+  with without_kernels():
+    (other_loss, other_gradient), kernels = computed()
+  require(not kernels, "kernels in the program that should have none")
+  said = within("loss", abs(float(loss) - float(other_loss)) / float(other_loss), 1e-6)
+  return f"{said}, {within('gradient', apart(gradient, other_gradient), 2e-5)}"
+
+
+def digest_of_steps(size: str) -> str:
+  """Of all parameters after three steps in bfloat16."""
+  setting = Setting.of(size, 16)
+  trainer = setting.trainer(gpu(), setting.batches(16), "bfloat16")
+  list(trainer.train(3))
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(jax.device_get(trainer.params)):
+    digest.update(np.ascontiguousarray(leaf))
+  return digest.hexdigest()
+
+
+def another_process(size: str) -> str:
+  """Three steps in two fresh processes that compile for themselves: bit for bit the same, as resuming needs."""
+  code = f"from benchmarks.gpu_parts import digest_of_steps; print(digest_of_steps({size!r}))"
+  environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+  environment |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+  options: dict = dict(env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  runs = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(2)]
+  said = [run.communicate(timeout=200) for run in runs]
+  for run, (_, errors) in zip(runs, said, strict=True):
+    require(run.returncode == 0, f"exit code {run.returncode}: {errors[-300:]}")
+  digests = [out.split()[-1] for out, _ in said]
+  return require(digests[0] == digests[1], f"digests {digests[0][:12]} and {digests[1][:12]}")
+
+
+PARTS: dict[str, Callable[[str], str]] = {
+  "packed = alone": packed_is_alone,
+  "attention kernels = block form": attention_kernels,
+  "without kernels": forced_block_form,
+  "every loss = CPU": every_loss_on_cpu,
+  "step = CPU": step_on_cpu,
+  "first loss is ln 2": first_loss,
+  "twenty steps": twenty_steps,
+  "checkpoint and resume": resume,
+  "a step twice": repeatable,
+  "cached reference": cached_reference,
+  "another process": another_process,
+  "sampling": sampling,
+}
+
+
+def run_parts(size: str, report: Callable[[dict], None], names: tuple[str, ...] = ()) -> None:
+  """Runs the parts, each whatever became of the others, and reports each as soon as it ends."""
+  for name, part in PARTS.items():
+    if names and name not in names:
+      continue
+    started = time.perf_counter()
+    try:
+      found = dict(passed=True, text=part(size))
+    except Exception as error:  # a part's failure is a finding
+      kind = "" if isinstance(error, CheckError) else f"{type(error).__name__}: "
+      found = dict(passed=False, text=kind + str(error).strip()[:600])
+    report(dict(part=name, seconds=round(time.perf_counter() - started, 1), **found))
+    jax.clear_caches()
