@@ -4,12 +4,13 @@
 # make test-newest  the fast tests with the newest versions allowed, on the newest Python found
 # make bench        speed, memory and start-up, beside peers where given; writes benchmarks/RESULTS.md
 #                   [PARTS=ops,profile,...] [PAIRS=hh.jsonl.gz] [TRL_PYTHON= TRL_MODEL=] [BT_PYTHON=] [FORCE=1]
+# make gpu-check    exactness, speed and memory on a GPU, at most 8 minutes [GPU_PYTHON=python3] [OPTIONS=--only=exact,...]
 
 VENV := .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: quickstart lint check test test-newest bench format clean
+.PHONY: quickstart lint check test test-newest bench gpu-check format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/runtime.stamp
@@ -36,6 +37,11 @@ bench: $(VENV)/runtime.stamp
 	PARTS="$(PARTS)" PAIRS="$(PAIRS)" TRL_PYTHON="$(TRL_PYTHON)" TRL_MODEL="$(TRL_MODEL)" BT_PYTHON="$(BT_PYTHON)" \
 	  FORCE="$(FORCE)" $(BIN)/python benchmarks/run.py
 
+# Nothing is installed: a machine with a GPU has its own JAX. JAX_PLATFORMS is left to JAX, which takes the GPU.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+gpu-check:
+	env -u JAX_PLATFORMS $(GPU_PYTHON) benchmarks/gpu_check.py $(OPTIONS)
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -43,13 +49,13 @@ format: $(VENV)/dev.stamp
 clean:
 	rm -rf $(VENV) $(VENV)-newest
 
-# The first Python found that the lock files serve and that runs: a name on the path may be a shim without its version.
+# The first Python found that runs (a name on the path may be a shim without its version): of those tested, else a newer.
 $(BIN)/python:
 	@for candidate in python3.11 python3.12 python3.13 python3; do \
-	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
 	    echo "$$candidate -m venv $(VENV)"; exec $$candidate -m venv $(VENV); \
 	  fi; \
-	done; echo "the lock files need Python 3.11, 3.12 or 3.13; none was found" >&2; exit 1
+	done; echo "dpojax needs Python 3.11 or newer; none was found" >&2; exit 1
 
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --no-deps -r requirements.lock

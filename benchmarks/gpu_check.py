@@ -146,13 +146,18 @@ def exactness(runner: Runner, names: list[str]) -> list[dict]:
   """The parts of `gpu_parts`, in groups side by side where this machine has four processors for each."""
   from benchmarks.gpu_groups import GROUPS
 
-  groups = [",".join(part for part in group if not names or part in names) for group in GROUPS]
-  groups = [group for group in groups if group]
+  groups = [(flags, [part for part in parts if not names or part in names]) for flags, parts in GROUPS]
+  groups = [(flags, parts) for flags, parts in groups if parts]
   workers = max(1, min(len(groups), len(os.sched_getaffinity(0)) // 4))
-  share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / (workers + 2):.2f}"}
+
+  def start(group):
+    flags, parts = group
+    flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS", ""), flags)))
+    share = {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / (workers + 2):.2f}"}
+    return runner.start("exact", ",".join(parts), most=220, environment=share)
+
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    runs = [pool.submit(runner.start, "exact", group, most=220, environment=share) for group in groups]
-    found = [part for run in runs for part in run.result()]
+    found = [part for run in pool.map(start, groups) for part in run]
   for part in found:
     if not part["passed"]:
       runner.failed.append(f"{part['part']}: {part['text']}")
@@ -160,7 +165,7 @@ def exactness(runner: Runner, names: list[str]) -> list[dict]:
       f"{'passed' if part['passed'] else 'FAILED':8s} {part['part']}: {part['text']} ({part['seconds']} s)", flush=True
     )
   reached = {part["part"] for part in found}
-  for name in ",".join(groups).split(","):
+  for name in (part for _, parts in groups for part in parts):
     if name not in reached:
       runner.failed.append(f"{name}: not reached")
       print(f"FAILED   {name}: not reached", flush=True)

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import re
 import warnings
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +36,9 @@ def takes(width: int, block: int) -> bool:
   return fits and not _switched_off and not said_reason_without()
 
 
-def reason_without(devices: Sequence[jax.Device] | None = None) -> str:
-  """Why a GPU of these (of this process) goes without kernels, in a sentence; "" where all can have them."""
-  for device in jax.local_devices() if devices is None else devices:
+def reason_without() -> str:
+  """Why a GPU of this process goes without kernels, in a sentence; "" where all can have them."""
+  for device in jax.local_devices():
     named = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
     if device.platform != "gpu" or named is None:
       continue

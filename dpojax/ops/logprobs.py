@@ -212,9 +212,10 @@ class _Tiles:
 
 
 def _by_platform(function, head, target, chunk, precision):
-  """`function(tiles, precision, *arrays)` as a function of the arrays, with the tiles of where it will run."""
-  sizes = *target.shape, head.shape[0], chunk
-  small, large = (functools.partial(function, tiles(*sizes), precision) for tiles in (_Tiles.on_cpu, _Tiles.on_gpu))
+  """`function(tiles, precision, *arrays)` as a function of the arrays, with the tiles of the device that it runs on."""
+  rows, slots = target.shape
+  tiles = [make(rows, slots, head.shape[0], chunk) for make in (_Tiles.on_cpu, _Tiles.on_gpu)]
+  small, large = (functools.partial(function, each, precision) for each in tiles)
   return functools.partial(lax.platform_dependent, cuda=large, default=small)
 
 

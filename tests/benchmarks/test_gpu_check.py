@@ -1,0 +1,169 @@
+"""The check for GPUs: its parts on the processor at a tiny size, and that they and the runner report what goes wrong."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import gpu_check, gpu_groups, gpu_parts, gpu_rows, gpu_speed
+from dpojax.data.formats import pretokenised
+from dpojax.ops import attention_gpu
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def check(*options, **environment):
+  command = [sys.executable, "-P", str(ROOT / "benchmarks/gpu_check.py"), *options]
+  variables = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+  done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=900)
+  return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_every_part_runs_without_a_gpu(tmp_path):
+  code, said, errors = check(
+    "--size=tiny",
+    "--only=exact,attention,speed,trl",
+    f"--out={tmp_path / 'tables.md'}",
+    f"--raw={tmp_path / 'raw.json'}",
+  )
+  assert code == 0, said + errors
+  found = json.loads((tmp_path / "raw.json").read_text())
+  assert {part["part"] for part in found["parts"]} == set(gpu_parts.PARTS)
+  assert all(part["passed"] for part in found["parts"])
+  tables = (tmp_path / "tables.md").read_text()
+  assert all(f"| {name} | passed |" in tables for name in gpu_parts.PARTS)
+  assert [step["pairs"] for step in found["steps"] if step["side"] == "dpojax"] == [8, 2]
+  for step in found["steps"]:
+    assert step["tokens_per_second"] > 0 and step["step_seconds"] > 0
+    assert step["first_loss"] == pytest.approx(np.log(2), abs=1e-6)
+  assert found["attentions"][0]["seconds"]["kernels"] > 0
+  # torch and trl are no part of the project's environment.
+  assert "Skipped: trl tiny:autocast@2: not installed here: torch, transformers, trl" in tables
+
+
+def test_without_a_gpu_the_measurements_are_skipped_and_it_says_why():
+  code, said, errors = check("--only=speed,trl")
+  assert code == 0, errors
+  assert "SKIPPED  speed, trl: no GPU here: jax finds cpu (cpu)" in said
+
+
+def test_every_part_belongs_to_one_group():
+  grouped = [name for _, parts in gpu_groups.GROUPS for name in parts]
+  assert sorted(grouped) == sorted(gpu_parts.PARTS)
+
+
+def test_a_part_that_fails_does_not_keep_others_from_being_reported(monkeypatch):
+  def wrong(size):
+    gpu_parts.within("difference", 2.0, 1.0)
+
+  def broken(size):
+    raise KeyError("a bug")
+
+  monkeypatch.setattr(gpu_parts, "PARTS", {"wrong": wrong, "broken": broken, "right": lambda size: f"of {size}"})
+  found = []
+  gpu_parts.run_parts("tiny", found.append)
+  assert [(part["part"], part["passed"], part["text"]) for part in found] == [
+    ("wrong", False, "difference 2 (at most 1)"),
+    ("broken", False, "KeyError: 'a bug'"),
+    ("right", True, "of tiny"),
+  ]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1.1])
+def test_a_figure_that_is_no_number_is_not_within_anything(number):
+  with pytest.raises(gpu_parts.CheckError):
+    gpu_parts.within("difference", number, 1.0)
+
+
+def test_other_attention_on_the_device_is_seen(monkeypatch):
+  """A part in two thousand more, where kernels could be, fails the part that compares them with the block form."""
+  attend = gpu_parts.packed_attention
+
+  def off(*arrays, **options):
+    return attend(*arrays, **options) * (1 if attention_gpu._switched_off else jnp.float32(1.0005))
+
+  monkeypatch.setattr(gpu_parts, "packed_attention", off)
+  with pytest.raises(gpu_parts.CheckError, match=r"float32 0\.0005"):
+    gpu_parts.attention_kernels("tiny")
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+  """`Runner` starts this program in place of the check itself."""
+  program = tmp_path / "part.py"
+  monkeypatch.setattr(gpu_check, "__file__", str(program))
+  return program
+
+
+WRITES = "import json, sys\nopen(sys.argv[-1], 'a').write(json.dumps(dict(part=sys.argv[2], passed=True)) + '\\n')\n"
+
+
+def test_what_a_part_found_before_it_was_killed_is_kept(stand_in, capsys):
+  runner = gpu_check.Runner("tiny", 60)
+  stand_in.write_text(WRITES + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+  assert runner.start("exact", "one", most=30) == [dict(part="exact", passed=True)]
+  assert runner.failed == ["exact one: exit code -9"]
+  stand_in.write_text(WRITES + "print('told', file=sys.stderr); sys.exit(3)")
+  runner.start("speed", most=30)
+  assert runner.failed[1] == "speed: told"
+  stand_in.write_text(WRITES + "import time; time.sleep(30)")
+  assert runner.start("hangs", most=1) == [dict(part="hangs", passed=True)]
+  assert runner.failed[2] == "hangs: ended after 1 s"
+  assert capsys.readouterr().out.count("FAILED") == 3
+
+
+def test_a_part_without_time_left_is_skipped(stand_in, capsys):
+  runner = gpu_check.Runner("tiny", 5)
+  assert runner.start("trl", "1.5B", most=100, least=40) == []
+  assert runner.skipped == ["trl 1.5B: 5 s left, about 40 needed"]
+  assert not runner.failed
+
+
+def test_parts_not_reached_are_failures(stand_in):
+  stand_in.write_text("import os; os._exit(1)")
+  runner = gpu_check.Runner("tiny", 60)
+  assert gpu_check.exactness(runner, ["sampling"]) == []
+  assert "sampling: not reached" in runner.failed
+
+
+def test_the_rows_are_real_pairs_that_our_own_format_reads():
+  rows = gpu_rows.read_ids(512)
+  assert all(pretokenised.FORMAT.detects(row) for row in rows[:3])
+  lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
+  assert min(lengths) > 10 and 500 < max(lengths) <= 640
+  assert max(max(row["prompt_ids"]) for row in rows) < 49152
+  with pytest.raises(ValueError, match="holds 512 pairs, not 513"):
+    gpu_rows.read_ids(513)
+  tiny = gpu_rows.read_rows(5, vocabulary=64, longest=24)
+  assert all(tiny[i].row_tokens() <= 24 and max(tiny[i].prompt) < 64 for i in range(5))
+
+
+def test_the_tables_say_what_was_asked_of_the_card():
+  runner = gpu_check.Runner("small", 1)
+  runner.skip("trl", "not installed here: trl")
+  step = dict(side="dpojax", model="1.5B", pairs=64, tokens_per_second=5e4, step_seconds=0.5, flops_per_second=3.5e14)
+  steps = [
+    step | dict(peak_bytes=30e9, planned_bytes=31e9),
+    dict(side="TRL autocast", model="1.5B", pairs=8, tokens_per_second=2e4, step_seconds=1.0, peak_bytes=60e9),
+  ]
+  ceiling = dict(flops=7e14, bytes=3e12)
+  text = gpu_check.tables(dict(kind="a card", jax="0.11.2"), ceiling, [], steps, [], runner)
+  assert "a card, jax 0.11.2" in text
+  assert "| 1.5B | dpojax | 64 | 50,000 | 2.50 | 0.500 | 50 % | 30.00 | 31.00 |" in text
+  assert "| 1.5B | TRL autocast | 8 | 20,000 | 1.00 | 1.000 | - | 60.00 | - |" in text
+  assert "Skipped: trl: not installed here: trl." in text
+
+
+@pytest.mark.parametrize("name", gpu_speed.SHAPES)
+def test_shapes_are_models_with_rows_for_every_pair(name):
+  shape = gpu_speed.SHAPES[name]
+  config = shape.config()
+  assert config.head_dim * config.heads == config.hidden
+  assert shape.row_length >= 640
+  assert [run.partition("@")[0].split("+")[0] for run in shape.trl] == ["autocast"] * len(shape.trl)
