@@ -7,6 +7,9 @@ pip install -e . nvidia-cuda-nvcc-cu12
 pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2
 python benchmarks/compile_ahead.py [attention|step] --platform=cuda --topology=8.0
 
+The same with CUDA 13, here of another JAX: --no-deps jax-cuda13-plugin==0.11.2 jax-cuda13-pjrt==0.11.2 nvidia-cuda-nvcc
+nvidia-nvvm nvidia-cuda-nvrtc.
+
 These packages hold the real compilers, so this shows that the kernels are accepted, that programs over several devices
 keep them, and how much memory is planned. It shows nothing about speed. Findings: LOG.md. A GPU is named by its compute
 capability: 8.0 (A100), 8.9 (RTX 4090) or 9.0 (H100).
@@ -55,7 +58,7 @@ SMOLLM2 = ModelConfig(vocab_size=49152, hidden=576, layers=30, heads=9, kv_heads
 def report(name, function, *arguments) -> None:
   """Compiles and prints seconds, kernels in the program, collectives, and planned peak memory of one device."""
   start = time.perf_counter()
-  with kernels_lowered_for(jax.tree.leaves(arguments)[0].sharding.mesh.devices.flat[0]):
+  with kernels_lowered_for(jax.tree.leaves(arguments)[0].sharding.mesh):
     compiled = function.lower(*arguments).compile()
   text = compiled.as_text()
   kernels = sum(text.count(f'custom_call_target="{name}"') for name in KERNELS)
@@ -66,12 +69,15 @@ def report(name, function, *arguments) -> None:
   print(f"  {name:64s} {seconds:5.0f} s  {kernels} kernels, {collectives}, {gigabytes:6.3f} GB", flush=True)
 
 
-def kernels_lowered_for(device):
+def kernels_lowered_for(mesh):
   """A context in which Pallas knows the GPU: since jax 0.11 it asks the mesh in use, not the arguments' devices."""
+  device = mesh.devices.flat[0]
   if device.platform != "gpu":
     return contextlib.nullcontext()
   kind = jax.sharding.AbstractDevice(KINDS[device.compute_capability], None, "gpu")
-  return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=kind))
+  sizes = tuple(mesh.shape.values())
+  abstract = jax.sharding.AbstractMesh(sizes, mesh.axis_names, axis_types=mesh.axis_types, abstract_device=kind)
+  return jax.sharding.use_abstract_mesh(abstract)
 
 
 def mesh_of(devices, **axes):
@@ -151,7 +157,8 @@ def topology_of(platform: str, name: str):
     return topologies.get_topology_desc(name, platform="tpu").devices
   tools = importlib.util.find_spec("nvidia")
   if tools is not None and tools.submodule_search_locations:
-    os.environ["PATH"] = f"{tools.submodule_search_locations[0]}/cuda_nvcc/bin:" + os.environ["PATH"]
+    for folder in ("cuda_nvcc", "cu13"):  # of CUDA 12's package, and of 13's
+      os.environ["PATH"] = f"{tools.submodule_search_locations[0]}/{folder}/bin:" + os.environ["PATH"]
   cores, of_core, of_program, memory, bandwidth = GPUS[name]
   major, minor = name.split(".")
   target = f"""

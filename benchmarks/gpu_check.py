@@ -69,11 +69,11 @@ def child(part: str, argument: str, options: dict, size: str, out: Path) -> None
   if part == "describe":
     report(describe())
   elif part == "exact":
-    from benchmarks.gpu_parts import run_parts
+    from benchmarks.gpu.parts import run_parts
 
     run_parts(size, report, tuple(filter(None, argument.split(","))))
   else:
-    from benchmarks.gpu_speed import run
+    from benchmarks.gpu.speed import run
 
     report(run(part, argument, options))
 
@@ -143,8 +143,8 @@ class Runner:
 
 
 def exactness(runner: Runner, names: list[str]) -> list[dict]:
-  """The parts of `gpu_parts`, in groups side by side where this machine has four processors for each."""
-  from benchmarks.gpu_groups import GROUPS
+  """The parts of `gpu/parts.py`, in groups side by side where this machine has four processors for each."""
+  from benchmarks.gpu.groups import GROUPS
 
   groups = [(flags, [part for part in parts if not names or part in names]) for flags, parts in GROUPS]
   groups = [(flags, parts) for flags, parts in groups if parts]
@@ -183,14 +183,14 @@ def speeds(runner: Runner, kinds: set[str], names: list[str], has_trl: str) -> t
       for found in runner.start("profile", name, most=120, least=45):
         print(found["text"], flush=True)
     if "trl" in kinds:
-      from benchmarks.gpu_speed import SHAPES
+      from benchmarks.gpu.speed import SHAPES
 
       for run in SHAPES[name].trl:
         label = f"{name}:{run}"
         steps += runner.skip(f"trl {label}", has_trl) if has_trl else runner.start("trl", label, most=100, least=40)
   if "speed" in kinds:
     for name in names:
-      from benchmarks.gpu_speed import SHAPES
+      from benchmarks.gpu.speed import SHAPES
 
       # At the pairs of TRL's smallest step, for memory at equal pairs.
       pairs = int(SHAPES[name].trl[0].partition("@")[2])
@@ -277,13 +277,24 @@ def main() -> int:
   if kinds - set(KINDS):
     parser.error(f"--only={given.only}: it takes {', '.join(KINDS)}")
 
+  from benchmarks.gpu.groups import GROUPS
+  from benchmarks.gpu.speed import SHAPES
+
+  parts = [*filter(None, given.parts.split(","))]
+  known = [name for _, names in GROUPS for name in names]
+  if not set(parts) <= set(known):
+    parser.error(f"--parts={given.parts}: it takes, by commas, {', '.join(map(repr, known))}")
+  models = ["tiny"] if given.size == "tiny" else given.models.split(",")
+  if not set(models) <= set(SHAPES):
+    parser.error(f"--models={given.models}: it takes, by commas, {', '.join(SHAPES)}")
+
   runner = Runner(given.size, given.limit)
   described = runner.start("describe", most=90)
   if not described:
     return 1
   about = described[0]
   print(json.dumps(about), flush=True)
-  parts = exactness(runner, [*filter(None, given.parts.split(","))]) if "exact" in kinds else []
+  exact = exactness(runner, parts) if "exact" in kinds else []
   ceiling: dict = {}
   steps, attentions = [], []
   measured = kinds & {"attention", "speed", "trl", "profile"}
@@ -294,9 +305,8 @@ def main() -> int:
     ceiling = next(iter(runner.start("ceilings", most=60, least=20, **tiny)), {})
     absent = [name for name in ("torch", "transformers", "trl", "datasets") if name not in about]
     has_trl = f"not installed here: {', '.join(absent)}" if absent else ""
-    names = ["tiny"] if given.size == "tiny" else given.models.split(",")
-    steps, attentions = speeds(runner, kinds, names, has_trl)
-  text = tables(about, ceiling, parts, steps, attentions, runner)
+    steps, attentions = speeds(runner, kinds, models, has_trl)
+  text = tables(about, ceiling, exact, steps, attentions, runner)
   print(f"\n{text}\n")
   for failure in runner.failed:
     print(f"FAILED   {failure}")
@@ -304,7 +314,7 @@ def main() -> int:
     given.out.write_text(text + "\n")
   if given.raw:
     given.raw.write_text(
-      json.dumps(dict(about=about, ceiling=ceiling, parts=parts, steps=steps, attentions=attentions), indent=1)
+      json.dumps(dict(about=about, ceiling=ceiling, parts=exact, steps=steps, attentions=attentions), indent=1)
     )
   return 1 if runner.failed else 0
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import gpu_check, gpu_groups, gpu_parts, gpu_rows, gpu_speed
+from benchmarks import gpu_check
+from benchmarks.gpu import groups, parts, rows, setting, speed
 from dpojax.data.formats import pretokenised
 from dpojax.ops import attention_gpu
 
@@ -34,10 +35,10 @@ def test_every_part_runs_without_a_gpu(tmp_path):
   )
   assert code == 0, said + errors
   found = json.loads((tmp_path / "raw.json").read_text())
-  assert {part["part"] for part in found["parts"]} == set(gpu_parts.PARTS)
+  assert {part["part"] for part in found["parts"]} == set(parts.PARTS)
   assert all(part["passed"] for part in found["parts"])
   tables = (tmp_path / "tables.md").read_text()
-  assert all(f"| {name} | passed |" in tables for name in gpu_parts.PARTS)
+  assert all(f"| {name} | passed |" in tables for name in parts.PARTS)
   assert [step["pairs"] for step in found["steps"] if step["side"] == "dpojax"] == [8, 2]
   for step in found["steps"]:
     assert step["tokens_per_second"] > 0 and step["step_seconds"] > 0
@@ -54,20 +55,20 @@ def test_without_a_gpu_the_measurements_are_skipped_and_it_says_why():
 
 
 def test_every_part_belongs_to_one_group():
-  grouped = [name for _, parts in gpu_groups.GROUPS for name in parts]
-  assert sorted(grouped) == sorted(gpu_parts.PARTS)
+  grouped = [name for _, names in groups.GROUPS for name in names]
+  assert sorted(grouped) == sorted(parts.PARTS)
 
 
 def test_a_part_that_fails_does_not_keep_others_from_being_reported(monkeypatch):
   def wrong(size):
-    gpu_parts.within("difference", 2.0, 1.0)
+    setting.within("difference", 2.0, 1.0)
 
   def broken(size):
     raise KeyError("a bug")
 
-  monkeypatch.setattr(gpu_parts, "PARTS", {"wrong": wrong, "broken": broken, "right": lambda size: f"of {size}"})
+  monkeypatch.setattr(parts, "PARTS", {"wrong": wrong, "broken": broken, "right": lambda size: f"of {size}"})
   found = []
-  gpu_parts.run_parts("tiny", found.append)
+  parts.run_parts("tiny", found.append)
   assert [(part["part"], part["passed"], part["text"]) for part in found] == [
     ("wrong", False, "difference 2 (at most 1)"),
     ("broken", False, "KeyError: 'a bug'"),
@@ -77,20 +78,20 @@ def test_a_part_that_fails_does_not_keep_others_from_being_reported(monkeypatch)
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1.1])
 def test_a_figure_that_is_no_number_is_not_within_anything(number):
-  with pytest.raises(gpu_parts.CheckError):
-    gpu_parts.within("difference", number, 1.0)
+  with pytest.raises(setting.CheckError):
+    setting.within("difference", number, 1.0)
 
 
 def test_other_attention_on_the_device_is_seen(monkeypatch):
   """A part in two thousand more, where kernels could be, fails the part that compares them with the block form."""
-  attend = gpu_parts.packed_attention
+  attend = parts.packed_attention
 
   def off(*arrays, **options):
     return attend(*arrays, **options) * (1 if attention_gpu._switched_off else jnp.float32(1.0005))
 
-  monkeypatch.setattr(gpu_parts, "packed_attention", off)
-  with pytest.raises(gpu_parts.CheckError, match=r"float32 0\.0005"):
-    gpu_parts.attention_kernels("tiny")
+  monkeypatch.setattr(parts, "packed_attention", off)
+  with pytest.raises(setting.CheckError, match=r"float32 0\.0005"):
+    parts.attention_kernels("tiny")
 
 
 @pytest.fixture
@@ -133,14 +134,14 @@ def test_parts_not_reached_are_failures(stand_in):
 
 
 def test_the_rows_are_real_pairs_that_our_own_format_reads():
-  rows = gpu_rows.read_ids(512)
-  assert all(pretokenised.FORMAT.detects(row) for row in rows[:3])
-  lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
+  pairs = rows.read_ids(512)
+  assert all(pretokenised.FORMAT.detects(pair) for pair in pairs[:3])
+  lengths = [len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
   assert min(lengths) > 10 and 500 < max(lengths) <= 640
-  assert max(max(row["prompt_ids"]) for row in rows) < 49152
+  assert max(max(pair["prompt_ids"]) for pair in pairs) < 49152
   with pytest.raises(ValueError, match="holds 512 pairs, not 513"):
-    gpu_rows.read_ids(513)
-  tiny = gpu_rows.read_rows(5, vocabulary=64, longest=24)
+    rows.read_ids(513)
+  tiny = rows.read_rows(5, vocabulary=64, longest=24)
   assert all(tiny[i].row_tokens() <= 24 and max(tiny[i].prompt) < 64 for i in range(5))
 
 
@@ -160,9 +161,9 @@ def test_the_tables_say_what_was_asked_of_the_card():
   assert "Skipped: trl: not installed here: trl." in text
 
 
-@pytest.mark.parametrize("name", gpu_speed.SHAPES)
+@pytest.mark.parametrize("name", speed.SHAPES)
 def test_shapes_are_models_with_rows_for_every_pair(name):
-  shape = gpu_speed.SHAPES[name]
+  shape = speed.SHAPES[name]
   config = shape.config()
   assert config.head_dim * config.heads == config.hidden
   assert shape.row_length >= 640

@@ -1,7 +1,6 @@
 """Speed and memory on one device, for `gpu_check.py`: products, copies, attention, DPO steps of dpojax and of TRL."""
 
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_rows import read_ids, read_rows
+from benchmarks.gpu.rows import read_ids, read_rows
 from benchmarks.trl_side import LEARNING_RATE, num_tokens
 
 
@@ -38,6 +37,7 @@ class Shape:
     return ModelConfig(vocab_size=self.vocabulary, rope_theta=self.theta, max_positions=4096, **sizes)
 
 
+PAIRS = 512  # of the file of rows
 SHAPES = {
   "SmolLM2-135M": Shape(
     *(49152, 576, 30, 9, 3, 1536, 1e5),
@@ -97,70 +97,79 @@ def ceilings(size: int = 8192, megabytes: int = 2048) -> dict:
   }
 
 
-def dpojax_step(name: str, **changes) -> dict:
-  """DPO steps with a live reference in bfloat16, through the trainer's own loop: time, memory, operations."""
+def build(shape: Shape) -> tuple[Any, Any]:
+  """(trainer of DPO in bfloat16 with a live reference, its batches)."""
   import jax
-  import numpy as np
 
-  from benchmarks.counting import step_operations
-  from benchmarks.timing import planned_bytes
   from dpojax.config.schema import BatchSettings, OptimizerSettings, ParallelSettings
   from dpojax.data.batches import Batches
   from dpojax.models.language_model import LanguageModel
   from dpojax.objectives.preference import Preference
   from dpojax.parallel import make_mesh
-  from dpojax.training.optimizer import without_learning_rate
-  from dpojax.training.step import make_train_step, place_hyper
   from dpojax.training.trainer import Trainer
 
-  shape = dataclasses.replace(SHAPES[name], **changes)
   config = shape.config()
-  dataset = read_rows(len(read_ids(512)), vocabulary=config.vocab_size)
+  dataset = read_rows(PAIRS, vocabulary=config.vocab_size)
   batches = Batches(dataset, BatchSettings(size=shape.pairs, rows=shape.rows, row_length=shape.row_length))
   model = LanguageModel(config, precision="bfloat16", remat=shape.remat)
   params = jax.jit(model.init)(jax.random.key(0))
   settings = OptimizerSettings(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
-  objective, mesh = Preference(model), make_mesh(ParallelSettings(data=1), [device()])
-  hyper = {"beta": 0.1, "label_smoothing": 0.0}
-  trainer = Trainer(objective, settings, params, batches, steps=1000, reference_params=params, hyper=hyper, mesh=mesh)
-  del params
+  trainer = Trainer(
+    Preference(model),
+    settings,
+    params,
+    batches,
+    steps=1000,
+    reference_params=params,
+    hyper={"beta": 0.1, "label_smoothing": 0.0},
+    mesh=make_mesh(ParallelSettings(data=1), [device()]),
+  )
+  return trainer, batches
+
+
+def dpojax_step(name: str, **changes) -> dict:
+  """DPO steps through the trainer's own loop: time, memory, operations."""
+  import jax
+
+  from benchmarks.counting import step_operations
+  from benchmarks.timing import planned_bytes
+  from dpojax.training.step import place_hyper
+
+  shape = dataclasses.replace(SHAPES[name], **changes)
+  trainer, batches = build(shape)
   host = batches(0)
-  step = make_train_step(objective, without_learning_rate(settings), 1000, mesh)
   placed = trainer.place(host)
   started = time.perf_counter()
-  compiled = step.lower(trainer.state, trainer.frozen, placed, place_hyper(trainer.hyper, mesh)).compile()
+  hyper = place_hyper(trainer.hyper, trainer.mesh)
+  compiled = trainer._step.lower(trainer.state, trainer.frozen, placed, hyper).compile()
   compiling = time.perf_counter() - started
-  losses = [metrics["loss"] for _, metrics in trainer.train(3)]
-  started = time.perf_counter()
-  jax.block_until_ready(trainer.take_step(placed))
-  one = time.perf_counter() - started
-  number = max(4, min(24, int(5 / one)))
-  ends, tokens, operations = [time.perf_counter()], 0, 0.0
-  for taken, _metrics in trainer.train(number):
-    ends.append(time.perf_counter())
-    tokens += batches.num_tokens(taken - 1)
-  seconds = time.perf_counter() - ends[0]
-  gaps = np.diff(ends)
-  for taken in range(4, 4 + number):
-    operations += step_operations(config, batches(taken), live_reference=True)
-  alone = []
-  for _ in range(4):
+  warm_up = 3
+  losses = [metrics["loss"] for _, metrics in trainer.train(warm_up)]
+
+  def one_step() -> float:
     started = time.perf_counter()
     jax.block_until_ready(trainer.take_step(placed))
-    alone.append(time.perf_counter() - started)
-  statistics_ = device().memory_stats() or {}
+    return time.perf_counter() - started
+
+  number = max(4, min(24, int(5 / one_step())))
+  taken = []
+  started = time.perf_counter()
+  for step, _metrics in trainer.train(number):
+    taken.append(step - 1)
+  seconds = time.perf_counter() - started
+  operations = sum(step_operations(shape.config(), batches(step), live_reference=True) for step in taken)
+  alone = [one_step() for _ in range(5)]
   return {
     "side": "dpojax",
     "model": name,
     "pairs": shape.pairs,
     "rows": f"{shape.rows} x {shape.row_length}",
     "remat": shape.remat,
-    "tokens_per_second": tokens / seconds,
+    "tokens_per_second": sum(map(batches.num_tokens, taken)) / seconds,
     "step_seconds": seconds / number,
-    "step_seconds_spread": [float(min(gaps)), float(max(gaps))],
-    "device_step_seconds": statistics.median(alone),
+    "device_step_seconds": [min(alone), statistics.median(alone), max(alone)],
     "flops_per_second": operations / seconds,
-    "peak_bytes": statistics_.get("peak_bytes_in_use", 0),
+    "peak_bytes": (device().memory_stats() or {}).get("peak_bytes_in_use", 0),
     "planned_bytes": int(planned_bytes(compiled.memory_analysis())),
     "groups": int(host.num_groups),
     "fill": batches.fill(4).groups,
@@ -235,7 +244,7 @@ def attention_speed(name: str) -> dict:
 
   shape = SHAPES[name]
   config = shape.config()
-  batches = Batches(read_rows(512, vocabulary=64), BatchSettings(shape.pairs, shape.rows, shape.row_length))
+  batches = Batches(read_rows(PAIRS, vocabulary=64), BatchSettings(shape.pairs, shape.rows, shape.row_length))
   batch = batches(0)
   places = {x: jnp.asarray(np.asarray(getattr(batch, x))[0]) for x in ("segment", "answer", "position")}
   keys = jax.random.split(jax.random.key(0), 4)
@@ -288,26 +297,7 @@ def profiled(name: str, **changes) -> str:
 
   import jax
 
-  from dpojax.config.schema import BatchSettings, OptimizerSettings, ParallelSettings
-  from dpojax.data.batches import Batches
-  from dpojax.models.language_model import LanguageModel
-  from dpojax.objectives.preference import Preference
-  from dpojax.parallel import make_mesh
-  from dpojax.training.trainer import Trainer
-
-  shape = dataclasses.replace(SHAPES[name], **changes)
-  config = shape.config()
-  batches = Batches(
-    read_rows(512, vocabulary=config.vocab_size), BatchSettings(shape.pairs, shape.rows, shape.row_length)
-  )
-  model = LanguageModel(config, precision="bfloat16", remat=shape.remat)
-  params = jax.jit(model.init)(jax.random.key(0))
-  settings = OptimizerSettings(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
-  mesh = make_mesh(ParallelSettings(data=1), [device()])
-  hyper = {"beta": 0.1, "label_smoothing": 0.0}
-  trainer = Trainer(
-    Preference(model), settings, params, batches, steps=9, reference_params=params, hyper=hyper, mesh=mesh
-  )
+  trainer, batches = build(dataclasses.replace(SHAPES[name], **changes))
   placed = trainer.place(batches(0))
   for _ in range(2):
     jax.block_until_ready(trainer.take_step(placed))
@@ -318,8 +308,6 @@ def profiled(name: str, **changes) -> str:
     data = jax.profiler.ProfileData.from_file(str(file))
   lines = []
   for plane in data.planes:
-    if "GPU" not in plane.name and "TFRT" not in plane.name and "CPU" not in plane.name:
-      continue
     for line in plane.lines:
       total: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0])
       for event in line.events:
@@ -345,7 +333,3 @@ def run(part: str, argument: str, options: dict) -> dict:
   if part == "profile":
     return {"text": profiled(argument, **options)}
   return attention_speed(argument)
-
-
-def to_json(found: dict) -> str:
-  return json.dumps(found)

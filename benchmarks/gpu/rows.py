@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-FILE = Path(__file__).resolve().parent / "data" / "hh_tokens.jsonl.gz"
+FILE = Path(__file__).resolve().parents[1] / "data" / "hh_tokens.jsonl.gz"
 
 
 def read_ids(pairs: int) -> list[dict[str, list[int]]]:
