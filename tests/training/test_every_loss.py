@@ -11,7 +11,8 @@ from dpojax.losses import LOSSES
 from tests.tolerances import EPS
 from tests.training.runs import ROOT
 
-pytestmark = pytest.mark.slow
+# One worker makes the results, which take minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("every_loss")]
 
 NAMES = sorted(name for name, loss in LOSSES.items() if not loss.answers.endswith("rewards"))
 
