@@ -52,10 +52,10 @@ clean:
 # The first Python found that runs (a name on the path may be a shim without its version): of those tested, else a newer.
 $(BIN)/python:
 	@for candidate in python3.11 python3.12 python3.13 python3; do \
-	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+	  if $$candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
 	    echo "$$candidate -m venv $(VENV)"; exec $$candidate -m venv $(VENV); \
 	  fi; \
-	done; echo "dpojax needs Python 3.11 or newer; none was found" >&2; exit 1
+	done; echo "dpojax needs Python 3.11 or newer with venv and ensurepip; none was found" >&2; exit 1
 
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --no-deps -r requirements.lock

@@ -1,11 +1,11 @@
 """Checks dpojax on a GPU, then measures it: exactness part by part, speed and memory beside TRL. At most 8 minutes.
 
-python benchmarks/gpu_check.py [--size=small|tiny] [--only=exact,speed,trl,attention,profile] [--out=FILE.md]
+python benchmarks/gpu_check.py [--only=exact,attention,speed,trl,profile] [--out=FILE.md]   # --help has more
 
 Needs jax with CUDA, flax, optax and orbax-checkpoint, and for TRL's row torch, transformers and trl; no network, no
 model files and no data: models are made from sizes, rows are in benchmarks/data. Every part runs in a process of its own
 and is reported whatever becomes of the others; what is skipped is named with the reason. Without a GPU the exactness
-parts compare the processor with itself, which only shows that they run; `--size=tiny` makes that quick.
+parts compare the processor with itself at a tiny size, which only shows that they run.
 
 Ends with exit code 1 where a part failed. Append the tables to benchmarks/LOG.md.
 """
@@ -15,9 +15,11 @@ import concurrent.futures
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 KINDS = ("exact", "attention", "speed", "trl", "profile")
 LIMIT = 480.0  # seconds of everything
+LEAST = 30.0  # without which no group of exactness parts is started
 
 
 # ---- the processes that touch the device
@@ -89,6 +92,8 @@ class Runner:
     self.cache = tempfile.TemporaryDirectory()  # of compiled programs, which several parts share
     self.skipped: list[str] = []
     self.failed: list[str] = []
+    self.running: set[subprocess.Popen] = set()
+    self.stopped = False
 
   def start(
     self, part: str, argument: str = "", *, most: float, least: float = 0.0, environment: dict | None = None, **options
@@ -103,31 +108,15 @@ class Runner:
     """
     name = f"{part} {argument}".strip()
     left = self.ends - time.monotonic()
-    if left < least:
-      return self.skip(name, f"{left:.0f} s left, about {least:.0f} needed")
+    if self.stopped or left <= least:
+      why = "stopped" if self.stopped else f"{max(left, 0):.0f} s left, about {least:.0f} needed"
+      return self.skip(name, why)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
       out = Path(folder) / "found.jsonl"
       given = [part, argument, json.dumps(options), self.size, str(out)]
       command = [sys.executable, "-P", str(Path(__file__).resolve()), "--child", *given]
-      variables = (
-        {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
-        | os.environ
-        | (environment or {})
-        | {
-          "TF_CPP_MIN_LOG_LEVEL": "2",
-          "TOKENIZERS_PARALLELISM": "false",
-          "JAX_COMPILATION_CACHE_DIR": self.cache.name,
-          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        }
-      )
-      reason = ""
-      try:
-        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=min(most, left))
-        if done.returncode:
-          reason = " ".join(done.stderr.strip().splitlines()[-3:])[-700:] or f"exit code {done.returncode}"
-      except subprocess.TimeoutExpired:
-        reason = f"ended after {min(most, left):.0f} s"
+      reason = self.wait_for(command, self.variables(environment), min(most, left))
       found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     if reason:
       self.failed.append(f"{name}: {reason}")
@@ -136,14 +125,57 @@ class Runner:
       print(f"         {name}: {time.monotonic() - started:.0f} s", flush=True)
     return found
 
+  def variables(self, more: dict | None) -> dict[str, str]:
+    ours = {
+      "TF_CPP_MIN_LOG_LEVEL": "2",
+      "TOKENIZERS_PARALLELISM": "false",
+      "JAX_COMPILATION_CACHE_DIR": self.cache.name,
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ | (more or {}) | ours
+
+  def wait_for(self, command: list[str], variables: dict[str, str], seconds: float) -> str:
+    """Runs a process to its end or for so many seconds; why it failed, or nothing."""
+    pipes: dict = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, **pipes)
+    self.running.add(process)
+    try:
+      _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+      return f"ended after {seconds:.0f} s"
+    finally:
+      process.kill()
+      process.wait()
+      self.running.discard(process)
+    if process.returncode == 0:
+      return ""
+    return " ".join(errors.strip().splitlines()[-3:])[-700:] or f"exit code {process.returncode}"
+
+  def stop(self) -> None:
+    """Ends what runs and starts nothing more; what was found is kept."""
+    self.stopped = True
+    for process in list(self.running):
+      process.kill()
+
   def skip(self, name: str, reason: str) -> list[dict]:
     self.skipped.append(f"{name}: {reason}")
     print(f"SKIPPED  {name}: {reason}", flush=True)
     return []
 
 
-def exactness(runner: Runner, names: list[str]) -> list[dict]:
-  """The parts of `gpu/parts.py`, in groups side by side where this machine has four processors for each."""
+def end_with(parent: int) -> None:
+  """Ends this process soon after its parent has ended, however that was: nothing must go on holding the device."""
+
+  def watch():
+    while os.getppid() == parent:
+      time.sleep(0.5)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def exactness(runner: Runner, names: list[str], found: list[dict]) -> None:
+  """Adds findings of the parts of `gpu/parts.py`; in groups side by side where this machine has four processors for each."""
   from benchmarks.gpu.groups import GROUPS
 
   groups = [(flags, [part for part in parts if not names or part in names]) for flags, parts in GROUPS]
@@ -154,26 +186,26 @@ def exactness(runner: Runner, names: list[str]) -> list[dict]:
     flags, parts = group
     flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS", ""), flags)))
     share = {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / (workers + 2):.2f}"}
-    return runner.start("exact", ",".join(parts), most=220, environment=share)
+    parts_found = runner.start("exact", ",".join(parts), most=220, least=LEAST, environment=share)
+    for part in parts_found:
+      verdict = "passed" if part["passed"] else "FAILED"
+      print(f"{verdict:8s} {part['part']}: {part['text']} ({part['seconds']} s)", flush=True)
+    reached = [part["part"] for part in parts_found]
+    skipped = any(line.startswith(f"exact {','.join(parts)}:") for line in runner.skipped)
+    runner.failed += [f"{part['part']}: {part['text']}" for part in parts_found if not part["passed"]]
+    runner.failed += [f"{name}: not reached" for name in parts if name not in reached and not skipped]
+    found.extend(parts_found)
 
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    found = [part for run in pool.map(start, groups) for part in run]
-  for part in found:
-    if not part["passed"]:
-      runner.failed.append(f"{part['part']}: {part['text']}")
-    print(
-      f"{'passed' if part['passed'] else 'FAILED':8s} {part['part']}: {part['text']} ({part['seconds']} s)", flush=True
-    )
-  reached = {part["part"] for part in found}
-  for name in (part for _, parts in groups for part in parts):
-    if name not in reached:
-      runner.failed.append(f"{name}: not reached")
-      print(f"FAILED   {name}: not reached", flush=True)
-  return found
+    list(pool.map(start, groups))
 
 
-def speeds(runner: Runner, kinds: set[str], names: list[str], has_trl: str) -> tuple[list[dict], list[dict]]:
-  steps, attentions = [], []
+def speeds(
+  runner: Runner, kinds: set[str], names: list[str], without_trl: str, steps: list[dict], attentions: list[dict]
+) -> None:
+  """Adds to `steps` and `attentions` what was measured of each model; `without_trl`: why TRL is left out."""
+  from benchmarks.gpu.speed import SHAPES
+
   for name in names:
     if "attention" in kinds:
       attentions += runner.start("attention", name, most=60, least=25)
@@ -182,20 +214,15 @@ def speeds(runner: Runner, kinds: set[str], names: list[str], has_trl: str) -> t
     if "profile" in kinds:
       for found in runner.start("profile", name, most=120, least=45):
         print(found["text"], flush=True)
-    if "trl" in kinds:
-      from benchmarks.gpu.speed import SHAPES
-
-      for run in SHAPES[name].trl:
-        label = f"{name}:{run}"
-        steps += runner.skip(f"trl {label}", has_trl) if has_trl else runner.start("trl", label, most=100, least=40)
-  if "speed" in kinds:
-    for name in names:
-      from benchmarks.gpu.speed import SHAPES
-
-      # At the pairs of TRL's smallest step, for memory at equal pairs.
-      pairs = int(SHAPES[name].trl[0].partition("@")[2])
-      steps += runner.start("dpojax", name, most=120, least=45, pairs=pairs, rows=1)
-  return steps, attentions
+    for run in SHAPES[name].trl if "trl" in kinds else ():
+      label = f"{name}:{run}"
+      steps += (
+        runner.skip(f"trl {label}", without_trl) if without_trl else runner.start("trl", label, most=100, least=40)
+      )
+  for name in names if "speed" in kinds else ():
+    # At the pairs of TRL's smallest step, for memory at equal pairs.
+    pairs = int(SHAPES[name].trl[0].partition("@")[2])
+    steps += runner.start("dpojax", name, most=120, least=45, pairs=pairs, rows=1)
 
 
 def tables(
@@ -258,54 +285,72 @@ def tables(
   return "\n".join(lines)
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+  """What the command line says; ends the program where it names what there is not."""
+  from benchmarks.gpu.groups import GROUPS
+  from benchmarks.gpu.speed import SHAPES
+
+  known = {"only": KINDS, "parts": [name for _, names in GROUPS for name in names], "models": [*SHAPES]}
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--size", choices=("small", "tiny"), default="small", help="of the models of the exactness parts")
-  parser.add_argument("--only", default="exact,attention,speed,trl", help=f"of {', '.join(KINDS)}")
-  parser.add_argument("--parts", default="", help="names of exactness parts, by commas; all where none is given")
-  parser.add_argument("--models", default="SmolLM2-135M,1.5B", help="of the speed table")
+  sizes = "of the exactness parts' models; tiny: of the speed table's, too. Left out: small on a GPU, tiny without"
+  parser.add_argument("--size", choices=("small", "tiny"), help=sizes)
+  parser.add_argument("--only", default="exact,attention,speed,trl", help=f"by commas, of {', '.join(KINDS)}")
+  parser.add_argument("--parts", help=f"of exactness, by commas: {', '.join(known['parts'])}; all where left out")
+  models = f"of the speed table, by commas: {', '.join(SHAPES)}"
+  parser.add_argument("--models", default="SmolLM2-135M,1.5B", help=models)
   parser.add_argument("--limit", type=float, default=LIMIT, help="seconds of everything")
   parser.add_argument("--out", type=Path, help="also write the tables here")
   parser.add_argument("--raw", type=Path, help="also write everything found here, as JSON")
   parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
   given = parser.parse_args()
+  for option, names in known.items():
+    value = getattr(given, option)
+    asked = [] if value is None else value.split(",")
+    if not set(asked) <= set(names):
+      parser.error(f"--{option}={value}: it takes, by commas, {', '.join(names)}")
+    setattr(given, option, asked)
+  return given
+
+
+def main() -> int:
+  given = arguments()
   if given.child:
     part, argument, options, size, out = given.child
+    end_with(os.getppid())
     child(part, argument, json.loads(options), size, Path(out))
     return 0
-  kinds = set(filter(None, given.only.split(",")))
-  if kinds - set(KINDS):
-    parser.error(f"--only={given.only}: it takes {', '.join(KINDS)}")
 
-  from benchmarks.gpu.groups import GROUPS
-  from benchmarks.gpu.speed import SHAPES
+  runner = Runner(given.size or "small", given.limit)
+  exact, ceiling, steps, attentions = [], {}, [], []
 
-  parts = [*filter(None, given.parts.split(","))]
-  known = [name for _, names in GROUPS for name in names]
-  if not set(parts) <= set(known):
-    parser.error(f"--parts={given.parts}: it takes, by commas, {', '.join(map(repr, known))}")
-  models = ["tiny"] if given.size == "tiny" else given.models.split(",")
-  if not set(models) <= set(SHAPES):
-    parser.error(f"--models={given.models}: it takes, by commas, {', '.join(SHAPES)}")
+  def stop(signum, frame):
+    runner.stop()
+    raise KeyboardInterrupt(signal.Signals(signum).name)
 
-  runner = Runner(given.size, given.limit)
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, stop)
   described = runner.start("describe", most=90)
   if not described:
     return 1
   about = described[0]
   print(json.dumps(about), flush=True)
-  exact = exactness(runner, parts) if "exact" in kinds else []
-  ceiling: dict = {}
-  steps, attentions = [], []
-  measured = kinds & {"attention", "speed", "trl", "profile"}
-  if measured and about["platform"] != "gpu" and given.size != "tiny":
-    runner.skip(", ".join(sorted(measured)), f"no GPU here: jax finds {about['platform']} ({about['kind']})")
-  elif measured:
-    tiny = dict(size=256, megabytes=4) if given.size == "tiny" else {}
-    ceiling = next(iter(runner.start("ceilings", most=60, least=20, **tiny)), {})
-    absent = [name for name in ("torch", "transformers", "trl", "datasets") if name not in about]
-    has_trl = f"not installed here: {', '.join(absent)}" if absent else ""
-    steps, attentions = speeds(runner, kinds, models, has_trl)
+  on_gpu = about["platform"] == "gpu"
+  runner.size = given.size or ("small" if on_gpu else "tiny")
+  measured = set(given.only) - {"exact"}
+  try:
+    if "exact" in given.only:
+      exactness(runner, given.parts, exact)
+    if measured and not on_gpu and given.size != "tiny":
+      runner.skip(", ".join(sorted(measured)), f"no GPU here: jax finds {about['platform']} ({about['kind']})")
+    elif measured:
+      tiny = dict(size=256, megabytes=4) if given.size == "tiny" else {}
+      ceiling |= next(iter(runner.start("ceilings", most=60, least=20, **tiny)), {})
+      absent = [name for name in ("torch", "transformers", "trl", "datasets") if name not in about]
+      without_trl = f"not installed here: {', '.join(absent)}" if absent else ""
+      models = ["tiny"] if given.size == "tiny" else given.models
+      speeds(runner, measured, models, without_trl, steps, attentions)
+  except KeyboardInterrupt as signalled:
+    runner.failed.append(f"stopped by {signalled}")
   text = tables(about, ceiling, exact, steps, attentions, runner)
   print(f"\n{text}\n")
   for failure in runner.failed:
@@ -313,9 +358,8 @@ def main() -> int:
   if given.out:
     given.out.write_text(text + "\n")
   if given.raw:
-    given.raw.write_text(
-      json.dumps(dict(about=about, ceiling=ceiling, parts=exact, steps=steps, attentions=attentions), indent=1)
-    )
+    found = dict(about=about, ceiling=ceiling, parts=exact, steps=steps, attentions=attentions)
+    given.raw.write_text(json.dumps(found, indent=1) + "\n")
   return 1 if runner.failed else 0
 
 

@@ -10,6 +10,7 @@ backward pass forms the probabilities again from each query's log-sum-exp (Dao e
 import contextlib
 import functools
 import re
+import threading
 import warnings
 
 import jax
@@ -39,28 +40,36 @@ def takes(width: int, block: int) -> bool:
 def reason_without() -> str:
   """Why a GPU of this process goes without kernels, in a sentence; "" where all can have them."""
   for device in jax.local_devices():
-    named = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
-    if device.platform != "gpu" or named is None:
+    told = str(getattr(device, "compute_capability", None))
+    if device.platform != "gpu" or told.startswith("gfx"):  # AMD's never meet these kernels
       continue
-    capability = int(named[1]), int(named[2])
-    if capability < OLDEST:
+    named = re.fullmatch(r"(\d+)\.(\d+)", told)
+    capability = (int(named[1]), int(named[2])) if named else None
+    if capability is None:
+      why = "not one that we can read"
+    elif capability < OLDEST:
       why = "older than Ampere (8.0), where Triton begins, and has no products of bfloat16"
     elif capability > NEWEST:
       why = "newer than what the kernels were compiled and tried for (8.0 to 9.0)"
     else:
       continue
     kind = getattr(device, "device_kind", "GPU")
-    return f"{kind} (compute capability {named[0]}) is {why}: attention takes XLA's block form, slower and as exact"
+    return f"{kind} (compute capability {told}) is {why}: attention takes XLA's block form, slower and as exact"
   return ""
 
 
-@functools.cache
+_said: list[str] = []
+_saying = threading.Lock()
+
+
 def said_reason_without() -> str:
   """`reason_without` of this process, said in a warning the first time."""
-  reason = reason_without()
-  if reason:
-    warnings.warn(reason, stacklevel=2)
-  return reason
+  with _saying:
+    if not _said:
+      _said.append(reason_without())
+      if _said[0]:
+        warnings.warn(_said[0], stacklevel=2)
+    return _said[0]
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def scored_logps(
     ScoredTokens of arrays like `target`; float64 if hidden is.
   """
   rows, slots = (1, *target.shape)[-2:]
-  used_slots = jnp.asarray(slots if used is None else used, jnp.int32)
+  used_slots = jnp.minimum(jnp.asarray(slots if used is None else used, jnp.int32), slots)
   states, targets = hidden.reshape(rows, slots, -1), jnp.asarray(target).reshape(rows, slots)
   scores: tuple[jax.Array, ...] = _score(states, head, targets, used_slots, chunk, precision)  # pyright: ignore[reportAssignmentType]
   logp, entropy, correct = (x.reshape(target.shape) for x in scores)

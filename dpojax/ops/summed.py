@@ -95,10 +95,12 @@ def add_rows(total: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
     index: i32[M] in [0, N), in any order, with repetitions.
     rows: [M, D].
   """
+  if index.shape[0] == 0:
+    return total
 
   def in_order(total, index, rows):
     order = jnp.argsort(index, stable=True)
-    index, rows = index[order], rows[order]
+    index, rows = index[order].astype(jnp.int32), rows[order]
     changes = index[1:] != index[:-1]
     first, last = jnp.pad(changes, (1, 0), constant_values=True), jnp.pad(changes, (0, 1), constant_values=True)
 

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape, pack
 from dpojax.errors import DataError, WeightsError
+from dpojax.parallel.processes import check_one_process
 from dpojax.training.record_store import RecordStore
 from dpojax.types import Array, PackedBatch, Params
 
@@ -112,7 +113,9 @@ class ReferenceCache:
 
     Raises:
       WeightsError: a log-prob is not finite; names the row.
+      ConfigError: there are several processes.
     """
+    check_one_process()
     examples = self.missing(dataset)
     total = sum(len(example.answers) for example in examples)
     done = 0

@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -129,8 +131,56 @@ def test_a_part_without_time_left_is_skipped(stand_in, capsys):
 def test_parts_not_reached_are_failures(stand_in):
   stand_in.write_text("import os; os._exit(1)")
   runner = gpu_check.Runner("tiny", 60)
-  assert gpu_check.exactness(runner, ["sampling"]) == []
+  found = []
+  gpu_check.exactness(runner, ["sampling"], found)
+  assert found == []
   assert "sampling: not reached" in runner.failed
+
+
+def test_parts_without_time_left_are_skipped_and_no_failures(stand_in):
+  runner = gpu_check.Runner("tiny", gpu_check.LEAST - 1)
+  gpu_check.exactness(runner, ["sampling", "twenty steps"], [])
+  assert len(runner.skipped) == 2 and not runner.failed
+
+
+@pytest.mark.parametrize("option", ["--only=foo", "--only=", "--parts=foo,sampling", "--models=foo"])
+def test_wrong_names_are_refused(option):
+  code, _, errors = check(option)
+  assert code == 2
+  assert f"error: {option}: it takes, by commas, " in errors
+
+
+def children(process):
+  """Of all its threads."""
+  return [
+    name for file in pathlib.Path(f"/proc/{process}/task").glob("*/children") for name in file.read_text().split()
+  ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_part_that_runs(tmp_path, sent):
+  command = [sys.executable, "-P", str(ROOT / "benchmarks/gpu_check.py"), "--size=tiny", "--only=exact"]
+  variables = os.environ | {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  running = subprocess.Popen(command, cwd=ROOT, env=variables, **pipes)
+  for line in running.stdout:
+    if line.startswith("{"):
+      break  # the device is described; the first group begins
+  deadline = time.monotonic() + 20
+  while not (parts := children(running.pid)) and time.monotonic() < deadline:
+    time.sleep(0.05)
+  assert len(parts) == 1
+  running.send_signal(sent)
+  said, errors = running.communicate(timeout=30)
+  deadline = time.monotonic() + 20
+  while pathlib.Path(f"/proc/{parts[0]}/exe").exists() and time.monotonic() < deadline:
+    time.sleep(0.1)
+  assert not pathlib.Path(f"/proc/{parts[0]}/exe").exists()
+  if sent != signal.SIGKILL:
+    assert running.returncode == 1
+    assert f"FAILED   stopped by {sent.name}" in said
+    assert "Traceback" not in errors
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_the_rows_are_real_pairs_that_our_own_format_reads():

@@ -167,7 +167,7 @@ def test_a_gpu_has_few_tiles_and_none_larger_than_a_chunk_of_logits():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("used", [0, 1, 64, 65, 159, 160])
+@pytest.mark.parametrize("used", [0, 1, 64, 65, 159, 160, 300])
 def test_rows_are_scored_up_to_their_last_used_slot(used, tiles):
   """Values and gradients by the formula; NaN in slots beyond the last block reaches neither."""
   rows, slots = 2, 160

@@ -102,7 +102,7 @@ def test_a_seed_is_not_read():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("number", [1, 2, 7, 64, 100])
+@pytest.mark.parametrize("number", [0, 1, 2, 7, 64, 100])
 def test_rows_are_added_in_an_order_of_their_own_on_a_gpu(monkeypatch, number):
   """The form for GPUs, and the other, against a loop."""
   draws = np.random.default_rng(number)
@@ -119,6 +119,8 @@ def test_rows_are_added_in_an_order_of_their_own_on_a_gpu(monkeypatch, number):
   np.testing.assert_allclose(default, expected, atol=1e-13)
   np.testing.assert_allclose(found, expected, atol=1e-13)
   # What a GPU may write in any order, because no two threads write to the same row.
+  if number == 0:
+    return  # nothing to write
   scatters = re.findall(
     r'"stablehlo.scatter".*?unique_indices = (\w+)', jax.jit(in_order).lower(total, index, rows).as_text()
   )
