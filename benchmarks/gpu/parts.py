@@ -38,9 +38,8 @@ from dpojax.training.step import accumulate, make_score_step, place_hyper, place
 from tests.losses import loss_draws
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNEL = (
-  'custom_call_target="__gpu$xla.gpu.triton"'  # of ours in a compiled program; XLA's own products have other names
-)
+# Of ours in a compiled program; XLA's own products by Triton have other names.
+KERNEL = 'custom_call_target="__gpu$xla.gpu.triton"'
 LN2 = np.float32(math.log(2))
 
 
@@ -171,8 +170,9 @@ def step_on_cpu(size: str) -> str:
     return jax.device_get(compiled(params, frozen, placed(batch, device), hyper)), compiled.as_text().count(KERNEL)
 
   said = []
+  on_cpu = {name: computed(cpu(), name)[0] for name in ("dpo", "aot")}
   for name, kernels_allowed in (("dpo", True), ("dpo", False), ("aot", True)):
-    (expected, expected_gradient), _ = computed(cpu(), name)
+    expected, expected_gradient = on_cpu[name]
     with contextlib.nullcontext() if kernels_allowed else without_kernels():
       (loss, gradient), kernels = computed(gpu(), name)
     require(kernels_allowed or kernels == 0, f"{kernels} kernels in the program that should have none")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks.gpu.rows import read_rows
+from benchmarks.parts import SMOLLM2
 from dpojax.config.schema import BatchSettings, OptimizerSettings, ParallelSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
@@ -17,7 +18,7 @@ from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.training.trainer import Trainer
 
 SIZES = {  # what the parts compute with: SmolLM2's blocks, four of them, or next to nothing
-  "small": ModelConfig(vocab_size=49152, hidden=576, layers=4, heads=9, kv_heads=3, ffn=1536, rope_theta=1e5),
+  "small": dataclasses.replace(SMOLLM2, layers=4),
   "tiny": ModelConfig(vocab_size=64, hidden=32, layers=2, heads=2, kv_heads=1, ffn=48),
 }
 
@@ -83,11 +84,11 @@ class Setting:
     with jax.default_device(cpu()):
       return self.model().init(jax.random.key(seed))
 
-  def batches(self, size: int, rows: int = 2) -> Batches:
-    return Batches(self.dataset, BatchSettings(size=size, rows=rows, row_length=self.row_length))
+  def batches(self, size: int) -> Batches:
+    return Batches(self.dataset, BatchSettings(size=size, rows=2, row_length=self.row_length))
 
-  def trainer(self, device, batches, precision="float32", live=True, **changes) -> Trainer:
-    settings = OptimizerSettings(**(dict(learning_rate=1e-4, warmup_steps=0, schedule="constant") | changes))
+  def trainer(self, device, batches, precision="float32", live=True) -> Trainer:
+    settings = OptimizerSettings(learning_rate=1e-4, warmup_steps=0, schedule="constant")
     params = jax.device_put(self.params(), device)
     return Trainer(
       Preference(self.model(precision)),

@@ -132,7 +132,7 @@ def dpojax_step(name: str, **changes) -> dict:
   import jax
 
   from benchmarks.counting import step_operations
-  from benchmarks.timing import planned_bytes
+  from benchmarks.timing import planned_bytes  # behind jax: where none chose a platform, it chooses the CPU
   from dpojax.training.step import place_hyper
 
   shape = dataclasses.replace(SHAPES[name], **changes)
@@ -143,8 +143,7 @@ def dpojax_step(name: str, **changes) -> dict:
   hyper = place_hyper(trainer.hyper, trainer.mesh)
   compiled = trainer._step.lower(trainer.state, trainer.frozen, placed, hyper).compile()
   compiling = time.perf_counter() - started
-  warm_up = 3
-  losses = [metrics["loss"] for _, metrics in trainer.train(warm_up)]
+  losses = [metrics["loss"] for _, metrics in trainer.train(3)]
 
   def one_step() -> float:
     started = time.perf_counter()
@@ -234,19 +233,19 @@ def attention_speed(name: str) -> dict:
   """One layer's attention with its gradient on packed rows: kernels, block form, and XLA's and cuDNN's own with the mask."""
   import jax
   import jax.numpy as jnp
-  import numpy as np
 
   from benchmarks.counting import attention_floor, visible_scores
   from dpojax.config.schema import BatchSettings
   from dpojax.data.batches import Batches
   from dpojax.ops.attention import packed_attention
+  from dpojax.ops.attention_blocks import Places, sees
   from dpojax.ops.attention_gpu import without_kernels
 
   shape = SHAPES[name]
   config = shape.config()
   batches = Batches(read_rows(PAIRS, vocabulary=64), BatchSettings(shape.pairs, shape.rows, shape.row_length))
   batch = batches(0)
-  places = {x: jnp.asarray(np.asarray(getattr(batch, x))[0]) for x in ("segment", "answer", "position")}
+  places = {x: jnp.asarray(getattr(batch, x)[0]) for x in ("segment", "answer", "position")}
   keys = jax.random.split(jax.random.key(0), 4)
   sizes = (config.heads, config.kv_heads, config.kv_heads, config.heads)
   of = lambda key, heads: jax.random.normal(key, (shape.rows, shape.row_length, heads, config.head_dim), jnp.float32)  # noqa: E731
@@ -256,10 +255,10 @@ def attention_speed(name: str) -> dict:
     return packed_attention(q, k, v, **places, precision="bfloat16")
 
   def dense(implementation):
-    segment, answer = places["segment"], places["answer"]
-    mask = (segment[:, :, None] == segment[:, None]) & (segment >= 0)[:, None]
-    mask &= (answer < 0)[:, None] | (answer[:, :, None] == answer[:, None])
-    mask &= np.tri(segment.shape[1], dtype=bool)[None]
+    index = jnp.broadcast_to(jnp.arange(shape.row_length, dtype=jnp.int32), places["segment"].shape)
+    tokens = Places(**places, index=index)
+    query, key = Places(*(x[:, :, None] for x in tokens)), Places(*(x[:, None] for x in tokens))
+    mask = sees(query, key, None)
 
     def attend(q, k, v):
       q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))

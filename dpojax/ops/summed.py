@@ -141,11 +141,11 @@ def _taken(value, seed, total, index):
   return jnp.take(value, index, axis=0)
 
 
-def _add_rows(residuals, g):
+def _taken_backward(residuals, g):
   total, index = residuals
   none = jnp.zeros_like(total)
   flat = index.reshape(-1), g.reshape(-1, g.shape[-1])
   return none, add_rows(total, *flat), none, np.zeros(index.shape, jax.dtypes.float0)
 
 
-_taken.defvjp(lambda value, seed, total, index: (jnp.take(value, index, axis=0), (total, index)), _add_rows)
+_taken.defvjp(lambda value, seed, total, index: (jnp.take(value, index, axis=0), (total, index)), _taken_backward)
