@@ -1,7 +1,7 @@
 """Learning from pairwise comparisons in JAX: Bradley-Terry, DPO and what lies between.
 
-In a notebook: `from dpojax import load_config, build_model, build_data, build_trainer, ...`. These
-names are loaded when first used, so that `import dpojax` and `dpojax --help` stay quick.
+In a notebook: `from dpojax import load_experiment, run, Inputs, Trainer, ...`. These names are loaded when
+first used, so that `import dpojax` and `dpojax --help` stay quick.
 """
 
 import importlib
@@ -9,24 +9,27 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+  "Inputs": "dpojax.recipes",
+  "Preference": "dpojax.objectives.preference",
+  "Trainer": "dpojax.training.trainer",
   "load_config": "dpojax.config.load",
+  "load_experiment": "dpojax.config.load",
+  "load_model": "dpojax.training.model_files",
+  "losses": "dpojax.losses",
+  "make_batches": "dpojax.recipes.steps",
+  "make_optimizer": "dpojax.training.optimizer",
+  "policy_sampler": "dpojax.recipes.prompts",
   "replace_values": "dpojax.config.keys",
-  "Session": "dpojax.assemble",
-  "build_batches": "dpojax.assemble",
-  "build_data": "dpojax.assemble",
-  "build_look": "dpojax.assemble",
-  "build_model": "dpojax.assemble",
-  "build_objective": "dpojax.assemble",
-  "build_trainer": "dpojax.assemble",
-  "load_model": "dpojax.assemble",
-  "run": "dpojax.assemble",
+  "run": "dpojax.sweeps.stages",
+  "stage_folders": "dpojax.sweeps.stages",
 }
 
 
 def __getattr__(name: str):
   if name not in _HOME:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  return getattr(importlib.import_module(_HOME[name]), name)
+  module = importlib.import_module(_HOME[name])
+  return module if _HOME[name] == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

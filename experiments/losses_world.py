@@ -1,17 +1,17 @@
 """Every offline loss on the built-in complaint desk with one budget: the table `losses_world` of experiments/README.md.
 
-dpojax sweep --config=experiments/losses_world.py --grid loss.name=dpo,ipo,kto,... --workdir=runs/losses
+dpojax sweep --config=experiments/losses_world.py --grid preference.loss.name=dpo,ipo,kto,... --workdir=runs/losses
 
 Model, SFT and letters are those of the quickstart. Every loss learns from the same answers that the SFT model writes
 itself, read as pairs, single answers, rankings or triples of them, for 200 steps of 32 examples at one learning rate,
 and with the beta of its own paper.
 """
 
-from dpojax.config import base
+from dpojax.config import stages
 
 
 def get_config():
-  config = base()
+  config = stages(sft="sft", pairs="pairs", preference="preference")
 
   config.data.source = "world"
   config.data.name = "complaint_desk"
@@ -28,19 +28,27 @@ def get_config():
   config.batch.rows = 5
   config.batch.row_length = 256
 
-  config.sft.steps = 800
-  config.sft.batch_size = 32
-  config.sft.learning_rate = 4e-3
-  config.sft.texts = 25_000
+  sft = config.sft
+  sft.data.texts = 25_000
+  sft.optimizer.learning_rate = 4e-3
+  sft.optimizer.schedule = "cosine"
+  sft.optimizer.warmup_steps = 20
+  sft.train.steps = 800
+  sft.train.log_every = 10
 
-  config.pairs.prompts = 1000
-  config.pairs.samples = 4
+  pairs = config.pairs
+  pairs.model.path = "stage:sft"
+  pairs.pairs.prompts = 1000
+  pairs.pairs.samples = 4
+  pairs.pairs.max_tokens = 48
 
-  config.optimizer.learning_rate = 5e-4
-  config.optimizer.warmup_steps = 20
-  config.train.steps = 200
-  config.train.log_every = 10
-
-  config.evaluation.prompts = 256
-  config.evaluation.max_tokens = 48
+  preference = config.preference
+  preference.model.path = "stage:sft"
+  preference.data.path = "stage:pairs"
+  preference.optimizer.learning_rate = 5e-4
+  preference.optimizer.warmup_steps = 20
+  preference.train.steps = 200
+  preference.train.log_every = 10
+  preference.evaluation.prompts = 256
+  preference.evaluation.max_tokens = 48
   return config

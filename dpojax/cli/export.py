@@ -64,14 +64,13 @@ def export(
   import ml_dtypes
   import numpy as np
 
-  from dpojax.assemble import load_model
-  from dpojax.assemble.pieces import describe_objective
   from dpojax.config.record import read_config, to_json
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
   from dpojax.models.reward_model import RewardModel
   from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
+  from dpojax.training.model_files import load_model
 
   config = read_config(workdir)
   result = read_result(workdir) if (workdir / "result.json").exists() else None
@@ -103,7 +102,7 @@ def export(
     workdir.resolve().name,
     to_json(config),
     result,
-    method=describe_objective(config),
+    method=described(config),
     step=step,
     rewards=rewards,
   )
@@ -113,6 +112,14 @@ def export(
   if out.exists():
     out.rmdir()
   part.rename(out)
+
+
+def described(config) -> str:
+  """What the run did, in a few words: 'dpo, beta 0.1'."""
+  if config.recipe == "sft":
+    return "fine-tuning"
+  words = config.loss_spec.describe()
+  return f"reward model, {words}" if config.recipe == "reward_model" else words
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

@@ -3,8 +3,8 @@
 import argparse
 import re
 
+from dpojax.config.experiment import Experiment
 from dpojax.config.keys import fields_by_key, suggestion
-from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
 
@@ -45,26 +45,27 @@ def config_parser(prog: str, description: str) -> Parser:
     prog,
     description,
     usage=f"{prog} --config=FILE[:ARG] [--config.KEY=VALUE ...] --workdir=DIR [OPTIONS]",
-    epilog=f"settings, as --config.KEY=VALUE:\n{_settings()}",
+    epilog=f"settings, as --config.KEY=VALUE, of several stages --config.STAGE.KEY=VALUE:\n{_settings()}",
   )
   parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a Python file with get_config([ARG])")
   parser.add_argument("--workdir", required=True, metavar="DIR", help="everything the run writes goes here")
   return parser
 
 
-def parse_with_config(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, RunConfig]:
-  """The options, and the checked settings of `--config` with its overrides.
+def parse_with_config(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, Experiment]:
+  """The options, and the checked stages of `--config` with its overrides; `options.words` holds these as given.
 
   Raises:
-    ConfigError: an unknown option, with the nearest one; or whatever `load_config` refuses.
+    ConfigError: an unknown option, with the nearest one; or whatever `load_experiment` refuses.
   """
-  options, rest = parser.parse_known_args(arguments)
-  for word in rest:
+  options, options_words = parser.parse_known_args(arguments)
+  for word in options_words:
     if not re.match(r"--?(no)?config\.|-[\d.]", word):
       parser.refuse_unknown(word)
-  from dpojax.config.load import load_config
+  from dpojax.config.load import load_experiment
 
-  return options, load_config(options.config, rest)
+  options.words = options_words
+  return options, load_experiment(options.config, options_words)
 
 
 def _settings() -> str:

@@ -26,12 +26,12 @@ def main(arguments: list[str]) -> int:
   if options.greedy and any(x is not None for x in (options.temperature, options.top_p)):
     raise ConfigError("--greedy has no --temperature and no --top-p; give the one or the others")
 
-  from dpojax.assemble import load_language_model
   from dpojax.cli import compilation_cache
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import encode_prompts
   from dpojax.parallel import check_one_process
   from dpojax.sampling.generate import generate
+  from dpojax.training.model_files import load_language_model
 
   check_one_process()
   compilation_cache.begin()

@@ -1,22 +1,21 @@
-"""`dpojax sweep`: a grid of runs in one process, compiled once, reference log-probs computed once."""
+"""`dpojax sweep`: a grid of experiments in one process, compiled once, stages that come out the same run once."""
 
 import dataclasses
 import pathlib
-import sys
 
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.cli.train import INTERRUPTED
-
-# Settings that the stages before the main one do not read: points that differ only in these share them.
-AFTER_PRELUDE = ("seed", "loss.", "optimizer.", "reference.", "stop.", "train.steps", "train.epochs")
+from dpojax.config.experiment import Experiment
+from dpojax.errors import ConfigError
 
 
 def main(arguments: list[str]) -> int:
   """0 when every point has ended well, 1 when one failed, 75 when asked to stop."""
   parser = config_parser(
     "dpojax sweep",
-    "Trains every point of a grid, one after another, each in a folder of its own under the workdir.\n"
-    "Points that are finished are skipped and a begun one goes on, so the same command ends a stopped sweep.",
+    "Runs every point of a grid, one after another, each in a folder of its own under the workdir; stages that come\n"
+    "out the same at several points run once. What is finished is skipped and what began goes on, so the same command\n"
+    "ends a stopped sweep. Without --grid the points are those of get_points() in the config file.",
   )
   parser.add_argument(
     "--grid",
@@ -25,40 +24,58 @@ def main(arguments: list[str]) -> int:
     metavar="KEY=V,V,...",
     help="values to try; given several times: every combination",
   )
-  options, config = parse_with_config(parser, arguments)
-  from dpojax.config.check import check
-  from dpojax.sweeps.grid import make_points, parse_grid
+  options, experiment = parse_with_config(parser, arguments)
+  from dpojax.config.load import load_experiment, load_points
+  from dpojax.sweeps.grid import SweepPoint, make_points, parse_grid, product
 
-  grid = parse_grid(options.grid)
   workdir = pathlib.Path(options.workdir)
-  if config.reference.kind == "cache" and not config.reference.cache_dir:
-    shared = dataclasses.replace(config.reference, cache_dir=str(workdir / "reference_cache"))
-    config = dataclasses.replace(config, reference=shared)
-  points = make_points(config, grid, check)
+  values = product(parse_grid(options.grid, list(experiment.stages))) if options.grid else load_points(options.config)
+  if not values:
+    raise ConfigError(
+      "--grid is missing: give the values to try, such as --grid loss.beta=0.05,0.1, or write get_points() in the "
+      "config file"
+    )
+  points = make_points(
+    values, lambda point: with_shared_cache(load_experiment(options.config, options.words, point), workdir), workdir
+  )
 
-  from dpojax.assemble import Session
   from dpojax.cli import compilation_cache
   from dpojax.parallel import check_one_process
   from dpojax.report import read_result
   from dpojax.report.sweep import SweepRow, write_sweep_report
   from dpojax.sweeps.runner import run_sweep
+  from dpojax.sweeps.stages import ended_in, pending, to_stderr
 
   check_one_process()
   compilation_cache.begin()
-  session = Session()
-  prelude = workdir / "shared" if all(key.startswith(AFTER_PRELUDE) for key in grid) else None
   workdir.mkdir(parents=True, exist_ok=True)
-  outcomes = run_sweep(
-    points,
-    workdir,
-    lambda point, folder: session.run(point, folder, prelude=prelude).reason,
-    lambda line: print(line, file=sys.stderr, flush=True),
-  )
+  memory = {}  # what points have read
+
+  def run_point(point: SweepPoint) -> str:
+    for recipe, config, inputs, folder in pending(point.experiment, point.folders, memory=memory):
+      recipe(config, inputs, folder)
+    ended = ended_in(list(point.folders.values())[-1])
+    return ended.reason if ended else "preempted"
+
+  outcomes = run_sweep(points, run_point, to_stderr)
   rows = []
   for o in outcomes:
-    result = read_result(o.folder) if o.status in ("finished", "stopped", "skipped") else None
-    rows.append(SweepRow(o.point.values, result, result["reason"] if result else o.status))
+    ended = o.status in ("finished", "stopped") and (o.folder / "result.json").exists()
+    result = read_result(o.folder) if ended else None
+    rows.append(SweepRow(o.point.values, result, o.status))
   print(write_sweep_report(rows, workdir))
   if any(o.status == "preempted" for o in outcomes):
     return INTERRUPTED
   return 1 if any(o.status == "failed" for o in outcomes) else 0
+
+
+def with_shared_cache(experiment: Experiment, workdir: pathlib.Path) -> Experiment:
+  """The same with reference log-probs of all points in one cache, where no place is given for them."""
+
+  def shared(config):
+    if config.reference.kind != "cache" or config.reference.cache_dir:
+      return config
+    reference = dataclasses.replace(config.reference, cache_dir=str(workdir / "reference_cache"))
+    return dataclasses.replace(config, reference=reference)
+
+  return Experiment({name: shared(config) for name, config in experiment.stages.items()})

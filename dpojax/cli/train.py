@@ -1,4 +1,4 @@
-"""`dpojax train`: one run, from its start or from where its workdir stopped."""
+"""`dpojax train`: an experiment, from its start or from where its workdir stopped."""
 
 import pathlib
 import shutil
@@ -12,23 +12,47 @@ def main(arguments: list[str]) -> int:
   """0 when the run has ended, 75 when it was asked to stop and saved what it had."""
   parser = config_parser(
     "dpojax train",
-    "Trains as the config says. The same command again goes on where the workdir stopped.\n"
+    "Runs the stages of a config, one after another. The same command again goes on where the workdir stopped.\n"
     "On SIGTERM or Ctrl-C the run saves a checkpoint and exits with code 75.",
   )
   parser.add_argument(
-    "--allow-config-change", action="store_true", help="go on in a workdir whose run had other settings"
+    "--allow-config-change", action="store_true", help="go on in a workdir whose run had other settings or inputs"
   )
-  options, config = parse_with_config(parser, arguments)
+  parser.add_argument("--only", metavar="STAGE", default="", help="run this stage; those before it must have ended")
+  parser.add_argument("--until", metavar="STAGE", default="", help="run no stage after this one")
+  parser.add_argument("--dry-run", action="store_true", help="show the stages and what is done of them; run nothing")
+  options, experiment = parse_with_config(parser, arguments)
+  workdir = pathlib.Path(options.workdir)
 
-  from dpojax.assemble import run
+  from dpojax.sweeps.stages import overview, pending, stage_folders
+
+  folders = stage_folders(experiment, workdir)
+  if options.dry_run:
+    print(dry_run(overview(experiment, folders)))
+    return 0
+
   from dpojax.cli import compilation_cache
   from dpojax.report import terminal_report
 
   compilation_cache.begin()
-
-  outcome = run(config, options.workdir, allow_config_change=options.allow_config_change)
-  if outcome.reason == "preempted":
-    return INTERRUPTED
+  for recipe, config, inputs, folder in pending(
+    experiment, folders, only=options.only, until=options.until, allow_change=options.allow_config_change
+  ):
+    if recipe(config, inputs, folder).reason == "preempted":
+      return INTERRUPTED
+  last = options.only or options.until or list(experiment.stages)[-1]
+  if experiment.stages[last].recipe == "pairs":
+    print(f"pairs: {folders[last]}")
+    return 0
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
-  print(terminal_report(pathlib.Path(options.workdir), width=width))
+  print(terminal_report(folders[last], width=width))
   return 0
+
+
+def dry_run(rows: list[list[str]]) -> str:
+  """A block a stage: its recipe, folder and state, then each setting that is not its default."""
+  blocks = []
+  for name, recipe, folder, state, settings in rows:
+    lines = [f"stage {name}: recipe {recipe}, in {folder}: {state}"]
+    blocks.append("\n".join([*lines, *(f"  {line}" for line in settings.split("; ") if line)]))
+  return "\n\n".join(blocks)

@@ -7,7 +7,9 @@ import importlib
 
 _HOME = {
   "base": "load",
+  "stages": "load",
   "load_config": "load",
+  "load_experiment": "load",
   "resolve": "load",
   "difference": "record",
   "from_json": "record",

@@ -6,7 +6,7 @@ What depends on the devices or the data is checked where those are known.
 from typing import Any
 
 from dpojax.config.check_losses import check_losses
-from dpojax.config.keys import fields_by_key, flatten, suggestion
+from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
@@ -16,10 +16,10 @@ def check(config: RunConfig) -> None:
   for key, value in flatten(config).items():
     if value is not None:
       check_value(key, value)
-  _check_objective(config)
+  _check_sections(config)
+  _check_recipe(config)
   _check_data(config)
   _check_model(config)
-  _check_preludes(config)
   _check_training(config)
   _check_evaluation(config)
 
@@ -47,13 +47,26 @@ def _require(holds: bool, message: str) -> None:
     raise ConfigError(message)
 
 
-def _check_objective(config: RunConfig) -> None:
+def _check_sections(config: RunConfig) -> None:
+  """No setting of another recipe than this one is set: nobody would read it."""
+  defaults = flatten(RunConfig())
+  for key, value in flatten(config).items():
+    if value == defaults[key] or reads_section(config.recipe, key) or key.partition(".")[0] in SHARED:
+      continue
+    readers = ", ".join(f"recipe={recipe}" for recipe in SECTIONS if reads_section(recipe, key))
+    raise ConfigError(f"{key} is set, but recipe={config.recipe} does not read it; it belongs to {readers}")
+
+
+def _check_recipe(config: RunConfig) -> None:
   reference = config.reference
-  if config.objective == "sft":
-    _require(not reference.path, "reference.path is set, but objective=sft has no reference; leave it empty")
-    _require(reference.kind == "live", f"reference.kind={reference.kind} is set, but objective=sft has no reference")
-  else:
+  if config.recipe in ("reward_model", "preference"):
     check_losses(config)
+  if config.recipe == "pairs":
+    _require(
+      config.data.source == "world",
+      "recipe=pairs needs prompts and a reward that labels the answers, which only data.source=world has",
+    )
+    _require(bool(config.model.path), "model.path is empty: name the model that writes the answers of recipe=pairs")
   if reference.kind != "cache":
     _require(
       not reference.cache_dir,
@@ -72,6 +85,16 @@ def _check_data(config: RunConfig) -> None:
     "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
   )
   _require(data.source != "world" or bool(data.name), "data.name is empty: name a built-in world (complaint_desk)")
+  if data.source == "world" and config.recipe in ("reward_model", "preference"):
+    _require(
+      bool(data.path),
+      f"data.path is empty: recipe={config.recipe} on data.source=world learns from pairs that a stage of recipe=pairs "
+      "wrote; name it, such as stage:pairs",
+    )
+  _require(
+    data.source != "world" or not data.path or is_stage(data.path),
+    f"data.path={data.path} is a file; data.source=world reads the pairs of a stage",
+  )
   _require(data.source != "file" or bool(data.path), "data.path is empty, but data.source=file needs a file to read")
   _require(not data.eval_split or data.source == "hub", "data.eval_split is set, but only data.source=hub has splits")
   _require(
@@ -109,34 +132,11 @@ def _check_model(config: RunConfig) -> None:
   )
 
 
-def _check_preludes(config: RunConfig) -> None:
-  for section, name in (("sft", "steps"), ("pairs", "prompts")):
-    if getattr(getattr(config, section), name) == 0:
-      continue
-    _require(
-      config.data.source == "world",
-      f"{section}.{name} is set, but only data.source=world can do this stage; set it to 0",
-    )
-    _require(config.objective != "sft", f"{section}.{name} is set, but objective=sft has no such stage before it")
-  if config.objective != "sft" and config.data.source == "world":
-    _require(
-      config.pairs.prompts > 0, "pairs.prompts is 0, but data.source=world has only the pairs that the model writes"
-    )
-    _require(
-      config.sft.steps > 0 or bool(config.model.path),
-      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
-    )
-
-
 def _check_training(config: RunConfig) -> None:
   optimizer, steps = config.optimizer, config.train.steps
   _require(
     steps == 0 or optimizer.warmup_steps <= steps,
     f"optimizer.warmup_steps is {optimizer.warmup_steps}, more than train.steps = {steps}",
-  )
-  _require(
-    config.sft.steps == 0 or config.sft.warmup_steps <= config.sft.steps,
-    f"sft.warmup_steps is {config.sft.warmup_steps}, more than sft.steps = {config.sft.steps}",
   )
   _require(
     optimizer.schedule != "constant" or optimizer.final_fraction == 0,

@@ -19,7 +19,7 @@ def loss_terms(config: RunConfig) -> tuple[Term, ...]:
   """
   name = config.loss.name
   if name == "auto":
-    name = "bradley_terry" if config.objective == "reward_model" else "dpo"
+    name = "bradley_terry" if config.recipe == "reward_model" else "dpo"
   if name.isidentifier() and name not in LOSSES:
     raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{suggestion(name, LOSSES)}")
   terms = parse_losses(name)
@@ -40,11 +40,11 @@ def check_losses(config: RunConfig) -> None:
   """Raises ConfigError for a loss that cannot be computed as asked, or an option that nothing would read."""
   loss, terms = config.loss, loss_terms(config)
   rewards = get_loss(terms[0].name).answers in REWARD_KINDS
-  if config.objective == "reward_model":
+  if config.recipe == "reward_model":
     fitting = ", ".join(name for name in sorted(LOSSES) if get_loss(name).answers in REWARD_KINDS)
     _require(rewards, f"loss.name={terms[0].name} is no loss of a reward model; choose one of {fitting}")
   else:
-    _require(not rewards, f"loss.name={terms[0].name} trains reward models; set objective=reward_model")
+    _require(not rewards, f"loss.name={terms[0].name} trains reward models; set recipe=reward_model")
   _check_reward_settings(config, terms)
   _check_options_are_read(loss, terms)
   _check_modifiers(config, terms)
@@ -67,11 +67,11 @@ def _listed(terms: tuple[Term, ...]) -> str:
 
 def _check_reward_settings(config: RunConfig, terms: tuple[Term, ...]) -> None:
   reward = config.reward
-  if config.objective != "reward_model":
+  if config.recipe != "reward_model":
     for field in dataclasses.fields(reward):
       _require(
         getattr(reward, field.name) == field.default,
-        f"reward.{field.name} is set, but objective={config.objective} trains no reward model",
+        f"reward.{field.name} is set, but recipe={config.recipe} trains no reward model",
       )
     return
   _require(len(terms) == 1 and terms[0].weight == 1, "loss.name: a reward model is trained by one loss, not by a sum")

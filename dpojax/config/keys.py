@@ -10,6 +10,29 @@ from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+RENAMED = {"objective": "recipe", "sft": "a stage of recipe=sft, see docs/experiments.md"}
+
+
+EVERY = ("model", "data", "parallel", "logging")
+TRAINING = (*EVERY, "batch", "optimizer", "train", "evaluation", "checkpoint")
+SECTIONS = {
+  "sft": TRAINING,
+  "pairs": (*EVERY, "pairs"),
+  "reward_model": (*TRAINING, "loss", "reward"),
+  "preference": (*TRAINING, "loss", "reference", "stop"),
+}  # of the settings that each recipe reads
+SHARED = (*EVERY, "batch")  # sections that all stages of an experiment may take from its root
+STAGE = "stage:"  # before the name of an earlier stage, where a path could stand
+
+
+def is_stage(path: str) -> bool:
+  """Whether a path names an earlier stage of the experiment: `stage:NAME`."""
+  return path.startswith(STAGE)
+
+
+def reads_section(recipe: str, key: str) -> bool:
+  """Whether a recipe reads the setting of this dotted key."""
+  return "." not in key or key.partition(".")[0] in SECTIONS[recipe]
 
 
 def fields_by_key() -> dict[str, dataclasses.Field]:
@@ -57,6 +80,8 @@ def check_key(key: str) -> None:
   inside = [k for k in known if k.startswith(f"{key}.")]
   if inside:
     raise ConfigError(f"{key!r} is a section, not a setting; it holds {', '.join(inside)}")
+  if key.partition(".")[0] in RENAMED:
+    raise ConfigError(f"unknown key {key!r}; it is now {RENAMED[key.partition('.')[0]]}")
   raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
 
 

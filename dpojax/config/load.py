@@ -11,14 +11,24 @@ import ml_collections
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from dpojax.config.check import check
-from dpojax.config.keys import KINDS, check_key, fields_by_key, replace_values
+from dpojax.config.check import check, check_value
+from dpojax.config.experiment import ALONE, Experiment
+from dpojax.config.keys import (
+  KINDS,
+  SHARED,
+  check_key,
+  fields_by_key,
+  is_stage,
+  reads_section,
+  replace_values,
+  suggestion,
+)
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError, InputError
 
 
 def base() -> ml_collections.ConfigDict:
-  """Every setting at its default, locked: a config file starts here and states only its differences."""
+  """Every setting of one stage at its default, locked: a config file starts here and states only its differences."""
   config = ml_collections.ConfigDict(dataclasses.asdict(RunConfig()))
   for key, field in fields_by_key().items():
     if field.default is None:
@@ -27,10 +37,42 @@ def base() -> ml_collections.ConfigDict:
   return config.lock()
 
 
-def resolve(config: ml_collections.ConfigDict) -> RunConfig:
-  """The checked settings of `config`.
+def stages(**recipes: str) -> ml_collections.ConfigDict:
+  """The settings of several stages in order, name=recipe, locked: what an experiment's config file starts from.
 
-  A given `data.path` means `data.source=file`, whatever the source was.
+  `config.NAME` holds all settings of a stage. `config.model`, `.data`, `.batch`, `.parallel`, `.logging` and `.seed`
+  are shared: every stage takes them from there unless it is given its own, such as `config.dpo.batch.size = 16`.
+
+  >>> config = stages(sft="sft", pairs="pairs", dpo="preference")
+  >>> config.batch.size = 16
+  >>> config.dpo.batch.size, config.dpo.recipe
+  (16, 'preference')
+
+  Raises:
+    ConfigError: no such recipe, or a name that a setting has.
+  """
+  shared = base()
+  # Stages run in the order in which they stand here.
+  config = ml_collections.ConfigDict({name: shared[name] for name in (*SHARED, "seed")}, sort_keys=False)
+  for name, recipe in recipes.items():
+    if name in (*SHARED, "seed", "recipe"):
+      raise ConfigError(f"a stage cannot be called {name!r}, as the settings that stages share are; choose another name")
+    stage = base()
+    stage.recipe = recipe
+    check_value("recipe", recipe)
+    with stage.unlocked():
+      for section in SHARED:
+        for key in stage[section]:
+          stage[section][key] = config[section].get_oneway_ref(key)
+      stage.seed = config.get_oneway_ref("seed")
+    config[name] = stage
+  return config.lock()
+
+
+def resolve(config: ml_collections.ConfigDict) -> RunConfig:
+  """The checked settings of one stage.
+
+  A file given as `data.path` means `data.source=file`, whatever the source was.
 
   Raises:
     ConfigError: an unknown key, a wrong type, a value out of range, or options that contradict.
@@ -41,46 +83,146 @@ def resolve(config: ml_collections.ConfigDict) -> RunConfig:
       values.update({f"{name}.{inner}": v for inner, v in value.items()})
     else:
       values[name] = value
-  if values.get("data.path"):
+  if values.get("data.path") and not is_stage(values["data.path"]):
     values["data.source"] = "file"
   resolved = replace_values(RunConfig(), values)
   check(resolved)
   return resolved
 
 
-def load_config(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> RunConfig:
-  """The checked settings of a config file.
+def resolve_experiment(config: ml_collections.ConfigDict) -> Experiment:
+  """The checked stages of a config that `base` or `stages` began.
+
+  Raises:
+    ConfigError: as `resolve`, with the name of the stage; or a stage starts from one that is not before it.
+  """
+  if "recipe" in config:
+    experiment = Experiment({ALONE: resolve(config)})
+  else:
+    resolved = {}
+    for name in _stage_names(config):
+      try:
+        resolved[name] = resolve(config[name])
+      except ConfigError as error:
+        raise ConfigError(f"stage {name}: {error}") from None
+    experiment = Experiment(resolved)
+  experiment.check()
+  return experiment
+
+
+def load_experiment(
+  path: str, words: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Experiment:
+  """The checked stages of a config file.
 
   Args:
     path: a Python file with `get_config()`, or `FILE:ARG` for `get_config(ARG)`.
-    overrides: dotted keys and values such as {"loss.beta": 0.2}, or command-line words such as
-      "--config.loss.beta=0.2".
+    words: command-line words such as "--config.loss.beta=0.2" or, of several stages, "--config.dpo.loss.beta=0.2".
+    values: dotted keys and values such as {"loss.beta": 0.2}.
 
   Raises:
-    ConfigError: as `resolve`, or a missing or broken file, with the line at fault.
+    ConfigError: as `resolve_experiment`; a missing or broken file, with the line at fault; or a shared setting is
+      changed that every stage has a value of its own for.
   """
-  config = _read_file(path)
-  if isinstance(overrides, Mapping):
-    for key, value in overrides.items():
-      check_key(key)
-      try:
-        config.update_from_flattened_dict({key: value})
-      except TypeError:
-        replace_values(RunConfig(), {key: value})  # says what the key wants
-        raise
-  else:
-    config = _override(config, list(overrides))
-  return resolve(config)
+  config = _override(_read_file(path), list(words))
+  for key, value in (values or {}).items():
+    name, inner = _in_stage(config, key)
+    try:
+      config.update_from_flattened_dict({key: value})
+    except TypeError:
+      replace_values(RunConfig(), {inner: value})  # says what the key wants
+      raise
+    _check_is_taken(config, name, inner)
+  return resolve_experiment(config)
+
+
+def load_config(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> RunConfig:
+  """The checked settings of a config file of one stage. Arguments and errors as `load_experiment`.
+
+  Raises:
+    ConfigError: also where the file has several stages.
+  """
+  by_key = isinstance(overrides, Mapping)
+  experiment = load_experiment(path, () if by_key else overrides, overrides if by_key else None)
+  if not experiment.alone:
+    raise ConfigError(f"{path} has several stages ({', '.join(experiment.stages)}); read it with load_experiment")
+  return experiment.stages[ALONE]
+
+
+def load_points(path: str) -> list[dict[str, Any]]:
+  """What `get_points()` of a config file returns: a list of {dotted key: value}; [] where it has no such function.
+
+  Raises:
+    ConfigError: the file is missing or broken, or returns something else.
+  """
+  file, namespace, _ = _execute(path)
+  if "get_points" not in namespace:
+    return []
+  try:
+    points = namespace["get_points"]()
+  except Exception as error:
+    raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
+  if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
+    raise ConfigError(f"{file}: get_points() must return a list of {{'KEY': value}} dicts, got {points!r:.80}")
+  return points
+
+
+def _stage_names(config: ml_collections.ConfigDict) -> list[str]:
+  """Names of the stages, in their order; none where the config is one stage."""
+  return [name for name, value in config.items() if isinstance(value, ml_collections.ConfigDict) and "recipe" in value]
+
+
+def _in_stage(config: ml_collections.ConfigDict, key: str) -> tuple[str, str]:
+  """(name of the stage or "" for what is shared or stands alone, key of the setting).
+
+  Raises:
+    ConfigError: no such stage or setting; says what would be right.
+  """
+  if "recipe" in config:
+    check_key(key)
+    return ALONE, key
+  names = _stage_names(config)
+  first, _, inner = key.partition(".")
+  if first in names:
+    try:
+      check_key(inner)
+    except ConfigError as error:
+      raise ConfigError(f"stage {first}: {error}") from None
+    return first, inner
+  known = [*(f"{name}.{k}" for name in names for k in fields_by_key()), *shared_keys()]
+  if key in fields_by_key() and key not in shared_keys():
+    readers = [n for n in names if reads_section(config[n].recipe, key)]
+    meant = " or ".join(f"{name}.{key}" for name in readers or names)
+    raise ConfigError(f"{key!r} belongs to a stage; this experiment has {', '.join(names)}: write {meant}")
+  if key not in shared_keys():
+    raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
+  return ALONE, key
+
+
+def shared_keys() -> list[str]:
+  """Keys that stand at the root of an experiment of several stages."""
+  return [key for key in fields_by_key() if key == "seed" or key.partition(".")[0] in SHARED]
+
+
+def _check_is_taken(config: ml_collections.ConfigDict, name: str, key: str) -> None:
+  """Raises ConfigError where a shared setting was changed and no stage takes it."""
+  if name or "recipe" in config:
+    return
+  value = _value(config, key)
+  own = [name for name in _stage_names(config) if _value(config[name], key) != value]
+  if len(own) == len(_stage_names(config)):
+    raise ConfigError(f"{key} has no effect: every stage has its own; write {' and '.join(f'{n}.{key}' for n in own)}")
+
+
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+  for part in key.split("."):
+    config = config[part]
+  return config
 
 
 def _read_file(path: str) -> ml_collections.ConfigDict:
-  name, _, argument = path.partition(":")
-  file = pathlib.Path(name)
-  if not file.is_file():
-    raise ConfigError(f"--config={path}: no such file: {name}")
-  namespace: dict[str, Any] = {"__name__": "dpojax_config", "__file__": str(file)}
+  file, namespace, argument = _execute(path)
   try:
-    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), namespace)
     if not callable(namespace.get("get_config")):
       raise ConfigError("has no function get_config()")
     config = namespace["get_config"](*([argument] if argument else []))
@@ -88,7 +230,23 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
     raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise ConfigError(f"{file}: get_config() must return a ConfigDict, got {type(config).__name__}")
+  if "recipe" not in config and not _stage_names(config):
+    raise ConfigError(f"{file}: get_config() must return what base() or stages(...) made, with its settings changed")
   return config.lock()
+
+
+def _execute(path: str) -> tuple[pathlib.Path, dict[str, Any], str]:
+  """(the file, what it defines, the argument after the colon)."""
+  name, _, argument = path.partition(":")
+  file = pathlib.Path(name)
+  if not file.is_file():
+    raise ConfigError(f"--config={path}: no such file: {name}")
+  namespace: dict[str, Any] = {"__name__": "dpojax_config", "__file__": str(file)}
+  try:
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), namespace)
+  except Exception as error:
+    raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
+  return file, namespace, argument
 
 
 def _location(file: pathlib.Path, error: Exception) -> str:
@@ -122,10 +280,11 @@ def _reason(error: Exception) -> str:
 
 def _override(config: ml_collections.ConfigDict, words: list[str]) -> ml_collections.ConfigDict:
   """Applies `--config.KEY=VALUE`, `--config.KEY VALUE` and `--noconfig.KEY` through config_flags."""
+  changed = []
   for word in words:
     key = re.match(r"--?(?:no)?config\.([^=]*)", word)
     if key:
-      check_key(key.group(1))
+      changed.append(_in_stage(config, key.group(1)))
   command = ["dpojax", *words]
   values = flags.FlagValues()
   config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
@@ -136,10 +295,12 @@ def _override(config: ml_collections.ConfigDict, words: list[str]) -> ml_collect
     if wrong is None:
       raise ConfigError(str(error)) from None
     key, text = wrong.groups()
-    kind = fields_by_key()[key].metadata["kind"]
+    kind = fields_by_key()[_in_stage(config, key)[1]].metadata["kind"]
     raise ConfigError(f"{key} wants {KINDS[kind]}, got {text!r}") from None
   except flags.Error as error:
     raise ConfigError(str(error)) from None
   if rest:
     raise ConfigError(f"unexpected argument {rest[0]!r}; settings are given as --config.KEY=VALUE")
+  for name, key in changed:
+    _check_is_taken(values.config, name, key)
   return values.config

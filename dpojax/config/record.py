@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-from dpojax.config.keys import flatten, replace_values
+from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
 
@@ -54,17 +54,24 @@ def read_config(folder: str | pathlib.Path) -> RunConfig:
 def difference(old: RunConfig, new: RunConfig) -> list[str]:
   """What changed, a line a setting: 'loss.beta: 0.1 -> 0.2'."""
   before, after = flatten(old), flatten(new)
-  said = lambda value: "its default" if value is None else json.dumps(value)  # noqa: E731
   return [f"{key}: {said(before[key])} -> {said(after[key])}" for key in before if before[key] != after[key]]
 
 
-def check_unchanged(config: RunConfig, folder: str | pathlib.Path) -> None:
-  """Raises ConfigError with the differences when `folder` holds a run of other settings."""
-  if not pathlib.Path(folder, FILE).exists():
-    return
-  changes = difference(read_config(folder), config)
-  if changes:
-    raise ConfigError(
-      f"{folder} holds a run of other settings ({'; '.join(changes)}); "
-      "use another --workdir, or --allow-config-change to go on with the new ones"
-    )
+def identity_settings(config: RunConfig) -> dict[str, Any]:
+  """What of the settings decides what the stage makes, by dotted key.
+
+  Left out: settings of `execution`, those of sections that the recipe does not read, and under a constant learning
+  rate the number of steps, because a run that goes on then is the longer run.
+  """
+  fields = fields_by_key()
+  steps = ("train.steps", "train.epochs") if config.optimizer.schedule == "constant" else ()
+  return {
+    key: value
+    for key, value in flatten(config).items()
+    if not fields[key].metadata["execution"] and reads_section(config.recipe, key) and key not in steps
+  }
+
+
+def said(value: Any) -> str:
+  """A setting's value as messages show it."""
+  return "its default" if value is None else json.dumps(value, ensure_ascii=False)

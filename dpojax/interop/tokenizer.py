@@ -115,6 +115,12 @@ class Tokenizer:
         texts.append(token.replace("▁", " "))
     return texts
 
+  def with_template(self, source: str | None) -> "Tokenizer":
+    """The same with another chat template; None: without one."""
+    changed = copy.copy(self)
+    changed.chat_template = source
+    return changed
+
   def with_pad_token(self, text: str) -> "Tokenizer":
     """The same with the token `text` for padding.
 
@@ -164,6 +170,8 @@ class Tokenizer:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     if self.chat_template is not None:
       (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
+    else:
+      (folder / "chat_template.jinja").unlink(missing_ok=True)  # of a run that went on without one
     if len(self.eos_ids) > 1:  # where transformers keeps the other ends; a model's own file says the same
       _add_generation_ends(folder / "generation_config.json", self.eos_ids)
 

@@ -1,168 +1,101 @@
-"""The loop round a trainer: evaluation, looks at the policy, checkpoints, logging, stopping.
-
-Everything that touches clock, disk or screen during training happens here.
-"""
+"""The loop: a step, its metrics, and what is due after it."""
 
 import contextlib
 import ctypes
 import dataclasses
-import json
-import pathlib
-import time
-
-import jax
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from dpojax.config.schema import RunConfig
-from dpojax.errors import TrainingError
-from dpojax.parallel import state_shardings
-from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.policy_look import PolicyLook
+from dpojax.training.monitors import EndRun, Monitor, as_monitor
 from dpojax.training.preemption import Preemption
-from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
-from dpojax.training.stopping import should_stop
+from dpojax.training.runlog import RunLog, in_words
+from dpojax.training.step_log import StepLog
 from dpojax.training.trainer import BatchSource, Trainer
+
+HEADINGS = {"eval": "held out", "policy": "policy writes"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-  """How a run ended: `reason` is finished, stopped (reward and KL settled) or preempted."""
+class RunResult:
+  """How a run ended: `reason` is finished, stopped (a monitor said so) or preempted (asked to stop)."""
 
   step: int
   reason: str
 
 
-@dataclasses.dataclass
-class Loop:
-  """One run in one folder, from its latest sound checkpoint to its end.
+class Folder(Protocol):
+  """Where a run is kept: see `dpojax.training.run_folder.RunFolder`."""
 
-  Every record of a step is on disk before the checkpoint of that step, and records past the
-  checkpoint are removed when a run resumes from it: no step is ever twice in the log or missing.
-
-  Attributes:
-    trainer: takes the steps.
-    config: `train`, `evaluation`, `stop` and `checkpoint` are read.
-    folder: the working directory.
-    log: where metrics and messages go.
-    held_out: batches to evaluate on, or None.
-    look: measures what the policy writes, or None.
-  """
-
-  trainer: Trainer
   config: RunConfig
-  folder: pathlib.Path
   log: RunLog
-  held_out: BatchSource | None = None
-  look: PolicyLook | None = None
 
-  def run(self) -> Outcome:
-    """Trains to the end, or to the first reason to stop before.
+  def resume(self, trainer: Trainer) -> None: ...
 
-    Raises:
-      TrainingError: the loss or its gradient was not finite `train.max_skipped` steps in a row.
-      CheckpointError: the disk is full, or no checkpoint fits the run.
-    """
-    folder = self.folder / "checkpoints"
-    self.trainer.when_compiled = give_back_memory
-    with (
-      Checkpointer(folder, self.config.checkpoint, warn=self.log.message) as checkpointer,
-      Preemption() as preemption,
-    ):
-      self._resume(checkpointer)
-      outcome = self._until_the_end(checkpointer, preemption)
-      checkpointer.wait()
-    return outcome
+  def save(self, trainer: Trainer) -> None: ...
 
-  def _resume(self, checkpointer: Checkpointer) -> None:
-    state = self.trainer.state
-    shardings = state_shardings(self.trainer.mesh, state)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
-    if checkpointer.latest_step() is None:
-      self.log.truncate_after(-1)
-      self._events(0)
-      return
-    for leaf in jax.tree.leaves(state):
-      leaf.delete()  # makes room for what is read
-    step, self.trainer.state = checkpointer.restore(abstract)
-    self.log.truncate_after(step)
-    self.log.message(f"resuming after step {step}")
-    self._events(step)  # a run asked to stop saves first and leaves these for later
 
-  def _until_the_end(self, checkpointer: Checkpointer, preemption: Preemption) -> Outcome:
-    step = int(self.trainer.state.step)
-    tokens = sum(self.trainer.batches.num_tokens(s) for s in range(step))
-    latest: dict[str, float] = {}
-    while step < self.trainer.steps:
-      if self._settled():
-        self.log.message(f"stopping after step {step}: reward no longer rises and KL is stable")
-        self._save(checkpointer, step, latest)
-        return Outcome(step, "stopped")
-      event, start = self._next_event(step), step
-      for step, metrics in self.trainer.train(event - start, stop=preemption.requested, clock=time.perf_counter):
-        tokens += int(metrics["num_tokens"])
-        self.log.record(step, "train", metrics | {"num_tokens": tokens})
-        self.log.progress(step, metrics)
-        self._check_finite(step, metrics)
-      if step < event:
-        self._save(checkpointer, step, latest)
-        self.log.message(f"asked to stop: saved step {step}; the same command goes on from here")
-        return Outcome(step, "preempted")
-      latest = self._events(step) or latest
-      if self._is_due(step, self.config.checkpoint.every) or step == self.trainer.steps:
-        self._save(checkpointer, step, latest)
-    return Outcome(step, "finished")
+def train(
+  folder: Folder, trainer: Trainer, batches: BatchSource, monitors: Sequence[Any], *, steps: int, what: str
+) -> RunResult:
+  """Trains from the newest checkpoint, or the start, to `steps` or the first reason to stop before.
 
-  def _next_event(self, step: int) -> int:
-    """The next step after which something other than a step happens."""
-    intervals = (self.config.evaluation.every, self.config.evaluation.policy_every, self.config.checkpoint.every)
-    return min([self.trainer.steps] + [(step // every + 1) * every for every in intervals if every])
+  Every record of a step is on disk before any monitor is called after that step.
 
-  def _is_due(self, step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+  Args:
+    folder: of the run.
+    trainer: takes the steps.
+    batches: step -> packed batch.
+    monitors: see `dpojax.training.monitors`; called in their order.
+    steps: of the whole run.
+    what: the run does, in words.
 
-  def _events(self, step: int) -> dict[str, float]:
-    """Evaluates and looks at the policy where `step` asks for it and the log has no record of it yet."""
-    measured: dict[str, float] = {}
-    if self.held_out is not None and self._is_event(step, "eval", self.config.evaluation.every):
-      metrics = self.trainer.evaluate(self.held_out)
-      self.log.record(step, "eval", metrics)
-      self.log.message(f"held out, after step {step:,}: {in_words(metrics)}")
-      measured |= metrics
-    if self.look is not None and self._is_event(step, "policy", self.config.evaluation.policy_every):
-      metrics, samples = self.look(self.trainer.params)
-      self._write_samples(step, samples)
-      self.log.record(step, "policy", metrics)
-      self.log.message(f"policy writes, after step {step:,}: {in_words(metrics)}")
-      measured |= metrics
-    return measured
+  Raises:
+    TrainingError: loss or gradient was not finite too often in a row, or in every step.
+    CheckpointError: the disk is full, or no checkpoint fits the run.
+  """
+  log = folder.log
+  log.total_steps, trainer.when_compiled = steps, give_back_memory
+  log.message(f"{what}: {steps:,} steps of {folder.config.batch.size}; compiling before the first")
+  monitors = [as_monitor(monitor) for monitor in monitors]
+  with Preemption() as preemption:
+    folder.resume(trainer)
+    step, reason = int(trainer.state.step), "finished"
+    step_log = StepLog(log, batches.num_tokens, start=step, max_skipped=folder.config.train.max_skipped)
+    try:
+      observe(monitors, step, trainer, log, last=steps)
+      step_log.resume_clock()
+      for step, metrics in trainer.steps(batches, until=steps, stop=preemption.requested):
+        step_log.step(step, metrics)  # writes those of the step before
+        if any(monitor.due(step, steps) for monitor in monitors):
+          step_log.flush()
+          observe(monitors, step, trainer, log, last=steps)
+          step_log.resume_clock()
+      step_log.flush()
+    except EndRun as end:
+      reason = "stopped"
+      log.message(f"stopping after step {step}: {end}")
+    folder.save(trainer)
+  if reason == "finished" and step < steps:
+    reason = "preempted"
+    log.message(f"asked to stop: saved step {step}; the same command goes on from here")
+  return RunResult(step, reason)
 
-  def _is_event(self, step: int, split: str, every: int) -> bool:
-    due = step in (0, self.trainer.steps) or self._is_due(step, every)
-    return due and all(record["step"] != step for record in self._records(split))
 
-  def _records(self, split: str) -> list[dict]:
-    return [row for row in read_metrics(self.folder / METRICS) if row["split"] == split]
+def observe(monitors: Sequence[Monitor], step: int, trainer: Trainer, log: RunLog, *, last: int) -> None:
+  """Calls the monitors that are due after `step` and have no record of it yet, as after a checkpoint they have.
 
-  def _write_samples(self, step: int, samples: list[dict]) -> None:
-    path = self.folder / "samples" / f"step_{step:08d}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples), encoding="utf-8")
-
-  def _settled(self) -> bool:
-    if not self.config.stop.patience:
-      return False
-    records = self._records("policy")
-    return should_stop([(r["reward/true"], r["kl/token"]) for r in records if "reward/true" in r], self.config.stop)
-
-  def _check_finite(self, step: int, metrics: dict[str, float]) -> None:
-    if metrics["skipped_in_row"] >= self.config.train.max_skipped:
-      raise TrainingError(
-        f"step {step}: loss or gradient was not finite {self.config.train.max_skipped} steps in a row "
-        "(train.max_skipped); no such step changed the parameters. Lower optimizer.learning_rate, or look at "
-        "the rows of these steps"
-      )
-
-  def _save(self, checkpointer: Checkpointer, step: int, metrics: dict[str, float]) -> None:
-    checkpointer.save(step, self.trainer.state, metrics=metrics)
+  Raises:
+    EndRun: a monitor ends the run; those after it are not called.
+  """
+  for monitor in monitors:
+    if not monitor.due(step, last) or log.has(step, monitor.name):
+      continue
+    metrics = monitor(step, trainer)
+    if metrics is not None:
+      log.record(step, monitor.name, metrics)
+      if words := in_words(metrics):
+        log.message(f"{HEADINGS.get(monitor.name, monitor.name)}, after step {step:,}: {words}")
 
 
 def give_back_memory() -> None:

@@ -78,6 +78,8 @@ class RunLog:
     drop_torn_line(self.folder / METRICS)
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
     self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
+    self._recorded = {(row["step"], row["split"]) for _, row in rows_of(self.folder / METRICS)}
+    self.measured: dict[str, float] = {}  # what monitors recorded last, since the log was opened
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
@@ -85,12 +87,23 @@ class RunLog:
     line = json.dumps(row, allow_nan=False) + "\n"
     with self._lock:
       self._metrics.write(line.encode())
+      self._recorded.add((step, split))
+      if split != "train":
+        self.measured |= metrics
       if self._writer_type is not None:
         if self._writer is None:
           # Events of an earlier start at or after this step are hidden by TensorBoard.
           self._writer = self._writer_type(str(self.folder / EVENTS), purge_step=step)
         for name, value in metrics.items():
           self._writer.add_scalar(f"{split}/{name}", value, step)
+
+  def has(self, step: int, split: str) -> bool:
+    """Whether there is a record of this step and split."""
+    return (step, split) in self._recorded
+
+  def records(self, split: str) -> list[dict[str, Any]]:
+    """All records of a split, in order, with every number a number."""
+    return [row for row in read_metrics(self.folder / METRICS) if row["split"] == split]
 
   def progress(self, step: int, metrics: Mapping[str, float]) -> None:
     """Shows where the run is: redraws the live line, or prints a line every `log_every` steps."""
@@ -126,6 +139,7 @@ class RunLog:
     path = self.folder / METRICS
     with self._lock:
       kept = [line for line, row in rows_of(path) if row["step"] <= step]
+      self._recorded = {(at, split) for at, split in self._recorded if at <= step}
       self._metrics.close()
       unfinished = path.with_name(METRICS + ".tmp")
       with open(unfinished, "wb") as file:

@@ -7,8 +7,9 @@ from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
-WORLD = {"data.source": "world", "data.name": "complaint_desk", "sft.steps": 50, "pairs.prompts": 100}
-SFT = {"objective": "sft", "data.source": "world", "data.name": "complaint_desk"}
+WORLD = {"data.source": "world", "data.name": "complaint_desk", "data.path": "stage:pairs", "model.path": "stage:sft"}
+SFT = {"recipe": "sft", "data.source": "world", "data.name": "complaint_desk"}
+PAIRS = {"recipe": "pairs", "data.source": "world", "data.name": "complaint_desk", "model.path": "stage:sft"}
 FILE = {"data.source": "file", "data.path": "rows.jsonl", "model.path": "model"}
 
 
@@ -18,7 +19,7 @@ def refused(start, values):
   return str(caught.value)
 
 
-@pytest.mark.parametrize("start", [WORLD, SFT, FILE, {"data.name": "owner/set", "model.path": "model"}])
+@pytest.mark.parametrize("start", [WORLD, SFT, PAIRS, FILE, {"data.name": "owner/set", "model.path": "model"}])
 def test_sound_settings_pass(start):
   check(replace_values(RunConfig(), start))
 
@@ -54,12 +55,12 @@ def test_out_of_range(values, message):
     (
       SFT,
       {"reference.kind": "cache"},
-      "reference.kind=cache is set, but objective=sft has no reference",
+      "reference.kind is set, but recipe=sft does not read it; it belongs to recipe=preference",
     ),
     (
       SFT,
       {"reference.path": "model"},
-      "reference.path is set, but objective=sft has no reference; leave it empty",
+      "reference.path is set, but recipe=sft does not read it; it belongs to recipe=preference",
     ),
     (
       WORLD,
@@ -95,34 +96,40 @@ def test_out_of_range(values, message):
       "model.path is empty: a model from scratch knows only the words of a built-in world; "
       "give model.path, or set data.source=world",
     ),
-    (WORLD, {"model.hidden": 12}, "model.hidden must be a multiple of 2 * model.heads = 8, got 12"),
-    (WORLD, {"model.kv_heads": 3}, "model.heads must be a multiple of model.kv_heads = 3, got 4"),
+    (SFT, {"model.hidden": 12}, "model.hidden must be a multiple of 2 * model.heads = 8, got 12"),
+    (SFT, {"model.kv_heads": 3}, "model.heads must be a multiple of model.kv_heads = 3, got 4"),
     (
       FILE,
       {"pairs.prompts": 100},
-      "pairs.prompts is set, but only data.source=world can do this stage; set it to 0",
+      "pairs.prompts is set, but recipe=preference does not read it; it belongs to recipe=pairs",
+    ),
+    (
+      PAIRS,
+      {"loss.beta": 0.2},
+      "loss.beta is set, but recipe=pairs does not read it; it belongs to recipe=reward_model, recipe=preference",
     ),
     (
       WORLD,
-      {"pairs.prompts": 0},
-      "pairs.prompts is 0, but data.source=world has only the pairs that the model writes",
+      {"data.path": ""},
+      "data.path is empty: recipe=preference on data.source=world learns from pairs that a stage of recipe=pairs "
+      "wrote; name it, such as stage:pairs",
     ),
     (
       WORLD,
-      {"sft.steps": 0},
-      "pairs.prompts is set, but the model that would write the answers is untrained; set sft.steps or model.path",
+      {"data.path": "rows.jsonl"},
+      "data.path=rows.jsonl is a file; data.source=world reads the pairs of a stage",
     ),
+    (PAIRS, {"model.path": ""}, "model.path is empty: name the model that writes the answers of recipe=pairs"),
     (
-      SFT,
-      {"sft.steps": 100},
-      "sft.steps is set, but objective=sft has no such stage before it",
+      PAIRS,
+      {"data.source": "hub", "data.name": "owner/set"},
+      "recipe=pairs needs prompts and a reward that labels the answers, which only data.source=world has",
     ),
     (
       WORLD,
       {"train.steps": 10, "optimizer.warmup_steps": 11},
       "optimizer.warmup_steps is 11, more than train.steps = 10",
     ),
-    (WORLD, {"sft.steps": 10}, "sft.warmup_steps is 20, more than sft.steps = 10"),
     (
       WORLD,
       {"optimizer.schedule": "constant", "optimizer.final_fraction": 0.1},

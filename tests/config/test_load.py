@@ -11,10 +11,9 @@ GOOD = (
   HEADER
   + """def get_config(beta="0.1"):
   config = base()
-  config.data.source = "world"
-  config.data.name = "complaint_desk"
-  config.sft.steps = 50
-  config.pairs.prompts = 100
+  config.data.name = "owner/set"
+  config.model.path = "model"
+  config.train.steps = 50
   config.loss.beta = float(beta)
   return config
 """
@@ -45,7 +44,7 @@ def test_a_file_its_argument_and_overrides_in_all_spellings(file):
 
 
 def test_a_data_path_means_a_file(file):
-  config = load_config(file, {"data.path": "rows.jsonl", "model.path": "model", "sft.steps": 0, "pairs.prompts": 0})
+  config = load_config(file, {"data.path": "rows.jsonl"})
   assert config.data.source == "file"
 
 
@@ -69,6 +68,7 @@ def test_an_unlocked_dict_with_a_new_key_is_refused():
   [
     (["--config.loss.betta=1"], "unknown key 'loss.betta'; did you mean 'loss.beta'?"),
     (["--config.beta=1"], "unknown key 'beta'; did you mean 'loss.beta'?"),
+    (["--config.objective=sft"], "unknown key 'objective'; it is now recipe"),
     (
       ["--config.loss=1"],
       "'loss' is a section, not a setting; it holds "
@@ -125,4 +125,4 @@ def test_bad_files(tmp_path, text, message):
 def test_a_missing_file_and_a_bad_argument(tmp_path, file):
   missing = tmp_path / "nowhere.py"
   assert refused(load_config, f"{missing}:x") == f"--config={missing}:x: no such file: {missing}"
-  assert refused(load_config, f"{file}:x") == f"{file}:10: ValueError: could not convert string to float: 'x'"
+  assert refused(load_config, f"{file}:x") == f"{file}:9: ValueError: could not convert string to float: 'x'"

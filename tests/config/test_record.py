@@ -1,4 +1,4 @@
-"""config.json: to JSON and back, differences in readable lines, refusal of a changed run."""
+"""config.json: to JSON and back, differences in readable lines, and what of it makes a stage what it is."""
 
 import json
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpojax.config.keys import fields_by_key, parse, replace_values, value_at
-from dpojax.config.record import check_unchanged, difference, from_json, read_config, to_json, write_config
+from dpojax.config.record import difference, from_json, identity_settings, read_config, to_json, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
 
@@ -45,16 +45,17 @@ def test_difference_in_readable_lines():
   assert difference(RunConfig(), new) == ['loss.name: "auto" -> "ipo"', "loss.beta: its default -> 0.2"]
 
 
-def test_a_changed_config_is_refused_with_the_difference(tmp_path):
-  check_unchanged(RunConfig(), tmp_path)  # nothing there yet
-  write_config(RunConfig(), tmp_path)
-  check_unchanged(RunConfig(), tmp_path)
-  with pytest.raises(ConfigError) as caught:
-    check_unchanged(replace_values(RunConfig(), {"loss.beta": 0.2}), tmp_path)
-  assert str(caught.value) == (
-    f"{tmp_path} holds a run of other settings (loss.beta: its default -> 0.2); "
-    "use another --workdir, or --allow-config-change to go on with the new ones"
-  )
+def test_what_decides_what_a_stage_makes():
+  start = replace_values(RunConfig(), {"loss.beta": 0.2})
+  same = {"parallel.fsdp": 4, "train.log_every": 7, "logging.plots": False, "checkpoint.every": 5, "pairs.seed": 3}
+  other = {"loss.beta": 0.3, "seed": 1, "data.path": "rows.jsonl", "train.steps": 7, "model.precision": "bfloat16"}
+  assert all(identity_settings(replace_values(start, {k: v})) == identity_settings(start) for k, v in same.items())
+  assert all(identity_settings(replace_values(start, {k: v})) != identity_settings(start) for k, v in other.items())
+
+
+def test_under_a_constant_rate_a_longer_run_is_the_same_run():
+  start = replace_values(RunConfig(), {"optimizer.schedule": "constant"})
+  assert identity_settings(replace_values(start, {"train.steps": 9})) == identity_settings(start)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import numpy as np
 from dpojax.config.schema import EvaluationSettings
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.divergence import sample_kl
 from dpojax.sampling.generate import generate
+from dpojax.scoring import sample_kl
 from dpojax.types import Params
 
 Reward = Callable[[str, str], float]
 
 
 @dataclasses.dataclass(frozen=True)
-class PolicyLook:
+class PolicySampler:
   """Samples answers to fixed prompts and measures them.
 
   KL to the reference is a property of text that the policy wrote: it is measured here and nowhere
@@ -25,7 +25,7 @@ class PolicyLook:
   Attributes:
     model: of the policy and of the reference.
     reference: a function that gives the reference's parameters, so that a run with cached log-probs
-      holds them in memory only while it looks.
+      holds them in memory only while it samples.
     tokenizer: decodes answers.
     prompts: token ids i32[P] of each prompt.
     prompt_texts: the same prompts as a person reads them.

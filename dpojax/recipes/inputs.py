@@ -1,0 +1,225 @@
+"""What a stage starts from: models, tokenised data and earlier stages, each read once in a process."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from dpojax.config.experiment import sources
+from dpojax.config.keys import is_stage
+from dpojax.config.schema import ModelSettings, RunConfig
+from dpojax.data.splits import Splits, read_splits
+from dpojax.data.templates import template_source
+from dpojax.data.worlds import get_world, sft_rows
+from dpojax.errors import CheckpointError, ConfigError
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.models.reward_model import RewardModel
+from dpojax.training.model_files import LoadedModel, files_of_model, load, new_model
+from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
+from dpojax.types import Answers
+
+PAIRS = "pairs.jsonl"
+# What a stage of recipe=pairs writes, by what an example is to hold.
+PAIRS_FILES = {Answers.RANKING: "rankings.jsonl", Answers.TRIPLE: "triples.jsonl"}
+
+Memory = dict[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """Inputs of one stage.
+
+  Attributes:
+    config: settings of the stage.
+    folders: of the earlier stages, by name.
+    memory: what the stages of this process have read, by all that decides it.
+  """
+
+  config: RunConfig
+  folders: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+  memory: Memory = dataclasses.field(default_factory=dict)
+
+  def sources(self, folder: pathlib.Path) -> dict[str, Source]:
+    """The earlier stages that this one, in `folder`, starts from, by the setting that names each.
+
+    Raises:
+      ConfigError: one has not ended.
+    """
+    found = {}
+    for key, name in sources(self.config).items():
+      record = read_record(self.folders[name])
+      if record is None or record.ended is None:
+        raise ConfigError(f"{key}=stage:{name}: that stage has not ended in {self.folders[name]}; run it first")
+      relative = pathlib.Path(*_relative(self.folders[name].absolute(), folder.absolute())).as_posix()
+      found[key] = Source(name, relative, record.identity)
+    return found
+
+  def policy(self) -> LoadedModel:
+    """The model that the stage starts from: of `model.path`, or new with the world's words.
+
+    Its tokenizer carries the chat template that the stage uses, and so it goes with the run.
+
+    Raises:
+      CheckpointError: the earlier stage no longer holds the weights that it ended with.
+    """
+    config = self.config
+    settings, live = config.model, config.recipe == "preference" and config.reference.kind == "live"
+    key = ("policy", settings, self._identity(settings.path), config.batch.row_length, config.data.template, live)
+    key = (*key, "" if settings.path else config.data.name)
+    if key not in self.memory:
+      loaded = self._load(settings.path, settings) if settings.path else new_model(config)
+      loaded = dataclasses.replace(loaded, tokenizer=with_template(loaded.tokenizer, config.data.template))
+      if live and jax.device_count() == 1:
+        # A live reference is these very arrays; a second copy on the host would serve nobody.
+        loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))
+      self.memory[key] = loaded
+    return self.memory[key]
+
+  def language_model(self) -> LoadedModel:
+    """As `policy`, for stages that need a model that writes.
+
+    Raises:
+      ConfigError: it is a reward model.
+    """
+    loaded = self.policy()
+    if isinstance(loaded.model, RewardModel):
+      raise ConfigError(
+        f"model.path: {self.config.model.path} is a reward model: it scores answers and writes none; give the language "
+        "model that it was trained from"
+      )
+    return loaded
+
+  def reference(self, policy: LoadedModel) -> LoadedModel:
+    """The model of `reference.path`, or the policy where it starts.
+
+    Raises:
+      ConfigError: it has another shape than the policy.
+    """
+    path = self.config.reference.path
+    if not path:
+      return policy
+    key = ("reference", path, self._identity(path))
+    if key not in self.memory:
+      self.memory[key] = self._load(path, ModelSettings())
+    loaded = self.memory[key]
+    if isinstance(loaded.model, RewardModel) or loaded.model.config != policy.model.config:
+      raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
+    return loaded
+
+  def splits(self, policy: LoadedModel) -> Splits:
+    """The training and held-out examples, as the stage's loss reads them."""
+    config = self.config
+    data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
+    learns = config.recipe in ("reward_model", "preference")
+    spec = config.loss_spec if learns else None
+    facts = {
+      "answers": spec.answers if spec else Answers.ONE,
+      "mismatched": spec is not None and spec.reads("mismatched"),
+      "loss": spec.names if spec else "",
+      "row_length": config.batch.row_length,
+      "max_positions": policy.model.config.max_positions,
+    }
+    key = ("splits", data, policy.tokenizer.fingerprint(), self._identity(data.path), *facts.values())
+    if key not in self.memory:
+      rows = None
+      if is_stage(data.path):
+        rows = self.rows(facts["answers"])
+      elif data.source == "world":
+        rows = sft_rows(get_world(data.name), data.texts, data.seed)
+      self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
+    return self.memory[key]
+
+  def rows(self, answers: Answers) -> list[dict[str, Any]]:
+    """What the stage that `data.path` names wrote.
+
+    Raises:
+      CheckpointError: the file is not what it wrote; names it.
+    """
+    folder = self._folder(self.config.data.path)
+    self._ended(folder)
+    text = (folder / PAIRS_FILES.get(answers, PAIRS)).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+  def fingerprints(
+    self, policy: LoadedModel, splits: Splits | None = None, reference: LoadedModel | None = None
+  ) -> dict[str, Fingerprint]:
+    """Of all that the stage has read."""
+    tokenizer = policy.tokenizer
+    found = {
+      "weights": Fingerprint(policy.digest),
+      "tokenizer": Fingerprint(tokenizer.with_template(None).fingerprint(), f"{tokenizer.vocab_size:,} tokens"),
+      "template": Fingerprint(digest_of_text(tokenizer.chat_template)),
+    }
+    if reference is not None and reference is not policy:
+      found["reference"] = Fingerprint(reference.digest)
+    if splits is not None:
+      for name, part in (("training data", splits.train), ("held-out data", splits.held_out)):
+        found[name] = Fingerprint(part.fingerprint, f"{len(part):,} examples")
+    return found
+
+  def files(self) -> list[pathlib.Path]:
+    """Outside files that the stage reads."""
+    config = self.config
+    texts = [config.data.path, config.data.eval_path]
+    if config.data.template not in ("auto", "none"):
+      texts.append(config.data.template)
+    models = [config.model.path, config.reference.path]
+    return [pathlib.Path(path).expanduser() for path in texts if path and not is_stage(path)] + [
+      file for path in models if path and not is_stage(path) for file in files_of_model(path)
+    ]
+
+  def _folder(self, path: str) -> pathlib.Path:
+    return self.folders[path.removeprefix("stage:")]
+
+  def _identity(self, path: str) -> str:
+    """What a path means, so that nothing read before stands in for something else of the same name."""
+    if not is_stage(path):
+      return path
+    record = read_record(self._folder(path))
+    return "" if record is None else f"{self._folder(path)} {record.identity} {record.ended}"
+
+  def _ended(self, folder: pathlib.Path) -> Ended:
+    record = read_record(folder)
+    assert record is not None and record.ended is not None  # `sources` has seen to it
+    check_files(folder, record.ended)
+    return record.ended
+
+  def _load(self, path: str, settings: ModelSettings) -> LoadedModel:
+    if not is_stage(path):
+      return load(path, precision=settings.precision, remat=settings.remat)
+    folder = self._folder(path)
+    ended = self._ended(folder)
+    # Of the step that it ended with: an older checkpoint must not stand in for a damaged one.
+    place = folder / "checkpoints" / str(ended.step)
+    loaded = load(place, precision=settings.precision, remat=settings.remat)
+    if loaded.digest != ended.weights:
+      raise CheckpointError(
+        f"{place}: its weights are not those that the stage ended with; restore it, or delete {folder} and the same "
+        "command makes it anew"
+      )
+    return loaded
+
+
+def with_template(tokenizer: Tokenizer, setting: str) -> Tokenizer:
+  """The tokenizer with the chat template that `data.template` means."""
+  source = template_source(setting, tokenizer)
+  return tokenizer if source == tokenizer.chat_template else tokenizer.with_template(source)
+
+
+def digest_of_text(text: str | None) -> str:
+  """sha256 of a text, as 64 hexadecimal digits; "" of none."""
+  return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _relative(target: pathlib.Path, start: pathlib.Path) -> tuple[str, ...]:
+  """Parts of the path that leads from one folder to another."""
+  common = 0
+  for a, b in zip(target.parts, start.parts, strict=False):
+    if a != b:
+      break
+    common += 1
+  return (*[".."] * (len(start.parts) - common), *target.parts[common:])

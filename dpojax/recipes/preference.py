@@ -1,0 +1,64 @@
+"""Learning from preferences: DPO and its relatives on pairs, rankings, triples or single judged answers.
+
+    policy = reference = model.path
+    data -> packed batches (+ cached reference log-probs) -> loss of log-probs -> monitors -> checkpoint
+"""
+
+from dpojax import references
+from dpojax.objectives.preference import Preference
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.prompts import policy_sampler
+from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.training.loop import RunResult, train
+from dpojax.training.monitors import Checkpoint, SamplePolicy, StopRule, evaluations
+from dpojax.training.optimizer import make_optimizer
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.trainer import Trainer
+
+
+def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
+  """Trains the model of `model.path` by `loss.name` and watches what it writes.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  policy = inputs.language_model()
+  splits = inputs.splits(policy)
+  batches, held_out = make_batches(config, splits)
+  steps = planned_steps(config, batches)
+
+  start = inputs.reference(policy)
+  folder.begin(inputs.fingerprints(policy, splits, start), inputs.files())
+  folder.describe(policy, splits, batches)
+  reference = references.of(
+    config.reference,
+    model=policy.model,
+    load=lambda: start.params,
+    needed=config.loss_spec.reads("reference"),
+    folder=folder.path,
+    mesh=mesh,
+    log=folder.log,
+  )
+  trainer = Trainer(
+    Preference(policy.model, config.loss_spec),
+    make_optimizer(config.optimizer, steps),
+    policy.params,
+    reference_params=reference.params,
+    moving_reference=reference.moving,
+    hyper=config.loss_spec.hyper | reference.hyper,
+    mesh=mesh,
+  )
+  evaluation, checkpoint = config.evaluation, config.checkpoint
+  sampler = policy_sampler(config, policy, splits, reference.full_params)
+  monitors = [
+    *evaluations(reference.attach(held_out), evaluation.every),
+    *([SamplePolicy(sampler, folder.path, evaluation.policy_every)] if sampler else []),
+    Checkpoint(folder.checkpointer, folder.log, checkpoint.every),
+    StopRule(config.stop, folder.log, evaluation.policy_every),
+  ]
+  what = config.loss_spec.describe()
+  result = train(folder, trainer, reference.attach(batches), monitors, steps=steps, what=what)
+  folder.end(result, params=trainer.params)
+  return result

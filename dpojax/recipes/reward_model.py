@@ -1,0 +1,88 @@
+"""A reward model from comparisons: a decoder with linear heads, trained by a Bradley-Terry likelihood.
+
+    model.path (its vocabulary head replaced) -> packed comparisons -> loss of rewards -> checkpoint -> normalisation
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from dpojax.data.splits import Splits
+from dpojax.errors import ConfigError
+from dpojax.models.reward_model import Normalisation, RewardModel
+from dpojax.objectives.reward_model import RewardObjective
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.scoring import reward_scores
+from dpojax.training.loop import RunResult, train
+from dpojax.training.model_files import LoadedModel, save_description
+from dpojax.training.monitors import Checkpoint, evaluations
+from dpojax.training.optimizer import make_optimizer
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.trainer import Trainer
+from dpojax.types import Params
+
+NORMALISED_ON = 2000  # examples at most whose answers say what a reward model's mean and spread are
+
+
+def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
+  """Trains reward heads, and the decoder under them, by `loss.name`.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  start = inputs.policy()
+  splits = inputs.splits(start)
+  batches, held_out = make_batches(config, splits)
+  steps = planned_steps(config, batches)
+
+  folder.begin(inputs.fingerprints(start, splits), inputs.files())
+  judge = with_reward_heads(config, start)
+  folder.describe(judge, splits, batches)
+  reward = config.reward
+  objective = RewardObjective(
+    judge.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed
+  )
+  optimizer = make_optimizer(config.optimizer, steps)
+  trainer = Trainer(objective, optimizer, judge.params, hyper=config.loss_spec.hyper, mesh=mesh)
+  monitors = [
+    *evaluations(held_out, config.evaluation.every),
+    Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
+  ]
+  what = f"reward model, {config.loss_spec.describe()}"
+  result = train(folder, trainer, batches, monitors, steps=steps, what=what)
+  if result.reason != "preempted":
+    measured = dataclasses.replace(judge, model=normalised(config, judge.model, trainer.params, splits))
+    save_description(folder.path, measured, measured_at=result.step)
+  folder.end(result, params=trainer.params)
+  return result
+
+
+def with_reward_heads(config, loaded: LoadedModel) -> LoadedModel:
+  """The model that the stage trains: a language model gets new heads, a reward model keeps its own.
+
+  Raises:
+    ConfigError: `reward.heads` asks for another number than the reward model has.
+  """
+  heads = config.reward.heads
+  if isinstance(loaded.model, RewardModel):
+    if heads not in (1, loaded.model.heads):
+      raise ConfigError(
+        f"reward.heads is {heads}, but {config.model.path} is a reward model of {loaded.model.heads}; leave it out"
+      )
+    return dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, normalisation=None))
+  model = RewardModel(loaded.model, heads)
+  key = jax.random.key(config.reward.seed + config.seed)
+  return LoadedModel(model, jax.device_get(model.with_head(loaded.params, key)), loaded.tokenizer)
+
+
+def normalised(config, model: RewardModel, params: Params, splits: Splits) -> RewardModel:
+  """The model with mean and standard deviation of its rewards over the held-out answers, or the training ones."""
+  measured_on = splits.held_out if len(splits.held_out) else splits.train
+  measured_on = measured_on.subset(range(min(len(measured_on), NORMALISED_ON)))
+  batch = config.batch
+  scores = reward_scores(model, params, measured_on, rows=batch.rows, row_length=batch.row_length)
+  return dataclasses.replace(model, normalisation=Normalisation.of(np.concatenate([s.T for s in scores])))

@@ -1,0 +1,38 @@
+"""Supervised fine-tuning: the model learns to write the answers of the data.
+
+    data (one answer a prompt) -> packed batches -> next-token cross-entropy -> checkpoint
+"""
+
+from dpojax.objectives.sft import Sft
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.training.loop import RunResult, train
+from dpojax.training.monitors import Checkpoint, evaluations
+from dpojax.training.optimizer import make_optimizer
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.trainer import Trainer
+
+
+def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
+  """Fine-tunes the model of `model.path`, or a new one, on the best answer of every row.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  model = inputs.language_model()
+  splits = inputs.splits(model)
+  batches, held_out = make_batches(config, splits)
+  steps = planned_steps(config, batches)
+
+  folder.begin(inputs.fingerprints(model, splits), inputs.files())
+  folder.describe(model, splits, batches)
+  trainer = Trainer(Sft(model.model), make_optimizer(config.optimizer, steps), model.params, mesh=mesh)
+  monitors = [
+    *evaluations(held_out, config.evaluation.every),
+    Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
+  ]
+  result = train(folder, trainer, batches, monitors, steps=steps, what="fine-tuning")
+  folder.end(result, params=trainer.params)
+  return result

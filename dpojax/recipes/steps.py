@@ -1,0 +1,38 @@
+"""Packed batches of a stage, and how many steps it takes."""
+
+import dataclasses
+
+from dpojax.config.schema import RunConfig
+from dpojax.data.batches import Batches
+from dpojax.data.shapes import choose_shape
+from dpojax.data.splits import Splits
+from dpojax.errors import ConfigError
+
+
+def make_batches(config: RunConfig, splits: Splits) -> tuple[Batches, Batches | None]:
+  """Packed steps of the training and of the held-out examples (None if there are none), in one shape."""
+  settings = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
+  score_prompt = False
+  if config.recipe == "reward_model" and not settings.scored:
+    settings = dataclasses.replace(settings, scored=settings.row_length)  # they cost nothing without a vocabulary head
+  if config.recipe == "preference":
+    score_prompt = config.loss.nll_span == "prompt_and_answer" and config.loss_spec.reads("prompt")
+  shape = choose_shape(splits.train, settings, splits.held_out, score_prompt=score_prompt)
+  held_out = Batches(splits.held_out, settings, shape) if len(splits.held_out) else None
+  return Batches(splits.train, settings, shape), held_out
+
+
+def planned_steps(config: RunConfig, batches: Batches) -> int:
+  """`train.steps`, or as many as `train.epochs` passes take.
+
+  Raises:
+    ConfigError: the warm-up is longer.
+  """
+  steps = config.train.steps or max(1, round(config.train.epochs * batches.steps_per_epoch))
+  warmup = config.optimizer.warmup_steps
+  if warmup > steps:
+    raise ConfigError(
+      f"optimizer.warmup_steps is {warmup}, more than the {steps} steps that train.epochs={config.train.epochs:g} "
+      f"takes of {len(batches.dataset):,} examples; the full learning rate would never be reached"
+    )
+  return steps

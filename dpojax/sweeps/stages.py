@@ -1,0 +1,165 @@
+"""Running an experiment: its stages one after another; what has ended is skipped, what began goes on."""
+
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from dpojax.config.experiment import ALONE, Experiment
+from dpojax.config.record import difference
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
+from dpojax.recipes.inputs import Memory
+from dpojax.report import write_report
+from dpojax.training.run_folder import check_same
+from dpojax.training.stage_record import FILE, Ended, changes, check_files, length_of, read_record, settings_record
+
+Say = Callable[[str], None]
+State = Literal["new", "begun", "finished", "changed"]
+
+
+def stage_folders(experiment: Experiment, workdir: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Where each stage runs: in a folder of its name, or in the workdir itself where it is alone."""
+  return {name: workdir if name == ALONE else workdir / name for name in experiment.stages}
+
+
+def run(
+  experiment: Experiment | RunConfig,
+  workdir: str | pathlib.Path,
+  *,
+  only: str = "",
+  until: str = "",
+  allow_config_change: bool = False,
+) -> RunResult:
+  """Runs an experiment, or one stage, in `workdir`, from the start or from where it stopped; how the last stage that ran ended.
+
+  Arguments and errors as `pending`.
+  """
+  if isinstance(experiment, RunConfig):
+    experiment = Experiment({ALONE: experiment})
+  folders = stage_folders(experiment, pathlib.Path(workdir))
+  result = None
+  for recipe, config, inputs, folder in pending(
+    experiment, folders, only=only, until=until, allow_change=allow_config_change
+  ):
+    result = recipe(config, inputs, folder)
+  if result is None:
+    ended = ended_in(folders[only or until or list(experiment.stages)[-1]])
+    assert ended is not None  # nothing was left to do
+    result = RunResult(ended.step, ended.reason)
+  return result
+
+
+def to_stderr(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def pending(
+  experiment: Experiment,
+  folders: Mapping[str, pathlib.Path],
+  *,
+  only: str = "",
+  until: str = "",
+  allow_change: bool = False,
+  memory: Memory | None = None,
+  say: Say = to_stderr,
+) -> Iterator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder]]:
+  """Of every stage that has not ended, in order, what it takes to run it: recipe(config, inputs, folder).
+
+  The folder is closed, and the report of what ended in it written, when the next stage is asked for.
+
+  Args:
+    folders: of every stage.
+    only: the one stage to run; those before it must have ended.
+    until: the last stage to run.
+    allow_change: go on in folders that were begun with other settings or inputs.
+    memory: models and data that stages of this process have read.
+    say: where a line about each stage goes.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  for option, name in (("--only", only), ("--until", until)):
+    if name and name not in experiment.stages:
+      known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
+      raise ConfigError(f"{option}={name}: no such stage; there is {known}")
+  memory = {} if memory is None else memory
+  for name, config in experiment.stages.items():
+    if only and name != only:
+      continue
+    inputs = Inputs(config, folders, memory)
+    if not allow_change and stage_state(config, folders[name], inputs) == "finished":
+      if name != ALONE:
+        say(f"stage {name}: ended before, skipped")
+    else:
+      if name != ALONE:
+        say(f"stage {name}: {folders[name]}")
+      folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
+      with contextlib.closing(folder):
+        yield RECIPES[config.recipe], config, inputs, folder
+    ended = ended_in(folders[name])
+    if ended is None:
+      return  # it was asked to stop
+    if config.recipe != "pairs" and not has_report(folders[name]):
+      write_report(folders[name], reason=ended.reason)
+    if name == until:
+      return
+
+
+def ended_in(folder: pathlib.Path) -> Ended | None:
+  """How the stage in a folder ended; None while it has not."""
+  record = read_record(folder)
+  return None if record is None else record.ended
+
+
+def has_report(folder: pathlib.Path) -> bool:
+  """Whether the folder has a report that was written after its stage ended."""
+  report, record = folder / "result.json", folder / FILE
+  return report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
+
+
+def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> State:
+  """What a folder holds of a stage.
+
+  Raises:
+    ConfigError: a stage of other settings, or from other stages; says which.
+    CheckpointError: it has ended, but no longer holds what it made; names the file.
+  """
+  record = read_record(folder)
+  if record is None:
+    return "new"
+  check_same(folder, changes(record, settings_record(config, inputs.sources(folder))))
+  if record.ended is None or record.ended.length != length_of(config):
+    return "begun"
+  check_files(folder, record.ended)
+  # Where an outside file was touched, the stage itself has to read it to know whether anything has changed.
+  return "finished" if all(map(is_untouched, record.files.items())) else "begun"
+
+
+def is_untouched(item: tuple[str, tuple[int, int]]) -> bool:
+  """Whether a file has the size and the time of change that were recorded."""
+  path, facts = item
+  try:
+    stat = os.stat(path)
+  except OSError:
+    return False
+  return (stat.st_size, stat.st_mtime_ns) == tuple(facts)
+
+
+def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> list[list[str]]:
+  """(stage, recipe, folder, state, settings that differ from the defaults) of every stage; nothing is run."""
+  rows = []
+  for name, config in experiment.stages.items():
+    inputs = Inputs(config, folders)
+    record = read_record(folders[name])
+    state: str
+    try:
+      state = "new" if record is None else stage_state(config, folders[name], inputs)
+    except ConfigError as error:
+      state = "waits for an earlier stage" if "has not ended" in str(error) else f"refused: {error}"
+    differs = "; ".join(difference(RunConfig(recipe=config.recipe), config))
+    rows.append([name or "(alone)", config.recipe, str(folders[name]), state, differs])
+  return rows

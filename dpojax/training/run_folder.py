@@ -1,0 +1,180 @@
+"""The folder of a run: what it was made from, its log, its checkpoints, and how it ended."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from dpojax.config.record import write_config
+from dpojax.config.schema import RunConfig
+from dpojax.data import doctor
+from dpojax.data.batches import Batches
+from dpojax.data.splits import Splits
+from dpojax.errors import ConfigError, TrainingError
+from dpojax.files import write_atomically
+from dpojax.references import weights_fingerprint
+from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.environment import write_environment
+from dpojax.training.loop import RunResult
+from dpojax.training.model_files import LoadedModel, save_description
+from dpojax.training.runlog import METRICS, RunLog
+from dpojax.training.stage_record import (
+  Ended,
+  Fingerprint,
+  Source,
+  changes,
+  file_digest,
+  file_facts,
+  length_of,
+  read_record,
+  settings_record,
+  write_record,
+)
+from dpojax.training.trainer import Trainer
+
+
+class RunFolder:
+  """One stage's folder, opened to run it.
+
+  Args:
+    path: made if missing.
+    config: settings of the stage.
+    sources: earlier stages that it starts from.
+    allow_change: go on where the folder was begun with other settings or inputs.
+
+  Attributes:
+    log: metrics and messages; open from `begin` to `close`.
+  """
+
+  def __init__(
+    self,
+    path: pathlib.Path,
+    config: RunConfig,
+    sources: Mapping[str, Source] | None = None,
+    *,
+    allow_change: bool = False,
+  ):
+    self.path, self.config = path, config
+    self._sources = dict(sources or {})
+    self._allow_change = allow_change
+    self._open = contextlib.ExitStack()
+    self.log: RunLog
+    self.checkpointer: Checkpointer
+
+  def begin(
+    self, fingerprints: Mapping[str, Fingerprint], files: Sequence[pathlib.Path] = (), *, training: bool = True
+  ) -> None:
+    """Makes sure that the folder holds this stage or nothing, writes down what it is made from, and opens the log.
+
+    Args:
+      fingerprints: of everything that the stage has read.
+      files: outside files that it has read.
+      training: it will take steps, so it has checkpoints.
+
+    Raises:
+      ConfigError: the folder was begun with other settings or other inputs; names each.
+      CheckpointError: its record is damaged.
+    """
+    record = dataclasses.replace(
+      settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(list(files))
+    )
+    before = read_record(self.path)
+    if before is not None and not self._allow_change:
+      check_same(self.path, changes(before, record))
+    self.path.mkdir(parents=True, exist_ok=True)
+    write_config(self.config, self.path)
+    write_record(self.path, record)
+    write_environment(self.path)
+    logging = self.config.logging
+    self.log = self._open.enter_context(
+      RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard)
+    )
+    if training:
+      folder = self.path / "checkpoints"
+      self.checkpointer = self._open.enter_context(
+        Checkpointer(folder, self.config.checkpoint, warn=self.log.message)
+      )
+
+  def describe(self, policy: LoadedModel, splits: Splits, batches: Batches) -> None:
+    """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""
+    save_description(self.path, policy)
+    found = doctor.facts(splits.train, splits.held_out, batches)
+    write_atomically(self.path / "data.json", json.dumps(found, indent=2) + "\n")
+    self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
+    self.log.message(doctor.gist(splits.train.counts))
+
+  def resume(self, trainer: Trainer) -> None:
+    """Puts the trainer's state where the newest sound checkpoint left it, and cuts the log back to there.
+
+    Raises:
+      CheckpointError: no checkpoint fits the run.
+    """
+    if self.checkpointer.latest_step() is None:
+      self.log.truncate_after(-1)
+      return
+    abstract = trainer.abstract_state()
+    for leaf in jax.tree.leaves(trainer.state):
+      leaf.delete()  # makes room for what is read
+    step, trainer.state = self.checkpointer.restore(abstract)
+    self.log.truncate_after(step)
+    self.log.message(f"resuming after step {step}")
+    recorded = {row["step"] for row in self.log.records("train")}
+    missing = [number for number in range(1, step + 1) if number not in recorded]
+    if missing:
+      self.log.message(
+        f"{self.path / METRICS}: it was cut; the records of {len(missing)} of the {step} steps taken are gone, the "
+        f"first of them step {missing[0]}. The run itself goes on unharmed"
+      )
+
+  def save(self, trainer: Trainer) -> None:
+    """Saves the state that a run ends in, on disk when this returns.
+
+    Raises:
+      TrainingError: none of its steps was finite.
+      CheckpointError: the disk is full.
+    """
+    step, skipped = int(trainer.state.step), int(trainer.state.skipped)
+    if step and skipped == step:
+      raise TrainingError(
+        f"the loss or its gradient was not finite in all {skipped} steps, so nothing was learned; lower "
+        "optimizer.learning_rate, or look at the data (`dpojax data inspect`)"
+      )
+    self.checkpointer.save(step, trainer.state, metrics=self.log.measured)
+    self.checkpointer.wait()
+
+  def end(self, result: RunResult, *, params: Any = None, files: Sequence[str] = (METRICS,)) -> None:
+    """Writes down how the stage ended; nothing where it was asked to stop.
+
+    Args:
+      params: that it trained.
+      files: in the folder, that others read.
+    """
+    if result.reason == "preempted":
+      return
+    record = read_record(self.path)
+    assert record is not None
+    ended = Ended(
+      result.reason,
+      result.step,
+      length_of(self.config),
+      "" if params is None else weights_fingerprint(params),
+      {name: file_digest(self.path / name) for name in files},
+    )
+    write_record(self.path, dataclasses.replace(record, ended=ended))
+
+  def close(self) -> None:
+    """Closes the log; waits for checkpoints."""
+    self._open.close()
+
+
+def check_same(folder: pathlib.Path, changed: Sequence[str]) -> None:
+  """Raises ConfigError with what is no longer as it was when the run in `folder` began."""
+  if changed:
+    raise ConfigError(
+      f"{folder} holds a run of other settings or inputs ({'; '.join(changed)}); "
+      "use another --workdir, or --allow-config-change to go on with the new ones"
+    )
