@@ -20,6 +20,7 @@ from dpojax.data.sieve import Kind
 from dpojax.data.token_cache import TokenCache
 from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError, DataError
+from dpojax.files import write_atomically
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.losses import get_loss
 from dpojax.losses.expression import hyper_parameters
@@ -105,7 +106,7 @@ def save_model_description(folder: pathlib.Path, loaded: Loaded, *, measured_at:
   described = loaded.model.config.to_dict()
   if isinstance(loaded.model, RewardModel):
     described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
-  (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+  write_atomically(folder / "model.json", json.dumps(described, indent=2) + "\n", durable=True)
   loaded.tokenizer.save(folder / "tokenizer")
 
 

@@ -30,6 +30,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
 from dpojax.data.batches import Batches
 from dpojax.errors import ConfigError
+from dpojax.files import write_atomically
 from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.report import write_report
 from dpojax.training.cached_reference import CachedReference
@@ -200,6 +201,6 @@ def _fill_cache(
 def _describe_data(data: Data, batches: Batches, folder: pathlib.Path, log: RunLog) -> None:
   """Writes what the data doctor found to data.json and says the gist."""
   found = doctor.facts(data.train, data.held_out, batches)
-  (folder / "data.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+  write_atomically(folder / "data.json", json.dumps(found, indent=2) + "\n")
   log.message(f"data: {len(data.train):,} training and {len(data.held_out):,} held-out examples")
   log.message(doctor.gist(data.train.counts))

@@ -16,6 +16,7 @@ from dpojax.config.schema import (
 )
 from dpojax.data.dataset import encode_prompts
 from dpojax.data.worlds import World, get_world, pair_rows, ranking_rows
+from dpojax.files import write_atomically
 from dpojax.sampling.generate import generate
 
 
@@ -62,9 +63,7 @@ def write_pairs(config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answer
     write_config(made_with, folder)
     world = get_world(config.data.name)
     rows = _new_rows(config.pairs, config.data, config.evaluation.max_tokens, world, loaded, form)
-    part = file.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    part.rename(file)
+    write_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), durable=True)
   return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 

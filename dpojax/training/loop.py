@@ -14,6 +14,7 @@ import jax
 
 from dpojax.config.schema import RunConfig
 from dpojax.errors import TrainingError
+from dpojax.files import write_atomically
 from dpojax.parallel import state_shardings
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.policy_look import PolicyLook
@@ -145,7 +146,7 @@ class Loop:
   def _write_samples(self, step: int, samples: list[dict]) -> None:
     path = self.folder / "samples" / f"step_{step:08d}.jsonl"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples), encoding="utf-8")
+    write_atomically(path, "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
 
   def _settled(self) -> bool:
     if not self.config.stop.patience:

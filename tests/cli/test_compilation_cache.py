@@ -11,7 +11,7 @@ from jax._src import compilation_cache as jax_cache
 
 from dpojax.cli import compilation_cache
 from dpojax.cli.compilation_cache import ENTRY, FOLDER, REFUSED, Programs, begin, prepare
-from dpojax.kept_files import PART
+from dpojax.files import PART
 from tests.cli.tiny_model import TinyModel
 from tests.training.runs import timeless_metrics, train, write_config
 

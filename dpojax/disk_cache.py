@@ -9,16 +9,16 @@ import hashlib
 import os
 import pathlib
 import stat
-import tempfile
 import time
 from collections.abc import Callable
 
-PART = ".part"
+from dpojax.files import is_part, replacing
+
 STALE_SECONDS = 3600  # a part this old was left behind by a process that was killed
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class KeptFiles:
+class DiskCache:
   """Entries by key in one folder. Never raises; the first thing that goes wrong is said.
 
   Args:
@@ -61,19 +61,13 @@ class KeptFiles:
     """Keeps an entry, if there is room."""
     if not self._writes or DIGEST_BYTES + len(content) > self._most_bytes:
       return
-    part = None
     try:
       self._make_room(DIGEST_BYTES + len(content))
-      with tempfile.NamedTemporaryFile(dir=self.folder, suffix=PART, delete=False) as out:
-        part = out.name
+      with replacing(self.folder / (key + self._suffix), "wb") as out:
         out.write(_digest(key, content))
         out.write(content)
-      os.replace(part, self.folder / (key + self._suffix))
     except OSError as error:
       self._writes = False
-      if part is not None:
-        with contextlib.suppress(OSError):
-          os.unlink(part)
       self.say(f"{self.folder}: {error.strerror}; {self._what}s of this run are not kept")
 
   def say(self, message: str) -> None:
@@ -91,7 +85,7 @@ class KeptFiles:
         if file.suffix == self._suffix:
           entries.append((facts.st_mtime_ns, facts.st_size, file))
           total += facts.st_size
-        elif file.suffix == PART and time.time() - facts.st_mtime > STALE_SECONDS:
+        elif is_part(file) and time.time() - facts.st_mtime > STALE_SECONDS:
           file.unlink()
     for _, freed, file in sorted(entries):
       if total <= self._most_bytes:
