@@ -79,20 +79,28 @@ class DiskCache:
   def _make_room(self, size: int) -> None:
     """Removes entries, the least recently used first, until `size` bytes more are within the limit."""
     entries, total = [], size
+    for folder in self.folder.parent.iterdir():
+      remove_stale_parts(folder)
     for file in self.folder.parent.glob("*/*"):
       with contextlib.suppress(OSError):  # another process may remove it at the same time
         facts = file.stat()
         if file.suffix == self._suffix:
           entries.append((facts.st_mtime_ns, facts.st_size, file))
           total += facts.st_size
-        elif is_part(file) and time.time() - facts.st_mtime > STALE_SECONDS:
-          file.unlink()
     for _, freed, file in sorted(entries):
       if total <= self._most_bytes:
         return
       with contextlib.suppress(OSError):
         file.unlink()
       total -= freed
+
+
+def remove_stale_parts(folder: pathlib.Path) -> None:
+  """Removes what processes that were killed have left half written in `folder`."""
+  for file in folder.glob(".*"):
+    with contextlib.suppress(OSError):  # another process may remove it at the same time
+      if is_part(file) and time.time() - file.stat().st_mtime > STALE_SECONDS:
+        file.unlink()
 
 
 def own_folder(folder: pathlib.Path) -> pathlib.Path:
