@@ -13,7 +13,8 @@ PACKAGE = ROOT / "dpojax"
 
 # Lowest first. The longest matching name decides.
 LAYERS = [
-  ["dpojax.errors", "dpojax.types", "dpojax.kept_files"],
+  ["dpojax.errors", "dpojax.types", "dpojax.files"],
+  ["dpojax.disk_cache"],
   ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record"],
   ["dpojax.parallel"],
   ["dpojax.losses", "dpojax.bradley_terry", "dpojax.ops"],

@@ -8,6 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from dpojax.errors import DataError
+from dpojax.files import replacing, write_atomically
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry import BradleyTerryFit
@@ -122,11 +123,11 @@ def _equals(fit: "BradleyTerryFit", advantage: float) -> list[str]:
 
 
 def write_json(path: pathlib.Path, result: dict[str, Any]) -> None:
-  path.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+  write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: pathlib.Path, result: dict[str, Any]) -> None:
-  with path.open("w", encoding="utf-8", newline="") as file:
+  with replacing(path) as file:
     writer = csv.DictWriter(file, list(result["items"][0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["items"])

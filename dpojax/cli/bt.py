@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import pathlib
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dpojax.cli.arguments import in_range
 from dpojax.cli.board import everything, summary, write_csv, write_json
 from dpojax.cli.options import Parser
+from dpojax.cli.output import output_path
 from dpojax.cli.progress import Line
 from dpojax.errors import ConfigError, DataError
 
@@ -227,25 +227,11 @@ def _as_options(text: str) -> str:
 
 @contextlib.contextmanager
 def _written(path: str | None, option: str, suffixes: tuple[str, ...]) -> Iterator[pathlib.Path | None]:
-  """A file of another name that becomes `path` when the block ends without an error; None for None.
-
-  Whether it can be written is known before a long file is read.
-  """
+  """`output_path` of an option that may be left out, with one of these suffixes; None for None."""
   if path is None:
     yield None
     return
-  target = pathlib.Path(path)
-  if target.suffix not in suffixes:
+  if pathlib.Path(path).suffix not in suffixes:
     raise ConfigError(f"{option}={path}: its name must end in {', '.join(suffixes)}")
-  part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
-  try:
-    if target.is_dir():
-      raise IsADirectoryError(0, "it is a folder")
-    part.touch()
-  except OSError as error:
-    raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
-  try:
+  with output_path(path, option) as part:
     yield part
-    part.replace(target)
-  finally:
-    part.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from dpojax.cli.arguments import in_range
 from dpojax.cli.options import Parser
 from dpojax.cli.rows import Progress, add_rows, data_settings
 from dpojax.errors import ConfigError, DataError
+from dpojax.files import write_atomically
 
 if TYPE_CHECKING:
   from dpojax.assemble.judge import JudgedRow, ModelScores
@@ -195,10 +196,10 @@ def _write(folder: pathlib.Path, result: dict[str, Any], lines: list[dict[str, A
 
   plots = draw_evaluation(result["figures"], folder / "plots")
   relative = [path.relative_to(folder) for path in plots]
-  (folder / "eval.md").write_text(eval_markdown(result, relative), encoding="utf-8")
-  (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+  write_atomically(folder / "eval.md", eval_markdown(result, relative))
+  write_atomically(folder / "scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
   text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
-  (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+  write_atomically(folder / RESULT, text + "\n")
 
 
 @contextlib.contextmanager

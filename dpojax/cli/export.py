@@ -6,6 +6,7 @@ import shutil
 
 from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import write_atomically
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -106,7 +107,7 @@ def export(
     step=step,
     rewards=rewards,
   )
-  (part / "README.md").write_text(card, encoding="utf-8")
+  write_atomically(part / "README.md", card)
   for weights in part.glob("*.safetensors"):
     weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
   if out.exists():

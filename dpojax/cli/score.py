@@ -1,18 +1,14 @@
 """`dpojax score`: log-probs of the answers in a file under a model, as JSONL."""
 
-import contextlib
 import dataclasses
 import json
-import os
-import pathlib
 import sys
-from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from dpojax.cli.arguments import add_model
 from dpojax.cli.options import Parser
+from dpojax.cli.output import output_path
 from dpojax.cli.rows import Progress, add_rows, data_settings
-from dpojax.errors import ConfigError
 
 if TYPE_CHECKING:
   from dpojax.data.examples import TokenDataset
@@ -34,7 +30,7 @@ def main(arguments: list[str]) -> int:
   from dpojax.parallel import check_one_process
 
   check_one_process()
-  with _atomic_text(options.out) as out:
+  with output_path(options.out, "--out") as part, part.open("w", encoding="utf-8") as out:
     from dpojax.assemble import load_language_model
     from dpojax.cli import compilation_cache
     from dpojax.data.dataset import load_dataset
@@ -79,22 +75,3 @@ def _lines(dataset: "TokenDataset", scores: "list[Scores]") -> list[dict[str, An
       line |= {"logps": logps, "tokens": tokens}
     lines.append(line)
   return sorted(lines, key=lambda line: line["row"])
-
-
-@contextlib.contextmanager
-def _atomic_text(path: str) -> Iterator[IO[str]]:
-  """A file that appears under `path` only when the block ends without an error."""
-  target = pathlib.Path(path)
-  try:
-    if target.is_dir():
-      raise IsADirectoryError(0, "it is a folder")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    out = part.open("w", encoding="utf-8")
-  except OSError as error:
-    raise ConfigError(f"--out={path}: {error.strerror}; name a file in an existing, writable folder") from None
-  try:
-    with out:
-      yield out
-    part.replace(target)
-  finally:
-    part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import write_atomically
 
 FILE = "config.json"
 
@@ -35,8 +36,8 @@ def from_json(tree: dict[str, Any], *, source: str = "the saved config") -> RunC
 
 def write_config(config: RunConfig, folder: str | pathlib.Path) -> None:
   """Writes `folder`/config.json."""
-  path = pathlib.Path(folder, FILE)
-  path.write_text(json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+  text = json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n"
+  write_atomically(pathlib.Path(folder, FILE), text, durable=True)  # a run whose settings are gone cannot go on
 
 
 def read_config(folder: str | pathlib.Path) -> RunConfig:

@@ -25,8 +25,8 @@ from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.sieve import Kind
 from dpojax.data.sources import Source
 from dpojax.data.templates import template_source
+from dpojax.disk_cache import DiskCache, own_folder
 from dpojax.interop.tokenizer import Tokenizer
-from dpojax.kept_files import KeptFiles, own_folder
 
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
@@ -51,7 +51,7 @@ class TokenCache:
   def __init__(self, root: pathlib.Path):
     """Raises OSError: the folder cannot be made, or is open to others."""
     folder = own_folder(root.expanduser() / f"dpojax-{__version__}")
-    self._files = KeptFiles(folder, ENTRY, MOST_BYTES, what="data set", made="tokenised", say=warn)
+    self._files = DiskCache(folder, ENTRY, MOST_BYTES, what="data set", made="tokenised", say=warn)
 
   @classmethod
   def from_environment(cls) -> "TokenCache | None":

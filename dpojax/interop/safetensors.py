@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpojax.errors import WeightsError
+from dpojax.files import write_atomically
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -77,7 +78,7 @@ def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_sha
     save_file({name: np.ascontiguousarray(tensors[name]) for name in names}, folder / file, metadata={"format": "pt"})
   if plan.is_sharded:
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from dpojax.errors import DataError, InputError, WeightsError
+from dpojax.files import replacing_path, write_atomically
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _JOINERS = ("ByteLevel", "Metaspace", "ByteFallback", "Fuse", "WordPiece", "BPEDecoder")
@@ -162,14 +163,15 @@ class Tokenizer:
     """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` as transformers reads them."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    self._backend.save(str(folder / "tokenizer.json"))
+    with replacing_path(folder / "tokenizer.json") as part:
+      self._backend.save(str(part))
     config: dict[str, Any] = dict(self.special_tokens, clean_up_tokenization_spaces=False)
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if self._max_length is not None:
       config["model_max_length"] = self._max_length
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_atomically(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     if self.chat_template is not None:
-      (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
+      write_atomically(folder / "chat_template.jinja", self.chat_template)
     else:
       (folder / "chat_template.jinja").unlink(missing_ok=True)  # of a run that went on without one
     if len(self.eos_ids) > 1:  # where transformers keeps the other ends; a model's own file says the same
@@ -368,4 +370,4 @@ def _generation_ends(folder: Path, backend: tokenizers.Tokenizer) -> list[int]:
 def _add_generation_ends(file: Path, eos_ids: Sequence[int]) -> None:
   config = _read_json(file)
   config.setdefault("eos_token_id", list(eos_ids))
-  file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+  write_atomically(file, json.dumps(config, indent=2) + "\n")

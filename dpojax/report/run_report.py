@@ -9,6 +9,7 @@ import numpy as np
 from dpojax.config.record import difference, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
+from dpojax.files import write_atomically
 from dpojax.report.labels import HELD_OUT, POLICY, TIE, WON, Label
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.samples import side_by_side, side_by_side_markdown
@@ -36,9 +37,9 @@ def write_report(folder: str | pathlib.Path, *, reason: str = "finished") -> Non
     from dpojax.report.plots import draw_run  # matplotlib takes long to import
 
     plots = draw_run(run)
-  (run.folder / "report.md").write_text(_markdown(run, result, plots), encoding="utf-8")
+  write_atomically(run.folder / "report.md", _markdown(run, result, plots))
   # Last, because its presence says that the run is done.
-  (run.folder / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+  write_atomically(run.folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:

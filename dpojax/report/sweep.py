@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dpojax.files import write_atomically
 from dpojax.report.labels import HELD_OUT, POLICY, Label
 from dpojax.report.tables import aligned, markdown
 
@@ -35,10 +36,8 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path) -> str:
   """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal."""
   header, cells = table(rows)
   measured = any(row.result for row in rows)
-  (workdir / "sweep.md").write_text(
-    f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n" + ("\n![sweep](sweep.png)\n" if measured else ""),
-    encoding="utf-8",
-  )
+  plot = "\n![sweep](sweep.png)\n" if measured else ""
+  write_atomically(workdir / "sweep.md", f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n{plot}")
   text = aligned(header, cells) + f"\n\nreport: {workdir / 'sweep.md'}"
   if measured:
     from dpojax.report.sweep_plot import draw_sweep  # matplotlib takes long to import

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from dpojax.errors import InputError
+from dpojax.files import write_atomically
 from dpojax.sweeps.grid import SweepPoint
 
 RunPoint = Callable[[SweepPoint], str]
@@ -54,6 +55,6 @@ def _run(point: SweepPoint, run_point: RunPoint) -> PointOutcome:
   except Exception as error:
     # A defect or a full device: the other points may still run, and the traceback is kept.
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    write_atomically(folder / "error.txt", traceback.format_exc())
     first_line = (str(error).splitlines() or [""])[0]
     return PointOutcome(point, folder, "failed", f"{type(error).__name__}: {first_line} (see {folder / 'error.txt'})")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dpojax import __version__
 from dpojax.errors import CheckpointError
+from dpojax.files import is_part, write_atomically
 from dpojax.training.numbers import from_json_number, to_json_number
 
 NAME = "manifest.json"
@@ -78,12 +79,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     The manifest with `files` filled in.
   """
   manifest = dataclasses.replace(manifest, files=digests(folder))
-  unfinished = folder / (NAME + ".tmp")
-  with open(unfinished, "w", encoding="utf-8") as file:
-    file.write(manifest.to_json())
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(unfinished, folder / NAME)
+  write_atomically(folder / NAME, manifest.to_json(), durable=True)
   return manifest
 
 
@@ -145,5 +141,5 @@ def files_under(folder: Path) -> Iterator[tuple[str, Path]]:
   """(path inside the folder, path) of every file but the manifest, in order."""
   for path in sorted(folder.rglob("*")):
     name = path.relative_to(folder).as_posix()
-    if not path.is_dir() and name not in (NAME, NAME + ".tmp"):
+    if not path.is_dir() and name != NAME and not is_part(path):
       yield name, path

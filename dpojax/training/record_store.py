@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dpojax.files import write_atomically
+
 MAGIC = b"dpojaxR1"
 COUNTS = struct.Struct("<8sIQ")
 CHECKS = struct.Struct("<I32s")
@@ -85,9 +87,7 @@ class RecordStore:
       return
     warn(f"{path}: damaged; its {len(blocks)} sound blocks are kept, the other log-probs are computed again")
     if self._writable:
-      mended = path.with_suffix(".mending")
-      mended.write_bytes(b"".join(blocks))
-      os.replace(mended, path)
+      write_atomically(path, b"".join(blocks), durable=True)
 
 
 def encode(digests: Sequence[bytes], lengths: np.ndarray, values: np.ndarray) -> bytes:

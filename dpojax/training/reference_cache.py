@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape, pack
 from dpojax.errors import DataError, WeightsError
+from dpojax.files import write_atomically
 from dpojax.parallel.processes import check_one_process
 from dpojax.training.record_store import RecordStore
 from dpojax.types import Array, PackedBatch, Params
@@ -79,7 +80,7 @@ class ReferenceCache:
     self._store = RecordStore(self.folder, warn, writable=primary)
     self._layouts: dict[str, Layout] = {}
     if primary:
-      (self.folder / "key.json").write_text(text + "\n")  # for people: what the folder's name stands for
+      write_atomically(self.folder / "key.json", text + "\n")  # for people: what the folder's name stands for
 
   def missing(self, dataset: TokenDataset) -> list[TokenExample]:
     """The answers not stored yet, each once: examples reduced to them, in the data set's order."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import write_atomically
 from dpojax.training.numbers import format_duration, format_number, from_json_number, to_json_number
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
@@ -141,12 +142,7 @@ class RunLog:
       kept = [line for line, row in rows_of(path) if row["step"] <= step]
       self._recorded = {(at, split) for at, split in self._recorded if at <= step}
       self._metrics.close()
-      unfinished = path.with_name(METRICS + ".tmp")
-      with open(unfinished, "wb") as file:
-        file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(unfinished, path)
+      write_atomically(path, b"".join(kept), durable=True)
       self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
 
   def close(self) -> None:

@@ -1,114 +1,200 @@
 """Programs kept on disk: used by the next process, and no damage, full disk or stranger's folder stops or changes a run."""
 
+import ast
 import os
 import pathlib
 import subprocess
 import sys
+import warnings
+import zlib
 
 import jax
 import pytest
-from jax._src import compilation_cache as jax_cache
 
 from dpojax.cli import compilation_cache
-from dpojax.cli.compilation_cache import ENTRY, FOLDER, REFUSED, Programs, begin, prepare
-from dpojax.kept_files import PART
+from dpojax.cli.compilation_cache import DIGEST, ENTRY, FOLDER, REFUSED, USED, Watch, begin, prepare, remove_unsound
 from tests.cli.tiny_model import TinyModel
 from tests.training.runs import timeless_metrics, train, write_config
 
 ROOT = pathlib.Path(__file__).parents[2]
-LIMIT = 10_000
+# A process that compiles one program of its own: prints its value, programs read and programs written.
+PROGRAM = """
+import sys
+import jax
+import jax.numpy as jnp
+from dpojax.cli import compilation_cache
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event.rpartition("/")[2]))
+compilation_cache.begin()
+exec(sys.argv[1])
+function = jax.jit(lambda x: jnp.tanh(x @ x.T).sum())
+value = float(function(jnp.ones((8, 8)) / 3))
+print((value.hex(), events.count("cache_hits"), events.count("cache_misses")))
+"""
 
 
-@pytest.fixture
-def folder(tmp_path):
-  made = tmp_path / "xla" / "here"
-  made.mkdir(parents=True)
-  return made
-
-
-@pytest.fixture
-def programs(folder):
-  return Programs(folder, LIMIT)
-
-
-@pytest.fixture
-def jax_settings():
-  """JAX's own cache as it was."""
-  seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-  yield
-  jax_cache.reset_cache()
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+def start(root, before="", **environment):
+  """(value, programs read, programs written, lines on stderr) of PROGRAM with the cache in `root`."""
+  variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": "", FOLDER: str(root)}
+  variables |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | environment
+  command = [sys.executable, "-c", PROGRAM, before]
+  done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr
+  value, read, written = ast.literal_eval(done.stdout)
+  return value, read, written, done.stderr.splitlines()
 
 
 def entries(root):
   return sorted(pathlib.Path(root).rglob(f"*{ENTRY}"))
 
 
-def test_what_is_kept_is_found_again(programs, folder):
-  assert programs.get("f") is None
-  programs.put("f", b"program")
-  assert Programs(folder, LIMIT).get("f") == b"program"
-  assert [file.name for file in folder.iterdir()] == ["f" + ENTRY]
+def digest_of(entry):
+  return entry.with_name(entry.name.removesuffix(ENTRY) + DIGEST)
 
 
-@pytest.mark.parametrize("place", [0, 31, 32, 36, -1])
-def test_a_flipped_bit_removes_the_entry_and_it_is_kept_anew(programs, folder, capsys, place):
-  programs.put("f", b"program")
-  (file,) = entries(folder)
-  data = bytearray(file.read_bytes())
-  data[place] ^= 4
-  file.write_bytes(data)
-  assert programs.get("f") is None and programs.get("f") is None and entries(folder) == []
-  assert capsys.readouterr().err.count("\n") == 1
-  programs.put("f", b"program")
-  assert programs.get("f") == b"program"
+def used_of(entry):
+  return entry.with_name(entry.name.removesuffix(ENTRY) + USED)
 
 
-@pytest.mark.parametrize("length", [0, 20, 32, 38])
-def test_a_truncated_entry_is_damaged(programs, folder, length):
-  programs.put("f", b"program")
-  os.truncate(entries(folder)[0], length)
-  assert programs.get("f") is None
+@pytest.fixture
+def kept(tmp_path):
+  """An entry as JAX and `Watch` write it."""
+  entry = tmp_path / f"f{ENTRY}"
+  entry.write_bytes(b"program")
+  used_of(entry).write_bytes(b"12345678")
+  Watch(tmp_path).add_digests()
+  return entry
 
 
-def test_an_entry_under_another_name_is_damaged(programs, folder):
-  programs.put("f", b"program")
-  os.rename(entries(folder)[0], folder / f"g{ENTRY}")
-  assert programs.get("g") is None
+def test_a_sound_entry_stays(kept):
+  for _ in range(2):
+    assert remove_unsound(kept.parent) == []
+    assert len(list(kept.parent.iterdir())) == 3 and kept.read_bytes() == b"program"
 
 
-def test_the_least_recently_used_go_first_and_old_parts_with_them(programs, folder):
-  other = folder.parent / "other_version"
-  other.mkdir()
-  for age, (where, name) in enumerate([(folder, "a"), (other, "b"), (folder, "c"), (folder, "d")]):
-    Programs(where, LIMIT).put(name, bytes(2968))  # 3,000 bytes with the digest
-    os.utime(where / (name + ENTRY), (1000 + age, 1000 + age))
-  assert [file.stem for file in entries(folder.parent)] == ["c", "d", "b"]
-  assert programs.get("c") is not None  # used now
-  for name in ("new", "old"):
-    (folder / (name + PART)).touch()
-  os.utime(folder / ("old" + PART), (1000, 1000))
-  programs.put("e", bytes(5968))
-  assert [file.stem for file in entries(folder.parent)] == ["c", "e"]
-  assert [file.stem for file in folder.glob(f"*{PART}")] == ["new"]
+@pytest.mark.parametrize("content", [b"", b"prog", b"prografft", b"qrogram", b"program!"])
+def test_a_damaged_entry_goes_and_is_named(kept, content):
+  kept.write_bytes(content)
+  assert remove_unsound(kept.parent) == [kept.name]
+  assert list(kept.parent.iterdir()) == []
 
 
-def test_what_exceeds_the_limit_alone_displaces_nothing(programs, folder):
-  programs.put("a", b"program")
-  programs.put("b", bytes(LIMIT))
-  assert [file.stem for file in entries(folder)] == ["a"]
+def test_an_entry_under_another_name_is_damaged(kept):
+  for path in (kept, used_of(kept), digest_of(kept)):
+    path.rename(path.with_name("g" + path.name[1:]))
+  assert remove_unsound(kept.parent) == [f"g{ENTRY}"]
 
 
-def test_a_program_that_xla_refuses_ends_the_cache(programs, folder, capsys, monkeypatch, jax_settings):
-  programs.put("f", b"program")
-  programs.get("f")
-  programs.put("f", b"program")  # JAX does so after a program could not be loaded
-  assert (folder / REFUSED).exists() and "refuses" in capsys.readouterr().err
-  monkeypatch.setenv(FOLDER, str(folder))
-  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-  monkeypatch.setattr(compilation_cache, "prepare", lambda root: root)
-  begin()
-  assert jax_cache._cache is None
+@pytest.mark.parametrize("missing", [DIGEST, USED, ENTRY])
+def test_what_a_killed_process_left_goes_without_a_word(kept, missing):
+  (kept.parent / f"f{missing}").unlink()
+  assert remove_unsound(kept.parent) == []
+  assert list(kept.parent.iterdir()) == []
+
+
+def test_half_an_entry_gets_no_digest_and_one_that_is_gone_keeps_none(kept):
+  (kept.parent / f"g{ENTRY}").write_bytes(b"ha")
+  kept.unlink()  # as JAX does to make room
+  used_of(kept).unlink()
+  Watch(kept.parent).add_digests()
+  assert [file.name for file in kept.parent.iterdir()] == [f"g{ENTRY}"]
+
+
+def test_each_program_has_its_digest_and_the_next_process_reads_it(tmp_path):
+  value, read, written, lines = start(tmp_path)
+  found = entries(tmp_path)
+  assert (read, lines) == (0, []) and written == len(found) >= 1
+  assert all(digest_of(entry).exists() for entry in found)
+  assert start(tmp_path) == (value, written, 0, [])
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped inside"])
+def test_what_is_damaged_is_compiled_and_written_again(tmp_path, how):
+  value, _, written, _ = start(tmp_path)
+  for entry in entries(tmp_path):
+    content = bytearray(entry.read_bytes())
+    if how == "flipped inside":  # past zlib's checksum, which zstandard does not have: XLA may crash
+      inside = bytearray(zlib.decompress(content))
+      inside[int(0.6 * len(inside))] ^= 4
+      content = zlib.compress(bytes(inside))
+    else:
+      content = content[: len(content) // 2]
+    entry.write_bytes(content)
+  repaired = start(tmp_path)
+  assert repaired[:3] == (value, 0, written)
+  (line,) = repaired[3]
+  assert "damaged and removed" in line and entries(tmp_path)[0].name in line
+  assert start(tmp_path) == (value, written, 0, [])
+
+
+def test_damage_while_a_process_runs_costs_a_line(tmp_path):
+  value, _, written, _ = start(tmp_path)
+  damage = f"import pathlib\nfor f in pathlib.Path({str(tmp_path)!r}).rglob('*{ENTRY}'): f.write_bytes(b'no')"
+  again = start(tmp_path, damage)
+  assert again[:2] == (value, 0)
+  (line,) = again[3]
+  assert line.startswith("dpojax: compilation cache: ") and line.endswith("the program is compiled anew")
+  assert start(tmp_path)[:3] == (value, 0, written) and start(tmp_path) == (value, written, 0, [])
+
+
+def test_a_program_that_xla_refuses_ends_the_cache(tmp_path):
+  """A sound entry, by its digest, of what is no program."""
+  value = start(tmp_path)[0]
+  for entry in entries(tmp_path):
+    entry.write_bytes(zlib.compress(b"0000 no program"))
+    digest_of(entry).unlink()
+    Watch(entry.parent).add_digests()
+  again = start(tmp_path)
+  assert again[:2] == (value, 0)
+  assert len(again[3]) == 1 and "XLA refuses programs" in again[3][0]
+  assert len(list(tmp_path.rglob(REFUSED))) == 1
+  assert start(tmp_path) == (value, 0, 0, [])
+
+
+def test_what_a_process_killed_between_two_files_left_does_not_stop_the_next(tmp_path):
+  """JAX writes nothing at all where an entry lacks the time of its last use."""
+  value, _, written, _ = start(tmp_path)
+  used_of(entries(tmp_path)[0]).unlink()
+  assert start(tmp_path) == (value, written - 1, 1, [])
+  assert start(tmp_path) == (value, written, 0, [])
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_the_same_time_agree(tmp_path):
+  code = f"from tests.cli.test_compilation_cache import start; print(start({str(tmp_path)!r})[::3])"
+  command = [sys.executable, "-c", code]
+  both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+  said = {process.communicate(timeout=300)[0] for process in both}
+  assert len(said) == 1
+  value, lines = ast.literal_eval(said.pop())
+  again = start(tmp_path)
+  assert lines == again[3] == [] and again[0] == value
+
+
+def test_the_size_is_limited(tmp_path):
+  value = start(tmp_path)[0]
+  whole = sum(entry.stat().st_size for entry in entries(tmp_path))
+  for entry in entries(tmp_path):
+    entry.unlink()
+  limited = start(tmp_path, JAX_COMPILATION_CACHE_MAX_SIZE=str(whole - 1))
+  assert limited[0] == value and limited[3] == []
+  assert 0 < sum(entry.stat().st_size for entry in entries(tmp_path)) < whole
+  for limit in ("1", "0"):
+    empty = tmp_path / limit
+    assert start(empty, JAX_COMPILATION_CACHE_MAX_SIZE=limit)[0::3] == (value, []) and entries(empty) == []
+
+
+def test_other_warnings_are_shown_as_ever(tmp_path, capsys):
+  shown = []
+  watch = Watch(tmp_path)
+  watch._show = lambda *arguments: shown.append(str(arguments[0]))
+  for text in ("mind the gap", "Error writing persistent compilation cache entry for 'f': OSError: [Errno 5] no"):
+    for _ in range(2):
+      watch.warning(UserWarning(text), UserWarning, "file", 1)
+  assert shown == ["mind the gap"] * 2
+  assert capsys.readouterr().err == (
+    f"dpojax: compilation cache: {tmp_path}: OSError: [Errno 5] no; programs of this run are not kept\n"
+  )
 
 
 def test_a_folder_of_others_is_refused(tmp_path, monkeypatch):
@@ -144,18 +230,18 @@ def test_other_processors_have_another_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "name", ["JAX_COMPILATION_CACHE_DIR", "DPOJAX_COMPILATION_CACHE", "JAX_ENABLE_COMPILATION_CACHE"]
 )
-def test_a_cache_set_up_or_turned_off_by_the_user_is_left_alone(tmp_path, monkeypatch, jax_settings, name):
-  jax_cache.reset_cache()
+def test_a_cache_set_up_or_turned_off_by_the_user_is_left_alone(tmp_path, monkeypatch, name):
   monkeypatch.setenv(FOLDER, "" if name == FOLDER else str(tmp_path / "ours"))
   # The other two are read when JAX is imported; what they set is set here.
   option = {"JAX_COMPILATION_CACHE_DIR": ("jax_compilation_cache_dir", str(tmp_path / "theirs"))}.get(
     name, ("jax_enable_compilation_cache", name != "JAX_ENABLE_COMPILATION_CACHE")
   )
-  before = getattr(jax.config, option[0])
+  before, shows = getattr(jax.config, option[0]), warnings.showwarning
   jax.config.update(*option)
+  settings = dict(jax.config.values)
   try:
     begin()
-    assert jax_cache._cache is None and not (tmp_path / "ours").exists()
+    assert jax.config.values == settings and warnings.showwarning is shows and not (tmp_path / "ours").exists()
   finally:
     jax.config.update(option[0], before)
 
@@ -167,35 +253,38 @@ def mounted(folder, options):
     pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
 
 
-def test_a_full_disk_costs_a_line_and_leaves_nothing_behind(tmp_path, capsys):
-  mounted(tmp_path / "disk", "size=64k,mode=700")
+def test_a_full_disk_costs_a_line_and_leaves_no_half_entry(tmp_path):
+  mounted(tmp_path / "disk", "size=24k,mode=700")
   try:
-    folder = tmp_path / "disk" / "xla" / "here"
-    folder.mkdir(parents=True)
-    programs = Programs(folder, 2**20)
-    programs.put("small", b"program")
-    programs.put("large", bytes(100_000))
-    programs.put("later", b"program")
-    assert [file.name for file in folder.iterdir()] == ["small" + ENTRY]
-    assert programs.get("small") == b"program"
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "No space left on device; programs of this run are not kept" in error
+    root = tmp_path / "disk" / "xla"
+    fill = f"import pathlib; pathlib.Path({str(tmp_path / 'disk' / 'fill')!r}).write_bytes(bytes(8 * 1024))"
+    value, _, _, lines = start(root, fill)
+    assert len(lines) == 1 and "No space left on device" in lines[0] and "are not kept" in lines[0]
+    assert all(used_of(entry).exists() for entry in entries(root))
+    (tmp_path / "disk" / "fill").unlink()
+    assert start(root)[0] == value
   finally:
     subprocess.run(["umount", tmp_path / "disk"], check=True)
 
 
-def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path, capsys, monkeypatch, jax_settings):
+def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path):
   mounted(tmp_path / "disk", "size=64k,ro")
   try:
-    monkeypatch.setenv(FOLDER, str(tmp_path / "disk" / "xla"))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    begin()
-    assert jax_cache._cache is None
-    assert capsys.readouterr().err.endswith("Read-only file system; programs are compiled at every start\n")
-    programs = Programs(tmp_path / "disk", LIMIT)
-    programs.put("f", b"program")
-    assert programs.get("f") is None
-    assert "Read-only file system; programs of this run are not kept" in capsys.readouterr().err
+    _, read, written, lines = start(tmp_path / "disk" / "xla")
+    assert (read, written) == (0, 0) and len(lines) == 1
+    assert lines[0].endswith("Read-only file system; programs are compiled at every start")
+  finally:
+    subprocess.run(["umount", tmp_path / "disk"], check=True)
+
+
+def test_a_folder_that_becomes_read_only_costs_a_line(tmp_path):
+  mounted(tmp_path / "disk", "size=1m,mode=700")
+  try:
+    root = tmp_path / "disk" / "xla"
+    value, _, _, _ = start(root)
+    subprocess.run(["mount", "-o", "remount,ro", tmp_path / "disk"], check=True)
+    again = start(root)
+    assert again[0] == value and len(again[3]) == 1 and "Read-only file system" in again[3][0]
   finally:
     subprocess.run(["umount", tmp_path / "disk"], check=True)
 
@@ -215,11 +304,11 @@ def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tm
   answer, warnings = run(model, **variables)
   kept = entries(tmp_path / "xla")
   assert len(kept) >= 3 and warnings == []
-  for file in kept:
-    os.utime(file, (1000, 1000))
+  for entry in kept:
+    used_of(entry).write_bytes(bytes(8))
   assert run(model, **variables) == (answer, [])
   assert entries(tmp_path / "xla") == kept
-  assert all(file.stat().st_mtime > 1000 for file in kept)  # read, every one
+  assert all(used_of(entry).read_bytes() != bytes(8) for entry in kept)  # read, every one
   contents = {file: file.read_bytes() for file in kept}
   for number, file in enumerate(kept):
     data = contents[file]

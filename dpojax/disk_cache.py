@@ -9,16 +9,16 @@ import hashlib
 import os
 import pathlib
 import stat
-import tempfile
 import time
 from collections.abc import Callable
 
-PART = ".part"
+from dpojax.files import is_part, replacing
+
 STALE_SECONDS = 3600  # a part this old was left behind by a process that was killed
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-class KeptFiles:
+class DiskCache:
   """Entries by key in one folder. Never raises; the first thing that goes wrong is said.
 
   Args:
@@ -61,19 +61,13 @@ class KeptFiles:
     """Keeps an entry, if there is room."""
     if not self._writes or DIGEST_BYTES + len(content) > self._most_bytes:
       return
-    part = None
     try:
       self._make_room(DIGEST_BYTES + len(content))
-      with tempfile.NamedTemporaryFile(dir=self.folder, suffix=PART, delete=False) as out:
-        part = out.name
+      with replacing(self.folder / (key + self._suffix), "wb") as out:
         out.write(_digest(key, content))
         out.write(content)
-      os.replace(part, self.folder / (key + self._suffix))
     except OSError as error:
       self._writes = False
-      if part is not None:
-        with contextlib.suppress(OSError):
-          os.unlink(part)
       self.say(f"{self.folder}: {error.strerror}; {self._what}s of this run are not kept")
 
   def say(self, message: str) -> None:
@@ -85,20 +79,28 @@ class KeptFiles:
   def _make_room(self, size: int) -> None:
     """Removes entries, the least recently used first, until `size` bytes more are within the limit."""
     entries, total = [], size
+    for folder in self.folder.parent.iterdir():
+      remove_stale_parts(folder)
     for file in self.folder.parent.glob("*/*"):
       with contextlib.suppress(OSError):  # another process may remove it at the same time
         facts = file.stat()
         if file.suffix == self._suffix:
           entries.append((facts.st_mtime_ns, facts.st_size, file))
           total += facts.st_size
-        elif file.suffix == PART and time.time() - facts.st_mtime > STALE_SECONDS:
-          file.unlink()
     for _, freed, file in sorted(entries):
       if total <= self._most_bytes:
         return
       with contextlib.suppress(OSError):
         file.unlink()
       total -= freed
+
+
+def remove_stale_parts(folder: pathlib.Path) -> None:
+  """Removes what processes that were killed have left half written in `folder`."""
+  for file in folder.glob(".*"):
+    with contextlib.suppress(OSError):  # another process may remove it at the same time
+      if is_part(file) and time.time() - file.stat().st_mtime > STALE_SECONDS:
+        file.unlink()
 
 
 def own_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,23 @@
+"""Files that an option names and a command writes when all is done."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+from dpojax.errors import ConfigError
+from dpojax.files import replacing_path
+
+
+@contextlib.contextmanager
+def output_path(path: str, option: str) -> Iterator[pathlib.Path]:
+  """`files.replacing_path`: whether `option`=`path` can be written is known before anything is computed.
+
+  Raises:
+    ConfigError: it cannot be.
+  """
+  with contextlib.ExitStack() as stack:
+    try:
+      part = stack.enter_context(replacing_path(path))
+    except OSError as error:
+      raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
+    yield part

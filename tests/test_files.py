@@ -1,0 +1,202 @@
+"""Files are written whole or not at all, whatever stops the writing, and in one place of the package."""
+
+import ast
+import errno
+import json
+import os
+import pathlib
+import resource
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from dpojax import files
+from dpojax.config.record import read_config, write_config
+from dpojax.config.schema import RunConfig
+from dpojax.files import is_part, replacing, replacing_path, write_atomically
+from dpojax.training import manifest
+from dpojax.training.record_store import RecordStore
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def left(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("content", ["eins\r\nzwei\n€", b"\x00\xff\r\n"])
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_is_written_is_read(tmp_path, content, durable):
+  for _ in range(2):
+    write_atomically(tmp_path / "a.json", content, durable=durable)
+    expected = content.encode() if isinstance(content, str) else content
+    assert (tmp_path / "a.json").read_bytes() == expected and left(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error, before):
+  file = tmp_path / "a.json"
+  if before is not None:
+    file.write_text(before)
+  for context in (replacing(file), replacing_path(file)):
+    with pytest.raises(error), context as opened:
+      if not isinstance(opened, pathlib.Path):
+        opened.write("new")
+      raise error
+    assert left(tmp_path) == ([] if before is None else ["a.json"])
+  assert before is None or file.read_text() == before
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path):
+  """RLIMIT_FSIZE stands in for a full disk: the kernel writes the first 4 KB and refuses the rest."""
+  file = tmp_path / "a.json"
+  file.write_text("old")
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+  try:
+    with pytest.raises(OSError, match=r"a\.json") as caught:
+      write_atomically(file, "x" * 100_000)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert caught.value.errno == errno.EFBIG
+  assert file.read_text() == "old" and left(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_an_error_of_the_last_steps_leaves_the_old_file(tmp_path, monkeypatch, call):
+  file = tmp_path / "a.json"
+  file.write_text("old")
+
+  def refuse(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(files.os, call, refuse)
+  with pytest.raises(OSError, match=r"No space left on device: .*a\.json"):
+    write_atomically(file, "new", durable=True)
+  assert file.read_text() == "old" and left(tmp_path) == ["a.json"]
+
+
+def killed_while_writing(file):
+  """A process that is killed with half of the new content on the disk."""
+  code = f"""
+import os, signal
+from dpojax.files import replacing
+with replacing({str(file)!r}) as out:
+  out.write("ne"); out.flush()
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT)
+  assert done.returncode == -signal.SIGKILL
+
+
+def test_a_kill_leaves_the_old_file_and_a_part_that_nobody_reads(tmp_path):
+  file = tmp_path / "config.json"
+  write_config(RunConfig(), tmp_path)
+  killed_while_writing(file)
+  assert read_config(tmp_path) == RunConfig()
+  (part,) = [path for path in tmp_path.iterdir() if path != file]
+  assert is_part(part) and part.read_text() == "ne" and not is_part(file)
+  write_config(RunConfig(), tmp_path)  # and another one is written beside it
+  assert json.loads(file.read_text()) and len(left(tmp_path)) == 2
+
+
+def test_parts_are_nobodys_content(tmp_path):
+  """Of a checkpoint, of the cache of log-probs, of a run's samples, which are found by a pattern."""
+  (tmp_path / "array").write_bytes(b"1")
+  manifest.write_manifest(tmp_path, manifest.Manifest(step=1))
+  killed_while_writing(tmp_path / manifest.NAME)
+  assert list(manifest.verify(tmp_path).files) == ["array"]
+  store = tmp_path / "store"
+  RecordStore(store, warn=pytest.fail)
+  killed_while_writing(store / "0a.records")
+  RecordStore(store, warn=pytest.fail)
+  samples = tmp_path / "samples"
+  samples.mkdir()
+  killed_while_writing(samples / "step_00000001.jsonl")
+  assert not list(samples.glob("step_*.jsonl"))
+
+
+def test_permissions_are_those_of_a_plain_open(tmp_path):
+  before = os.umask(0o027)
+  try:
+    write_atomically(tmp_path / "new", "")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "new").chmod(0o600)
+    write_atomically(tmp_path / "new", "again")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+  finally:
+    os.umask(before)
+
+
+def test_what_cannot_be_written_is_known_before_the_block(tmp_path):
+  (tmp_path / "folder").mkdir()
+  for path, error in [("missing/a", FileNotFoundError), ("folder", IsADirectoryError)]:
+    with pytest.raises(error, match=path), replacing(tmp_path / path):
+      pytest.fail("the block began")
+  assert left(tmp_path) == ["folder"] and left(tmp_path / "folder") == []
+
+
+def test_a_name_as_long_as_a_file_system_allows_has_room_for_a_part(tmp_path):
+  for name in ("x" * 255, "€" * 85):
+    write_atomically(tmp_path / name, "content")
+    assert (tmp_path / name).read_text() == "content"
+
+
+def test_a_path_keeps_its_suffix_for_libraries_that_look_at_it(tmp_path):
+  with replacing_path(tmp_path / "plot.svg") as part:
+    assert part.suffix == ".svg" and is_part(part)
+  assert left(tmp_path) == ["plot.svg"]
+
+
+# module -> why it renames or writes by itself
+EXCEPTIONS = {
+  "files": "the one place",
+  "training/checkpoint": "a damaged checkpoint's folder is moved out of the way",
+  "cli/export": "a folder appears when it is complete",
+  "cli/eval": "files of one evaluation change places together, its eval.json last",
+  "cli/score": "writes the path that cli/output puts in place",
+}
+WRITERS = {"rename", "renames", "write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "TemporaryFile"}
+
+
+def writes(source):
+  """Lines that rename, or write a file that they do not append to."""
+  for node in ast.walk(ast.parse(source)):
+    if not isinstance(node, ast.Call):
+      continue
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    owner = getattr(getattr(node.func, "value", None), "id", "")
+    if name == "replace":  # of os; or of a path, which takes one argument where a str's takes two
+      found = owner == "os" or (len(node.args) == 1 and not node.keywords and owner != "dataclasses")
+    elif name == "open" and owner != "os":
+      modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+      found = any(isinstance(mode, ast.Constant) and str(mode.value)[:1] in ("w", "x") for mode in modes)
+    else:
+      found = name in WRITERS
+    if found:
+      yield node.lineno
+
+
+def test_files_are_put_in_place_here_alone():
+  package = ROOT / "dpojax"
+  found = {
+    path.relative_to(package).with_suffix("").as_posix(): lines
+    for path in sorted(package.rglob("*.py"))
+    if (lines := list(writes(path.read_text(encoding="utf-8"))))
+  }
+  assert {name: lines for name, lines in found.items() if name not in EXCEPTIONS} == {}
+  assert found.keys() == EXCEPTIONS.keys()
+
+
+@pytest.mark.parametrize(
+  "source",
+  ["os.replace(a, b)", "a.rename(b)", "path.replace(other)", 'open(a, "w")', 'a.open(mode="wb")', 'a.write_text("")'],
+)
+def test_the_check_sees_what_writes(source):
+  assert list(writes(source)) == [1]
+  assert not list(writes('text.replace("a", "b"); dataclasses.replace(a, b=1); open(a, "ab"); open(a)'))
