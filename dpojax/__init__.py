@@ -12,6 +12,7 @@ _HOME = {
   "Inputs": "dpojax.recipes",
   "Preference": "dpojax.objectives.preference",
   "Trainer": "dpojax.training.trainer",
+  "fetch": "dpojax.training.trainer",
   "load_config": "dpojax.config.load",
   "load_experiment": "dpojax.config.load",
   "load_model": "dpojax.training.model_files",
