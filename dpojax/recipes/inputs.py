@@ -149,7 +149,9 @@ class Inputs:
   ) -> dict[str, Fingerprint]:
     """Of all that the stage has read."""
     tokenizer = policy.tokenizer
+    described = json.dumps(policy.model.config.to_dict(), sort_keys=True)
     found = {
+      "model": Fingerprint(digest_of_text(described)),
       "weights": Fingerprint(policy.digest),
       "tokenizer": Fingerprint(tokenizer.with_template(None).fingerprint(), f"{tokenizer.vocab_size:,} tokens"),
       "template": Fingerprint(digest_of_text(tokenizer.chat_template)),

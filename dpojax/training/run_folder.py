@@ -20,7 +20,7 @@ from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
 from dpojax.training.loop import RunResult
-from dpojax.training.model_files import LoadedModel, save_description
+from dpojax.training.model_files import DESCRIPTION, TOKENIZER, LoadedModel, save_description
 from dpojax.training.runlog import METRICS, RunLog
 from dpojax.training.stage_record import (
   Ended,
@@ -29,6 +29,7 @@ from dpojax.training.stage_record import (
   changes,
   file_digest,
   file_facts,
+  files_in,
   length_of,
   read_record,
   settings_record,
@@ -146,17 +147,19 @@ class RunFolder:
     self.checkpointer.save(step, trainer.state, metrics=self.log.measured)
     self.checkpointer.wait()
 
-  def end(self, result: RunResult, *, params: Any = None, files: Sequence[str] = (METRICS,)) -> None:
+  def end(self, result: RunResult, *, params: Any = None, files: Sequence[str] = ()) -> None:
     """Writes down how the stage ended; nothing where it was asked to stop.
 
     Args:
-      params: that it trained.
+      params: that it trained; then the model's description, its tokenizer and the metrics are files that others read.
       files: in the folder, that others read.
     """
     if result.reason == "preempted":
       return
     record = read_record(self.path)
     assert record is not None
+    if params is not None:
+      files = [*files, METRICS, DESCRIPTION, *files_in(self.path, TOKENIZER)]
     ended = Ended(
       result.reason,
       result.step,

@@ -189,6 +189,11 @@ def file_digest(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_in(folder: pathlib.Path, name: str) -> list[str]:
+  """Paths in `folder` of the files in its folder `name`, in order."""
+  return sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
+
+
 def check_files(folder: pathlib.Path, ended: Ended) -> None:
   """Raises CheckpointError, naming the file, where a stage that has ended no longer holds what it made."""
   for name, digest in ended.files.items():
@@ -200,3 +205,7 @@ def check_files(folder: pathlib.Path, ended: Ended) -> None:
         f"{path}: it is not what the stage wrote (its SHA-256 differs from the one in {FILE}); restore it, or delete "
         f"{folder} and the same command makes it anew"
       )
+  for name in {pathlib.PurePosixPath(name).parts[0] for name in ended.files if "/" in name}:
+    added = [path for path in files_in(folder, name) if path not in ended.files]
+    if added:
+      raise CheckpointError(f"{folder / added[0]}: the stage did not write it; remove it")

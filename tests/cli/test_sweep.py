@@ -1,14 +1,11 @@
 """`dpojax sweep` over runs that take no time: what points share, its table, and its exit codes."""
 
-import types
-
 import pytest
 
-import dpojax.assemble
 from dpojax.cli.main import main
-from dpojax.config.record import write_config
 from dpojax.errors import DataError
-from dpojax.report import write_report
+from dpojax.sweeps import stages
+from dpojax.training.loop import RunResult
 
 CONFIG = """from dpojax.config import base
 
@@ -18,48 +15,78 @@ def get_config():
   config.data.path = "rows.jsonl"
   config.model.path = "model"
   config.reference.kind = "cache"
+  config.logging.plots = False
   return config
+"""
+STAGED = """from dpojax.config import stages
+
+
+def get_config():
+  config = stages(sft="sft", dpo="preference")
+  config.model.path = "model"
+  config.sft.data.path = "texts.jsonl"
+  config.dpo.data.path = "rows.jsonl"
+  config.dpo.model.path = "stage:sft"
+  config.logging.plots = False
+  return config
+
+
+def get_points():
+  return [{"dpo.loss.beta": 0.1}, {"dpo.loss.name": "ipo"}]
 """
 
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-  """Runs the command with a session whose runs end at once, as `outcome(config)` says; gives (code, calls)."""
-  (tmp_path / "config.py").write_text(CONFIG)
+  """Runs the command with recipes that end at once, as `outcome(config)` says; gives (code, calls)."""
 
-  def run(*grids, outcome=lambda config: "finished"):
+  def run(*grids, outcome=lambda config: "finished", text=CONFIG):
+    (tmp_path / "config.py").write_text(text)
     calls = []
 
-    class Session:
-      def run(self, config, workdir, *, prelude=None):
-        reason = outcome(config)
-        calls.append((config, prelude))
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_config(config, workdir)
-        (workdir / "metrics.jsonl").write_text('{"step": 1, "split": "eval", "rewards/accuracies": 0.625}\n')
-        if reason != "preempted":
-          write_report(workdir, reason=reason)
-        return types.SimpleNamespace(reason=reason)
+    def recipe(config, inputs, folder):
+      calls.append((config, folder.path))
+      result = RunResult(1, outcome(config))
+      folder.begin({}, training=False)
+      (folder.path / "metrics.jsonl").write_text('{"step": 1, "split": "eval", "rewards/accuracies": 0.625}\n')
+      folder.end(result, files=["metrics.jsonl"])
+      return result
 
-    monkeypatch.setattr(dpojax.assemble, "Session", Session)
+    monkeypatch.setattr(stages, "RECIPES", {"preference": recipe, "sft": recipe})
     words = [word for grid in grids for word in ("--grid", grid)]
     return main(["sweep", f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'w'}", *words]), calls
 
   return run
 
 
-def test_points_share_earlier_stages_and_the_reference_cache(sweep, tmp_path, capsys):
+def test_points_share_the_reference_cache(sweep, tmp_path, capsys):
   code, calls = sweep("loss.beta=0.1,0.2")
   assert code == 0
-  assert {prelude for _, prelude in calls} == {tmp_path / "w" / "shared"}
+  assert [folder for _, folder in calls] == [tmp_path / "w" / "loss.beta=0.1", tmp_path / "w" / "loss.beta=0.2"]
   assert {config.reference.cache_dir for config, _ in calls} == {str(tmp_path / "w" / "reference_cache")}
   lines = capsys.readouterr().out.splitlines()
   assert lines[1].split() == ["0.1", "62.5", "%", "finished"]
   assert (tmp_path / "w" / "sweep.png").exists()
 
 
-def test_points_that_differ_in_an_earlier_stage_do_not_share_it(sweep):
-  assert {prelude for _, prelude in sweep("data.seed=0,1", "loss.beta=0.1")[1]} == {None}
+def test_a_stage_that_comes_out_the_same_runs_once(sweep, tmp_path):
+  _, calls = sweep("dpo.loss.beta=0.1,0.2", text=STAGED)
+  assert [folder.relative_to(tmp_path / "w").as_posix() for _, folder in calls] == [
+    "sft",
+    "dpo.loss.beta=0.1/dpo",
+    "dpo.loss.beta=0.2/dpo",
+  ]
+
+
+def test_points_of_the_config_file(sweep, tmp_path):
+  code, calls = sweep(text=STAGED)
+  assert code == 0
+  assert [(config.loss.beta, config.loss.name) for config, _ in calls[1:]] == [(0.1, "auto"), (None, "ipo")]
+
+
+def test_without_points_it_says_how_to_give_some(sweep, capsys):
+  assert sweep()[0] == 2
+  assert "--grid is missing: give the values to try, such as --grid loss.beta=0.05,0.1, or" in capsys.readouterr().err
 
 
 def test_a_second_start_runs_nothing_and_shows_the_same_table(sweep, capsys):

@@ -9,7 +9,7 @@ import time
 import jax
 import pytest
 
-from dpojax.assemble import run
+from dpojax.sweeps.stages import run
 from dpojax.config import load_config
 from dpojax.training.checkpoint import Checkpointer
 from tests.training.runs import start, state_digest, timeless_metrics, train, write_config

@@ -6,19 +6,21 @@ import json
 import numpy as np
 import pytest
 
-from dpojax.assemble import load_model, run
+from dpojax.sweeps.stages import run
+from dpojax.training.model_files import load_model
 from dpojax.config.load import load_config
 from dpojax.config.schema import DataSettings
 from dpojax.data import load_dataset
 from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 from dpojax.training.runlog import read_metrics
+from dpojax.types import Answers
 from tests.tolerances import assert_sums_close
 from tests.training.runs import write_config, write_pairs
 
 SHORT = {
-  "objective": "reward_model",
+  "recipe": "reward_model",
   "reward.heads": 2,
   "train.steps": 4,
   "checkpoint.every": 2,
@@ -53,7 +55,7 @@ def held_out_scores(workdir, config_file):
   """[answers, H] rewards of the held-out answers by the run's model."""
   model, params, tokenizer = load_model(workdir)
   data = changed(config_file).data
-  _, held_out = load_dataset(data, tokenizer, kind="preference", row_length=48)
+  _, held_out = load_dataset(data, tokenizer, answers=Answers.PAIR, row_length=48)
   return np.concatenate([s.T for s in reward_scores(model, params, held_out, row_length=48)])
 
 
@@ -107,8 +109,8 @@ def test_a_run_goes_on_from_a_reward_model_with_its_heads(trained, tmp_path):
   ("settings", "message"),
   [
     ({"reward.heads": 3}, "reward.heads is 3, but .* is a reward model of 2"),
-    ({"objective": "preference", "reward.heads": 1}, "is a reward model: it scores answers and writes none"),
-    ({"objective": "sft", "reward.heads": 1}, "is a reward model: it scores answers and writes none"),
+    ({"recipe": "preference", "reward.heads": 1}, "is a reward model: it scores answers and writes none"),
+    ({"recipe": "sft", "reward.heads": 1}, "is a reward model: it scores answers and writes none"),
   ],
 )
 def test_what_a_reward_model_cannot_start(trained, tmp_path, settings, message):
@@ -132,6 +134,6 @@ def test_rankings_of_different_lengths(trained, tmp_path):
   assert all(np.isfinite(record["loss"]) for record in records) and "rewards/disagreement" not in records[0]
   model, params, tokenizer = load_model(tmp_path / "run")
   dataset, _ = load_dataset(
-    DataSettings(source="file", path=str(file), eval_fraction=0.0), tokenizer, kind="score", row_length=48
+    DataSettings(source="file", path=str(file), eval_fraction=0.0), tokenizer, answers=Answers.ANY, row_length=48
   )
   assert {score.shape for score in reward_scores(model, params, dataset, row_length=48)} == {(1, 2), (1, 3), (1, 4)}

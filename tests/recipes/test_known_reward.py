@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dpojax.assemble import run
+from dpojax.sweeps.stages import run
 from dpojax.cli.main import main
 from dpojax.config.load import load_config
 from tests.training.runs import write_config, write_tiny_model
@@ -42,7 +42,7 @@ def test_scores_are_the_known_reward_and_need_no_temperature(tmp_path):
   config_file = write_config(
     tmp_path,
     **{
-      "objective": "reward_model",
+      "recipe": "reward_model",
       "model.path": str(model),
       "data.path": str(write_drawn_pairs(tmp_path / "train.jsonl", 16_000, seed=0)),
       "data.eval_fraction": 0.02,
