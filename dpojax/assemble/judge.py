@@ -19,8 +19,7 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.evaluation import ScoredRow
 from dpojax.evaluation.ensemble import combine
 from dpojax.models.reward_model import RewardModel
-from dpojax.sampling.reward_score import reward_scores
-from dpojax.sampling.score import score_answers
+from dpojax.scoring import reward_scores, score_answers
 
 ScoreKind = Literal["reward", "implicit", "sum", "mean"]
 Say = Callable[[str, int], Callable[[int, int], None]]

@@ -32,7 +32,7 @@ from dpojax.objectives.preference import Preference
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 from dpojax.training.checkpoint import read_params
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer

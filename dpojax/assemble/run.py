@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from dpojax.assemble.pieces import (
   Data,
@@ -30,13 +31,14 @@ from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
 from dpojax.data.batches import Batches
 from dpojax.errors import ConfigError
-from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.parallel import make_mesh
 from dpojax.report import write_report
+from dpojax.scoring.logps import logps_of_rows
+from dpojax.scoring.packed import Scorer
 from dpojax.training.cached_reference import CachedReference
 from dpojax.training.loop import Loop, Outcome
 from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
 from dpojax.training.runlog import RunLog
-from dpojax.training.step import make_score_step, place_params
 from dpojax.types import PackedBatch, Params
 
 
@@ -181,13 +183,12 @@ def _fill_cache(
     precision=model.precision,
     warn=log.message,
   )
-  mesh = make_mesh(config.parallel)
-  placed: list[Params] = []  # on the devices only when something is to be computed
+  scorer: list[Scorer] = []  # its parameters are on the devices only when something is to be computed
 
-  def score(batch: PackedBatch) -> jax.Array:
-    if not placed:
-      placed.append(place_params(params, mesh))
-    return make_score_step(model)(placed[0], jax.device_put(batch, batch_shardings(mesh, batch)))
+  def score(batch: PackedBatch) -> np.ndarray:
+    if not scorer:
+      scorer.append(Scorer(logps_of_rows, model, params, make_mesh(config.parallel)))
+    return scorer[0](batch)
 
   for part in (batches, held_out):
     if part is not None:

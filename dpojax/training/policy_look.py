@@ -8,8 +8,8 @@ import numpy as np
 from dpojax.config.schema import EvaluationSettings
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.divergence import sample_kl
 from dpojax.sampling.generate import generate
+from dpojax.scoring import sample_kl
 from dpojax.types import Params
 
 Reward = Callable[[str, str], float]

@@ -12,7 +12,7 @@ from dpojax.config.schema import DataSettings
 from dpojax.data import load_dataset
 from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 from dpojax.training.runlog import read_metrics
 from tests.tolerances import assert_sums_close
 from tests.training.runs import write_config, write_pairs
