@@ -185,7 +185,7 @@ def run_dpojax(arguments) -> None:
   from dpojax.assemble import load_model, run
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import load_dataset
-  from dpojax.sampling.reward_score import reward_scores
+  from dpojax.scoring import reward_scores
 
   workdir = arguments.out / f"run_{arguments.seed}"
   began = time.perf_counter()

@@ -21,7 +21,7 @@ LAYERS = [
   ["dpojax.interop"],
   ["dpojax.models"],
   ["dpojax.data"],
-  ["dpojax.sampling", "dpojax.objectives", "dpojax.evaluation"],
+  ["dpojax.sampling", "dpojax.scoring", "dpojax.objectives", "dpojax.evaluation"],
   ["dpojax.training"],
   ["dpojax.sweeps", "dpojax.report"],
   ["dpojax.config"],

@@ -31,10 +31,13 @@ from dpojax.objectives.preference import Preference
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.attention_gpu import reason_without, without_kernels
 from dpojax.sampling.generate import generate
+from dpojax.scoring.logps import logps_of_rows
+from dpojax.scoring.packed import Scorer
+from dpojax.scoring.slots import locate
 from dpojax.training.cached_reference import CachedReference
 from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.reference_cache import ReferenceCache, locate
-from dpojax.training.step import accumulate, make_score_step, place_hyper, place_params
+from dpojax.training.reference_cache import ReferenceCache
+from dpojax.training.step import accumulate, place_hyper, place_params
 from tests.losses import loss_draws
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,11 +60,9 @@ def packed_is_alone(size: str) -> str:
   def scored(examples, precision):
     """Log-probs of the answers' tokens, one array an answer, in order; `examples` are packed together."""
     batch = pack([dataclasses.replace(example, index=i) for i, example in enumerate(examples)], shape)
-    logp = np.asarray(make_score_step(setting.model(precision))(params, placed(batch, gpu()))).reshape(-1)
-    slots = locate(batch)
-    order = np.lexsort((slots.rank, slots.answer, slots.example))
+    logp = Scorer(logps_of_rows, setting.model(precision), params, mesh_on(gpu()))(batch).reshape(-1)
     ends = np.cumsum([len(answer) for example in examples for answer in example.answers])
-    return np.split(logp[slots.place[order]], ends[:-1])
+    return np.split(logp[locate(batch).in_order().place], ends[:-1])
 
   said = []
   for precision in ("float32", "bfloat16"):
@@ -250,12 +251,11 @@ def cached_reference(size: str) -> str:
   """The reference's log-probs from the disk cache, in float32, instead of live."""
   setting = Setting.of(size, 16)
   batches = setting.batches(16)
-  params = place_params(setting.params(), mesh_on(gpu()))
-  score = make_score_step(setting.model())
+  score = Scorer(logps_of_rows, setting.model(), setting.params(), mesh_on(gpu()))
   said = []
   with tempfile.TemporaryDirectory() as folder:
     cache = ReferenceCache(folder, weights="made", config=setting.config.to_dict(), precision="float32")
-    count = cache.fill(setting.dataset, lambda batch: score(params, placed(batch, gpu())), batches.shape)
+    count = cache.fill(setting.dataset, score, batches.shape)
     said.append(f"{count} answers")
     for precision, allowed in (("float32", 2e-5), ("bfloat16", 0.02)):
       trainer = setting.trainer(gpu(), CachedReference(batches, cache), precision, live=False)
@@ -276,10 +276,8 @@ def sampling(size: str) -> str:
   host, worst = batches(0), {}
   expected = np.concatenate([s.logp for s in samples])
   for device in (gpu(), cpu()):
-    logp = make_score_step(model)(place_params(params, mesh_on(device)), placed(host, device))
-    slots = locate(host)
-    order = np.lexsort((slots.rank, slots.answer, slots.example))
-    worst[device.platform] = np.max(np.abs(np.asarray(logp).reshape(-1)[slots.place[order]] - expected))
+    logp = Scorer(logps_of_rows, model, params, mesh_on(device))(host).reshape(-1)
+    worst[device.platform] = np.max(np.abs(logp[locate(host).in_order().place] - expected))
   return ", ".join(within(f"nats a token to the scorer on {name}", found, 1e-4) for name, found in worst.items())
 
 

@@ -12,7 +12,7 @@ from dpojax.cli.rows import Progress, add_rows, data_settings
 
 if TYPE_CHECKING:
   from dpojax.data.examples import TokenDataset
-  from dpojax.sampling.score import Scores
+  from dpojax.scoring import Scores
 
 DESCRIPTION = """Log-probs of the answers in a file under a model, one JSON object a row, in row order.
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from dpojax.assemble import load_language_model
     from dpojax.cli import compilation_cache
     from dpojax.data.dataset import load_dataset
-    from dpojax.sampling.score import score_answers
+    from dpojax.scoring import score_answers
 
     compilation_cache.begin()
     model, params, tokenizer = load_language_model(options.model, precision=options.precision)

@@ -66,3 +66,13 @@ def slot_candidates(least: int, row_length: int) -> list[int]:
   unit = 64 if row_length >= 256 else 8
   first = min(-(-least // unit) * unit, max(row_length, least))
   return sorted({first, *(s for s in range(first, row_length + 1, unit))})
+
+
+def bucket(size: int) -> int:
+  """The next of 16, 24, 32, 48, 64, 96, …: at most half more than `size`, and few different shapes."""
+  step = 16
+  while step < size:
+    if step * 3 // 2 >= size:
+      return step * 3 // 2
+    step *= 2
+  return step

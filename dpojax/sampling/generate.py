@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.models.language_model import LanguageModel
 from dpojax.sampling.choose import choose_tokens
@@ -95,16 +96,6 @@ def generate(
     for row, i in enumerate(members):
       samples[i] = Sample(answers[row, : lengths[row]], bool(finished[row]), logps[row, : lengths[row]])
   return [samples[i] for i in range(len(prompts))]
-
-
-def bucket(size: int) -> int:
-  """The next of 16, 24, 32, 48, 64, 96, …: at most half more than `size`, and few different shapes."""
-  step = 16
-  while step < size:
-    if step * 3 // 2 >= size:
-      return step * 3 // 2
-    step *= 2
-  return step
 
 
 def _batches(prompts: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[list[int], int]]:

@@ -10,28 +10,29 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import PackShape
 from dpojax.errors import DataError, WeightsError
 from dpojax.files import write_atomically
+from dpojax.parallel.placement import to_host
 from dpojax.parallel.processes import check_one_process
+from dpojax.scoring.packed import Progress, Score, score_steps
+from dpojax.scoring.slots import locate
 from dpojax.training.record_store import RecordStore
-from dpojax.types import Array, PackedBatch, Params
+from dpojax.types import PackedBatch, Params
 
-NUMERICS = 1  # raise it whenever the same weights and ids give other float32 log-probs than before
+# Raise it whenever the same weights and ids give other float32 log-probs than before. 1 stored log-probs of other tokens
+# where the prompt was scored too (loss.nll_span=prompt_and_answer).
+NUMERICS = 2
 ABSENT = -1
-
-Score = Callable[[PackedBatch], Array]
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +121,14 @@ class ReferenceCache:
     examples = self.missing(dataset)
     total = sum(len(example.answers) for example in examples)
     done = 0
-    step = shape.groups * shape.rows  # one example a row always fits
-    for start in range(0, len(examples), step):
-      chunk = examples[start : start + step]
-      digests = [digest for example in chunk for digest in record_digests(example)]
-      self._store.append(digests, self._score(dataset, chunk, score, shape))
+    for step in score_steps(score, examples, shape, size=shape.groups * shape.rows):  # one example a row always fits
+      vectors = step.by_token()
+      for example, of_answers in zip(step.examples, vectors, strict=True):
+        if not all(np.isfinite(vector).all() for vector in of_answers):
+          where = dataset.where(examples[example.index].index)
+          raise WeightsError(f"{where}: the reference model gives a log-prob that is not finite")
+      digests = [digest for example in step.examples for digest in record_digests(example)]
+      self._store.append(digests, [vector for of_answers in vectors for vector in of_answers])
       done += len(digests)
       if progress is not None:
         progress(done, total)
@@ -158,23 +162,6 @@ class ReferenceCache:
     logp.reshape(-1)[slots.place] = self._store.values[start + slots.rank]
     return dataclasses.replace(batch, reference_logp=logp)
 
-  def _score(
-    self, dataset: TokenDataset, examples: Sequence[TokenExample], score: Score, shape: PackShape
-  ) -> list[np.ndarray]:
-    """f32[A] log-probs of each answer of `examples`, in order."""
-    local = [dataclasses.replace(example, index=i) for i, example in enumerate(examples)]
-    batch = pack(local, shape)
-    values = to_host(score(batch)).reshape(-1)
-    slots = locate(batch)
-    order = np.lexsort((slots.rank, slots.answer, slots.example))
-    lengths = [len(answer) for example in examples for answer in example.answers]
-    vectors = np.split(values[slots.place[order]], np.cumsum(lengths)[:-1])
-    owners = [example.index for example in examples for _ in example.answers]
-    for n, vector in zip(owners, vectors, strict=True):
-      if not np.isfinite(vector).all():
-        raise WeightsError(f"{dataset.where(n)}: the reference model gives a log-prob that is not finite")
-    return vectors
-
   def _layout(self, dataset: TokenDataset) -> Layout:
     shape = (len(dataset), dataset.num_answers)
     start = np.full(shape, ABSENT, np.int64)
@@ -189,45 +176,6 @@ class ReferenceCache:
         tokens.append(answer)
         total += len(answer)
     return Layout(start, length, first, np.concatenate(tokens) if tokens else np.zeros(0, np.int32))
-
-
-@dataclasses.dataclass(frozen=True)
-class Slots:
-  """The filled scored slots of a batch, each an element of every array.
-
-  Attributes:
-    place: i64, index into the flattened [G, R, S] arrays.
-    example: i64, index of the example in its data set.
-    answer: i64, which of the example's answers.
-    rank: i64, which of the answer's tokens.
-  """
-
-  place: np.ndarray
-  example: np.ndarray
-  answer: np.ndarray
-  rank: np.ndarray
-
-  def of_answers(self, number: int) -> "Slots":
-    """Those of the first `number` answers of their examples: a scored prompt lies behind them."""
-    kept = self.answer < number
-    return Slots(self.place[kept], self.example[kept], self.answer[kept], self.rank[kept])
-
-
-def locate(batch: PackedBatch) -> Slots:
-  """Whose token every filled slot scores; slots of an answer are in the order of its tokens."""
-  example_index = np.asarray(batch.example_index).reshape(-1, np.shape(batch.example_index)[-1])
-  answer_of = np.asarray(batch.answer_of).reshape(len(example_index), -1)
-  row, column = np.nonzero(answer_of < batch.num_answers)
-  slot = answer_of[row, column].astype(np.int64)
-  place = row * answer_of.shape[1] + column
-  owner = row * batch.num_answers + slot
-  order = np.argsort(owner, kind="stable")
-  place, owner, row, slot = place[order], owner[order], row[order], slot[order]
-  begins = np.flatnonzero(np.diff(owner, prepend=-1))
-  counts = np.diff(begins, append=len(owner))
-  rank = np.arange(len(owner)) - np.repeat(begins, counts)
-  e, k = np.divmod(slot, batch.answers_per_example)
-  return Slots(place, example_index[row, e].astype(np.int64), k, rank)
 
 
 def record_digests(example: TokenExample) -> list[bytes]:
@@ -255,10 +203,3 @@ def weights_fingerprint(params: Params) -> str:
 
   with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
     return hashlib.sha256(b"".join(threads.map(digest, sorted(leaves.items())))).hexdigest()
-
-
-def to_host(array: Any) -> np.ndarray:
-  """The whole array as NumPy, gathered from all processes where it is spread over them."""
-  if isinstance(array, jax.Array) and not array.is_fully_addressable:
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-  return np.asarray(array)

@@ -10,7 +10,6 @@ from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 
 from dpojax.config.schema import OptimizerSettings
-from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
 from dpojax.ops.summed import Summed
 from dpojax.parallel import compiler_options, replicated, state_shardings
@@ -217,20 +216,6 @@ def make_evaluation_step(objective: Objective) -> Callable[[Params, Params, Pack
     return sum_over_groups(group, batch)
 
   return jax.jit(evaluate)
-
-
-@functools.lru_cache(maxsize=8)
-def make_score_step(model: LanguageModel) -> Callable[[Params, PackedBatch], jax.Array]:
-  """The jitted scorer of a whole step: (params, batch) -> f32[G, R, S] log-probs, 0 in empty slots."""
-
-  def score(params: Params, batch: PackedBatch) -> jax.Array:
-    def body(index, logps):
-      return logps.at[index].set(model.score(params, batch.group(index)).logp)
-
-    zeros = jnp.zeros(batch.target.shape, jnp.float32)
-    return jax.lax.fori_loop(0, batch.num_groups, body, zeros)
-
-  return jax.jit(score)
 
 
 def place_state(

@@ -16,7 +16,7 @@ from dpojax.config.schema import CheckpointSettings, RunConfig
 from dpojax.data.examples import TokenDataset
 from dpojax.evaluation import ScoredRow, evaluate
 from dpojax.models.reward_model import RewardModel
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 from dpojax.training.checkpoint import Checkpointer
 
 BETA = 0.5

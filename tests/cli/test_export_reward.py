@@ -15,7 +15,7 @@ from dpojax.config.record import write_config
 from dpojax.config.schema import CheckpointSettings, DataSettings, RunConfig
 from dpojax.data.dataset import dataset_from_rows
 from dpojax.models.reward_model import Normalisation, RewardModel
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 from dpojax.training.checkpoint import Checkpointer
 
 HEADS = 3

@@ -14,8 +14,10 @@ from dpojax.losses import LOSSES
 from dpojax.losses.expression import hyper_parameters, parse_losses
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
+from dpojax.scoring.logps import logps_of_rows
+from dpojax.scoring.packed import Scorer
 from dpojax.training.runlog import read_metrics
-from dpojax.training.step import accumulate, make_score_step, place_hyper
+from dpojax.training.step import accumulate, place_hyper
 from dpojax.training.trainer import Trainer
 from tests.tolerances import assert_gradients_close
 from tests.training.runs import state_digest, timeless_metrics, write_config
@@ -69,7 +71,7 @@ def test_two_passes_give_what_one_pass_gives():
 def test_a_cached_reference_gives_what_a_live_one_gives():
   names = tuple(name for name in SUMMED if "token_kl" not in LOSSES[name].reads)
   batch, hyper, frozen = tiny_batches(rows=2)(0), hyper_for(names), tiny_params()
-  cached = dataclasses.replace(batch, reference_logp=np.asarray(make_score_step(MODEL)(frozen, batch)))
+  cached = dataclasses.replace(batch, reference_logp=Scorer(logps_of_rows, MODEL, frozen)(batch))
   objective = Preference(MODEL, names)
   assert_same(whole_step(objective, batch, hyper, frozen), whole_step(objective, cached, hyper, {}))
 

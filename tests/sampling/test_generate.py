@@ -8,10 +8,11 @@ from toy_model import ToyModel, next_probabilities
 
 from dpojax.data.examples import TokenExample
 from dpojax.data.packing import PackShape, pack
+from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.generate import bucket, generate
+from dpojax.sampling.generate import generate
 
 MODEL = ToyModel(vocab=7)
 PARAMS = MODEL.init(seed=0)

@@ -1,4 +1,4 @@
-"""A model small enough to enumerate, with the methods of LanguageModel that sampling uses.
+"""A model small enough to enumerate, with the methods of LanguageModel that sampling and scoring use.
 
 The logits after a prefix are a fixed function of the whole prefix: of every token, its place and its
 distance. `next_probabilities` computes them again in float64 NumPy from the prefix alone.
@@ -57,15 +57,20 @@ class ToyModel:
     place = jnp.arange(rows.tokens.shape[1])
     distance = rows.position[:, :, None] - rows.position[:, None, :]
     seen = (rows.segment[:, :, None] == rows.segment[:, None, :]) & (place[:, None] >= place[None, :])[None]
+    seen &= (rows.answer[:, None, :] == -1) | (rows.answer[:, None, :] == rows.answer[:, :, None])
     return _mix(params, rows.tokens, rows.position, distance, seen)
 
-  def token_kl(self, params, reference_params, rows):
-    def log_probabilities(p):
-      states = jnp.take_along_axis(self.hidden(p, rows), rows.scored_at[:, :, None], axis=1)
-      return jax.nn.log_softmax(self.logits(p, states), axis=-1)
+  def score(self, params, rows):
+    logp = jnp.take_along_axis(self._log_probabilities(params, rows), rows.target[:, :, None], axis=2)[:, :, 0]
+    return types.SimpleNamespace(logp=jnp.where(rows.filled, logp, 0.0))
 
-    policy, reference = log_probabilities(params), log_probabilities(reference_params)
+  def token_kl(self, params, reference_params, rows):
+    policy, reference = (self._log_probabilities(p, rows) for p in (params, reference_params))
     return jnp.sum(jnp.exp(policy) * (policy - reference), axis=-1)
+
+  def _log_probabilities(self, params, rows):
+    states = jnp.take_along_axis(self.hidden(params, rows), rows.scored_at[:, :, None], axis=1)
+    return jax.nn.log_softmax(self.logits(params, states), axis=-1)
 
 
 def _mix(params, tokens, position, distance, seen):

@@ -19,8 +19,10 @@ from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
-from dpojax.training.reference_cache import locate
-from dpojax.training.step import accumulate, make_score_step, place_hyper, place_params
+from dpojax.scoring.logps import logps_of_rows
+from dpojax.scoring.packed import Scorer
+from dpojax.scoring.slots import locate
+from dpojax.training.step import accumulate, place_hyper, place_params
 from dpojax.types import sum_by_answer
 
 TEXTS = [
@@ -47,9 +49,8 @@ def measure(params, model, dataset, rows, parallel):
   assert int(host.num_groups) == len(dataset) // rows
   batch = jax.device_put(host, batch_shardings(mesh, host))
   placed = place_params(params, mesh)
-  logp = np.asarray(make_score_step(model)(placed, batch))
-  slots = locate(host)
-  order = np.lexsort((slots.rank, slots.answer, slots.example))
+  logp = Scorer(logps_of_rows, model, placed, mesh)(host)
+  slots = locate(host).in_order()
   flat = lambda x: np.asarray(x).reshape(-1, x.shape[-1])  # noqa: E731
   sums = np.asarray(sum_by_answer(flat(logp), flat(host.answer_of), host.num_answers)).reshape(-1, 2)
   answers = np.zeros_like(sums)
@@ -57,7 +58,7 @@ def measure(params, model, dataset, rows, parallel):
   zeros = dataclasses.replace(batch, reference_logp=jax.numpy.zeros_like(batch.target, jax.numpy.float32) - 2.0)
   hyper = place_hyper({"beta": 0.1, "label_smoothing": 0.0}, mesh)
   gradient = jax.jit(lambda p, b: accumulate(Preference(model), p, {}, b, hyper)[1])(placed, zeros)
-  return logp.reshape(-1)[slots.place[order]], answers, jax.device_get(gradient)
+  return logp.reshape(-1)[slots.place], answers, jax.device_get(gradient)
 
 
 def main():

@@ -137,6 +137,20 @@ def test_reused_by_data_sets_that_share_rows(tmp_path):
   check(cache, dataset)
 
 
+def test_a_scored_prompt_moves_no_answer(tmp_path):
+  """Where the loss reads the prompt's tokens too (loss.nll_span), they lie between those of the answers."""
+  dataset = make_dataset()
+  shape = dataclasses.replace(SHAPE, answers=SHAPE.answers + 1, score_prompt=True)
+
+  def of_targets(batch):
+    return np.where(batch.filled, -batch.target, np.nan).astype(np.float32)
+
+  cache = opened(tmp_path)
+  cache.fill(dataset, of_targets, shape)
+  batch = pack([dataset[n] for n in range(4)], SHAPE)
+  np.testing.assert_array_equal(cache.attach(batch, dataset).reference_logp, np.where(batch.filled, -batch.target, 0))
+
+
 def test_duplicates_are_scored_once(tmp_path):
   dataset = TokenDataset.from_examples([([1, 2], [[3], [4, 5]]), ([1, 2], [[4, 5], [3]]), ([1, 2], [[3], [3]])])
   cache = opened(tmp_path)

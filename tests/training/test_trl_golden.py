@@ -15,7 +15,8 @@ from dpojax.data.shapes import choose_shape
 from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
-from dpojax.training.step import make_score_step
+from dpojax.scoring.logps import logps_of_rows
+from dpojax.scoring.packed import Scorer
 from dpojax.training.trainer import Trainer
 from dpojax.types import PackedBatch
 
@@ -65,9 +66,10 @@ def run(golden, precision, remat, live):
   )
   size, steps = golden["pairs_a_step"], len(golden["steps"])
   shape = choose_shape(dataset, BatchSettings(size=size, rows=1, row_length=256))
-  score, start = make_score_step(model), jax.device_put(params)
+  start = jax.device_put(params)
   batches = [pack([dataset[size * s + i] for i in range(size)], shape) for s in range(steps)]
-  batches = [dataclasses.replace(batch, reference_logp=np.asarray(score(start, batch))) for batch in batches]
+  score = Scorer(logps_of_rows, model, start)
+  batches = [dataclasses.replace(batch, reference_logp=score(batch)) for batch in batches]
   optimizer = OptimizerSettings(
     clip_norm=golden["clip_norm"], weight_decay=golden["weight_decay"], **golden["optimizer"]
   )
@@ -77,7 +79,7 @@ def run(golden, precision, remat, live):
   trainer = Trainer(Preference(model), optimizer, params, given, steps=steps, hyper=hyper, reference_params=reference)
   recorded = []
   for step, batch in enumerate(batches):
-    found = margins(score(trainer.params, batch), batch)
+    found = margins(Scorer(logps_of_rows, model, trainer.params)(batch), batch)
     _, metrics = next(trainer.train(1))
     recorded.append(metrics | {"margins": [found[size * step + i] for i in range(size)]})
   return recorded, config, params, jax.device_get(trainer.params)

@@ -1,16 +1,25 @@
 """The exact KL between two policies along text that the first one wrote."""
 
-import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import PackShape
+from dpojax.data.shapes import bucket
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.generate import Sample, bucket
+from dpojax.scoring.packed import Scorer, score_steps
 from dpojax.types import PackedBatch, Params
+
+
+class Written(Protocol):
+  """What a policy wrote after a prompt: `dpojax.sampling.generate.Sample`, or anything with its i32[T] `tokens`."""
+
+  @property
+  def tokens(self) -> np.ndarray: ...
 
 
 def sample_kl(
@@ -18,10 +27,11 @@ def sample_kl(
   params: Params,
   reference_params: Params,
   prompts: Sequence[np.ndarray],
-  samples: Sequence[Sample],
+  samples: Sequence[Written],
   *,
   rows: int = 8,
   row_length: int = 256,
+  mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Exact per-step KL(policy || reference), summed along each sample.
 
@@ -35,31 +45,29 @@ def sample_kl(
     prompts: i32[P_i] each.
     samples: what the policy wrote after each prompt.
     rows, row_length: rows of a packed group and least tokens of a row; longer texts make longer rows.
+    mesh: the devices that share parameters and rows; None: where the parameters are, or the default device.
 
   Returns:
     (nats f64[N] a sample, tokens i64[N] a sample).
+
+  Raises:
+    DataError: a prompt or a sample has no tokens.
+    ConfigError: `rows` or the parameters do not divide by the mesh.
   """
   tokens = np.asarray([len(sample.tokens) for sample in samples], np.int64)
-  kl = np.zeros(len(samples), np.float64)
   if not samples:
-    return kl, tokens
+    return np.zeros(0, np.float64), tokens
   examples = [
-    TokenExample(np.asarray(prompt, np.int32), (sample.tokens,), index=i)
-    for i, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
+    TokenExample(np.asarray(prompt, np.int32), (sample.tokens,))
+    for prompt, sample in zip(prompts, samples, strict=True)
   ]
-  params, reference_params = jax.device_put((params, reference_params))
-  batch = pack(examples, _shape(examples, rows, row_length))
-  used = int(batch.num_groups)
-  values = np.stack([_token_kl(model, params, reference_params, batch.group(g)) for g in range(used)])
-  filled = batch.filled[:used]
-  group, row, _ = np.nonzero(filled)
-  sample = batch.example_index[group, row, batch.answer_of[:used][filled]]
-  np.add.at(kl, sample, values[filled].astype(np.float64))
-  return kl, tokens
+  scorer = Scorer(kl_of_rows, model, (params, reference_params), mesh)
+  steps = score_steps(scorer, examples, _shape(examples, rows, row_length), size=len(examples))
+  return np.concatenate([sums for step in steps for sums in step.sums()]), tokens
 
 
 def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> PackShape:
-  """A shape from the same coarse ladder as generation's, so that later looks rarely compile again."""
+  """A shape from the same coarse ladder as generation's, so that later samples rarely compile again."""
   length = bucket(max(row_length, *(example.longest for example in examples)))
   total = sum(example.row_tokens() for example in examples)
   scored = sum(example.scored for example in examples)
@@ -69,6 +77,7 @@ def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> Pack
   return PackShape(-(-len(examples) // rows), rows, length, slots, examples=slots, answers=1)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _token_kl(model: LanguageModel, params: Params, reference_params: Params, rows: PackedBatch) -> jax.Array:
-  return model.token_kl(params, reference_params, rows)
+def kl_of_rows(model: LanguageModel, params: tuple[Params, Params], rows: PackedBatch) -> jax.Array:
+  """f32[R, S] exact KL(policy || reference) at the scored slots of a row group, of (policy's, reference's) parameters."""
+  policy, reference = params
+  return model.token_kl(policy, reference, rows)

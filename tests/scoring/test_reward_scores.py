@@ -12,7 +12,7 @@ from dpojax.errors import DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import Normalisation, RewardModel
-from dpojax.sampling.reward_score import reward_scores
+from dpojax.scoring import reward_scores
 
 CONFIG = ModelConfig(vocab_size=11, hidden=16, layers=2, heads=2, kv_heads=1, ffn=24, max_positions=32, eos_ids=(0,))
 

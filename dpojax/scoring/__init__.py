@@ -1,0 +1,12 @@
+"""What models say of given text, packed: log-probs, rewards and the exact KL between two policies.
+
+All of them are one loop (`dpojax.scoring.packed`) around one function of (params, rows). Every row given
+is scored, in its order, or an error says which could not be; with a mesh, parameters and rows are shared
+by its devices.
+"""
+
+from dpojax.scoring.divergence import sample_kl
+from dpojax.scoring.logps import Scores, score_answers, score_tokens
+from dpojax.scoring.rewards import reward_scores
+
+__all__ = ["Scores", "reward_scores", "sample_kl", "score_answers", "score_tokens"]

@@ -1,0 +1,68 @@
+"""Run in a process of its own with eight host devices: everything that scores, on one device and on meshes of eight.
+
+Prints JSON: for every mesh and kind of score the largest difference to one device, in nats (rewards: log-odds), and
+what is said of too few rows.
+"""
+
+import json
+
+import jax
+import numpy as np
+
+from dpojax.config.schema import ParallelSettings
+from dpojax.data.examples import TokenDataset
+from dpojax.errors import ConfigError
+from dpojax.models.config import ModelConfig
+from dpojax.models.language_model import LanguageModel
+from dpojax.models.reward_model import RewardModel
+from dpojax.parallel import make_mesh
+from dpojax.sampling.generate import Sample
+from dpojax.scoring import reward_scores, sample_kl, score_answers, score_tokens
+
+CONFIG = ModelConfig(vocab_size=40, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, max_positions=64, eos_ids=(0,))
+MESHES = {
+  "data 8": dict(data=8),
+  "fsdp 8": dict(data=1, fsdp=8),
+  "data 2 x fsdp 2 x tensor 2": dict(data=2, fsdp=2, tensor=2),
+}
+
+
+def make_dataset() -> TokenDataset:
+  draws = np.random.default_rng(0)
+  ids = lambda longest: draws.integers(1, 40, draws.integers(1, longest))  # noqa: E731
+  return TokenDataset.from_examples([(ids(12), [ids(12) for _ in range(1 + i % 3)]) for i in range(37)])
+
+
+def main():
+  dataset = make_dataset()
+  model = LanguageModel(CONFIG)
+  reward_model = RewardModel(model, heads=2)
+  params, other = (jax.device_get(model.init(jax.random.key(seed))) for seed in (0, 1))
+  reward_params = jax.device_get(reward_model.init(jax.random.key(2)))
+  prompts = [dataset[i].prompt for i in range(len(dataset))]
+  samples = [Sample(dataset[i].answers[0], True, np.zeros(0)) for i in range(len(dataset))]
+
+  def scored(mesh):
+    shape = dict(rows=8, row_length=64, mesh=mesh)
+    return {
+      "answers": np.concatenate([score.logps for score in score_answers(model, params, dataset, **shape)]),
+      "tokens": np.concatenate([v for vectors in score_tokens(model, params, dataset, **shape) for v in vectors]),
+      "rewards": np.concatenate([r.ravel() for r in reward_scores(reward_model, reward_params, dataset, **shape)]),
+      "kl": sample_kl(model, params, other, prompts, samples, **shape)[0],
+    }
+
+  one = scored(None)
+  worst = {}
+  for name, axes in MESHES.items():
+    found = scored(make_mesh(ParallelSettings(**axes)))
+    worst[name] = {kind: float(np.max(np.abs(found[kind] - one[kind]))) for kind in one}
+  try:
+    score_answers(model, params, dataset, rows=2, mesh=make_mesh(ParallelSettings()))
+    error = ""
+  except ConfigError as refused:
+    error = str(refused)
+  print(json.dumps({"worst": worst, "two rows": error}))
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,27 @@
+"""Scores on eight forced host devices are those of one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.training.runs import ROOT
+
+
+@pytest.mark.slow
+def test_devices_change_nothing():
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+  environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-m", "tests.scoring.sharded_check"]
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+  assert done.returncode == 0, done.stderr
+  results = json.loads(done.stdout)
+  assert "batch.rows: 2 rows a group do not divide by the 8 devices" in results["two rows"]
+  worst = results["worst"]
+  assert len(worst) == 3
+  for mesh, differences in worst.items():
+    assert sorted(differences) == ["answers", "kl", "rewards", "tokens"]
+    for kind, difference in differences.items():
+      assert difference <= (5e-5 if kind == "tokens" else 5e-4), (mesh, kind)
