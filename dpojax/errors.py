@@ -37,3 +37,10 @@ class CheckpointError(InputError):
 
 class TrainingError(InputError):
   """Training cannot go on: the loss or its gradient stays non-finite."""
+
+
+class ShapeError(ValueError):
+  """Arrays given to a function do not fit together; the message names them and their shapes.
+
+  No InputError: in a run it is a defect of ours.
+  """

@@ -1,12 +1,38 @@
-"""Preference losses: pure functions from log-probs to one value per example, found by name.
+"""Losses: pure functions from arrays to one value per example, found by name.
 
-A loss is `f(policy[, reference], *, beta=..., ...) -> f32[B]`, unreduced. To add one, write the function in the file
-of its family and name it in `LOSSES`; its keyword arguments are the options it reads from the config's `loss` section,
-traced (but for `f_divergence`), so that changing them never recompiles. Their defaults are its paper's.
+    from dpojax import losses
+    losses.dpo(chosen, rejected, reference_chosen, reference_rejected, beta=0.1)
+
+What holds for every loss. Log-probs are in nats, summed (not averaged) over the tokens of an answer, f32[B] (or any
+float); a reference is frozen. Arrays may be lists, NumPy or JAX arrays, and all of one shape [B]; in losses of rankings,
+those of answers are [B, K], best answer first. Shapes that do not fit raise `dpojax.errors.ShapeError`, which names them.
+The result is f32[B], one value per example, unreduced. Options are single numbers, keyword only, and may be traced; their
+defaults are the paper's where it has them. A loss that reads `weight` or `pairs_per_token` of the batch, or is coupled,
+must be given the global batch or what is known of it.
+
+Data:
+  chosen, rejected: log-probs of the preferred and the other answer under the policy; of reward losses, their rewards.
+  reference_chosen, reference_rejected: the same answers under the reference.
+  chosen_length, rejected_length: tokens of the answers, integers.
+  chosen_kl, rejected_kl: sum over an answer's positions of KL(reference || policy) of the next-token distributions.
+  prompt, prompt_length: log-probs and number of the prompt's tokens but for the first, which nothing predicts.
+  margin: by how much the chosen answer is known to be better, in units of the logit: beta times nats, or reward.
+  logp, reference_logp: log-probs of a single answer, or [B, K] of a ranking's answers.
+  length: [B, K] tokens of a ranking's answers; 0: there is no such answer.
+  desirable: whether the single answer is a good one, booleans.
+  mismatched, reference_mismatched: log-probs of another prompt's answer after this prompt.
+  reward, present: [B, K] rewards of a ranking's answers, and which there are (all).
+  label: what was observed of the chosen answer: 1 it won, 0 it lost, 1/2 a tie (1).
+  weight: of each example (1). Those of weight 0 are left out of what a loss takes over the batch.
+  pairs_per_token: sum of weights over the sum of weight times scored tokens, of the global batch (of these examples):
+    what turns a mean over examples into a mean over tokens.
+
+To add one, write the function in the file of its family, with `checked`, and name it in `LOSSES`; its options are read
+from the config's `loss` section, traced (but for `f_divergence`), so that changing them never recompiles.
 """
 
 import dataclasses
-import inspect
+import functools
 from collections.abc import Callable, Iterable
 
 import jax
@@ -14,16 +40,29 @@ import jax
 from dpojax.errors import ConfigError
 from dpojax.losses.aot import aot, aot_unpaired
 from dpojax.losses.apo import apo_down, apo_zero, apo_zero_unpaired
+from dpojax.losses.arrays import data_of, options_of
 from dpojax.losses.classifiers import bco, bco_pair, nca_pair, sppo_hard
 from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo
 from dpojax.losses.hinge import hinge
 from dpojax.losses.ipo import ipo, ipo_sum
 from dpojax.losses.kto import kto
+from dpojax.losses.logps import Logps, arguments
 from dpojax.losses.nll import preferred_ft, sft, unlikelihood
 from dpojax.losses.ranking import plackett_luce_dpo
 from dpojax.losses.reference_free import alphapo, cpo, orpo, simpo, tpo, tpo_l
 from dpojax.losses.reward import all_pairs, bradley_terry, davidson, plackett_luce, rao_kupper
 from dpojax.losses.tdpo import tdpo1, tdpo2
+
+# What a loss reads, by a parameter that says so.
+READS = {
+  "reference_chosen": "reference",
+  "reference_logp": "reference",
+  "margin": "margin",
+  "chosen_kl": "token_kl",
+  "prompt": "prompt",
+  "mismatched": "mismatched",
+  "shift": "shift",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,50 +70,69 @@ class Loss:
   """A loss and what it needs.
 
   Attributes:
-    function: f(policy[, reference], *, options) -> f32[B]; of a reward loss f(rewards, *, options).
+    function: of plain arrays.
     answers: what it is about: "pair" (PairLogps), "triple" and "ranking" (RankedLogps), "single" (SingleLogps),
-      "pair_rewards" (PairRewards) or "ranked_rewards" (RankedRewards).
+      "pair_rewards" or "ranked_rewards".
     coupled: a value depends on other examples, so it must see the global batch.
-    reads: beyond the policy's log-probs: "reference" (its second argument), "margin" (of each pair), "token_kl",
-      "prompt", "mismatched", "shift" (a running mean).
-    compares: it is about both answers of a pair; otherwise the likelihood of one.
+    of_ratios: policy and reference matter through their difference only, so `of_packed` may give log-ratios and a
+      reference of zeros. Sums of log-probs would round at the size of the sums, log-ratios at their own.
   """
 
   function: Callable[..., jax.Array]
   answers: str = "pair"
   coupled: bool = False
-  reads: frozenset[str] = frozenset()
-  compares: bool = True
+  of_ratios: bool = False
 
   @property
   def name(self) -> str:
     return self.function.__name__
 
+  @functools.cached_property
+  def data(self) -> tuple[str, ...]:
+    """The names of the arrays it takes."""
+    return data_of(self.function)
+
+  @functools.cached_property
+  def options(self) -> tuple[str, ...]:
+    """The names of the options it takes, such as ("beta", "label_smoothing")."""
+    return options_of(self.function)
+
+  @functools.cached_property
+  def reads(self) -> frozenset[str]:
+    """Beyond the policy's log-probs: "reference", "margin" (of each pair), "token_kl", "prompt", "mismatched", "shift"
+    (a running mean)."""
+    return frozenset(READS[name] for name in (*self.data, *self.options) if name in READS)
+
+  @property
+  def compares(self) -> bool:
+    """Whether a loss of pairs is about both answers; otherwise it is the likelihood of one."""
+    return "rejected" in self.data
+
+  def of_packed(self, policy: Logps, reference: Logps | None = None, **options) -> jax.Array:
+    """f32[B] values of what two models say of a packed batch; `reference` is not looked at where none is read."""
+    given = arguments(policy, reference if "reference" in self.reads else None, of_ratios=self.of_ratios)
+    return self.function(**{name: given[name] for name in self.data if name in given}, **options)
+
 
 def _losses() -> Iterable[Loss]:
-  of_margin = frozenset({"reference", "margin"})
-  for function in (dpo, cdpo, robust_dpo, dpo_norm, exo_pair, discopop, dpop, hinge, ipo, ipo_sum):
-    yield Loss(function, reads=of_margin)
-  for function in (tdpo1, tdpo2):
-    yield Loss(function, reads=of_margin | {"token_kl"})
+  for function in (dpo, cdpo, robust_dpo, dpo_norm, exo_pair, discopop, dpop, hinge, ipo, ipo_sum, tdpo1, tdpo2):
+    yield Loss(function, of_ratios=True)
   for function in (nca_pair, bco_pair, sppo_hard, apo_zero, apo_down):
-    yield Loss(function, reads=frozenset({"reference"}))
-  for function in (aot, aot_unpaired):
-    yield Loss(function, coupled=True, reads=frozenset({"reference"}))
-  yield Loss(kto, "single", coupled=True, reads=frozenset({"reference", "mismatched"}))
-  yield Loss(apo_zero_unpaired, "single", reads=frozenset({"reference"}))
-  yield Loss(bco, "single", reads=frozenset({"reference", "shift"}))
-  yield Loss(plackett_luce_dpo, "ranking", reads=frozenset({"reference"}))
-  yield Loss(orpo, reads=frozenset({"margin", "prompt"}))
-  for function in (simpo, alphapo, cpo):
-    yield Loss(function, reads=frozenset({"margin"}))
+    yield Loss(function, of_ratios=True)
+  yield Loss(aot, coupled=True)  # compares the policy's margins with the reference's, in an order of their own
+  yield Loss(aot_unpaired, coupled=True, of_ratios=True)
+  yield Loss(kto, "single", coupled=True, of_ratios=True)
+  for function in (apo_zero_unpaired, bco):
+    yield Loss(function, "single", of_ratios=True)
+  yield Loss(plackett_luce_dpo, "ranking", of_ratios=True)
+  for function in (orpo, simpo, alphapo, cpo):
+    yield Loss(function)
   for function in (tpo, tpo_l):
     yield Loss(function, "triple")
-  yield Loss(unlikelihood)
-  for function in (preferred_ft, sft):
-    yield Loss(function, compares=False)
+  for function in (unlikelihood, preferred_ft, sft):
+    yield Loss(function)
   for function in (bradley_terry, rao_kupper, davidson):
-    yield Loss(function, "pair_rewards", reads=frozenset({"margin"}))
+    yield Loss(function, "pair_rewards")
   for function in (plackett_luce, all_pairs):
     yield Loss(function, "ranked_rewards")
 
@@ -91,6 +149,5 @@ def get_loss(name: str) -> Loss:
 
 
 def loss_options(name: str) -> tuple[str, ...]:
-  """The keyword options that the loss called `name` reads, such as ("beta", "label_smoothing")."""
-  parameters = inspect.signature(get_loss(name).function).parameters.values()
-  return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+  """The options that the loss called `name` reads, such as ("beta", "label_smoothing")."""
+  return get_loss(name).options

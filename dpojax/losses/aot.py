@@ -7,57 +7,58 @@ weight 2 counts as two, one of weight 0 not at all.
 import jax
 import jax.numpy as jnp
 
+from dpojax.losses.arrays import checked
 from dpojax.losses.logits import smoothed
-from dpojax.losses.logps import PairLogps, log_ratios
 
 
-def aot(policy: PairLogps, reference: PairLogps, *, beta=0.1, label_smoothing=0.0) -> jax.Array:
+@checked
+def aot(
+  chosen, rejected, reference_chosen, reference_rejected, *, weight=None, beta=0.1, label_smoothing=0.0
+) -> jax.Array:
   """AOT on pairs, one value per pair, coupled over the batch.
 
   With d_i the difference of the i-th smallest chosen - rejected margin of the policy and that of the reference::
 
     loss = -(1 - eps) log sigmoid(beta d_i) - eps log sigmoid(-beta d_i)
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens; all pairs of the global batch. `weight` is their mass.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
 
-  Returns:
-    f32[B], unreduced; value i is that of the quantile where the policy's margin of pair i lies, 0 where its weight is
-    0. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference. Value i is that of the quantile where the policy's margin of pair i lies, 0
+    where its weight is 0.
 
-  References:
+  Source:
     Melnyk et al. 2024, arXiv:2406.05882. TRL 1.16: `aot`, which sorts each micro-batch by itself.
   """
-  of_policy = jnp.asarray(policy.chosen) - policy.rejected
-  of_reference = jnp.asarray(reference.chosen) - reference.rejected
-  return _transport(of_policy, of_reference, policy.weight, beta, label_smoothing)
+  of_policy, of_reference = chosen - rejected, reference_chosen - reference_rejected
+  return _transport(of_policy, of_reference, weight, beta, label_smoothing)
 
 
-def aot_unpaired(policy: PairLogps, reference: PairLogps, *, beta=0.1, label_smoothing=0.0) -> jax.Array:
+@checked
+def aot_unpaired(
+  chosen, rejected, reference_chosen, reference_rejected, *, weight=None, beta=0.1, label_smoothing=0.0
+) -> jax.Array:
   """AOT between all chosen and all rejected answers, one value per pair, coupled over the batch.
 
   With d_i the difference of the i-th smallest log-ratio of the chosen answers and that of the rejected ones::
 
     loss = -(1 - eps) log sigmoid(beta d_i) - eps log sigmoid(-beta d_i)
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens; all pairs of the global batch. `weight` is their mass.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
 
-  Returns:
-    f32[B], unreduced; value i is that of the quantile where the log-ratio of the chosen answer i lies, 0 where its
-    weight is 0. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference. Value i is that of the quantile where the log-ratio of the chosen answer i lies,
+    0 where its weight is 0.
 
-  References:
+  Source:
     Melnyk et al. 2024, arXiv:2406.05882. TRL 1.16: `aot_unpaired`, which sorts each micro-batch by itself.
   """
-  chosen, rejected = log_ratios(policy, reference)
-  return _transport(chosen, rejected, policy.weight, beta, label_smoothing)
+  a, b = chosen - reference_chosen, rejected - reference_rejected
+  return _transport(a, b, weight, beta, label_smoothing)
 
 
 def _transport(above, below, weight, beta, label_smoothing) -> jax.Array:
@@ -66,7 +67,7 @@ def _transport(above, below, weight, beta, label_smoothing) -> jax.Array:
   Both sides are step functions of the mass below them. Their steps cut the mass into at most 2B pieces, on each of
   which one value of `above` meets one of `below`; with equal weights that is the i-th smallest of either.
   """
-  weight = jnp.ones_like(above) if weight is None else jnp.asarray(weight).astype(above.dtype)
+  weight = jnp.ones_like(above) if weight is None else weight.astype(above.dtype)
   upper, upper_mass = _sorted(above, weight)
   lower, lower_mass = _sorted(below, weight)
   ends = jnp.sort(jnp.concatenate([upper_mass, lower_mass]))

@@ -7,35 +7,53 @@ tokens, s the score of an f-divergence (the identity unless another is chosen).
 import jax
 import jax.numpy as jnp
 
+from dpojax.losses.arrays import checked
 from dpojax.losses.divergences import FDivergence, reverse_kl
 from dpojax.losses.logits import logit, mean_logit, minus_margin, smoothed
-from dpojax.losses.logps import PairLogps, log_ratios
 
 
-def dpo(policy: PairLogps, reference: PairLogps, *, beta=0.1, f_divergence: FDivergence = reverse_kl) -> jax.Array:
+@checked
+def dpo(
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  *,
+  margin=None,
+  beta=0.1,
+  f_divergence: FDivergence = reverse_kl,
+) -> jax.Array:
   """Direct preference optimisation, one value per pair.
 
-  With the margin m = (policy.chosen - policy.rejected) - (reference.chosen - reference.rejected)::
+  With the margin m = (chosen - rejected) - (reference_chosen - reference_rejected)::
 
     loss = -log sigmoid(beta m)
 
-  Args:
-    policy: f32[B] log-probs in nats, summed (not averaged) over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference. 0.1: the paper's App. B.
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     Rafailov et al. 2023, arXiv:2305.18290, Eq. 7. TRL 1.16: `sigmoid`.
   """
-  return jax.nn.softplus(-logit(policy, reference, beta, f_divergence))
+  x = logit(chosen - reference_chosen, rejected - reference_rejected, margin, beta, f_divergence)
+  return jax.nn.softplus(-x)
 
 
+@checked
 def cdpo(
-  policy: PairLogps, reference: PairLogps, *, beta=0.1, label_smoothing=0.1, f_divergence: FDivergence = reverse_kl
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  *,
+  margin=None,
+  beta=0.1,
+  label_smoothing=0.1,
+  f_divergence: FDivergence = reverse_kl,
 ) -> jax.Array:
   """Conservative DPO: the loss expected when a share of the labels is swapped, one value per pair.
 
@@ -45,25 +63,33 @@ def cdpo(
 
   Its minimum lies at the finite margin where sigmoid(beta m) = 1 - eps.
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO", Eq. 3. TRL 1.16 has no such loss:
     its `sigmoid` ignores eps.
   """
-  return smoothed(logit(policy, reference, beta, f_divergence), label_smoothing)
+  x = logit(chosen - reference_chosen, rejected - reference_rejected, margin, beta, f_divergence)
+  return smoothed(x, label_smoothing)
 
 
+@checked
 def robust_dpo(
-  policy: PairLogps, reference: PairLogps, *, beta=0.1, label_smoothing=0.1, f_divergence: FDivergence = reverse_kl
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  *,
+  margin=None,
+  beta=0.1,
+  label_smoothing=0.1,
+  f_divergence: FDivergence = reverse_kl,
 ) -> jax.Array:
   """Provably robust DPO: its mean over swapped labels is the DPO loss of the true ones, one value per pair.
 
@@ -73,46 +99,64 @@ def robust_dpo(
 
   Unbounded below: it falls by eps beta / (1 - 2 eps) a nat as the margin grows, where the DPO loss levels off.
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     label_smoothing: eps, the rate at which labels are swapped, in [0, 0.5).
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     Chowdhury et al. 2024, arXiv:2403.00409. TRL 1.16: `robust`.
   """
-  x = logit(policy, reference, beta, f_divergence)
+  x = logit(chosen - reference_chosen, rejected - reference_rejected, margin, beta, f_divergence)
   right, swapped = jax.nn.softplus(-x), jax.nn.softplus(x)
   return ((1 - label_smoothing) * right - label_smoothing * swapped) / (1 - 2 * label_smoothing)
 
 
-def dpo_norm(policy: PairLogps, reference: PairLogps, *, beta=0.1, f_divergence: FDivergence = reverse_kl) -> jax.Array:
+@checked
+def dpo_norm(
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  chosen_length,
+  rejected_length,
+  *,
+  margin=None,
+  beta=0.1,
+  f_divergence: FDivergence = reverse_kl,
+) -> jax.Array:
   """DPO on length-averaged log-ratios, one value per pair::
 
     loss = -log sigmoid(beta (s(a) / |y_w| - s(b) / |y_l|))
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens, with `chosen_length` and `rejected_length` i32[B].
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0, of averages, so ten to a hundred times DPO's does as much.
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     TRL 1.16: `sigmoid_norm`; beta is that of its other losses.
   """
-  return jax.nn.softplus(-mean_logit(policy, reference, beta, f_divergence))
+  a, b = chosen - reference_chosen, rejected - reference_rejected
+  return jax.nn.softplus(-mean_logit(a, b, chosen_length, rejected_length, margin, beta, f_divergence))
 
 
+@checked
 def exo_pair(
-  policy: PairLogps, reference: PairLogps, *, beta=0.1, label_smoothing=1e-3, f_divergence: FDivergence = reverse_kl
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  *,
+  margin=None,
+  beta=0.1,
+  label_smoothing=1e-3,
+  f_divergence: FDivergence = reverse_kl,
 ) -> jax.Array:
   """Efficient exact optimisation: reverse KL from the policy's preference to the labels', one value per pair.
 
@@ -120,27 +164,34 @@ def exo_pair(
 
     loss = q log(q / (1 - eps)) + (1 - q) log((1 - q) / eps)
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     label_smoothing: eps > 0, the chance that the labels give the rejected answer. 1e-3 as TRL quotes the paper.
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals -log 2 - (log(1 - eps) + log(eps)) / 2 wherever policy == reference.
+  Value:
+    -log 2 - (log(1 - eps) + log(eps)) / 2 wherever policy == reference.
 
-  References:
+  Source:
     Ji et al. 2024, arXiv:2402.00856, Eq. 16. TRL 1.16: `exo_pair`, which keeps eps in float32.
   """
-  x = logit(policy, reference, beta, f_divergence)
+  x = logit(chosen - reference_chosen, rejected - reference_rejected, margin, beta, f_divergence)
   right = jax.nn.sigmoid(x) * (-jax.nn.softplus(-x) - jnp.log1p(-label_smoothing))
   wrong = jax.nn.sigmoid(-x) * (-jax.nn.softplus(x) - jnp.log(label_smoothing))
   return right + wrong
 
 
+@checked
 def discopop(
-  policy: PairLogps, reference: PairLogps, *, beta=0.05, tau=0.05, f_divergence: FDivergence = reverse_kl
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  *,
+  margin=None,
+  beta=0.05,
+  tau=0.05,
+  f_divergence: FDivergence = reverse_kl,
 ) -> jax.Array:
   """DiscoPOP, a blend of the logistic and the exponential loss found by a language model, one value per pair.
 
@@ -150,42 +201,39 @@ def discopop(
 
   Not convex: there is a local optimum at a small negative margin.
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0. 0.05: the paper's App. B.1.
     tau: > 0, width of the blend. 0.05: the paper's App. E.
     f_divergence: score that takes the place of the log-ratio.
 
-  Returns:
-    f32[B], unreduced. Equals (1 + log 2) / 2 wherever policy == reference.
+  Value:
+    (1 + log 2) / 2 wherever policy == reference.
 
-  References:
+  Source:
     Lu et al. 2024, arXiv:2406.08414, Eq. 5. TRL 1.16: `discopop`, whose second term is NaN where e^(-x) overflows.
   """
-  x = logit(policy, reference, beta, f_divergence)
+  x = logit(chosen - reference_chosen, rejected - reference_rejected, margin, beta, f_divergence)
   logistic = jax.nn.sigmoid(-x / tau) * jax.nn.softplus(-x)
   # g e^(-x) in one exponential, because g vanishes faster than e^(-x) overflows.
   return logistic + jnp.exp(-x - jax.nn.softplus(-x / tau))
 
 
-def dpop(policy: PairLogps, reference: PairLogps, *, beta=0.3, penalty=50.0) -> jax.Array:
+@checked
+def dpop(chosen, rejected, reference_chosen, reference_rejected, *, margin=None, beta=0.3, penalty=50.0) -> jax.Array:
   """DPO-Positive: DPO with a penalty for chosen answers that fall below the reference, one value per pair::
 
     loss = -log sigmoid(beta (a - b - lambda max(0, -a)))
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens.
-    reference: the same pairs under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
     penalty: lambda >= 0. 50, and beta 0.3, are the paper's own.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference; the penalty has no slope at a = 0.
+  Value:
+    log 2 wherever policy == reference; the penalty has no slope at a = 0.
 
-  References:
+  Source:
     Pal et al. 2024 (Smaug), arXiv:2402.13228. Not in TRL 1.16.
   """
-  chosen, rejected = log_ratios(policy, reference)
-  x = minus_margin(beta * (chosen - rejected - penalty * jax.nn.relu(-chosen)), policy)
+  a, b = chosen - reference_chosen, rejected - reference_rejected
+  x = minus_margin(beta * (a - b - penalty * jax.nn.relu(-a)), margin)
   return jax.nn.softplus(-x)

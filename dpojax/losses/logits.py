@@ -4,33 +4,28 @@ import jax
 import jax.numpy as jnp
 
 from dpojax.losses.divergences import FDivergence, reverse_kl
-from dpojax.losses.logps import PairLogps, log_ratios
 from dpojax.types import Array
 
 
-def logit(policy: PairLogps, reference: PairLogps, beta, f_divergence: FDivergence = reverse_kl) -> jax.Array:
+def logit(a, b, margin, beta, f_divergence: FDivergence = reverse_kl) -> jax.Array:
   """f32[B]: beta (s(a) - s(b)) - margin, a and b the log-ratios of the chosen and the rejected answer."""
-  chosen, rejected = log_ratios(policy, reference)
-  return minus_margin(beta * (f_divergence(chosen) - f_divergence(rejected)), policy)
+  return minus_margin(beta * (f_divergence(a) - f_divergence(b)), margin)
 
 
-def mean_logit(policy: PairLogps, reference: PairLogps, beta, f_divergence: FDivergence = reverse_kl) -> jax.Array:
+def mean_logit(a, b, chosen_length, rejected_length, margin, beta, f_divergence: FDivergence = reverse_kl) -> jax.Array:
   """f32[B]: beta (s(a) / |y_w| - s(b) / |y_l|) - margin: the same with each score divided by its answer's tokens."""
-  chosen, rejected = log_ratios(policy, reference)
-  chosen = per_token(f_divergence(chosen), policy.chosen_length)
-  rejected = per_token(f_divergence(rejected), policy.rejected_length)
-  return minus_margin(beta * (chosen - rejected), policy)
+  chosen = per_token(f_divergence(a), chosen_length)
+  rejected = per_token(f_divergence(b), rejected_length)
+  return minus_margin(beta * (chosen - rejected), margin)
 
 
-def minus_margin(logit: jax.Array, policy: PairLogps) -> jax.Array:
+def minus_margin(logit: jax.Array, margin: Array | None) -> jax.Array:
   """The logit less the pair's own margin, by which the chosen answer is known to be better (arXiv:2402.10571)."""
-  return logit if policy.margin is None else logit - policy.margin
+  return logit if margin is None else logit - margin
 
 
-def per_token(values: Array, length: Array | None) -> jax.Array:
+def per_token(values: jax.Array, length: Array) -> jax.Array:
   """f32[...] values over their lengths; an empty slot, of length 0, is divided by 1, because 0 * NaN is NaN."""
-  assert length is not None, "this loss reads the lengths of answers"
-  values = jnp.asarray(values)
   return values / jnp.maximum(length, 1).astype(values.dtype)
 
 

@@ -1,7 +1,8 @@
 """Log-probs of answers as the losses read them: pairs, rankings and single answers.
 
-A container holds what one model (the policy or its reference) says of a step's answers. Axis names:
-B examples, K answers of an example, R rows and S scored slots of packed rows.
+A container holds what one model (the policy or its reference) says of a step's answers; `arguments` takes two of them
+apart into the arrays of a loss. Axis names: B examples, K answers of an example, R rows and S scored slots of packed
+rows.
 """
 
 import dataclasses
@@ -123,6 +124,9 @@ class SingleLogps:
   tokens: TokenLogps | None = None
 
 
+Logps = PairLogps | RankedLogps | SingleLogps
+
+
 def log_ratios(policy: PairLogps, reference: PairLogps) -> tuple[jax.Array, jax.Array]:
   """(a, b): f32[B] log-ratios policy - reference of the chosen and the rejected answers, in nats."""
   table = _token_ratios(policy, reference)
@@ -150,6 +154,38 @@ def mismatched_log_ratios(policy: SingleLogps, reference: SingleLogps) -> jax.Ar
     return table[:, 1]
   assert policy.mismatched is not None and reference.mismatched is not None, "this loss needs mismatched answers"
   return jnp.asarray(policy.mismatched) - reference.mismatched
+
+
+def arguments(policy: Logps, reference: Logps | None = None, *, of_ratios: bool = False) -> dict[str, Any]:
+  """What two models say of the same answers, by the names that losses give it (`dpojax.losses`).
+
+  Args:
+    reference: None where the loss reads none.
+    of_ratios: give log-ratios in place of the policy's log-probs, and zeros in place of the reference's. Ratios are
+      subtracted per token before they are summed, where both models carry tokens.
+  """
+  given = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy) if field.name != "tokens"}
+  if reference is not None:
+    ratios = _ratios(policy, reference)
+    for name, ratio in ratios.items():
+      if of_ratios:
+        given[name], given[f"reference_{name}"] = ratio, jnp.zeros_like(ratio)
+      else:
+        given[f"reference_{name}"] = getattr(reference, name)
+  return {name: value for name, value in given.items() if value is not None}
+
+
+def _ratios(policy: Any, reference: Any) -> dict[str, jax.Array]:
+  """Log-ratios by the names of the log-probs they are of."""
+  if isinstance(policy, PairLogps):
+    chosen, rejected = log_ratios(policy, reference)
+    return {"chosen": chosen, "rejected": rejected}
+  if isinstance(policy, RankedLogps):
+    return {"logp": ranked_log_ratios(policy, reference)}
+  ratios = {"logp": single_log_ratios(policy, reference)}
+  if policy.mismatched is not None:
+    ratios["mismatched"] = mismatched_log_ratios(policy, reference)
+  return ratios
 
 
 def _token_ratios(policy: Any, reference: Any) -> jax.Array | None:

@@ -3,32 +3,30 @@
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses.logps import RankedLogps, ranked_log_ratios
+from dpojax.losses.arrays import checked_rankings
 from dpojax.types import Array
 
 
-def plackett_luce_dpo(policy: RankedLogps, reference: RankedLogps, *, beta=0.1) -> jax.Array:
+@checked_rankings
+def plackett_luce_dpo(logp, reference_logp, length, *, beta=0.1) -> jax.Array:
   """DPO of a whole ranking, one value per prompt.
 
   With the log-ratios r_1 ... r_K of the answers, best first::
 
     loss = sum over k of [log sum over j >= k of e^(beta r_j)] - beta r_k
 
-  It is DPO at K = 2.
+  It is DPO at K = 2. Answers of length 0 are left out.
 
-  Args:
-    policy: f32[B, K] log-probs in nats, summed over answer tokens, with lengths i32[B, K]; answers of length 0 are
-      not there.
-    reference: the same answers under the frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference.
 
-  Returns:
-    f32[B], unreduced. Equals log K! wherever policy == reference.
+  Value:
+    log K! wherever policy == reference.
 
-  References:
+  Source:
     Rafailov et al. 2023, arXiv:2305.18290, App. A.3. Not in TRL 1.16.
   """
-  return ranking_nll(beta * ranked_log_ratios(policy, reference), jnp.asarray(policy.length) > 0)
+  return ranking_nll(beta * (logp - reference_logp), length > 0)
 
 
 def ranking_nll(scores: jax.Array, present: Array) -> jax.Array:

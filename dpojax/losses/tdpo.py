@@ -5,60 +5,54 @@ reference's whole distribution, so the reference is live, never a cache of log-p
 """
 
 import jax
-import jax.numpy as jnp
 
+from dpojax.losses.arrays import checked
 from dpojax.losses.logits import minus_margin
-from dpojax.losses.logps import PairLogps, log_ratios
 
 
-def tdpo1(policy: PairLogps, reference: PairLogps, *, beta=0.1) -> jax.Array:
+@checked
+def tdpo1(
+  chosen, rejected, reference_chosen, reference_rejected, chosen_kl, rejected_kl, *, margin=None, beta=0.1
+) -> jax.Array:
   """Token-level DPO, first form, one value per pair.
 
   With the margin m as in `dpo` and the sequential KL of either answer::
 
     loss = -log sigmoid(beta (m + K_w - K_l))
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens, with `chosen_kl` and `rejected_kl` f32[B].
-    reference: the same pairs under the live frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference. 0.1 in the paper.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     Zeng et al. 2024, arXiv:2404.11999. Not in TRL 1.16.
   """
-  chosen, rejected = log_ratios(policy, reference)
-  chosen_kl, rejected_kl = _sequential_kl(policy)
-  return jax.nn.softplus(-minus_margin(beta * (chosen - rejected + chosen_kl - rejected_kl), policy))
+  a, b = chosen - reference_chosen, rejected - reference_rejected
+  return jax.nn.softplus(-minus_margin(beta * (a - b + chosen_kl - rejected_kl), margin))
 
 
-def tdpo2(policy: PairLogps, reference: PairLogps, *, beta=0.1, alpha=0.5) -> jax.Array:
+@checked
+def tdpo2(
+  chosen, rejected, reference_chosen, reference_rejected, chosen_kl, rejected_kl, *, margin=None, beta=0.1, alpha=0.5
+) -> jax.Array:
   """Token-level DPO, second form, one value per pair.
 
   With the margin m as in `dpo`, the sequential KL of either answer, and no gradient through the chosen one's::
 
     loss = -log sigmoid(beta (m + alpha (sg(K_w) - K_l)))
 
-  Args:
-    policy: f32[B] log-probs in nats, summed over answer tokens, with `chosen_kl` and `rejected_kl` f32[B].
-    reference: the same pairs under the live frozen reference.
+  Options:
     beta: > 0; larger holds the policy nearer the reference. 0.1 in the paper.
     alpha: >= 0, weight of the sequential KL. 0.5 in the paper.
 
-  Returns:
-    f32[B], unreduced. Equals log 2 wherever policy == reference.
+  Value:
+    log 2 wherever policy == reference.
 
-  References:
+  Source:
     Zeng et al. 2024, arXiv:2404.11999. Not in TRL 1.16.
   """
-  chosen, rejected = log_ratios(policy, reference)
-  chosen_kl, rejected_kl = _sequential_kl(policy)
+  a, b = chosen - reference_chosen, rejected - reference_rejected
   kl = alpha * (jax.lax.stop_gradient(chosen_kl) - rejected_kl)
-  return jax.nn.softplus(-minus_margin(beta * (chosen - rejected + kl), policy))
-
-
-def _sequential_kl(policy: PairLogps) -> tuple[jax.Array, jax.Array]:
-  assert policy.chosen_kl is not None and policy.rejected_kl is not None, "this loss reads sequential KLs"
-  return jnp.asarray(policy.chosen_kl), jnp.asarray(policy.rejected_kl)
+  return jax.nn.softplus(-minus_margin(beta * (a - b + kl), margin))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dpojax.losses import LOSSES, get_loss, loss_options
 from dpojax.losses.divergences import get_divergence
-from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
+from dpojax.losses.logps import Logps, PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
 from dpojax.losses.modifiers import (
   dynamic_beta,
   length_desensitised,
@@ -20,8 +20,6 @@ from dpojax.losses.modifiers import (
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference_metrics import preference_metrics
 from dpojax.types import Array, Metrics, PackedBatch, Params
-
-Logps = PairLogps | RankedLogps | SingleLogps
 
 
 @jax.tree_util.register_dataclass
@@ -153,7 +151,7 @@ class Preference:
         options[option] = get_divergence(self.f_divergence, hyper)
       elif f"{name}.{option}" in hyper or option in hyper:
         options[option] = hyper.get(f"{name}.{option}", hyper.get(option))
-    return loss.function(*((policy, reference) if "reference" in loss.reads else (policy,)), **options)
+    return loss.of_packed(policy, reference, **options)
 
   def _tokens(self, logp: Array, rows: PackedBatch) -> TokenLogps:
     return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)

@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses import get_loss, loss_options
-from dpojax.losses.reward import PairRewards, RankedRewards
+from dpojax.losses import get_loss
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
 from dpojax.types import Metrics, PackedBatch, Params, sum_by_answer
@@ -67,18 +66,14 @@ class RewardObjective(Objective):
   def _values(self, rewards: jax.Array, present: jax.Array, rows: PackedBatch, hyper: dict) -> jax.Array:
     """f32[B] values of the loss for one head's [B, K] rewards."""
     loss = get_loss(self.name)
-    weight = jnp.asarray(rows.example_weight).reshape(-1)
-    given: PairRewards | RankedRewards
+    options: dict[str, Any] = {name: hyper[name] for name in loss.options if name in hyper}
     if loss.answers == "ranked_rewards":
-      given = RankedRewards(rewards, present, weight)
-    elif rewards.shape[1] == 2:
-      margin = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1) if self.margins else None
-      label = jnp.asarray(rows.example_label).reshape(-1)
-      given = PairRewards(rewards[:, 0], rewards[:, 1], margin, label, weight)
-    else:
+      return loss.function(rewards, present=present, **options)
+    if rewards.shape[1] != 2:
       raise ValueError(f"{self.name} compares two answers, but examples have {rewards.shape[1]}; use plackett_luce")
-    options: dict[str, Any] = {name: hyper[name] for name in loss_options(self.name) if name in hyper}
-    return loss.function(given, **options)
+    margin = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1) if self.margins else None
+    label = jnp.asarray(rows.example_label).reshape(-1)
+    return loss.function(rewards[:, 0], rewards[:, 1], margin=margin, label=label, **options)
 
   def _weight(self, index: jax.Array, weight: jax.Array) -> jax.Array:
     """f32[B, H] weight that each head gives each example, 0 where empty."""

@@ -6,7 +6,6 @@ where the loss asks for more margin.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpojax.losses import LOSSES, loss_options
-from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps
-from dpojax.losses.reward import PairRewards, RankedRewards
 from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
 
 PURPLE = "#7a5195"
@@ -123,9 +120,11 @@ def _lines(name: str) -> dict[str, Callable]:
   return kinds[LOSSES[name].answers](name)
 
 
-def _value(name: str, *args) -> jax.Array:
+def _value(name: str, **given) -> jax.Array:
+  """The loss of one example; of the arrays `given` it takes those that it reads."""
   options = {"beta": 1.0} if "beta" in loss_options(name) else {}
-  return LOSSES[name].function(*args, **options, **DRAWN.get(name, {}))[0]
+  data = {key: value for key, value in given.items() if key in LOSSES[name].data}
+  return LOSSES[name].function(**data, **options, **DRAWN.get(name, {}))[0]
 
 
 def _pair(name: str) -> dict[str, Callable]:
@@ -134,14 +133,19 @@ def _pair(name: str) -> dict[str, Callable]:
 
   def at(chosen, rejected, chosen_kl=0.0, rejected_kl=0.0):
     length = jnp.full(1, TOKENS)
-    w, l = (jnp.reshape(x, (1,)) * (TOKENS if per_token else 1) for x in (chosen, rejected))  # noqa: E741
-    details: dict[str, Any] = (
-      dict(chosen_kl=zero + chosen_kl, rejected_kl=zero + rejected_kl) if "token_kl" in loss.reads else {}
+    start = 0.0 if "reference" in loss.reads else LEVEL * TOKENS
+    w, l = (start + jnp.reshape(x, (1,)) * (TOKENS if per_token else 1) for x in (chosen, rejected))  # noqa: E741
+    return _value(
+      name,
+      chosen=w,
+      rejected=l,
+      reference_chosen=zero,
+      reference_rejected=zero,
+      chosen_length=length,
+      rejected_length=length,
+      chosen_kl=zero + chosen_kl,
+      rejected_kl=zero + rejected_kl,
     )
-    if "reference" in loss.reads:
-      return _value(name, PairLogps(w, l, length, length, **details), PairLogps(zero, zero, length, length))
-    start = LEVEL * TOKENS
-    return _value(name, PairLogps(start + w, start + l, length, length))
 
   if "token_kl" in loss.reads:
     return {
@@ -163,18 +167,16 @@ def _triple(name: str) -> dict[str, Callable]:
 
   def at(m):
     move = jnp.stack([jnp.zeros_like(m), m / 2, -m / 2])[None]
-    return _value(name, RankedLogps(LEVEL * TOKENS + scale * move, length))
+    return _value(name, logp=LEVEL * TOKENS + scale * move, length=length)
 
   return {"chosen and rejected move": at}
 
 
 def _single(name: str) -> dict[str, Callable]:
   def at(x, desirable):
-    def answer(logp):
-      one = jnp.ones(1, jnp.int32)
-      return SingleLogps(jnp.reshape(logp, (1,)), one, jnp.full(1, desirable), mismatched=jnp.zeros(1))
-
-    return _value(name, answer(x), answer(jnp.zeros_like(x)))
+    logp, zero = jnp.reshape(x, (1,)), jnp.zeros(1)
+    of_reference = dict(reference_logp=zero, mismatched=zero, reference_mismatched=zero)
+    return _value(name, logp=logp, desirable=jnp.full(1, desirable), **of_reference)
 
   return {"desirable": lambda x: at(x, True), "undesirable": lambda x: at(x, False)}
 
@@ -187,8 +189,8 @@ def _steps(m, answers: int) -> jax.Array:
 def _ranking(name: str) -> dict[str, Callable]:
   def of(answers):
     length = jnp.ones((1, answers), jnp.int32)
-    nothing = RankedLogps(jnp.zeros((1, answers)), length)
-    return lambda m: _value(name, RankedLogps(_steps(m, answers), length), nothing)
+    zero = jnp.zeros((1, answers))
+    return lambda m: _value(name, logp=_steps(m, answers), reference_logp=zero, length=length)
 
   return {f"{answers} answers": of(answers) for answers in (2, 3, 4)}
 
@@ -196,13 +198,13 @@ def _ranking(name: str) -> dict[str, Callable]:
 def _pair_rewards(name: str) -> dict[str, Callable]:
   def at(m, label):
     half = jnp.reshape(m, (1,)) / 2
-    return _value(name, PairRewards(half, -half, label=jnp.full(1, label)))
+    return _value(name, chosen=half, rejected=-half, label=jnp.full(1, label))
 
   return {"chosen won": lambda m: at(m, 1.0), "a tie": lambda m: at(m, 0.5)}
 
 
 def _ranked_rewards(name: str) -> dict[str, Callable]:
   def of(answers):
-    return lambda m: _value(name, RankedRewards(_steps(m, answers), jnp.ones((1, answers), bool)))
+    return lambda m: _value(name, reward=_steps(m, answers))
 
   return {f"{answers} answers": of(answers) for answers in (2, 3, 4)}

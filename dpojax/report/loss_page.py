@@ -5,10 +5,12 @@ import re
 import sys
 from collections.abc import Iterator
 
-from dpojax.losses import LOSSES, Loss, loss_options
+from dpojax import losses
+from dpojax.losses import LOSSES, Loss
 from dpojax.report.tables import markdown
 
 IMAGES = "images/losses"
+SECTION = r"\n\n(Options|Value|Source):\n"
 GLANCE = "glance.png"
 
 INTRODUCTION = f"""\
@@ -37,6 +39,11 @@ At a glance: DPO levels off, and never stops asking. Conservative DPO turns roun
 labels are right. Robust DPO goes on downwards. The hinge stops at 1. IPO pulls back to its target as hard as it pushed.
 """
 
+DATA = """\
+A loss is a function of plain arrays too: `from dpojax import losses` and
+`losses.dpo(chosen, rejected, reference_chosen, reference_rejected, beta=0.1)`. Each takes some of these, lists, NumPy or
+JAX arrays of one shape [B] unless another is said; shapes that do not fit are an error that names them.
+"""
 NEEDS = {
   "pair": "pairs",
   "triple": "triples (gold, chosen, rejected)",
@@ -55,7 +62,7 @@ READS = {
 
 def loss_page() -> str:
   """The text of `docs/losses.md`."""
-  parts = [INTRODUCTION, _contents()]
+  parts = [INTRODUCTION, _contents(), DATA, _contract() + "\n"]
   for family in _families():
     parts.append(f"## {_summary(inspect.getdoc(sys.modules[family]) or '').rstrip('.')}\n")
     parts += [_section(name) for name, loss in LOSSES.items() if loss.function.__module__ == family]
@@ -80,24 +87,42 @@ def _contents() -> str:
 def _section(name: str) -> str:
   loss = LOSSES[name]
   doc = inspect.getdoc(loss.function) or ""
-  head, arguments, returns, references = re.split(r"\n\n(?:Args|Returns|References):\n", doc)
-  lines = [f"### {name}\n", _prose(head), "", _options(name, loss, arguments)]
-  value = re.sub(r"^f32\[B\], unreduced[.;:]? *", "", _joined(returns))
-  lines += [f"Value: {value[:1].lower()}{value[1:]}", "", f"Source: {_joined(references)}", ""]
+  head, *_ = re.split(SECTION, doc)
+  sections = dict(zip(re.findall(SECTION, doc), re.split(SECTION, doc)[2::2], strict=True))
+  lines = [f"### {name}\n", _prose(head), "", f"Data: {_data(loss)}.", ""]
+  if loss.options:
+    lines += [_options(loss, sections["Options"]), ""]
+  value = _joined(sections["Value"])
+  lines += [f"Value: {value[:1].lower()}{value[1:]}", "", f"Source: {_joined(sections['Source'])}", ""]
   return "\n".join([*lines, f"![{name}]({IMAGES}/{name}.png)", ""])
 
 
-def _options(name: str, loss: Loss, arguments: str) -> str:
-  """What the loss is given: its inputs as a sentence each, its options as a table."""
-  entries = {
-    key: _joined(text) for key, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", "\n" + _indented(arguments), re.M)
-  }
+def _data(loss: Loss) -> str:
+  """The arrays that the loss takes, those that may be left out last."""
   parameters = inspect.signature(loss.function).parameters
-  options = loss_options(name)
-  lines = [f"- `{key}`: {text}" for key, text in entries.items() if key not in options]
-  rows = [[f"`{key}`", _default(parameters[key].default), entries[key]] for key in options]
-  table = markdown(["option", "default", ""], rows).replace("--:|", ":--|") if rows else ""
-  return "\n".join([*lines, "", *([table, ""] if table else [])])
+  needed = [f"`{key}`" for key in loss.data if parameters[key].default is inspect.Parameter.empty]
+  others = [f"`{key}`" for key in loss.data if parameters[key].default is not inspect.Parameter.empty]
+  return ", ".join(needed) + (f"; optional: {', '.join(others)}" if others else "")
+
+
+def _options(loss: Loss, text: str) -> str:
+  """The options as a table."""
+  entries, parameters = _entries(text), inspect.signature(loss.function).parameters
+  rows = [[f"`{key}`", _default(parameters[key].default), entries[key]] for key in loss.options]
+  return markdown(["option", "default", ""], rows).replace("--:|", ":--|")
+
+
+def _contract() -> str:
+  """What the package says of all losses: their data as a table."""
+  entries = _entries((losses.__doc__ or "").split("\nData:\n")[1].split("\n\n")[0])
+  names = {key: ", ".join(f"`{name}`" for name in key.split(", ")) for key in entries}
+  return markdown(["data", ""], [[names[key], text] for key, text in entries.items()]).replace("--:|", ":--|")
+
+
+def _entries(text: str) -> dict[str, str]:
+  """What is said of each name, or names with commas between them, in an indented section of a docstring."""
+  found = re.findall(r"^  (\w+(?:, \w+)*): (.*(?:\n    .*)*)", _indented(text), re.M)
+  return {key: _joined(meaning) for key, meaning in found}
 
 
 def _default(value) -> str:

@@ -2,17 +2,52 @@
 
 import dataclasses
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dpojax.losses import LOSSES
-from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps, weighted_mean
-from dpojax.losses.reward import PairRewards, RankedRewards
+from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps, arguments, weighted_mean
 
 NAMES = sorted(LOSSES)
 PAIRED = [name for name in NAMES if LOSSES[name].answers == "pair"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PairRewards:
+  """Rewards of B pairs, as the reward losses take them, and weights of the pairs."""
+
+  chosen: Any
+  rejected: Any
+  margin: Any = None
+  label: Any = None
+  weight: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RankedRewards:
+  """Rewards [B, K] of B rankings, and weights of the rankings."""
+
+  reward: Any
+  present: Any
+  weight: Any = None
+
+
+def plain(name, args):
+  """The arrays that the loss called `name` takes, by name, from a drawn policy and reference, or rewards."""
+  given = vars(args[0]) if isinstance(args[0], PairRewards | RankedRewards) else arguments(*args)
+  return {key: given[key] for key in LOSSES[name].data if given.get(key) is not None}
+
+
+def values_of(name, args, **options):
+  """The values of the loss called `name`: of packed containers as a training step takes them."""
+  if isinstance(args[0], PairRewards | RankedRewards):
+    return LOSSES[name].function(**plain(name, args), **options)
+  return LOSSES[name].of_packed(*args, **options)
 
 
 def draw(name, seed=0, size=5, dtype=np.float64, spread=4.0):
@@ -62,7 +97,7 @@ def draw(name, seed=0, size=5, dtype=np.float64, spread=4.0):
 
 def loss_of(name, args, **options):
   """The values of the loss called `name`: one compilation is faster than many for single operations."""
-  return jax.jit(lambda args: LOSSES[name].function(*args, **options))(args)
+  return jax.jit(lambda args: values_of(name, args, **options))(args)
 
 
 def mean_of(name, args, **options):
@@ -106,7 +141,7 @@ def at_margin(name, margin, **options):
   one = np.ones(1, np.int32)
   half = jnp.reshape(jnp.asarray(margin), (1,)) / 2
   policy = PairLogps(half, -half, one, one)
-  return LOSSES[name].function(policy, PairLogps(0 * half, 0 * half, one, one), **options)[0]
+  return values_of(name, (policy, PairLogps(0 * half, 0 * half, one, one)), **options)[0]
 
 
 def swapped(pair):
@@ -114,6 +149,5 @@ def swapped(pair):
 
 
 def defaults(name):
-  return {
-    k: p.default for k, p in inspect.signature(LOSSES[name].function).parameters.items() if p.kind is p.KEYWORD_ONLY
-  }
+  parameters = inspect.signature(LOSSES[name].function).parameters
+  return {k: parameters[k].default for k in LOSSES[name].options}

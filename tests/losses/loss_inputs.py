@@ -145,7 +145,7 @@ def run(name, policy, reference=None, options=None, dtype=np.float64, change=Non
 
   def mean(table):
     model = container(name, policy, batch, change(batch.tokens(table)), dtype)
-    values = LOSSES[name].function(model, *frozen, **options)
+    values = LOSSES[name].of_packed(model, *frozen, **options)
     return weighted_mean(values, model.weight), values
 
   (value, values), slopes = jax.jit(jax.value_and_grad(mean, has_aux=True))(

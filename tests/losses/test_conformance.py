@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import test_oracles_against_trl as trl
+from loss_draws import PairRewards, RankedRewards, values_of
 from loss_inputs import batch_of, given, run
 from oracle_parts import (
   Pairs,
@@ -34,7 +35,6 @@ from reward_oracles import rao_kupper as rao_kupper_oracle
 from dpojax.losses import LOSSES, loss_options, modifiers
 from dpojax.losses.logps import PairLogps
 from dpojax.losses.logps import weighted_mean as weighted_mean_of_arrays
-from dpojax.losses.reward import PairRewards, RankedRewards
 
 # (values, gradients) relative to what is expected or, near 0, absolute.
 TOLERANCE = {np.float64: (1e-12, 1e-9), np.float32: (1e-5, 1e-4)}
@@ -292,7 +292,7 @@ def test_sums_alone_do_as_well_as_tokens(name, dtype):
       return PairLogps(*sums, *lengths, **kl)
 
     frozen = (summed(reference),) if "reference" in LOSSES[name].reads else ()
-    got = LOSSES[name].function(summed(policy), *frozen)
+    got = LOSSES[name].of_packed(summed(policy), *frozen)
   np.testing.assert_allclose(got, want, rtol=10 * TOLERANCE[dtype][0])
 
 
@@ -312,7 +312,7 @@ def reward_run(name, rewards, options, dtype):
       model = RankedRewards(scores, np.asarray(rewards.present), weight)
     else:
       model = PairRewards(scores[0], scores[1], array(rewards.margin), array(rewards.label), weight)
-    values = LOSSES[name].function(model, **options)
+    values = values_of(name, (model,), **options)
     return weighted_mean_of_arrays(values, weight), values
 
   (_, values), slopes = jax.jit(jax.value_and_grad(mean, has_aux=True))(jax.numpy.asarray(scores))

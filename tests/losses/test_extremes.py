@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_draws import (
   NAMES,
+  PairRewards,
+  RankedRewards,
   at_margin,
   draw,
   gradients_of,
@@ -21,7 +23,6 @@ from loss_draws import (
 from dpojax.losses import loss_options
 from dpojax.losses.divergences import DIVERGENCES, get_divergence
 from dpojax.losses.logps import PairLogps, SingleLogps
-from dpojax.losses.reward import PairRewards, RankedRewards
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -1,14 +1,17 @@
 """The registry, the containers of log-probs, and the modifiers that need no oracle."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dpojax import losses
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options, modifiers
+from dpojax.losses.arrays import DATA
 from dpojax.losses.divergences import DIVERGENCES, get_divergence
 from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, pair_logps, weighted_mean
 
@@ -57,21 +60,26 @@ def test_losses_are_found_by_the_name_of_their_function():
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_the_reference_is_the_second_argument_where_there_is_one(name):
+def test_data_that_a_loss_needs_come_first_and_everything_else_by_name(name):
   parameters = inspect.signature(LOSSES[name].function).parameters.values()
-  given = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-  if LOSSES[name].answers.endswith("rewards"):
-    assert given == ["rewards"]
-  else:
-    assert given == (["policy", "reference"] if "reference" in LOSSES[name].reads else ["policy"])
-  assert all(p.default is not p.empty for p in parameters if p.kind is p.KEYWORD_ONLY)
+  needed = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+  others = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+  assert needed and len(needed) + len(others) == len(parameters)
+  assert all(p.name in DATA and p.default is p.empty for p in needed)
+  assert all((p.default is None) == (p.name in DATA) and p.default is not p.empty for p in others)
+  assert LOSSES[name].data + LOSSES[name].options == tuple(p.name for p in parameters)
+
+
+def test_every_name_of_data_is_explained_once():
+  said = re.findall(r"^  (\w+(?:, \w+)*): ", losses.__doc__ or "", re.M)
+  assert sorted(name for names in said for name in names.split(", ")) == sorted(DATA)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_docstrings_say_what_a_reader_needs(name):
   text = inspect.getdoc(LOSSES[name].function) or ""
   assert "one value per" in text.split("\n\n")[0] + text.split("\n\n")[1]
-  assert "Returns:\n  f32[B], unreduced" in text and "References:\n" in text and "TRL 1.16" in text
+  assert "\n\nValue:\n  " in text and "\n\nSource:\n" in text and "Args:" not in text and "TRL 1.16" in text
   for option in loss_options(name):
     assert f"\n  {option}: " in text, option
 

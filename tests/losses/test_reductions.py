@@ -14,6 +14,7 @@ from loss_draws import (
   gradients_of,
   loss_of,
   mean_of,
+  plain,
   rows,
 )
 
@@ -24,6 +25,17 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 # What the registry says of a loss is so.
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "reference" in LOSSES[n].reads])
+def test_losses_of_ratios_see_nothing_but_the_difference_of_the_models(name):
+  loss, given = LOSSES[name], plain(name, draw(name))
+  moved = dict(given)
+  for key in [key for key in given if f"reference_{key}" in given]:
+    moved[key] = given[key] - given[f"reference_{key}"]
+    moved[f"reference_{key}"] = np.zeros_like(given[key])
+  same = np.array_equal(loss.function(**given), loss.function(**moved))
+  assert same == loss.of_ratios
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if LOSSES[n].answers in ("pair", "pair_rewards")])

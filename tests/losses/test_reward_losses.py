@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loss_draws import (
+  PairRewards,
+  RankedRewards,
   draw,
   gradients_of,
   loss_of,
 )
-
-from dpojax.losses.reward import PairRewards, RankedRewards
 
 pytestmark = pytest.mark.usefixtures("float64")
 

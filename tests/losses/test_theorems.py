@@ -16,6 +16,8 @@ from loss_draws import (
   NAMES,
   PAIRED,
   ZERO,
+  PairRewards,
+  RankedRewards,
   at_margin,
   defaults,
   draw,
@@ -27,7 +29,6 @@ from loss_draws import (
 from dpojax.losses import LOSSES, loss_options
 from dpojax.losses.divergences import DIVERGENCES, get_divergence
 from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps
-from dpojax.losses.reward import PairRewards, RankedRewards
 
 pytestmark = pytest.mark.usefixtures("float64")
 

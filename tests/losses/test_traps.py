@@ -1,14 +1,15 @@
 """One test for each trap of `losses.md` that a loss can fall into, named after its number there."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loss_draws import NAMES, PAIRED, at_margin, draw, gradients_of, loss_of, pairs, rows
+from loss_draws import NAMES, PAIRED, at_margin, draw, gradients_of, loss_of, pairs, plain, rows
 
-from dpojax.errors import ConfigError
+from dpojax.errors import ConfigError, ShapeError
 from dpojax.losses import LOSSES, get_loss, loss_options
 from dpojax.losses.logps import weighted_mean
 
@@ -17,12 +18,41 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trap_1_no_loss_is_broadcast_to_a_square(name):
-  args = draw(name, size=3)
-  assert loss_of(name, args).shape == (3,)
-  if LOSSES[name].answers in ("pair", "pair_rewards") and name not in ("sft", "preferred_ft"):
-    column = dataclasses.replace(args[0], chosen=args[0].chosen[:, None])
-    with pytest.raises((ValueError, TypeError), match=r"rank_promotion|rank|shape"):
-      loss_of(name, (column, *args[1:]))
+  # Under JAX's default, which lets [3, 1] - [3] be a square.
+  given = plain(name, draw(name, size=3))
+  with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    assert LOSSES[name].function(**given).shape == (3,)
+    for key, value in given.items():
+      wrong = [np.asarray(value)[..., None], np.asarray(value)[:2], np.asarray(value)[0]]
+      for other in wrong if len(given) > 1 else wrong[::2]:
+        with pytest.raises(ShapeError) as error:
+          LOSSES[name].function(**{**given, key: other})
+        # The array at fault and one that it was compared with, both with their shapes.
+        found = re.findall(r"(\w+) (?:has shape|has) \[([\d, ]*)\]", str(error.value))
+        assert str(error.value).startswith(f"{name}: ") and key in dict(found)
+        shapes = {k: np.shape(v) for k, v in {**given, key: other}.items()}
+        assert len(found) == min(2, len(given))
+        assert all(tuple(map(int, re.findall(r"\d+", text))) == shapes[k] for k, text in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trap_1_columns_alone_are_an_error_too_and_options_are_single_numbers(name):
+  given = plain(name, draw(name, size=3))
+  with jax.numpy_rank_promotion("allow"):
+    with pytest.raises(ShapeError, match=rf"^{name}: \w+ has shape \[3, .*1\]"):
+      LOSSES[name].function(**{key: np.asarray(value)[..., None] for key, value in given.items()})
+    for option in set(LOSSES[name].options) - {"f_divergence"}:
+      with pytest.raises(ShapeError, match=rf"^{name}: {option} has shape \[3\]; it must be one number"):
+        LOSSES[name].function(**given, **{option: np.ones(3)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_and_integers_do_as_well_as_arrays(name):
+  given = {key: np.round(value) if value.dtype == float else value for key, value in plain(name, draw(name)).items()}
+  as_lists = {key: value.astype(int if value.dtype == float else value.dtype).tolist() for key, value in given.items()}
+  if "label" in given:
+    as_lists["label"] = given["label"].tolist()
+  np.testing.assert_array_equal(LOSSES[name].function(**as_lists), LOSSES[name].function(**given))
 
 
 @pytest.mark.parametrize("name", ["dpo", "cdpo", "robust_dpo", "exo_pair", "discopop", "hinge", "dpo_norm"])

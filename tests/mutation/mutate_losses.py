@@ -31,16 +31,13 @@ SKIPPED = {"expression.py"}  # no loss: it reads what a config says
 NAMED = {
   "_transport": "aot",
   "_sorted": "aot",
-  "_sequential_kl": "tdpo",
   "_log_odds": "orpo",
-  "_average": "orpo or simpo or alphapo",
-  "_gold_nll": "tpo",
+  "_check_triples": "tpo",
   "_lead": "bradley_terry or rao_kupper or davidson",
   "_observed": "rao_kupper or davidson",
-  "_centre": "bradley_terry or rao_kupper or davidson",
+  "_all_present": "plackett_luce or all_pairs",
   "ranking_nll": "plackett_luce or ranking",
   "token_mean_nll": "sft or likelihood or tpo",
-  "chosen_nll": "sft or orpo or likelihood",
   "jensen_shannon": "js_divergence or jensen",
   "bounded_expm1": "alpha_divergence or alphapo or extremes",
   "length_desensitised": "desensitised or ld_alpha",
@@ -59,6 +56,10 @@ NAMED = {
   "weighted_mean": "weighted or weight",
   "get_divergence": "divergence",
   "_token_ratios": "sums_alone or tokens",
+  "_ratios": "of_ratios or oracle",
+  "arguments": "of_ratios or oracle",
+  "_check": "trap_1",
+  "_array": "lists",
 }
 TIMEOUT = 1800  # seconds, of a machine that may be busy
 
