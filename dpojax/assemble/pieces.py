@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpojax.config.check_losses import loss_terms, reads
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.batches import Batches
 from dpojax.data.dataset import dataset_from_rows, encode_prompts, hold_out, load_dataset
@@ -21,8 +20,6 @@ from dpojax.data.token_cache import TokenCache
 from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
-from dpojax.losses import get_loss
-from dpojax.losses.expression import hyper_parameters
 from dpojax.models import weights
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -215,10 +212,10 @@ def for_objective(config: RunConfig, dataset: TokenDataset, max_positions: int) 
   """
   answers = answers_kind(config)
   if config.objective != "sft":
-    _check_answers(dataset, answers, "+".join(term.name for term in loss_terms(config)))
+    _check_answers(dataset, answers, "+".join(config.loss_spec.names))
   if answers == "single" and len(dataset):
     dataset = unpaired(dataset)
-    if reads(loss_terms(config), "mismatched"):
+    if config.loss_spec.reads("mismatched"):
       dataset = with_mismatched(dataset, row_length=config.batch.row_length, max_positions=max_positions)
   dataset.check_positions(max_positions)
   return dataset
@@ -228,8 +225,7 @@ def answers_kind(config: RunConfig) -> str:
   """What an example must be: "one" answer to learn writing from, a "pair", a "triple", a "ranking" or a "single"."""
   if config.objective == "sft":
     return "one"
-  kind = get_loss(loss_terms(config)[0].name).answers
-  return {"pair_rewards": "pair", "ranked_rewards": "ranking"}.get(kind, kind)
+  return config.loss_spec.answers
 
 
 def _check_answers(dataset: TokenDataset, answers: str, loss: str) -> None:
@@ -248,8 +244,7 @@ def build_batches(config: RunConfig, data: Data) -> tuple[Batches, Batches | Non
   settings = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
   if config.objective == "reward_model" and not settings.scored:
     settings = dataclasses.replace(settings, scored=settings.row_length)  # they cost nothing without a vocabulary head
-  span = config.loss.nll_span == "prompt_and_answer"
-  score_prompt = config.objective == "preference" and span and reads(loss_terms(config), "prompt")
+  score_prompt = config.objective == "preference" and config.loss_spec.score_prompt
   shape = choose_shape(data.train, settings, data.held_out, score_prompt=score_prompt)
   held_out = Batches(data.held_out, settings, shape) if len(data.held_out) else None
   return Batches(data.train, settings, shape), held_out
@@ -263,44 +258,24 @@ def build_objective(config: RunConfig, model: LanguageModel | RewardModel) -> Ob
   if config.objective == "sft":
     assert isinstance(model, LanguageModel)
     return Sft(model)
-  loss = config.loss
-  names = tuple(term.name for term in loss_terms(config))
   if config.objective == "reward_model":
     assert isinstance(model, RewardModel)
-    reward = config.reward
-    margins = loss.margin_scale > 0
-    return RewardObjective(model, names[0], margins, reward.bootstrap, seed=reward.seed + config.seed)
+    seed = config.reward.seed + config.seed
+    return RewardObjective(model, config.loss_spec, bootstrap=config.reward.bootstrap, seed=seed)
   assert isinstance(model, LanguageModel)
-  return Preference(
-    model,
-    names,
-    f_divergence=loss.f_divergence,
-    wpo=loss.wpo,
-    ld=loss.ld_alpha != 1,
-    dynamic_beta=loss.dynamic_beta > 0,
-    margins=loss.margin_scale > 0,
-  )
+  return Preference(model, config.loss_spec)
 
 
 def describe_objective(config: RunConfig) -> str:
   """What the stage does, in a few words: 'dpo, beta 0.1'."""
-  if config.objective == "sft":
-    return "fine-tuning"
-  terms = loss_terms(config)
-  name = " + ".join(term.name if term.weight == 1 else f"{term.weight:g} {term.name}" for term in terms)
-  if config.objective == "reward_model":
-    return f"reward model, {name}"
-  return f"{name}, beta {build_hyper(config)['beta']:g}"
+  return "fine-tuning" if config.objective == "sft" else config.loss_spec.describe()
 
 
 def build_hyper(config: RunConfig) -> dict[str, float]:
   """The traced numbers of the objective and of a moving reference, by name; a sweep over them compiles once."""
   if config.objective == "sft":
     return {}
-  loss, reference = config.loss, config.reference
-  hyper = hyper_parameters(loss_terms(config), vars(loss))
-  for name in ("ld_alpha", "margin_scale", "divergence_alpha", "dynamic_beta", "dynamic_beta_momentum"):
-    hyper[name] = getattr(loss, name)
+  reference, hyper = config.reference, dict(config.loss_spec.hyper)
   if reference.kind == "moving":
     hyper |= {"reference_every": float(reference.every), "reference_mix": reference.mix}
   return hyper

@@ -24,7 +24,6 @@ from dpojax.assemble.pieces import (
   with_reward_head,
 )
 from dpojax.assemble.stages import sft_config, write_pairs
-from dpojax.config.check_losses import loss_terms, reads
 from dpojax.config.record import check_unchanged, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
@@ -117,7 +116,7 @@ class Session:
   def data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
     """Examples of the main stage; those that the starting model writes itself are kept in `prelude`."""
     answers = answers_kind(config)
-    mismatched = answers == "single" and reads(loss_terms(config), "mismatched")
+    mismatched = answers == "single" and config.loss_spec.reads("mismatched")
     key = (answers, mismatched, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
     if key not in self._data:
       pairs = write_pairs(config, start, prelude, answers) if config.pairs.prompts else None
@@ -132,7 +131,7 @@ class Session:
       _describe_data(data, batches, folder, log)
       reference = self._reference(config, loaded)
       live = None
-      if config.objective == "preference" and reads(loss_terms(config), "reference"):
+      if config.objective == "preference" and config.loss_spec.reads("reference"):
         live = reference() if config.reference.kind != "cache" else None
       if config.reference.kind == "cache":
         cache = _fill_cache(config, loaded, folder, reference(), batches, held_out, log)
