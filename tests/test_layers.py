@@ -14,10 +14,10 @@ PACKAGE = ROOT / "dpojax"
 # Lowest first. The longest matching name decides.
 LAYERS = [
   ["dpojax.errors", "dpojax.types", "dpojax.files"],
-  ["dpojax.disk_cache"],
+  ["dpojax.disk_cache", "dpojax.losses"],
   ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record"],
   ["dpojax.parallel"],
-  ["dpojax.losses", "dpojax.bradley_terry", "dpojax.ops"],
+  ["dpojax.bradley_terry", "dpojax.ops"],
   ["dpojax.interop"],
   ["dpojax.models"],
   ["dpojax.data"],

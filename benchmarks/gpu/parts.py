@@ -26,7 +26,7 @@ from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.packing import pack
 from dpojax.losses import LOSSES
-from dpojax.losses.expression import hyper_parameters, parse_losses
+from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.attention_gpu import reason_without, without_kernels
@@ -163,8 +163,8 @@ def step_on_cpu(size: str) -> str:
   def computed(device, loss):
     mesh = mesh_on(device)
     params, frozen = (place_params(setting.params(seed), mesh) for seed in (0, 1))
-    hyper = place_hyper(hyper_parameters(parse_losses(loss), {"beta": 0.1}), mesh)
-    objective = Preference(setting.model(), (loss,))
+    hyper = place_hyper(dict(loss_spec(loss, beta=0.1).hyper), mesh)
+    objective = Preference(setting.model(), loss_spec(loss))
     # A new function each time: jit would find the program that it has.
     step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
     compiled = step.lower(params, frozen, placed(batch, device), hyper).compile()

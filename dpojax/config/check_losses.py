@@ -6,54 +6,27 @@ from dpojax.config.keys import suggestion
 from dpojax.config.schema import LossSettings, RunConfig
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options
-from dpojax.losses.expression import Term, parse_losses
+from dpojax.losses.spec import Term
 
 REWARD_KINDS = ("pair_rewards", "ranked_rewards")
 
 
-def loss_terms(config: RunConfig) -> tuple[Term, ...]:
-  """What the run minimises; `loss.sft_coef` is one term more.
-
-  Raises:
-    ConfigError: as `parse_losses`, with the nearest name for an unknown loss.
-  """
-  name = config.loss.name
-  if name == "auto":
-    name = "bradley_terry" if config.recipe == "reward_model" else "dpo"
-  if name.isidentifier() and name not in LOSSES:
-    raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{suggestion(name, LOSSES)}")
-  terms = parse_losses(name)
-  if config.loss.sft_coef:
-    _require(
-      all(term.name != "sft" for term in terms),
-      "loss.sft_coef is set, but loss.name has a term sft already; give its weight in one place",
-    )
-    _require(
-      get_loss(terms[0].name).answers == "pair",
-      f"loss.sft_coef is set, but loss.name={terms[0].name} does not read pairs; set it to 0",
-    )
-    terms = (*terms, Term("sft", config.loss.sft_coef))
-  return terms
-
-
 def check_losses(config: RunConfig) -> None:
   """Raises ConfigError for a loss that cannot be computed as asked, or an option that nothing would read."""
-  loss, terms = config.loss, loss_terms(config)
-  rewards = get_loss(terms[0].name).answers in REWARD_KINDS
+  loss, name = config.loss, config.loss.name
+  if name.isidentifier() and name not in (*LOSSES, "auto"):
+    raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{suggestion(name, LOSSES)}")
+  spec = config.loss_spec
+  terms = spec.terms
   if config.recipe == "reward_model":
     fitting = ", ".join(name for name in sorted(LOSSES) if get_loss(name).answers in REWARD_KINDS)
-    _require(rewards, f"loss.name={terms[0].name} is no loss of a reward model; choose one of {fitting}")
+    _require(spec.of_rewards, f"loss.name={terms[0].name} is no loss of a reward model; choose one of {fitting}")
   else:
-    _require(not rewards, f"loss.name={terms[0].name} trains reward models; set recipe=reward_model")
+    _require(not spec.of_rewards, f"loss.name={terms[0].name} trains reward models; set recipe=reward_model")
   _check_reward_settings(config, terms)
   _check_options_are_read(loss, terms)
   _check_modifiers(config, terms)
   _check_reference(config, terms)
-
-
-def reads(terms: tuple[Term, ...], what: str) -> bool:
-  """Whether one of the losses reads the reference, its whole distributions ("token_kl"), the prompt ..."""
-  return any(what in get_loss(term.name).reads for term in terms)
 
 
 def _require(holds: bool, message: str) -> None:
@@ -134,11 +107,11 @@ def _check_modifiers(config: RunConfig, terms: tuple[Term, ...]) -> None:
 
 def _check_reference(config: RunConfig, terms: tuple[Term, ...]) -> None:
   reference, names = config.reference, _listed(terms)
-  if not reads(terms, "reference"):
+  if not config.loss_spec.reads("reference"):
     why = f"loss.name={names} reads no reference"
     _require(reference.kind == "live", f"reference.kind={reference.kind} is set, but {why}; leave it at live")
   _require(
-    not (reads(terms, "token_kl") and reference.kind == "cache"),
+    not (config.loss_spec.reads("token_kl") and reference.kind == "cache"),
     f"reference.kind=cache holds the log-probs of single tokens, but loss.name={names} needs the reference's whole "
     "distribution at every token; set reference.kind=live",
   )

@@ -6,7 +6,11 @@ line (`--config.loss.beta=0.2`), in `config.json` and in error messages.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from dpojax.losses.spec import LossSpec
 
 
 def option(
@@ -269,3 +273,14 @@ class RunConfig:
   parallel: ParallelSettings = settings(ParallelSettings)
   logging: LoggingSettings = settings(LoggingSettings)
   pairs: PairsSettings = settings(PairsSettings)
+
+  @functools.cached_property
+  def loss_spec(self) -> "LossSpec":
+    """What `loss` says, read once; not that of recipe=sft, which has no choice of losses.
+
+    Raises:
+      ConfigError: it cannot be read, see `losses.spec.loss_spec`.
+    """
+    from dpojax.losses.spec import loss_spec  # JAX, which commands that only read settings do without
+
+    return loss_spec(rewards=self.recipe == "reward_model", **vars(self.loss))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses import LOSSES, get_loss, loss_options
+from dpojax.losses import Loss
 from dpojax.losses.divergences import get_divergence
 from dpojax.losses.logps import Logps, PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
 from dpojax.losses.modifiers import (
@@ -17,6 +17,7 @@ from dpojax.losses.modifiers import (
   running_mean,
   wpo_weights,
 )
+from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference_metrics import preference_metrics
 from dpojax.types import Array, Metrics, PackedBatch, Params
@@ -57,35 +58,20 @@ class Preference:
 
   Attributes:
     model: scores the tokens.
-    losses: names of `dpojax.losses`; all read the same kind of data.
-    f_divergence: what takes the place of the log-ratio in losses that allow it, a name of `losses.divergences`.
-    wpo: weigh pairs by how likely the policy is to write them (`losses.modifiers.wpo_weights`).
-    ld: shorten the longer answer's tail by `hyper["ld_alpha"]` (`losses.modifiers.length_desensitised`).
-    dynamic_beta: move beta with the batch's reward gap (`losses.modifiers.dynamic_beta`).
-    margins: subtract `hyper["margin_scale"]` times the data's margins from the logit.
+    spec: the losses and what changes them.
   """
 
   model: LanguageModel
-  losses: tuple[str, ...] = ("dpo",)
-  f_divergence: str = "reverse_kl"
-  wpo: bool = False
-  ld: bool = False
-  dynamic_beta: bool = False
-  margins: bool = False
-
-  @property
-  def answers(self) -> str:
-    """The kind of data that the losses read: "pair", "triple", "ranking" or "single"."""
-    return get_loss(self.losses[0]).answers
+  spec: LossSpec = loss_spec("dpo")
 
   @property
   def coupled(self) -> bool:
-    return self.dynamic_beta or any(LOSSES[name].coupled or self._reads("shift") for name in self.losses)
+    return self.spec.dynamic_beta or self.spec.reads("shift") or any(loss.coupled for loss in self.spec.losses)
 
   @property
   def running(self) -> dict[str, float]:
-    gap = {"running/reward_gap": 0.0} if self.dynamic_beta else {}
-    shift = {"running/shift": 0.0, "running/shift_count": 0.0} if self._reads("shift") else {}
+    gap = {"running/reward_gap": 0.0} if self.spec.dynamic_beta else {}
+    shift = {"running/shift": 0.0, "running/shift_count": 0.0} if self.spec.reads("shift") else {}
     return gap | shift
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
@@ -100,18 +86,20 @@ class Preference:
     hidden = self.model.scored_hidden(params, rows)
     scored = self.model.score_hidden(params, hidden, rows)
     reference_logp, kl, collision = None, None, None
-    if self._reads("reference"):
+    if self.spec.reads("reference"):
       if not frozen and rows.reference_logp is None:
         raise ValueError("no reference: give frozen parameters, or a batch with reference_logp")
       reference_logp = rows.reference_logp
       if frozen:
         reference_hidden = self.model.scored_hidden(frozen, rows)
         reference_logp = jax.lax.stop_gradient(self.model.score_hidden(frozen, reference_hidden, rows).logp)
-        if self._reads("token_kl"):
+        if self.spec.reads("token_kl"):
           kl = self.model.kl_hidden(frozen, reference_hidden, params, hidden, rows)
-      elif self._reads("token_kl"):
-        raise ValueError(f"{'+'.join(self.losses)} reads the reference's whole distribution: give frozen parameters")
-    if self.wpo:
+      elif self.spec.reads("token_kl"):
+        raise ValueError(
+          f"{'+'.join(self.spec.names)} reads the reference's whole distribution: give frozen parameters"
+        )
+    if self.spec.wpo:
       collision = jax.lax.stop_gradient(self.model.collision_hidden(params, hidden, rows))
     return Observed(scored.logp, reference_logp, kl, collision, scored.entropy, scored.correct, scored.mean_logit)
 
@@ -124,33 +112,29 @@ class Preference:
     hyper, moved = self._adapt(policy, reference, hyper)
 
     values, metrics = jnp.zeros_like(weight), moved
-    for name in self.losses:
-      one = self._values(name, policy, reference, hyper)
-      if self.wpo and LOSSES[name].compares:
+    for loss in self.spec.losses:
+      one = self._values(loss, policy, reference, hyper)
+      if self.spec.wpo and loss.compares:
         assert observed.collision is not None
         one = one * wpo_weights(self._tokens(observed.logp, rows), observed.collision)
       # `where` and not a product with 0: an empty slot must not turn an overflow into NaN.
       one = jnp.where(weight > 0, one * weight, 0.0)
-      if len(self.losses) > 1:
-        metrics[f"loss/{name}"] = (jnp.sum(one), jnp.sum(weight))
-      values = values + hyper.get(f"{name}.weight", jnp.ones((), one.dtype)) * one
+      if len(self.spec.losses) > 1:
+        metrics[f"loss/{loss.name}"] = (jnp.sum(one), jnp.sum(weight))
+      values = values + hyper.get(f"{loss.name}.weight", jnp.ones((), one.dtype)) * one
     loss_sum = jnp.sum(values)
     metrics |= preference_metrics(policy, reference, observed, rows, hyper["beta"])
     metrics["loss"] = (loss_sum, jnp.sum(weight))
     return loss_sum / totals["examples"], jax.lax.stop_gradient(metrics)
 
-  def _reads(self, what: str) -> bool:
-    return any(what in get_loss(name).reads for name in self.losses)
-
-  def _values(self, name: str, policy: Logps, reference: Logps | None, hyper: dict) -> jax.Array:
+  def _values(self, loss: Loss, policy: Logps, reference: Logps | None, hyper: dict) -> jax.Array:
     """[B] values of one loss."""
-    loss = get_loss(name)
     options: dict[str, Any] = {}
-    for option in loss_options(name):
+    for option in loss.options:
       if option == "f_divergence":
-        options[option] = get_divergence(self.f_divergence, hyper)
-      elif f"{name}.{option}" in hyper or option in hyper:
-        options[option] = hyper.get(f"{name}.{option}", hyper.get(option))
+        options[option] = get_divergence(self.spec.f_divergence, hyper)
+      elif f"{loss.name}.{option}" in hyper or option in hyper:
+        options[option] = hyper.get(f"{loss.name}.{option}", hyper.get(option))
     return loss.of_packed(policy, reference, **options)
 
   def _tokens(self, logp: Array, rows: PackedBatch) -> TokenLogps:
@@ -160,19 +144,19 @@ class Preference:
     """One model's log-probs in the container that the losses read."""
     tokens = self._tokens(logp, rows)
     lengths = tokens.by_example(tokens.lengths())
-    if self.ld:
+    if self.spec.ld:
       tokens = length_desensitised(tokens, hyper["ld_alpha"])
     sums = tokens.by_example(tokens.sums())
     weight = jnp.asarray(rows.example_weight).reshape(-1)
     share = totals["examples"] / totals["tokens"]
-    if self.answers == "single":
+    if self.spec.answers == "single":
       desirable = jnp.asarray(rows.example_label).reshape(-1) > 0.5
-      mismatched = sums[:, 1] if self._reads("mismatched") else None
+      mismatched = sums[:, 1] if self.spec.reads("mismatched") else None
       return SingleLogps(sums[:, 0], lengths[:, 0], desirable, weight, mismatched, tokens)
-    if self.answers in ("ranking", "triple"):
+    if self.spec.answers in ("ranking", "triple"):
       return RankedLogps(sums, lengths, weight, share, tokens)
     details: dict[str, Any] = {}
-    if self.margins:
+    if self.spec.margins:
       details["margin"] = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1)
     if observed.kl is not None:
       kl = tokens.by_example(self._tokens(observed.kl, rows).sums())
@@ -194,14 +178,14 @@ class Preference:
     """Options that follow the whole batch, and the statistics to carry on to the next step."""
     metrics: Metrics = {}
     one = jnp.ones((), jnp.float32)
-    if self.dynamic_beta:
+    if self.spec.dynamic_beta:
       assert isinstance(policy, PairLogps) and isinstance(reference, PairLogps)
       before = hyper["running/reward_gap"]
       gap = mean_reward_gap(*log_ratios(policy, reference), policy.weight, hyper["beta"])
       hyper = hyper | {"beta": dynamic_beta(hyper["beta"], gap, before, strength=hyper["dynamic_beta"])}
       after = running_mean(before, gap, keep=hyper["dynamic_beta_momentum"])
       metrics |= {"running/reward_gap": (after, one), "beta": (hyper["beta"], one)}
-    if self._reads("shift"):
+    if self.spec.reads("shift"):
       assert isinstance(policy, SingleLogps) and isinstance(reference, SingleLogps)
       count = hyper["running/shift_count"] + one
       shift = reward_shift(single_log_ratios(policy, reference), policy.desirable, policy.weight, hyper["beta"])

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses import get_loss
+from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
 from dpojax.types import Metrics, PackedBatch, Params, sum_by_answer
@@ -23,16 +23,14 @@ class RewardObjective(Objective):
 
   Attributes:
     model: gives the rewards.
-    name: a loss of `dpojax.losses` on pairs or rankings of rewards.
-    margins: subtract `hyper["margin_scale"]` times the data's margins from the difference of rewards.
+    spec: one loss of rewards; its margins are subtracted from the difference of rewards.
     bootstrap: every head weighs every example by a draw from Exp(1), the same in every epoch (the Bayesian
       bootstrap: Rubin 1981, Annals of Statistics 9(1)); the reported loss is without these weights.
     seed: of those draws.
   """
 
   model: RewardModel
-  name: str = "bradley_terry"
-  margins: bool = False
+  spec: LossSpec = loss_spec("bradley_terry")
   bootstrap: bool = False
   seed: int = 0
 
@@ -65,13 +63,13 @@ class RewardObjective(Objective):
 
   def _values(self, rewards: jax.Array, present: jax.Array, rows: PackedBatch, hyper: dict) -> jax.Array:
     """f32[B] values of the loss for one head's [B, K] rewards."""
-    loss = get_loss(self.name)
+    (loss,) = self.spec.losses
     options: dict[str, Any] = {name: hyper[name] for name in loss.options if name in hyper}
     if loss.answers == "ranked_rewards":
       return loss.function(rewards, present=present, **options)
     if rewards.shape[1] != 2:
-      raise ValueError(f"{self.name} compares two answers, but examples have {rewards.shape[1]}; use plackett_luce")
-    margin = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1) if self.margins else None
+      raise ValueError(f"{loss.name} compares two answers, but examples have {rewards.shape[1]}; use plackett_luce")
+    margin = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1) if self.spec.margins else None
     label = jnp.asarray(rows.example_label).reshape(-1)
     return loss.function(rewards[:, 0], rewards[:, 1], margin=margin, label=label, **options)
 

@@ -23,10 +23,10 @@ TESTS = ROOT / "tests" / "losses"
 # What tests the losses and not the oracles; the quickest to notice first.
 FILES = [
   *("test_conformance.py", "test_reward_losses.py", "test_losses.py", "test_transport.py", "test_loss_limits.py"),
-  *("test_theorems.py", "test_traps.py", "test_reductions.py", "test_extremes.py", "test_expression.py"),
+  *("test_theorems.py", "test_traps.py", "test_reductions.py", "test_extremes.py", "test_spec.py"),
 ]
 QUICK = ("not docstrings", slice(2, 3))  # test_losses.py looks at the parts that losses share
-SKIPPED = {"expression.py"}  # no loss: it reads what a config says
+SKIPPED = {"spec.py"}  # no loss: it reads what a config says
 # What tests are called that look at functions which are no losses.
 NAMED = {
   "_transport": "aot",

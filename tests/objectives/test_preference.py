@@ -11,7 +11,7 @@ from dpojax.assemble import run
 from dpojax.config.load import load_config
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
 from dpojax.losses import LOSSES
-from dpojax.losses.expression import hyper_parameters, parse_losses
+from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.scoring.logps import logps_of_rows
@@ -41,8 +41,12 @@ def moved(scale=0.03):
   return jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape, x.dtype), tiny_params())
 
 
-def hyper_for(names, **given):
-  return place_hyper(hyper_parameters(parse_losses("+".join(names)), {"beta": 0.3}) | given, MESH)
+def spec_of(*names):
+  return loss_spec("+".join(names), beta=0.3)
+
+
+def hyper_for(names):
+  return place_hyper(dict(spec_of(*names).hyper), MESH)
 
 
 def whole_step(objective, batch, hyper, frozen):
@@ -62,8 +66,8 @@ def test_two_passes_give_what_one_pass_gives():
   assert int(batch.num_groups) > 1
   frozen = tiny_params()
   assert_same(
-    whole_step(Preference(MODEL, SUMMED), batch, hyper, frozen),
-    whole_step(InTwoPasses(MODEL, SUMMED), batch, hyper, frozen),
+    whole_step(Preference(MODEL, spec_of(*SUMMED)), batch, hyper, frozen),
+    whole_step(InTwoPasses(MODEL, spec_of(*SUMMED)), batch, hyper, frozen),
   )
 
 
@@ -72,7 +76,7 @@ def test_a_cached_reference_gives_what_a_live_one_gives():
   names = tuple(name for name in SUMMED if "token_kl" not in LOSSES[name].reads)
   batch, hyper, frozen = tiny_batches(rows=2)(0), hyper_for(names), tiny_params()
   cached = dataclasses.replace(batch, reference_logp=Scorer(logps_of_rows, MODEL, frozen)(batch))
-  objective = Preference(MODEL, names)
+  objective = Preference(MODEL, spec_of(*names))
   assert_same(whole_step(objective, batch, hyper, frozen), whole_step(objective, cached, hyper, {}))
 
 
@@ -82,15 +86,15 @@ def test_no_reference_is_an_error_where_one_is_read():
     Preference(MODEL).observe(tiny_params(), {}, batch.group(0))
   cached = dataclasses.replace(batch, reference_logp=np.zeros(batch.target.shape, np.float32))
   with pytest.raises(ValueError, match="tdpo1 reads the reference's whole distribution"):
-    Preference(MODEL, ("tdpo1",)).observe(tiny_params(), {}, cached.group(0))
+    Preference(MODEL, spec_of("tdpo1")).observe(tiny_params(), {}, cached.group(0))
 
 
 @pytest.mark.slow
 def test_a_sum_is_the_sum_of_its_weighted_parts():
   batch, frozen = tiny_batches()(0), tiny_params()
-  alone = {n: whole_step(Preference(MODEL, (n,)), batch, hyper_for((n,)), frozen) for n in ("dpo", "simpo")}
+  alone = {n: whole_step(Preference(MODEL, spec_of(n)), batch, hyper_for((n,)), frozen) for n in ("dpo", "simpo")}
   hyper = hyper_for(("dpo", "simpo")) | place_hyper({"dpo.weight": 0.7, "simpo.weight": 0.2}, MESH)
-  loss, gradient, metrics = whole_step(Preference(MODEL, ("dpo", "simpo")), batch, hyper, frozen)
+  loss, gradient, metrics = whole_step(Preference(MODEL, spec_of("dpo", "simpo")), batch, hyper, frozen)
   np.testing.assert_allclose(loss, 0.7 * alone["dpo"][0] + 0.2 * alone["simpo"][0], rtol=1e-6)
   expected = jax.tree.map(lambda a, b: 0.7 * a + 0.2 * b, alone["dpo"][1], alone["simpo"][1])
   assert_gradients_close(gradient, expected)
@@ -129,7 +133,7 @@ def test_beta_follows_the_whole_batch():
   beta, strength, keep = 0.4, 0.6, 0.9
   hyper = {"beta": beta, "dynamic_beta": strength, "dynamic_beta_momentum": keep}
   batches = tiny_batches(tiny_dataset(8), rows=2)
-  one = trainer(Preference(MODEL, dynamic_beta=True), hyper, batches)
+  one = trainer(Preference(MODEL, loss_spec("dpo", dynamic_beta=strength)), hyper, batches)
   running = 0.0
   for _ in range(4):
     (before,) = [m for m in [one.evaluate(batches)]]

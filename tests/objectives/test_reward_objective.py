@@ -13,6 +13,7 @@ import pytest
 from dpojax.config.schema import BatchSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
+from dpojax.losses.spec import loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.training.step import accumulate
@@ -163,12 +164,16 @@ CASES = [
 ]
 
 
+def spec_of(name, options):
+  return loss_spec(name, margin_scale=options.get("margin_scale", 0.0))
+
+
 @pytest.mark.parametrize("heads", [1, HEADS])
 @pytest.mark.parametrize(("name", "answers", "options"), CASES)
 def test_loss_and_gradient_are_those_of_the_formula(name, answers, options, heads):
   data = dataset(answers)
   batch = batch_of(data).flat()
-  objective = RewardObjective(RewardModel(MODEL, heads), name, margins="margin_scale" in options)
+  objective = RewardObjective(RewardModel(MODEL, heads), spec_of(name, options))
   observed = some_rewards(batch, heads)
   loss, gradient, metrics = at_rewards(objective, batch, observed, options)
   rewards = by_example(observed, batch)
@@ -208,7 +213,7 @@ def test_through_a_model_it_is_binary_cross_entropy_with_the_difference_as_logit
 @pytest.mark.parametrize(("name", "answers", "options"), [CASES[1], CASES[4]])
 def test_one_and_four_row_groups_agree(name, answers, options):
   data, params = dataset(answers, size=12), params_of(ENSEMBLE)
-  objective = RewardObjective(ENSEMBLE, name, margins="margin_scale" in options, bootstrap=True)
+  objective = RewardObjective(ENSEMBLE, spec_of(name, options), bootstrap=True)
   together, apart = (batch_of(data, rows=rows, row_length=32) for rows in (12, 1))
   assert int(together.num_groups) == 1 and int(apart.num_groups) >= 4
   loss, gradient, metrics = step_of(objective, params, together, options)
@@ -227,7 +232,7 @@ def test_one_and_four_row_groups_agree(name, answers, options):
 def test_an_example_of_weight_0_is_not_there(name, answers, options):
   """Other tokens in it change neither loss nor any bit of the gradient."""
   data, params = dataset(answers), params_of(ALONE)
-  objective = RewardObjective(ALONE, name, margins="margin_scale" in options)
+  objective = RewardObjective(ALONE, spec_of(name, options))
   assert data[4].weight == 0
   first = data[4].answers[0]
   other = dataclasses.replace(data[4], answers=((first % 7 + 1).astype(np.int32), *data[4].answers[1:]))
@@ -315,7 +320,7 @@ def test_metrics_of_rankings_weigh_every_prompt_alike():
   data = dataset((2, 5, 3), varied=False)
   batch = batch_of(data, row_length=64).flat()
   observed = some_rewards(batch, 1)
-  found = at_rewards(RewardObjective(ALONE, "plackett_luce"), batch, observed)[2]
+  found = at_rewards(RewardObjective(ALONE, loss_spec("plackett_luce")), batch, observed)[2]
   rewards = [r[:, 0] for r in by_example(observed, batch).values()]
   right = [np.mean([a > b for a, b in itertools.combinations(r, 2)]) for r in rewards]
   np.testing.assert_allclose(found["rewards/accuracies"], np.mean(right), rtol=1e-6)
@@ -341,5 +346,5 @@ def test_rankings_are_refused_by_losses_of_pairs():
 def test_extreme_rewards_have_finite_losses_and_gradients(name):
   batch = batch_of(dataset()).flat()
   for scale in (1e4, -1e4):
-    loss, gradient, _ = at_rewards(RewardObjective(ALONE, name), batch, some_rewards(batch, 1) * scale)
+    loss, gradient, _ = at_rewards(RewardObjective(ALONE, loss_spec(name)), batch, some_rewards(batch, 1) * scale)
     assert np.isfinite(loss) and np.isfinite(gradient).all() and (np.asarray(gradient) != 0).any()

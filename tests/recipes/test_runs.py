@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dpojax.assemble import Session, run
+from dpojax.cli.main import main
 from dpojax.config.load import load_config
 from dpojax.errors import ConfigError, DataError, TrainingError
 from dpojax.training.runlog import read_metrics
@@ -121,3 +122,13 @@ def test_points_of_a_sweep_share_the_stages_before_them(tmp_path):
     policy = [row for row in read_metrics(tmp_path / point / "metrics.jsonl") if row["split"] == "policy"]
     assert [row["step"] for row in policy] == [0, 3]
     assert policy[0]["kl/sequence"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_whole_run_reads_its_loss_once(config_file, tmp_path, monkeypatch):
+  from dpojax.losses import spec
+
+  parse, parsed = spec.parse_losses, []
+  monkeypatch.setattr(spec, "parse_losses", lambda text: parsed.append(text) or parse(text))
+  words = [f"--config={config_file}", f"--workdir={tmp_path}", "--config.loss.name=dpo+0.2*sft"]
+  assert main(["train", *words, "--config.train.steps=2", "--config.evaluation.prompts=1"]) == 0
+  assert parsed == ["dpo+0.2*sft"]

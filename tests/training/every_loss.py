@@ -16,7 +16,7 @@ from dpojax.data.examples import TokenDataset
 from dpojax.data.feedback import unpaired, with_mismatched
 from dpojax.data.packing import PackShape
 from dpojax.losses import LOSSES
-from dpojax.losses.expression import hyper_parameters, parse_losses
+from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.training.step import accumulate, place_hyper, place_params
@@ -31,7 +31,7 @@ def families():
   found = {}
   for name, loss in LOSSES.items():
     if not loss.answers.endswith("rewards"):
-      coupled = Preference(MODEL, (name,)).coupled
+      coupled = Preference(MODEL, loss_spec(name)).coupled
       found.setdefault(f"{loss.answers}, {'coupled' if coupled else 'summed'}", []).append(name)
   return found
 
@@ -65,13 +65,13 @@ def moved_params():
 
 def losses_and_gradients(names, batch, devices=1):
   """{name: (loss, gradient)} of a whole step: one program for the sum, run with all weights but one at zero."""
-  objective = Preference(MODEL, tuple(names))
+  spec = loss_spec("+".join(WRITTEN.get(name, name) for name in names), beta=0.3)
+  objective = Preference(MODEL, spec)
   mesh = make_mesh(ParallelSettings(fsdp=min(devices, 4)), jax.devices()[:devices])
   batch = jax.device_put(batch, batch_shardings(mesh, batch))
   params, frozen = place_params(moved_params(), mesh), place_params(tiny_params(), mesh)
   step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
-  terms = parse_losses("+".join(WRITTEN.get(name, name) for name in names))
-  hyper = hyper_parameters(terms, {"beta": 0.3}) | objective.running
+  hyper = dict(spec.hyper) | objective.running
   found = {}
   for name in names:
     weights = {f"{other}.weight": float(other == name) for other in names}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
+from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
@@ -39,7 +40,7 @@ def gradient_of(objective, batches):
   return jax.jit(lambda p, b: accumulate(objective, p, frozen, b, hyper))(moved(params), batches(0))
 
 
-@pytest.mark.parametrize("objective", [Preference(MODEL), Preference(MODEL, ("ipo",)), Sft(MODEL)])
+@pytest.mark.parametrize("objective", [Preference(MODEL), Preference(MODEL, loss_spec("ipo")), Sft(MODEL)])
 def test_loss_and_gradient_do_not_depend_on_grouping_or_packing(objective):
   dataset = tiny_dataset()
   loss, gradient, metrics = gradient_of(objective, tiny_batches(dataset, rows=8, row_length=64))
@@ -100,11 +101,11 @@ def test_the_step_is_compiled_once_and_said_to_be_before_it_runs():
   assert len(compiled) == after_first
 
 
-@pytest.mark.parametrize(("losses", "passes"), [(("dpo",), 1), (("aot",), 2)])
+@pytest.mark.parametrize(("losses", "passes"), [("dpo", 1), ("aot", 2)])
 def test_the_objective_is_traced_once_for_every_pass_over_the_groups(losses, passes, monkeypatch):
   observe, traced = Preference.observe, []
   monkeypatch.setattr(Preference, "observe", lambda *given: traced.append(given) or observe(*given))
-  gradient_of(Preference(MODEL, losses), tiny_batches())
+  gradient_of(Preference(MODEL, loss_spec(losses)), tiny_batches())
   assert len(traced) == passes
 
 
@@ -119,7 +120,7 @@ def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   results = []
   for beta, rate, smoothing in ((0.05, 1e-3, 0.0), (0.1, 1e-3, 0.0), (0.5, 2e-3, 0.1), (1.0, 1e-4, 0.2)):
     one = Trainer(
-      Preference(MODEL),
+      Preference(MODEL, loss_spec("dpo", beta=beta)),
       dataclasses.replace(optimizer, learning_rate=rate),
       tiny_params(),
       batches,

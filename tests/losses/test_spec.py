@@ -1,10 +1,12 @@
 """What `loss.name` may say, and the numbers it leads to."""
 
+import dataclasses
+
 import pytest
 
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES
-from dpojax.losses.expression import Term, hyper_parameters, parse_losses
+from dpojax.losses.spec import Term, hyper_parameters, loss_spec, parse_losses
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,32 @@ def test_what_a_term_leaves_open_comes_from_all_terms_and_then_from_the_loss():
 def test_every_number_of_every_loss_is_a_number(name):
   found = hyper_parameters(parse_losses(name), {"f_divergence": "reverse_kl", "beta": None})
   assert all(isinstance(value, float) for value in found.values())
+
+
+def test_specs_that_differ_in_numbers_only_are_equal_and_others_are_not():
+  one = loss_spec("dpo + 0.2*sft", beta=0.3, ld_alpha=0.5, dynamic_beta=0.6, margin_scale=1.0)
+  other = loss_spec("2*dpo(beta=0.1) + sft", ld_alpha=0.7, dynamic_beta=0.1, margin_scale=0.5, divergence_alpha=0.2)
+  assert one == other and hash(one) == hash(other)
+  assert one.hyper != other.hyper and one.terms != other.terms
+  plain = loss_spec("dpo")
+  static = dict(name="ipo", f_divergence="forward_kl", wpo=True, ld_alpha=0.5, dynamic_beta=0.6, margin_scale=1.0)
+  for name, value in static.items():
+    assert loss_spec(**{"name": "dpo", name: value}) != plain, name
+  assert loss_spec("orpo") != loss_spec("orpo", nll_span="answer")
+  compared = {field.name for field in dataclasses.fields(plain) if field.compare}
+  assert compared == {"names", "f_divergence", "wpo", "ld", "dynamic_beta", "margins", "score_prompt"}
+
+
+def test_what_a_spec_says_of_itself():
+  spec = loss_spec("0.8*dpo(beta=0.1) + 0.2*simpo")
+  assert spec.describe() == "0.8 dpo + 0.2 simpo" and spec.reads("reference") and not spec.reads("prompt")
+  assert loss_spec("ipo", beta=0.5).describe() == "ipo, beta 0.5"
+  assert loss_spec("dpo", sft_coef=0.2).describe() == "dpo + 0.2 sft, beta 0.1"
+  assert loss_spec(rewards=True).describe() == "reward model, bradley_terry"
+  assert loss_spec(rewards=True).of_rewards and not spec.of_rewards
+  assert loss_spec("orpo").score_prompt and not loss_spec("dpo").score_prompt
+
+
+def test_a_spec_refuses_what_no_loss_reads():
+  with pytest.raises(ConfigError, match=r"loss\.betta: no loss has such an option"):
+    loss_spec("dpo", betta=0.1)
