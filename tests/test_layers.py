@@ -21,6 +21,7 @@ LAYERS = [
   ["dpojax.models"],
   ["dpojax.data"],
   ["dpojax.sampling", "dpojax.scoring", "dpojax.objectives", "dpojax.evaluation"],
+  ["dpojax.references"],
   ["dpojax.training"],
   ["dpojax.sweeps", "dpojax.report"],
   ["dpojax.config"],

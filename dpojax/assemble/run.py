@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
+from dpojax import references
 from dpojax.assemble.pieces import (
   Data,
   Loaded,
@@ -33,13 +33,9 @@ from dpojax.data.batches import Batches
 from dpojax.errors import ConfigError
 from dpojax.parallel import make_mesh
 from dpojax.report import write_report
-from dpojax.scoring.logps import logps_of_rows
-from dpojax.scoring.packed import Scorer
-from dpojax.training.cached_reference import CachedReference
 from dpojax.training.loop import Loop, Outcome
-from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
 from dpojax.training.runlog import RunLog
-from dpojax.types import PackedBatch, Params
+from dpojax.types import Params
 
 
 def run(config: RunConfig, workdir: str | pathlib.Path, *, allow_config_change: bool = False) -> Outcome:
@@ -132,19 +128,22 @@ class Session:
       save_model_description(folder, loaded)
       batches, held_out = build_batches(config, data)
       _describe_data(data, batches, folder, log)
-      reference = self._reference(config, loaded)
-      live = None
-      if config.objective == "preference" and reads(loss_terms(config), "reference"):
-        live = reference() if config.reference.kind != "cache" else None
-      if config.reference.kind == "cache":
-        cache = _fill_cache(config, loaded, folder, reference(), batches, held_out, log)
-        batches = CachedReference(batches, cache)
-        held_out = held_out and CachedReference(held_out, cache)
+      reference = references.of(
+        config.reference,
+        model=loaded.model,
+        load=self._reference(config, loaded),
+        needed=config.objective == "preference" and reads(loss_terms(config), "reference"),
+        folder=folder,
+        mesh=make_mesh(config.parallel),
+        log=log,
+      )
+      batches, held_out = reference.attach(batches), reference.attach(held_out)
       objective = build_objective(config, loaded.model)
-      trainer = build_trainer(config, objective, loaded, batches, reference_params=live)
+      reference_params = reference.moving or reference.params or None
+      trainer = build_trainer(config, objective, loaded, batches, reference_params=reference_params)
       log.total_steps = trainer.steps
       log.message(f"{goal}: {trainer.steps:,} steps of {config.batch.size}; compiling before the first")
-      look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
+      look = build_look(config, loaded, data, reference.full_params) if config.objective == "preference" else None
       outcome = Loop(trainer, config, folder, log, held_out, look).run()
       if config.objective == "reward_model" and outcome.reason != "preempted":
         model = normalised_model(config, loaded.model, trainer.params, data)
@@ -163,39 +162,6 @@ class Session:
         raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
       self._loaded[key] = Loaded(model, params, tokenizer)
     return lambda: self._loaded[key].params
-
-
-def _fill_cache(
-  config: RunConfig,
-  loaded: Loaded,
-  folder: pathlib.Path,
-  params: Params,
-  batches: Batches,
-  held_out: Batches | None,
-  log: RunLog,
-) -> ReferenceCache:
-  """The reference's log-probs of all answers, computed where an earlier run has not stored them."""
-  model = dataclasses.replace(loaded.model, precision=config.reference.precision)
-  cache = ReferenceCache(
-    config.reference.cache_dir or folder / "reference_cache",
-    weights=weights_fingerprint(params),
-    config=model.config.to_dict(),
-    precision=model.precision,
-    warn=log.message,
-  )
-  scorer: list[Scorer] = []  # its parameters are on the devices only when something is to be computed
-
-  def score(batch: PackedBatch) -> np.ndarray:
-    if not scorer:
-      scorer.append(Scorer(logps_of_rows, model, params, make_mesh(config.parallel)))
-    return scorer[0](batch)
-
-  for part in (batches, held_out):
-    if part is not None:
-      report = lambda done, total: log.status(f"reference log-probs: {done:,} of {total:,} answers")  # noqa: E731
-      computed = cache.fill(part.dataset, score, part.shape, report)
-      log.message(f"reference log-probs: {computed:,} answers computed, the others read from {cache.folder}")
-  return cache
 
 
 def _describe_data(data: Data, batches: Batches, folder: pathlib.Path, log: RunLog) -> None:
