@@ -26,6 +26,7 @@ LAYERS = [
   ["dpojax.sweeps", "dpojax.report"],
   ["dpojax.config"],
   ["dpojax.assemble"],
+  ["dpojax.scoring.evaluate_model"],
   ["dpojax"],
   ["dpojax.cli"],
   ["dpojax.__main__"],

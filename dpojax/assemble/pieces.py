@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from dpojax.config.check_losses import loss_terms, reads
 from dpojax.config.schema import ModelSettings, RunConfig
@@ -26,13 +25,13 @@ from dpojax.losses.expression import hyper_parameters
 from dpojax.models import weights
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.models.reward_model import Normalisation, RewardModel
+from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
 from dpojax.objectives.preference import Preference
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
-from dpojax.scoring import reward_scores
+from dpojax.scoring import measure_normalisation
 from dpojax.training.checkpoint import read_params
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer
@@ -158,8 +157,8 @@ def normalised_model(config: RunConfig, model: RewardModel, params: Params, data
   reference = data.held_out if len(data.held_out) else data.train
   reference = reference.subset(range(min(len(reference), NORMALISED_ON)))
   batch = config.batch
-  scores = reward_scores(model, params, reference, rows=batch.rows, row_length=batch.row_length)
-  return dataclasses.replace(model, normalisation=Normalisation.of(np.concatenate([s.T for s in scores])))
+  measured = measure_normalisation(model, params, reference, rows=batch.rows, row_length=batch.row_length)
+  return dataclasses.replace(model, normalisation=measured)
 
 
 def _new_config(settings: ModelSettings, tokenizer: Tokenizer, max_positions: int) -> ModelConfig:
