@@ -26,7 +26,7 @@ TIMED = {
   "data": ("dpojax.assemble.run", "build_data"),
   "batches": ("dpojax.assemble.run", "build_batches"),
   "trainer": ("dpojax.assemble.run", "build_trainer"),
-  "fill": ("dpojax.training.reference_cache", "ReferenceCache.fill"),
+  "fill": ("dpojax.references.reference_cache", "ReferenceCache.fill"),
   "step": ("dpojax.training.trainer", "Trainer._finish"),
 }
 COMPILING = {

@@ -30,13 +30,12 @@ from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.attention_gpu import reason_without, without_kernels
+from dpojax.references.reference_cache import CachedBatches, ReferenceCache
 from dpojax.sampling.generate import generate
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
 from dpojax.scoring.slots import locate
-from dpojax.training.cached_reference import CachedReference
 from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.reference_cache import ReferenceCache
 from dpojax.training.step import accumulate, place_hyper, place_params
 from tests.losses import loss_draws
 
@@ -258,7 +257,7 @@ def cached_reference(size: str) -> str:
     count = cache.fill(setting.dataset, score, batches.shape)
     said.append(f"{count} answers")
     for precision, allowed in (("float32", 2e-5), ("bfloat16", 0.02)):
-      trainer = setting.trainer(gpu(), CachedReference(batches, cache), precision, live=False)
+      trainer = setting.trainer(gpu(), CachedBatches(batches, cache), precision, live=False)
       (_, metrics), *_ = trainer.train(1)
       said.append(within(f"{precision}: loss - ln 2", abs(metrics["loss"] - float(LN2)), allowed))
   return ", ".join(said)

@@ -15,7 +15,7 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.files import write_atomically
 
 if TYPE_CHECKING:
-  from dpojax.assemble.judge import JudgedRow, ModelScores
+  from dpojax.evaluation.scored_examples import ModelScores, ScoredExample
 
 RESULT = "eval.json"
 WRITTEN = (RESULT, "eval.md", "scores.jsonl", "plots")
@@ -45,11 +45,11 @@ def main(arguments: list[str]) -> int:
 
   check_one_process()
   with _folder(options.out) as publish:
-    from dpojax.assemble.judge import combined, format_of
     from dpojax.cli import compilation_cache
+    from dpojax.evaluation.scored_examples import combined, format_of
 
     compilation_cache.begin()
-    scored = _judge(options)
+    scored = _evaluate_models(options)
     rows, left_out = combined(scored, subset=options.subset or "subset")
     if not rows:
       why = f"; {left_out[0][1]}" if left_out else ""
@@ -112,9 +112,9 @@ def _parser() -> Parser:
   return parser
 
 
-def _judge(options: Any) -> "list[ModelScores]":
+def _evaluate_models(options: Any) -> "list[ModelScores]":
   """What each model says, one after the other, so that only one is in memory."""
-  from dpojax.assemble.judge import judge
+  from dpojax.scoring.evaluate_model import evaluate_model
 
   scored = []
   for number, path in enumerate(options.model, start=1):
@@ -128,7 +128,7 @@ def _judge(options: Any) -> "list[ModelScores]":
       return bars[-1].show
 
     scored.append(
-      judge(
+      evaluate_model(
         path,
         data_settings(options),
         kind=options.score,
@@ -149,33 +149,33 @@ def _judge(options: Any) -> "list[ModelScores]":
   return scored
 
 
-def _figures(rows: "Sequence[JudgedRow]", form: str, within: float) -> dict[str, Any]:
+def _figures(rows: "Sequence[ScoredExample]", form: str, within: float) -> dict[str, Any]:
   """`figures`, and where they apply `rewardbench` and `ensemble`."""
   from dpojax.evaluation import compare, evaluate
   from dpojax.evaluation.ensemble import ensemble_figures, stack_margins
   from dpojax.evaluation.rewardbench import version_1, version_2
 
-  scored = [judged.row for judged in rows]
+  scored = [example.row for example in rows]
   found: dict[str, Any] = {"figures": evaluate(scored, within=within)}
   if form == "rewardbench":
     found["rewardbench"] = version_1(scored)
   elif form == "rewardbench_v2":
-    found["rewardbench"] = version_2(scored, [judged.id for judged in rows])
-  decided = [judged for judged in rows if not judged.row.tied]
+    found["rewardbench"] = version_2(scored, [example.id for example in rows])
+  decided = [example for example in rows if not example.row.tied]
   if len(rows[0].members) > 1 and decided:
-    margins = stack_margins([judged.members for judged in decided], [judged.row.level for judged in decided])
-    found["ensemble"] = ensemble_figures(margins, compare([judged.row for judged in decided]).prompt)
+    margins = stack_margins([example.members for example in decided], [example.row.level for example in decided])
+    found["ensemble"] = ensemble_figures(margins, compare([example.row for example in decided]).prompt)
   return found
 
 
-def _lines(rows: "Sequence[JudgedRow]", left_out: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+def _lines(rows: "Sequence[ScoredExample]", left_out: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
   """`scores.jsonl`: what became of every row that was read, in order."""
   lines: list[dict[str, Any]] = [{"row": number, "error": why} for number, why in left_out]
-  for judged in rows:
-    row = judged.row
-    line: dict[str, Any] = {"row": judged.number}
-    many = len(judged.members) > 1
-    values = {"score": row.scores, **({"disagreement": judged.disagreement} if many else {}), "tokens": row.tokens}
+  for example in rows:
+    row = example.row
+    line: dict[str, Any] = {"row": example.number}
+    many = len(example.members) > 1
+    values = {"score": row.scores, **({"disagreement": example.disagreement} if many else {}), "tokens": row.tokens}
     if row.level.tolist() == [0, 1]:
       for name, pair in values.items():
         line |= {f"{side}_{name}": value for side, value in zip(("chosen", "rejected"), pair.tolist(), strict=True)}

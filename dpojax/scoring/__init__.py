@@ -7,6 +7,6 @@ by its devices.
 
 from dpojax.scoring.divergence import sample_kl
 from dpojax.scoring.logps import Scores, score_answers, score_tokens
-from dpojax.scoring.rewards import reward_scores
+from dpojax.scoring.rewards import measure_normalisation, reward_scores
 
-__all__ = ["Scores", "reward_scores", "sample_kl", "score_answers", "score_tokens"]
+__all__ = ["Scores", "measure_normalisation", "reward_scores", "sample_kl", "score_answers", "score_tokens"]

@@ -5,7 +5,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.data.examples import TokenDataset
-from dpojax.models.reward_model import RewardModel
+from dpojax.models.reward_model import Normalisation, RewardModel
 from dpojax.scoring.packed import Progress, Scorer, score_dataset
 from dpojax.types import PackedBatch, Params
 
@@ -41,6 +41,20 @@ def reward_scores(
   scorer = Scorer(rewards_of_rows, model, params, mesh)
   steps = score_dataset(scorer, dataset, rows=rows, row_length=row_length, progress=progress)
   return [rewards.T for step in steps for rewards in step.by_answer()]
+
+
+def measure_normalisation(
+  model: RewardModel,
+  params: Params,
+  dataset: TokenDataset,
+  *,
+  rows: int = 4,
+  row_length: int = 0,
+  mesh: Mesh | None = None,
+) -> Normalisation:
+  """Mean and standard deviation of the raw rewards of a data set's answers; arguments and errors as in `reward_scores`."""
+  scores = reward_scores(model, params, dataset, rows=rows, row_length=row_length, mesh=mesh)
+  return Normalisation.of(np.concatenate([rewards.T for rewards in scores]))
 
 
 def rewards_of_rows(model: RewardModel, params: Params, rows: PackedBatch) -> jax.Array:

@@ -5,17 +5,20 @@ what is said of too few rows.
 """
 
 import json
+import tempfile
 
 import jax
 import numpy as np
 
-from dpojax.config.schema import ParallelSettings
+from dpojax.config.schema import BatchSettings, ParallelSettings
+from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.errors import ConfigError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.parallel import make_mesh
+from dpojax.references import Cached
 from dpojax.sampling.generate import Sample
 from dpojax.scoring import reward_scores, sample_kl, score_answers, score_tokens
 
@@ -42,6 +45,14 @@ def main():
   prompts = [dataset[i].prompt for i in range(len(dataset))]
   samples = [Sample(dataset[i].answers[0], True, np.zeros(0)) for i in range(len(dataset))]
 
+  batches = Batches(dataset, BatchSettings(size=16, rows=8, row_length=64))
+
+  def cached(mesh):
+    """Of a reference whose log-probs are computed on the mesh."""
+    with tempfile.TemporaryDirectory() as folder:
+      reference = Cached(model, lambda: params, folder, mesh=mesh, precision="float32", say=lambda text: None)
+      return np.concatenate([batch.reference_logp.ravel() for batch in reference.attach(batches).in_order()])
+
   def scored(mesh):
     shape = dict(rows=8, row_length=64, mesh=mesh)
     return {
@@ -49,6 +60,7 @@ def main():
       "tokens": np.concatenate([v for vectors in score_tokens(model, params, dataset, **shape) for v in vectors]),
       "rewards": np.concatenate([r.ravel() for r in reward_scores(reward_model, reward_params, dataset, **shape)]),
       "kl": sample_kl(model, params, other, prompts, samples, **shape)[0],
+      "cached": cached(mesh),
     }
 
   one = scored(None)

@@ -12,7 +12,7 @@ from dpojax.errors import DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import Normalisation, RewardModel
-from dpojax.scoring import reward_scores
+from dpojax.scoring import measure_normalisation, reward_scores
 
 CONFIG = ModelConfig(vocab_size=11, hidden=16, layers=2, heads=2, kv_heads=1, ffn=24, max_positions=32, eos_ids=(0,))
 
@@ -69,6 +69,14 @@ def test_rewards_are_raw(reward_model, dataset):
   measured = RewardModel(model.model, 3, Normalisation((1.0,) * 3, (5.0,) * 3, 5.0))
   for one, other in zip(reward_scores(measured, params, some), reward_scores(model, params, some), strict=True):
     np.testing.assert_array_equal(one, other)
+
+
+def test_the_normalisation_is_of_every_answer(reward_model, dataset):
+  model, params = reward_model
+  measured = measure_normalisation(model, params, dataset, rows=2, row_length=64)
+  answers = [alone(model, params, dataset[i].prompt, a) for i in range(len(dataset)) for a in dataset[i].answers]
+  np.testing.assert_allclose(measured.mean, np.mean(answers, axis=0), atol=1e-4)
+  np.testing.assert_allclose(measured.std, np.std(answers, axis=0), atol=1e-4)
 
 
 def test_progress_counts_examples_and_tokens(reward_model, dataset):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from dpojax.training.record_store import SUFFIX, RecordStore, decode, encode, split_blocks
+from dpojax.references.record_store import SUFFIX, RecordStore, decode, encode, split_blocks
 
 
 def record(i: int) -> tuple[bytes, np.ndarray]:

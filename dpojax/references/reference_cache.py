@@ -8,26 +8,24 @@ model config, precision, our numerics, adapters) names the folder, so another mo
 import dataclasses
 import hashlib
 import json
-import os
 import warnings
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape
 from dpojax.errors import DataError, WeightsError
 from dpojax.files import write_atomically
-from dpojax.parallel.placement import to_host
 from dpojax.parallel.processes import check_one_process
+from dpojax.references.record_store import RecordStore
 from dpojax.scoring.packed import Progress, Score, score_steps
 from dpojax.scoring.slots import locate
-from dpojax.training.record_store import RecordStore
-from dpojax.types import PackedBatch, Params
+from dpojax.types import PackedBatch
 
 # Raise it whenever the same weights and ids give other float32 log-probs than before. 1 stored log-probs of other tokens
 # where the prompt was scored too (loss.nll_span=prompt_and_answer).
@@ -190,16 +188,31 @@ def record_digests(example: TokenExample) -> list[bytes]:
   return digests
 
 
-def weights_fingerprint(params: Params) -> str:
-  """sha256 over names, dtypes, shapes and bytes of all parameters, as 64 hexadecimal digits."""
-  leaves = {jax.tree_util.keystr(path): to_host(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+@dataclasses.dataclass(frozen=True)
+class CachedBatches:
+  """`Batches` whose steps carry `reference_logp`; the cache must hold every answer of their data set."""
 
-  def digest(item: tuple[str, np.ndarray]) -> bytes:
-    name, array = item
-    array = np.ascontiguousarray(array)
-    value = hashlib.sha256(f"{name} {array.dtype} {array.shape}\n".encode())
-    value.update(array.reshape(-1).view(np.uint8).data)
-    return value.digest()
+  batches: Batches
+  cache: ReferenceCache
 
-  with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-    return hashlib.sha256(b"".join(threads.map(digest, sorted(leaves.items())))).hexdigest()
+  @property
+  def dataset(self) -> TokenDataset:
+    return self.batches.dataset
+
+  @property
+  def shape(self) -> PackShape:
+    return self.batches.shape
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return self.batches.steps_per_epoch
+
+  def __call__(self, step: int) -> PackedBatch:
+    return self.cache.attach(self.batches(step), self.dataset)
+
+  def in_order(self) -> Iterator[PackedBatch]:
+    for batch in self.batches.in_order():
+      yield self.cache.attach(batch, self.dataset)
+
+  def num_tokens(self, step: int) -> int:
+    return self.batches.num_tokens(step)

@@ -22,8 +22,9 @@ from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.packing import PackShape, pack
 from dpojax.errors import DataError, WeightsError
-from dpojax.training.record_store import SUFFIX
-from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
+from dpojax.references import weights_fingerprint
+from dpojax.references.record_store import SUFFIX
+from dpojax.references.reference_cache import ReferenceCache
 
 MODEL = dict(weights="w", config={"layers": 2, "rope_theta": 1e4}, precision="float32")
 SHAPE = PackShape(groups=2, rows=2, length=64, scored=40, examples=6, answers=3)
@@ -190,7 +191,7 @@ def test_another_model_never_hits(tmp_path, change):
 def test_other_numerics_never_hit(tmp_path, monkeypatch):
   dataset = make_dataset()
   opened(tmp_path).fill(dataset, score, SHAPE)
-  monkeypatch.setattr("dpojax.training.reference_cache.NUMERICS", 10**6)
+  monkeypatch.setattr("dpojax.references.reference_cache.NUMERICS", 10**6)
   assert len(opened(tmp_path).missing(dataset)) == len(dataset)
 
 
