@@ -166,7 +166,6 @@ def write_start(arguments) -> None:
   """start_SEED.npz: the head and the order of pairs with which dpojax begins."""
   import jax
   import numpy as np
-
   from dpojax.assemble import build_batches, build_data, build_model
   from dpojax.assemble.pieces import with_reward_head
 
@@ -183,6 +182,7 @@ def write_start(arguments) -> None:
 def run_dpojax(arguments) -> None:
   """Trains in one process, and scores the held-out pairs as `dpojax eval` does."""
   from dpojax.assemble import load_model, run
+
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import load_dataset
   from dpojax.scoring import reward_scores

@@ -166,7 +166,8 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   facts: dict[str, Any] = {
     "answers": spec.answers if spec else Answers.ONE,
     "mismatched": spec is not None and spec.reads("mismatched"),
-    "loss": spec.names if spec else "",
+    "loss": "+".join(spec.names) if spec else "",
+    "vocab_size": tokenizer.vocab_size,
   }
   rows = None
   if data.source == "world":

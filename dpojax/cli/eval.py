@@ -114,7 +114,7 @@ def _parser() -> Parser:
 
 def _evaluate_models(options: Any) -> "list[ModelScores]":
   """What each model says, one after the other, so that only one is in memory."""
-  from dpojax.scoring.evaluate_model import evaluate_model
+  from dpojax.recipes.evaluate_model import evaluate_model
 
   scored = []
   for number, path in enumerate(options.model, start=1):

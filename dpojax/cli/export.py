@@ -117,10 +117,7 @@ def export(
 
 def described(config) -> str:
   """What the run did, in a few words: 'dpo, beta 0.1'."""
-  if config.recipe == "sft":
-    return "fine-tuning"
-  words = config.loss_spec.describe()
-  return f"reward model, {words}" if config.recipe == "reward_model" else words
+  return "fine-tuning" if config.recipe == "sft" else config.loss_spec.describe()
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

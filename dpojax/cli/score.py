@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> int:
 
   check_one_process()
   with output_path(options.out, "--out") as part, part.open("w", encoding="utf-8") as out:
-    from dpojax.assemble import load_language_model
     from dpojax.cli import compilation_cache
     from dpojax.data.dataset import load_dataset
     from dpojax.scoring import score_answers
+    from dpojax.training.model_files import load_language_model
 
     compilation_cache.begin()
     model, params, tokenizer = load_language_model(options.model, precision=options.precision)

@@ -56,7 +56,9 @@ def stages(**recipes: str) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict({name: shared[name] for name in (*SHARED, "seed")}, sort_keys=False)
   for name, recipe in recipes.items():
     if name in (*SHARED, "seed", "recipe"):
-      raise ConfigError(f"a stage cannot be called {name!r}, as the settings that stages share are; choose another name")
+      raise ConfigError(
+        f"a stage cannot be called {name!r}, as the settings that stages share are; choose another name"
+      )
     stage = base()
     stage.recipe = recipe
     check_value("recipe", recipe)
@@ -110,9 +112,7 @@ def resolve_experiment(config: ml_collections.ConfigDict) -> Experiment:
   return experiment
 
 
-def load_experiment(
-  path: str, words: Sequence[str] = (), values: Mapping[str, Any] | None = None
-) -> Experiment:
+def load_experiment(path: str, words: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Experiment:
   """The checked stages of a config file.
 
   Args:

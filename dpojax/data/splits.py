@@ -29,6 +29,7 @@ def read_splits(
   answers: Answers,
   row_length: int,
   max_positions: int,
+  vocab_size: int,
   rows: Sequence[Mapping[str, Any]] | None = None,
   mismatched: bool = False,
   loss: str = "",
@@ -40,14 +41,15 @@ def read_splits(
     tokenizer: text to ids.
     answers: what an example is to hold.
     row_length: tokens of a packed row.
-    max_positions: of the model.
+    max_positions, vocab_size: of the model.
     rows: in memory, in the place of what `settings` name.
     mismatched: each example gets another's answer beside its own, for losses that read it.
     loss: its name, for messages.
 
   Raises:
     DataError: a file, row or column is wrong, nothing is left to train on, an example has another number of answers
-      than the loss compares or is longer than the model's positions, or all weights are 0.
+      than the loss compares, is longer than the model's positions or has a token beyond its embedding, or all weights
+      are 0.
   """
   if rows is not None:
     dataset = dataset_from_rows(rows, settings, tokenizer, answers=answers, row_length=row_length)
@@ -62,6 +64,8 @@ def read_splits(
       f"{train.where(0)}: column 'weight' is 0 in all {len(train):,} training examples, so nothing would be learned; "
       "give at least one a weight above 0"
     )
+  for part in (train, held_out):
+    part.check_vocabulary(vocab_size, tokenizer)
   ready = (
     as_the_loss_reads(
       part, answers, row_length=row_length, max_positions=max_positions, mismatched=mismatched, loss=loss

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from dpojax.assemble.pieces import build_hyper, load_model
-from dpojax.assemble.reference import find_reference, run_folder
 from dpojax.config.record import read_config
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
@@ -18,6 +16,8 @@ from dpojax.evaluation.scored_examples import ModelScores, ScoreKind, format_of
 from dpojax.models.reward_model import RewardModel
 from dpojax.scoring.logps import score_answers
 from dpojax.scoring.rewards import reward_scores
+from dpojax.training.model_files import load_model, run_folder
+from dpojax.training.run_reference import find_reference
 
 StartProgress = Callable[[str, int], Callable[[int, int], None]]
 
@@ -113,7 +113,7 @@ def _kind(path: str, model: Any, asked: ScoreKind | None, reference: str) -> Sco
   if is_reward:
     return "reward"
   folder = run_folder(path)
-  if reference or (folder is not None and read_config(folder).objective == "preference"):
+  if reference or (folder is not None and read_config(folder).recipe == "preference"):
     return "implicit"
   raise ConfigError(
     f"{path} is a language model, and what its score is cannot be guessed; choose --score=sum or mean for its "
@@ -124,8 +124,8 @@ def _kind(path: str, model: Any, asked: ScoreKind | None, reference: str) -> Sco
 def _beta(path: str) -> float:
   folder = run_folder(path)
   config = None if folder is None else read_config(folder)
-  if config is None or config.objective != "preference":
+  if config is None or config.recipe != "preference":
     raise ConfigError(
       f"--score=implicit needs --beta=B, the one {path} was trained with, which its folder does not say"
     )
-  return build_hyper(config)["beta"]
+  return config.loss_spec.hyper["beta"]

@@ -119,9 +119,10 @@ class Inputs:
     facts = {
       "answers": spec.answers if spec else Answers.ONE,
       "mismatched": spec is not None and spec.reads("mismatched"),
-      "loss": spec.names if spec else "",
+      "loss": "+".join(spec.names) if spec else "",
       "row_length": config.batch.row_length,
       "max_positions": policy.model.config.max_positions,
+      "vocab_size": policy.model.config.vocab_size,
     }
     key = ("splits", data, policy.tokenizer.fingerprint(), self._identity(data.path), *facts.values())
     if key not in self.memory:

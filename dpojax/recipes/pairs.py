@@ -1,6 +1,6 @@
 """Comparisons that a model writes itself: several answers to each prompt, ordered by a reward.
 
-    prompts of the world -> answers of model.path -> true reward -> pairs.jsonl, rankings.jsonl, triples.jsonl
+prompts of the world -> answers of model.path -> true reward -> pairs.jsonl, rankings.jsonl, triples.jsonl
 """
 
 import json

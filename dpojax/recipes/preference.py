@@ -1,7 +1,7 @@
 """Learning from preferences: DPO and its relatives on pairs, rankings, triples or single judged answers.
 
-    policy = reference = model.path
-    data -> packed batches (+ cached reference log-probs) -> loss of log-probs -> monitors -> checkpoint
+policy = reference = model.path
+data -> packed batches (+ cached reference log-probs) -> loss of log-probs -> monitors -> checkpoint
 """
 
 from dpojax import references

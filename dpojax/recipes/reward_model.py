@@ -1,6 +1,6 @@
 """A reward model from comparisons: a decoder with linear heads, trained by a Bradley-Terry likelihood.
 
-    model.path (its vocabulary head replaced) -> packed comparisons -> loss of rewards -> checkpoint -> normalisation
+model.path (its vocabulary head replaced) -> packed comparisons -> loss of rewards -> checkpoint -> normalisation
 """
 
 import dataclasses
@@ -43,16 +43,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   judge = with_reward_heads(config, start)
   folder.describe(judge, splits, batches)
   reward = config.reward
-  objective = RewardObjective(
-    judge.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed
-  )
+  objective = RewardObjective(judge.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed)
   optimizer = make_optimizer(config.optimizer, steps)
   trainer = Trainer(objective, optimizer, judge.params, hyper=config.loss_spec.hyper, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  what = f"reward model, {config.loss_spec.describe()}"
+  what = config.loss_spec.describe()
   result = train(folder, trainer, batches, monitors, steps=steps, what=what)
   if result.reason != "preempted":
     measured = dataclasses.replace(judge, model=normalised(config, judge.model, trainer.params, splits))

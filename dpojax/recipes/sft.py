@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the model learns to write the answers of the data.
 
-    data (one answer a prompt) -> packed batches -> next-token cross-entropy -> checkpoint
+data (one answer a prompt) -> packed batches -> next-token cross-entropy -> checkpoint
 """
 
 from dpojax.objectives.sft import Sft

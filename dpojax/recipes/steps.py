@@ -12,11 +12,9 @@ from dpojax.errors import ConfigError
 def make_batches(config: RunConfig, splits: Splits) -> tuple[Batches, Batches | None]:
   """Packed steps of the training and of the held-out examples (None if there are none), in one shape."""
   settings = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
-  score_prompt = False
   if config.recipe == "reward_model" and not settings.scored:
     settings = dataclasses.replace(settings, scored=settings.row_length)  # they cost nothing without a vocabulary head
-  if config.recipe == "preference":
-    score_prompt = config.loss.nll_span == "prompt_and_answer" and config.loss_spec.reads("prompt")
+  score_prompt = config.recipe == "preference" and config.loss_spec.score_prompt
   shape = choose_shape(splits.train, settings, splits.held_out, score_prompt=score_prompt)
   held_out = Batches(splits.held_out, settings, shape) if len(splits.held_out) else None
   return Batches(splits.train, settings, shape), held_out

@@ -14,6 +14,7 @@ from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import write_atomically
 from dpojax.interop.files import open_model_files
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.interop.vocabulary import check_embedding
 from dpojax.models import weights
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -78,7 +79,9 @@ def load_model(
       _refuse_experiment(folder)
     return weights.load_model(str(path), precision=precision, remat=remat)
   model = _described_model(folder / DESCRIPTION, step, precision, remat)
-  return model, read_params(folder / CHECKPOINTS, step), Tokenizer.from_folder(folder / TOKENIZER)
+  tokenizer = Tokenizer.from_folder(folder / TOKENIZER)
+  check_embedding(tokenizer, model.config.vocab_size, folder)
+  return model, read_params(folder / CHECKPOINTS, step), tokenizer
 
 
 def load_language_model(

@@ -96,9 +96,7 @@ class RunFolder:
     )
     if training:
       folder = self.path / "checkpoints"
-      self.checkpointer = self._open.enter_context(
-        Checkpointer(folder, self.config.checkpoint, warn=self.log.message)
-      )
+      self.checkpointer = self._open.enter_context(Checkpointer(folder, self.config.checkpoint, warn=self.log.message))
 
   def describe(self, policy: LoadedModel, splits: Splits, batches: Batches) -> None:
     """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""

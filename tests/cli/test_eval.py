@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from dpojax.assemble.pieces import Loaded, build_model, save_model_description
 from tiny_model import POSITIONS, TinyModel
 
-from dpojax.assemble.pieces import Loaded, build_model, save_model_description
 from dpojax.cli.main import main
 from dpojax.config.keys import replace_values
 from dpojax.config.record import write_config
@@ -153,6 +153,7 @@ def test_a_run_knows_its_reference_and_beta(tiny, other, tmp_path, place):
   policy = make_run(workdir, tiny, **settings)
   if place in ("sft", "shared"):
     from dpojax.assemble.stages import sft_config
+
     from dpojax.config.record import read_config
 
     stage = (workdir if place == "sft" else workdir.parent / "shared") / "sft"

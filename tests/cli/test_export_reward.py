@@ -6,10 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_model import TinyModel
-
 from dpojax.assemble import load_language_model, load_model
 from dpojax.assemble.pieces import Loaded, save_model_description
+from tiny_model import TinyModel
+
 from dpojax.cli.main import main
 from dpojax.config.record import write_config
 from dpojax.config.schema import CheckpointSettings, DataSettings, RunConfig

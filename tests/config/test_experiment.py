@@ -112,7 +112,10 @@ def test_bad_experiments(file, words, message):
 def test_a_shared_setting_that_nobody_takes_is_refused(file):
   own = [f"--config.{stage}.data.name=complaint_desk2" for stage in ("sft", "pairs", "dpo")]
   message = refused(load_experiment, file, [*own, "--config.data.name=complaint_desk3"])
-  assert message == "data.name has no effect: every stage has its own; write sft.data.name and pairs.data.name and dpo.data.name"
+  assert (
+    message
+    == "data.name has no effect: every stage has its own; write sft.data.name and pairs.data.name and dpo.data.name"
+  )
 
 
 @pytest.mark.parametrize("name", ["data", "model", "seed", "recipe", "logging"])

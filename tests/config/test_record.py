@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpojax.config.keys import fields_by_key, parse, replace_values, value_at
-from dpojax.config.record import difference, from_json, identity_settings, read_config, to_json, write_config
+from dpojax.config.record import difference, from_json, identity_settings, read_config, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
 

@@ -6,8 +6,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-
 from dpojax.assemble import run
+
 from dpojax.config.load import load_config
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
 from dpojax.losses import LOSSES

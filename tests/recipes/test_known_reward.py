@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from dpojax.sweeps.stages import run
 from dpojax.cli.main import main
 from dpojax.config.load import load_config
+from dpojax.sweeps.stages import run
 from tests.training.runs import write_config, write_tiny_model
 
 pytestmark = pytest.mark.slow

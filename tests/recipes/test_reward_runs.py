@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from dpojax.sweeps.stages import run
-from dpojax.training.model_files import load_model
 from dpojax.config.load import load_config
 from dpojax.config.schema import DataSettings
 from dpojax.data import load_dataset
 from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
 from dpojax.scoring import reward_scores
+from dpojax.sweeps.stages import run
+from dpojax.training.model_files import load_model
 from dpojax.training.runlog import read_metrics
 from dpojax.types import Answers
 from tests.tolerances import assert_sums_close

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-
 from dpojax.assemble import Session, run
+
 from dpojax.cli.main import main
 from dpojax.config.load import load_config
 from dpojax.errors import ConfigError, DataError, TrainingError

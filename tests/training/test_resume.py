@@ -9,8 +9,8 @@ import time
 import jax
 import pytest
 
-from dpojax.sweeps.stages import run
 from dpojax.config import load_config
+from dpojax.sweeps.stages import run
 from dpojax.training.checkpoint import Checkpointer
 from tests.training.runs import start, state_digest, timeless_metrics, train, write_config
 

@@ -1,0 +1,139 @@
+"""An experiment that is killed again and again, in every stage, ends as the one that was left alone."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dpojax.training.stage_record import read_record
+from tests.training.runs import ROOT, state_digest, timeless_metrics
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """from dpojax.config import stages
+
+
+def get_config():
+  config = stages(sft="sft", pairs="pairs", reward="reward_model", dpo="preference")
+  config.data.source = "world"
+  config.data.name = "complaint_desk"
+  config.model.hidden = 16
+  config.model.ffn = 32
+  config.model.layers = 1
+  config.batch.size = 8
+  config.batch.rows = 2
+  config.batch.row_length = 256
+  config.logging.plots = False
+  config.sft.data.texts = 200
+  config.sft.train.steps = STEPS
+  config.sft.evaluation.every = 8
+  config.sft.checkpoint.every = 4
+  config.pairs.model.path = "stage:sft"
+  config.pairs.pairs.prompts = 24
+  config.pairs.pairs.max_tokens = 16
+  for stage in (config.reward, config.dpo):
+    stage.model.path = "stage:sft"
+    stage.data.path = "stage:pairs"
+    stage.train.steps = STEPS
+    stage.checkpoint.every = 4
+    stage.evaluation.every = 8
+  config.dpo.reference.kind = "cache"
+  config.dpo.evaluation.policy_every = 10
+  config.dpo.evaluation.prompts = 4
+  config.dpo.evaluation.max_tokens = 8
+  return config
+"""
+STEPS = 40
+STAGES = ("sft", "pairs", "reward", "dpo")
+TRAINED = ("sft", "reward", "dpo")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+  file = tmp_path_factory.mktemp("killed") / "config.py"
+  file.write_text(CONFIG.replace("STEPS", str(STEPS)))
+  return file
+
+
+def start(config, command, workdir, *options):
+  words = [sys.executable, "-m", "dpojax", command, f"--config={config}", f"--workdir={workdir}", *options]
+  cache = {"JAX_COMPILATION_CACHE_DIR": str(config.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+  return subprocess.Popen(
+    words, cwd=ROOT, env=os.environ | cache | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  )
+
+
+def finish(config, command, workdir, *options):
+  process = start(config, command, workdir, *options)
+  output = process.communicate(timeout=300)[0].decode()
+  assert process.returncode == 0, output
+
+
+def progress(workdir):
+  """A number that rises with everything that is written: records, stages, pairs, cached log-probs, checkpoints."""
+  total = 0
+  for pattern in ("**/metrics.jsonl", "**/*.records", "**/pairs.jsonl", "**/stage.json", "**/manifest.json"):
+    for file in workdir.glob(pattern):
+      try:
+        total += file.read_bytes().count(b"\n") if file.suffix == ".jsonl" else 1
+      except OSError:
+        pass  # a file that is being replaced, or a checkpoint that is being removed
+  return total
+
+
+def kill_until_done(config, command, workdir, wanted, seed, *options):
+  """Starts and kills the command at random moments, at most `wanted` times; the stages in which it was killed."""
+  draws, where = random.Random(seed), []
+  while len(where) < wanted:
+    process = start(config, command, workdir, *options)
+    goal = progress(workdir) + draws.randint(1, 14)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and progress(workdir) < goal:
+      assert time.monotonic() < deadline, "it writes nothing"
+      time.sleep(0.003)
+    time.sleep(draws.uniform(0, 0.05))
+    if process.poll() is not None:
+      output = process.communicate()[0].decode()
+      assert process.returncode == 0, output
+      break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    began = {file.parent.name for file in workdir.glob("**/stage.json") if read_record(file.parent).ended is None}
+    where.append(began.pop() if began else "between stages")
+  finish(config, command, workdir, *options)
+  return where
+
+
+def what_is_there(folder):
+  """Everything that a stage computed, by digest."""
+  pairs = [(folder / name).read_bytes() for name in ("pairs.jsonl",) if (folder / name).exists()]
+  if folder.name == "pairs":
+    return pairs
+  return state_digest(folder, STEPS), timeless_metrics(folder)
+
+
+def test_an_experiment_killed_in_every_stage(config, tmp_path):
+  alone = config.parent / "alone"
+  finish(config, "train", alone)
+  where = kill_until_done(config, "train", tmp_path, 14, seed=1)
+  assert len(where) >= 10, where
+  assert set(where) >= {"sft", "dpo"}, where
+  for stage in STAGES:
+    assert what_is_there(tmp_path / stage) == what_is_there(alone / stage), stage
+    assert read_record(tmp_path / stage).identity == read_record(alone / stage).identity
+
+
+def test_a_sweep_killed_between_and_within_its_points(config, tmp_path):
+  grid = ("--grid", "dpo.loss.beta=0.1,0.5", "--config.reward.train.steps=4")
+  alone = config.parent / "sweep"
+  finish(config, "sweep", alone, *grid)
+  where = kill_until_done(config, "sweep", tmp_path, 8, 2, *grid)
+  assert len(where) >= 6, where
+  for beta in ("0.1", "0.5"):
+    folder = f"dpo.loss.beta={beta}/dpo"
+    assert what_is_there(tmp_path / folder) == what_is_there(alone / folder)
+  assert (tmp_path / "sft").is_dir() and not list(tmp_path.glob("dpo.loss.beta=*/sft"))
