@@ -1,5 +1,6 @@
 """An experiment that is killed again and again, in every stage, ends as the one that was left alone."""
 
+import contextlib
 import os
 import random
 import signal
@@ -78,10 +79,8 @@ def progress(workdir):
   total = 0
   for pattern in ("**/metrics.jsonl", "**/*.records", "**/pairs.jsonl", "**/stage.json", "**/manifest.json"):
     for file in workdir.glob(pattern):
-      try:
+      with contextlib.suppress(OSError):  # a file that is being replaced, or a checkpoint that is being removed
         total += file.read_bytes().count(b"\n") if file.suffix == ".jsonl" else 1
-      except OSError:
-        pass  # a file that is being replaced, or a checkpoint that is being removed
   return total
 
 
