@@ -104,6 +104,7 @@ def judge(
   dataset, _ = load_dataset(
     dataclasses.replace(data, max_example=limit), tokenizer, kind="score", row_length=row_length
   )
+  dataset.check_vocabulary(decoder.config.vocab_size, tokenizer)
   form = format_of(dataset)
   if not FORMATS[form].pairs:
     raise DataError(f"{data.path}: format {form!r} has one answer a row; to evaluate, give two or more to compare")

@@ -22,6 +22,7 @@ from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.files import write_atomically
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.interop.vocabulary import check_embedding
 from dpojax.losses import get_loss
 from dpojax.losses.expression import hyper_parameters
 from dpojax.models import weights
@@ -77,7 +78,9 @@ def load_model(
   if not (folder / "model.json").is_file():
     return weights.load_model(str(path), precision=precision, remat=remat)
   model = _described_model(folder / "model.json", step, precision, remat)
-  return model, read_params(folder / "checkpoints", step), Tokenizer.from_folder(folder / "tokenizer")
+  tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+  check_embedding(tokenizer, model.config.vocab_size, folder)
+  return model, read_params(folder / "checkpoints", step), tokenizer
 
 
 def load_language_model(
@@ -200,6 +203,8 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=length, cache=cache)
   if len(train) == 0:
     raise DataError(f"no example is left to train on: {train.counts}")
+  for part in (train, held_out):
+    part.check_vocabulary(loaded.model.config.vocab_size, loaded.tokenizer)
   return Data(*(for_objective(config, part, loaded.model.config.max_positions) for part in (train, held_out)))
 
 

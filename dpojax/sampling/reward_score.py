@@ -38,8 +38,9 @@ def reward_scores(
     f64[H, K] an example, in order: K answers by each of the H heads.
 
   Raises:
-    DataError: an example does not fit a row of the given length.
+    DataError: an example does not fit a row of the given length, or holds an id that the model has no row for.
   """
+  dataset.check_vocabulary(model.config.vocab_size)
   row_length = row_length or bucket(max(SHORTEST_ROW, dataset.longest_segment))
   batches = Batches(dataset, BatchSettings(size=EXAMPLES_AT_ONCE, rows=rows, row_length=row_length))
   params = jax.device_put(params)

@@ -55,8 +55,9 @@ def score_answers(
     One `Scores` an example, in order.
 
   Raises:
-    DataError: an example does not fit a row of the given length.
+    DataError: an example does not fit a row of the given length, or holds an id that the model has no row for.
   """
+  dataset.check_vocabulary(model.config.vocab_size)
   row_length = row_length or bucket(max(SHORTEST_ROW, dataset.longest_segment))
   batches = Batches(dataset, BatchSettings(size=EXAMPLES_AT_ONCE, rows=rows, row_length=row_length))
   params = jax.device_put(params)
