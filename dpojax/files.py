@@ -44,10 +44,12 @@ def replacing(path: str | pathlib.Path, mode: str = "w", *, durable: bool = Fals
   Raises:
     OSError: see `replacing_path`; or the disk is full.
   """
-  with replacing_path(path, suffix=PART, durable=durable) as part:
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    with open(part, mode, **text) as file:
-      yield file
+  text = "b" not in mode
+  with (
+    replacing_path(path, suffix=PART, durable=durable) as part,
+    open(part, mode, encoding="utf-8" if text else None, newline="\n" if text else None) as file,
+  ):
+    yield file
 
 
 @contextlib.contextmanager

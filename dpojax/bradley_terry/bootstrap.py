@@ -3,20 +3,17 @@
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpojax.bradley_terry import compiled, connectivity, problem
 from dpojax.bradley_terry.comparisons import Comparisons
+from dpojax.bradley_terry.fitted import Fitted
 from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
 from dpojax.bradley_terry.priors import prior_arrays
 from dpojax.bradley_terry.problem import Grid, Rows
 from dpojax.bradley_terry.solver import solve
 from dpojax.errors import DataError
-
-if TYPE_CHECKING:
-  from dpojax.bradley_terry.result import BradleyTerryFit
 
 LISTED = 20_000_000  # comparisons up to which each is drawn by itself; above, counts are drawn
 WORKING_MEMORY = 4e8  # bytes of arrays for the fits that run at once
@@ -53,7 +50,7 @@ class Bootstrap:
     return ends[0].astype(int), ends[1].astype(int)
 
 
-def bootstrap(fit: "BradleyTerryFit", n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
+def bootstrap(fit: Fitted, n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
   """Refits `n` resamples drawn with replacement, of as many comparisons (or clusters) as there are.
 
   Each starts from the estimate. Resample r is drawn by `np.random.default_rng([seed, r])`, whatever the number of
@@ -142,14 +139,14 @@ def draw_places(rng: np.random.Generator, number: int) -> np.ndarray:
   return within + np.repeat(begins.astype(np.int32), times)
 
 
-def _exists(fit: "BradleyTerryFit", layout: Grid | Rows) -> bool:
+def _exists(fit: Fitted, layout: Grid | Rows) -> bool:
   """Whether the resample has an estimate, as far as the graph of wins tells."""
   if fit.spec.has_tie and not layout.ties.any():
     return False
   return fit.prior is not None or connectivity.layout_connected(layout, fit.spec.items)
 
 
-def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -> bool:
+def _ran_away(fit: Fitted, layout: Grid | Rows, vector: np.ndarray) -> bool:
   """Whether coefficients or the tie parameter only seem to have an estimate, because the outcomes are separated."""
   if not np.isfinite(vector).all() or not connectivity.nearly_certain(fit.spec, layout, vector):
     return False
@@ -157,7 +154,7 @@ def _ran_away(fit: "BradleyTerryFit", layout: Grid | Rows, vector: np.ndarray) -
   return connectivity.separating_direction(rows, fit.spec, fit.prior is not None) is not None
 
 
-def _refit(fit: "BradleyTerryFit", layouts: list[Grid | Rows], at_once: int) -> np.ndarray:
+def _refit(fit: Fitted, layouts: list[Grid | Rows], at_once: int) -> np.ndarray:
   """f64[len(layouts), size]; NaN where the fit did not converge."""
   spec, total, tol = fit.spec, fit.part.total_weight, 1e-9
   found = np.full((len(layouts), spec.size), np.nan)

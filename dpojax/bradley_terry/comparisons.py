@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dpojax.bradley_terry.items import index_labels
+from dpojax.bradley_terry.graph import Connectivity, connectivity
+from dpojax.bradley_terry.items import FIRST, SECOND, TIE, index_labels
 from dpojax.errors import DataError
-
-SECOND, TIE, FIRST = 0, 1, 2  # who won
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -271,10 +270,8 @@ class Comparisons:
     ties = at(self.first, tied) + at(self.second, tied)
     return dict(games=wins + losses + ties, wins=wins, losses=losses, ties=ties)
 
-  def connectivity(self):
+  def connectivity(self) -> Connectivity:
     """Strong components of the graph of wins, undefeated and winless items: see `Connectivity`."""
-    from dpojax.bradley_terry.connectivity import connectivity
-
     return connectivity(self)
 
   def _checked(self, rows: np.ndarray | None = None) -> "Comparisons":

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dpojax.bradley_terry.newton import newton
 from dpojax.bradley_terry.numerics import COMPILED, State
 from dpojax.bradley_terry.problem import Grid, Prior, Rows, Spec, Totals, derivatives
-from dpojax.bradley_terry.solver import newton
 
 
 def bucket(size: int, least: int = 32) -> int:
@@ -21,7 +21,7 @@ def bucket(size: int, least: int = 32) -> int:
 def solve(
   method: str, spec: Spec, layout: Grid | Rows | Totals, prior: Prior, start: np.ndarray, total, tol, max_iter
 ) -> State:
-  """`solver.newton`, compiled; takes and gives NumPy arrays."""
+  """`newton.newton`, compiled; takes and gives NumPy arrays."""
   import jax
 
   n = bucket(spec.items)

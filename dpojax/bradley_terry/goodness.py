@@ -1,17 +1,14 @@
 """Whether strengths explain the outcomes of every pair."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from dpojax.bradley_terry import likelihood, problem
+from dpojax.bradley_terry.fitted import Fitted
 from dpojax.bradley_terry.layout import row_cells
 from dpojax.errors import DataError
-
-if TYPE_CHECKING:
-  from dpojax.bradley_terry.result import BradleyTerryFit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +31,7 @@ class GoodnessOfFit:
   sparse_share: float
 
 
-def goodness_of_fit(fit: "BradleyTerryFit") -> GoodnessOfFit:
+def goodness_of_fit(fit: Fitted) -> GoodnessOfFit:
   """Compares outcomes with what the fit expects, pair by pair.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Labels of items and their places."""
+"""Labels of items and their places, and how outcomes are written."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import DataError
+
+SECOND, TIE, FIRST = 0, 1, 2  # who won
 
 
 def index_labels(

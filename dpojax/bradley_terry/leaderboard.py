@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from dpojax.bradley_terry import uncertainty
+from dpojax.bradley_terry.bootstrap import Bootstrap
+from dpojax.bradley_terry.fitted import Fitted, Kind
 from dpojax.bradley_terry.priors import NoEstimate
-
-if TYPE_CHECKING:
-  from dpojax.bradley_terry.bootstrap import Bootstrap
-  from dpojax.bradley_terry.result import BradleyTerryFit
 
 FEW_GAMES = 20  # below which an interval is read off the profile likelihood
 PROFILES = 100  # most items for which that is done
@@ -84,13 +82,13 @@ class Spread(NamedTuple):
 
 
 def leaderboard(
-  fit: "BradleyTerryFit",
+  fit: Fitted,
   level: float = 0.95,
   scale: float = 400,
   base: float = 10,
   offset: float = 1000,
-  kind: uncertainty.Kind = "hessian",
-  resampled: "Bootstrap | None" = None,
+  kind: Kind = "hessian",
+  resampled: Bootstrap | None = None,
 ) -> Leaderboard:
   """Ratings offset + scale * log_strength / ln(base), with intervals and ranks.
 
@@ -126,10 +124,12 @@ def leaderboard(
   return Leaderboard(tuple(rows), level, scale, base, offset, spread.notes)
 
 
-def _from_covariance(fit: "BradleyTerryFit", kind: uncertainty.Kind, level: float, games: np.ndarray) -> Spread:
+def _from_covariance(fit: Fitted, kind: Kind, level: float, games: np.ndarray) -> Spread:
   theta = fit.log_strength
-  covariance = fit.covariance(kind) if fit.spec.items <= uncertainty.DENSE_ITEMS else None
-  errors = fit.standard_errors(kind) if covariance is None else np.sqrt(np.maximum(np.diagonal(covariance), 0))
+  covariance = uncertainty.covariance(fit, kind) if fit.spec.items <= uncertainty.DENSE_ITEMS else None
+  errors = (
+    uncertainty.standard_errors(fit, kind) if covariance is None else np.sqrt(np.maximum(np.diagonal(covariance), 0))
+  )
   z = float(stats.norm.ppf((1 + level) / 2))
   low, high = theta - z * errors, theta + z * errors
   notes = []
@@ -148,7 +148,7 @@ def _from_covariance(fit: "BradleyTerryFit", kind: uncertainty.Kind, level: floa
   return Spread(errors, low, high, *_open_ranks(fit, covariance, z), method, tuple(notes))
 
 
-def _open_ranks(fit: "BradleyTerryFit", covariance: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
+def _open_ranks(fit: Fitted, covariance: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
   """f64[n] best and worst rank that contrasts leave open."""
   theta, spread = fit.log_strength, np.diagonal(covariance)
   best, worst = np.full((2, len(theta)), np.nan)
@@ -160,7 +160,7 @@ def _open_ranks(fit: "BradleyTerryFit", covariance: np.ndarray, z: float) -> tup
   return best, worst
 
 
-def _resampled(fit: "BradleyTerryFit", resampled: "Bootstrap", level: float) -> Spread:
+def _resampled(fit: Fitted, resampled: Bootstrap, level: float) -> Spread:
   n, used = len(fit.items), len(resampled.log_strength) - resampled.failed
   if used < 2:
     raise NoEstimate(

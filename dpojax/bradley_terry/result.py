@@ -1,82 +1,24 @@
 """What a fit found."""
 
-import dataclasses
-import functools
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dpojax.bradley_terry import likelihood, problem
-from dpojax.bradley_terry.comparisons import Comparisons
-from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
-from dpojax.bradley_terry.problem import Grid, Rows, Spec
-from dpojax.bradley_terry.strengths import Strengths
+from dpojax.bradley_terry import likelihood
+from dpojax.bradley_terry.fitted import Fitted, Kind
 from dpojax.errors import DataError
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry.bootstrap import Bootstrap
 
-Kind = Literal["hessian", "sandwich", "cluster"]
 
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class BradleyTerryFit(Strengths):
-  """Strengths and what else was estimated. All of `data`'s items are here; NaN marks those that were not fitted.
-
-  Attributes:
-    data: the comparisons.
-    baseline: place of the item whose log-strength is 0, or None where the mean is 0.
-    component: i32[n] strong component of every item, 0 the largest; all 0 where all are connected or a prior holds.
-    gradient_norm: largest component of the gradient, divided by the number of comparisons.
-    iterations: Newton steps.
-    converged: whether gradient_norm <= tol, at a point that no longer moves.
-    solver: "newton", "pcg" or "numpy".
-    part, kept, spec, layout, prior, home_fitted, vector: the problem as it was solved (of the items `kept`).
-  """
-
-  data: Comparisons
-  baseline: int | None
-  component: np.ndarray
-  gradient_norm: float
-  iterations: int
-  converged: bool
-  solver: str
-  part: Comparisons
-  kept: np.ndarray
-  spec: Spec
-  layout: Grid | Rows
-  prior: Normal | Pseudo | None
-  home_fitted: bool
-  vector: np.ndarray
+class BradleyTerryFit(Fitted):
+  """What `fit` gives: strengths with all that can be asked of them. Its attributes are those of `Fitted`."""
 
   def __repr__(self) -> str:
     state = f"converged in {self.iterations} steps" if self.converged else "NOT CONVERGED"
     return f"BradleyTerryFit({len(self.items):,} items, {len(self.data):,} comparisons, {state})"
-
-  @property
-  def home(self) -> float | None:
-    """The home advantage in nats of log-odds, or None."""
-    return float(self.vector[self.spec.items]) if self.home_fitted else None
-
-  @property
-  def coefficients(self) -> dict[str, float]:
-    """Coefficients of the covariates, by name."""
-    start = self.spec.items + int(self.home_fitted)
-    values = self.vector[start : start + len(self.data.covariate_names)]
-    return dict(zip(self.data.covariate_names, values.tolist(), strict=True))
-
-  @property
-  def tie_parameter(self) -> float | None:
-    """Davidson's nu (equals tie with probability nu / (2 + nu)) or Rao and Kupper's exp(tau) >= 1; None without."""
-    return float(np.exp(self.vector[-1])) if self.spec.has_tie else None
-
-  @functools.cached_property
-  def log_likelihood(self) -> float:
-    """Of the outcomes, without the prior, in nats."""
-    none = prior_arrays(None, self.spec.items)
-    with np.errstate(all="ignore"):
-      return float(problem.value(np, self.spec, self.layout, none, self.vector))
 
   def outcome_probabilities(
     self, i: Hashable, j: Hashable, *, at_home: int = 0, covariates: Any = None
@@ -112,18 +54,6 @@ class BradleyTerryFit(Strengths):
     return found
 
   # --- uncertainty
-
-  @functools.cached_property
-  def inverse(self) -> np.ndarray:
-    """f64[size, size]; see `uncertainty.inverse`."""
-    from dpojax.bradley_terry import uncertainty
-
-    return uncertainty.inverse(self)
-
-  @functools.cached_property
-  def score_squares(self) -> dict:
-    """Kept here by kind, because contrasts ask for them again and again; see `uncertainty`."""
-    return {}
 
   def covariance(self, kind: Kind = "hessian") -> np.ndarray:
     """f64[n, n] covariance of `log_strength`; see `uncertainty.covariance`."""

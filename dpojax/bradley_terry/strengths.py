@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dpojax.bradley_terry.comparisons import Comparisons
-from dpojax.bradley_terry.connectivity import connectivity
+from dpojax.bradley_terry.graph import connectivity
 from dpojax.bradley_terry.priors import NoEstimate, Normal, Pseudo
 from dpojax.errors import DataError
 

@@ -1,22 +1,18 @@
 """How sure strengths are: covariances, contrasts, and profile-likelihood intervals."""
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from scipy import linalg, optimize, sparse, stats
 
 from dpojax.bradley_terry import likelihood, problem
+from dpojax.bradley_terry.bootstrap import Bootstrap
 from dpojax.bradley_terry.comparisons import FIRST, TIE
-from dpojax.bradley_terry.numerics import HOST, conjugate_gradients, grounded
-from dpojax.bradley_terry.priors import prior_arrays
-from dpojax.bradley_terry.result import Kind
-from dpojax.bradley_terry.solver import negative_hessian
+from dpojax.bradley_terry.fitted import Fitted, Kind
+from dpojax.bradley_terry.newton import negative_hessian
+from dpojax.bradley_terry.numerics import HOST, conjugate_gradients
 from dpojax.errors import DataError
-
-if TYPE_CHECKING:
-  from dpojax.bradley_terry.bootstrap import Bootstrap
-  from dpojax.bradley_terry.result import BradleyTerryFit
 
 DENSE_ITEMS = 6000  # up to which matrices of all items are formed: 288 MB each
 KINDS = get_args(Kind)
@@ -46,7 +42,7 @@ def check_size(items: int) -> None:
     raise DataError(f"the covariance of {items:,} items would take {size:.0f} GB; ask for contrasts of pairs")
 
 
-def covariance(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
+def covariance(fit: Fitted, kind: Kind = "hessian") -> np.ndarray:
   """f64[n, n] covariance of the log-strengths as reported, relative to the baseline. NaN for items not fitted.
 
   "hessian" is the inverse of the observed information (with a prior: of the posterior's curvature). "sandwich" stays
@@ -65,7 +61,7 @@ def covariance(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
   return fit.spread_out(found[:k, :k])
 
 
-def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarray:
+def standard_errors(fit: Fitted, kind: Kind = "hessian") -> np.ndarray:
   """f64[n] standard errors of the log-strengths as reported."""
   k = fit.spec.items
   if k <= DENSE_ITEMS:
@@ -79,18 +75,7 @@ def standard_errors(fit: "BradleyTerryFit", kind: Kind = "hessian") -> np.ndarra
   return out
 
 
-def inverse(fit: "BradleyTerryFit") -> np.ndarray:
-  """f64[size, size] inverse of the negative Hessian, across the common shift of strengths."""
-  k = fit.spec.items
-  _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, _prior(fit), fit.vector)
-  matrix = problem.dense(HOST, fit.spec, fit.layout, curvature)
-  found = linalg.cho_solve(linalg.cho_factor(_definite(fit, matrix)), np.eye(fit.spec.size))
-  if fit.prior is None:  # what was added along the shift is taken out again
-    found[:k, :k] -= 1 / np.trace(matrix[:k, :k])
-  return found
-
-
-def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: Kind = "hessian", level: float = 0.95) -> Contrast:
+def contrast(fit: Fitted, i: Hashable, j: Hashable, kind: Kind = "hessian", level: float = 0.95) -> Contrast:
   """log_strength of i less that of j, of any number of items."""
   _check_kind(fit, kind)
   direction = np.zeros(fit.spec.size)
@@ -100,7 +85,7 @@ def contrast(fit: "BradleyTerryFit", i: Hashable, j: Hashable, kind: Kind = "hes
 
 
 def parameter_table(
-  fit: "BradleyTerryFit", kind: Kind = "hessian", level: float = 0.95, resampled: "Bootstrap | None" = None
+  fit: Fitted, kind: Kind = "hessian", level: float = 0.95, resampled: Bootstrap | None = None
 ) -> list[dict]:
   """Home advantage, coefficients and the tie parameter (log nu or tau), each with its standard error and interval."""
   k, size = fit.spec.items, fit.spec.size
@@ -121,9 +106,7 @@ def parameter_table(
   return [dict(name=n, value=v, standard_error=e, low=lo, high=hi) for n, v, e, lo, hi in rows]
 
 
-def profile_interval(
-  fit: "BradleyTerryFit", i: Hashable, j: Hashable | None = None, level: float = 0.95
-) -> tuple[float, float]:
+def profile_interval(fit: Fitted, i: Hashable, j: Hashable | None = None, level: float = 0.95) -> tuple[float, float]:
   """Where twice the log-likelihood, the rest refitted, stays within the chi-squared quantile of its maximum.
 
   Of log_strength of i less that of j, or as reported where j is None.
@@ -136,7 +119,7 @@ def profile_interval(
   direction[fit.fitted_place(i)] += 1
   if not direction.any():
     return 0.0, 0.0
-  prior = _prior(fit)
+  prior = fit.prior_terms
   best = float(direction @ fit.vector)
   drop = stats.chi2.ppf(level, 1) / 2
   error = float(_spread(fit, direction[:, None], "hessian")[0])
@@ -159,14 +142,14 @@ def profile_interval(
   return float(ends[0]), float(ends[1])
 
 
-def _constrained(fit, prior, direction, wanted, start) -> tuple[np.ndarray, float]:
+def _constrained(fit: Fitted, prior, direction, wanted, start) -> tuple[np.ndarray, float]:
   """(the vector, its value) of the largest value where direction @ vector = wanted, by Newton's method."""
   x = np.asarray(start, float)
   spec, layout = fit.spec, fit.layout
   value = -np.inf
   for step in range(100):
     gradient, curvature = problem.derivatives(HOST, spec, layout, prior, x)
-    factor = linalg.cho_factor(_definite(fit, problem.dense(HOST, spec, layout, curvature)))
+    factor = linalg.cho_factor(fit.definite(problem.dense(HOST, spec, layout, curvature)))
     along = linalg.cho_solve(factor, np.stack([gradient, direction], axis=1))
     short = wanted - direction @ x
     move = along[:, 0] + along[:, 1] * ((short - direction @ along[:, 0]) / (direction @ along[:, 1]))
@@ -189,7 +172,7 @@ def _constrained(fit, prior, direction, wanted, start) -> tuple[np.ndarray, floa
   return x, float(value)
 
 
-def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
+def _spread(fit: Fitted, directions: np.ndarray, kind: Kind) -> np.ndarray:
   """Standard deviations of `directions`.T @ vector, f64[r] of f64[size, r], without forming a covariance."""
   if fit.spec.items <= DENSE_ITEMS:
     solved = fit.inverse @ directions
@@ -203,10 +186,10 @@ def _spread(fit, directions: np.ndarray, kind: Kind) -> np.ndarray:
   return np.sqrt(np.maximum(squares, 0))
 
 
-def _solve_sparse(fit, directions: np.ndarray, accuracy: float) -> np.ndarray:
+def _solve_sparse(fit: Fitted, directions: np.ndarray, accuracy: float) -> np.ndarray:
   """The negative Hessian's inverse times every column, without forming either."""
   k = fit.spec.items
-  _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, _prior(fit), fit.vector)
+  _, curvature = problem.derivatives(HOST, fit.spec, fit.layout, fit.prior_terms, fit.vector)
   multiply, diagonal = negative_hessian(HOST, fit.spec, fit.layout, curvature)
 
   def centred(v):
@@ -215,7 +198,7 @@ def _solve_sparse(fit, directions: np.ndarray, accuracy: float) -> np.ndarray:
   return conjugate_gradients(HOST, multiply, diagonal, directions, accuracy, centred)
 
 
-def _score_squares(fit, kind: Kind) -> sparse.csr_array:
+def _score_squares(fit: Fitted, kind: Kind) -> sparse.csr_array:
   """[size, size] sum over comparisons, or clusters, of the outer square of what each adds to the gradient."""
   if kind not in fit.score_squares:
     part, spec = fit.part, fit.spec
@@ -234,6 +217,7 @@ def _score_squares(fit, kind: Kind) -> sparse.csr_array:
       columns.append(terms.d_tie)
       places.append(np.full(m, spec.size - 1))
     if kind == "cluster":
+      assert part.cluster is not None
       each = part.row_weight
       unit = np.unique(part.cluster, return_inverse=True)[1]
       factor = np.sqrt((unit.max() + 1) / unit.max()) if unit.max() else np.nan
@@ -248,23 +232,16 @@ def _score_squares(fit, kind: Kind) -> sparse.csr_array:
   return fit.score_squares[kind]
 
 
-def _slopes(fit) -> np.ndarray:
-  part = fit.part
-  columns = [] if not fit.home_fitted else [part.home.astype(float)[:, None]]
+def _slopes(fit: Fitted) -> np.ndarray:
+  part, columns = fit.part, []
+  if fit.home_fitted:
+    assert part.home is not None
+    columns.append(part.home.astype(float)[:, None])
   columns += [] if part.covariates is None else [part.covariates]
   return np.concatenate(columns, axis=1) if columns else np.zeros((len(part.first), 0))
 
 
-def _definite(fit, matrix: np.ndarray) -> np.ndarray:
-  """The negative Hessian f64[size, size], made definite where no prior does that."""
-  return matrix if fit.prior else grounded(matrix, fit.spec.items)
-
-
-def _prior(fit) -> problem.Prior:
-  return prior_arrays(fit.prior, fit.spec.items)
-
-
-def _check_kind(fit, kind: Kind) -> None:
+def _check_kind(fit: Fitted, kind: Kind) -> None:
   if kind not in KINDS:
     raise DataError(f"kind={kind!r} is unknown; it takes {', '.join(map(repr, KINDS))}")
   if kind == "cluster" and fit.part.cluster is None:

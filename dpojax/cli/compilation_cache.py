@@ -136,7 +136,7 @@ class Watch:
     if event == WRITES:
       self._writing.add(threading.get_ident())
 
-  def duration(self, event: str, seconds: float, **_) -> None:
+  def duration(self, event: str, duration_secs: float, **_) -> None:
     if event == COMPILED and threading.get_ident() in self._writing:
       self._writing.discard(threading.get_ident())
       self.add_digests()

@@ -68,6 +68,7 @@ def export(
   from dpojax.config.record import read_config, to_json
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
+  from dpojax.interop.vocabulary import check_embedding
   from dpojax.models.reward_model import RewardModel
   from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
@@ -81,6 +82,7 @@ def export(
     place, rewards = _head(model, head)
     tokenizer = _with_padding(tokenizer, pad_token)
     assert tokenizer.pad_id is not None
+    check_embedding(tokenizer, model.config.vocab_size, workdir)
     outside, tensors = reward_model_to_transformers(*model.one_head(params, place), pad_id=tokenizer.pad_id)
   else:
     for name, value in (("head", head), ("pad-token", pad_token)):

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
   from dpojax.cli import compilation_cache
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import encode_prompts
+  from dpojax.data.examples import check_ids
   from dpojax.parallel import check_one_process
   from dpojax.sampling.generate import generate
   from dpojax.training.model_files import load_language_model
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
   compilation_cache.begin()
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
   encoded = encode_prompts(prompts, DataSettings(template="none" if options.raw else "auto"), tokenizer)
+  for i, ids in enumerate(encoded):
+    check_ids(ids, model.config.vocab_size, f"prompt {i}", tokenizer)
   start = time.perf_counter()
   with _compile_seconds() as compiling:
     samples = generate(

@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     settings = data_settings(options)
     settings = dataclasses.replace(settings, max_example=min(settings.max_example or positions, positions))
     dataset, _ = load_dataset(settings, tokenizer, kind="score", row_length=options.row_length)
+    dataset.check_vocabulary(model.config.vocab_size, tokenizer)
     progress = Progress(len(dataset))
     scores = score_answers(
       model, params, dataset, rows=options.rows, row_length=options.row_length, progress=progress.show

@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
   from dpojax.cli import compilation_cache
   from dpojax.parallel import check_one_process
   from dpojax.report import read_result
-  from dpojax.report.sweep import SweepRow, write_sweep_report
+  from dpojax.report.sweep import write_sweep_report
+  from dpojax.report.sweep_rows import SweepRow
   from dpojax.sweeps.runner import run_sweep
   from dpojax.sweeps.stages import ended_in, pending, to_stderr
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import DataError
+from dpojax.interop.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,39 @@ class TokenDataset:
           f"{self.where(example.index)}: prompt and longest answer have {example.longest} tokens, but the model takes "
           f"{max_positions} positions; set data.max_example={max_positions} or less"
         )
+
+  def check_vocabulary(self, vocab_size: int, tokenizer: Tokenizer | None = None) -> None:
+    """Raises DataError, naming row and token, if an id is not that of a row of the model's embedding.
+
+    Args:
+      vocab_size: rows of the embedding.
+      tokenizer: says the token's text.
+    """
+    parts = [ids for example in self._examples for ids in (example.prompt, *example.answers)]
+    if not parts:
+      return
+    every = np.concatenate(parts)
+    if every.min(initial=0) >= 0 and every.max(initial=0) < vocab_size:
+      return
+    for example in self._examples:
+      for ids in (example.prompt, *example.answers):
+        check_ids(ids, vocab_size, self.where(example.index), tokenizer)
+
+
+def check_ids(ids: np.ndarray, vocab_size: int, where: str, tokenizer: Tokenizer | None = None) -> None:
+  """Raises DataError, naming the token, unless 0 <= id < `vocab_size` for all `ids` i32[n] of the text `where`."""
+  wrong = ids[(ids < 0) | (ids >= vocab_size)]
+  if not wrong.size:
+    return
+  token = int(wrong[0])
+  text, size = "", ""
+  if tokenizer is not None:
+    text = f" {tokenizer.pieces([token])[0]!r}" if token >= 0 else ""
+    size = f", the tokenizer {tokenizer.vocab_size:,} tokens"
+  raise DataError(
+    f"{where}: token{text} (id {token}) is none of the model's: its embedding has {vocab_size:,} rows{size}; leave the "
+    "text out, or give a tokenizer and a model that belong together"
+  )
 
 
 def as_ids(ids: Any) -> np.ndarray:

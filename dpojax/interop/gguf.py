@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 
 from dpojax.errors import WeightsError
+from dpojax.interop.finite import check_finite
 from dpojax.interop.gguf_reader import GgufReader
 from dpojax.ops.rotary import RopeScaling, rotary_frequencies
 
@@ -45,7 +46,8 @@ class GgufFile(Mapping[str, np.ndarray]):
     generation_config: the dict of an equivalent `generation_config.json`.
 
   Raises:
-    WeightsError: not GGUF, truncated, or of an architecture or with an option that is not supported.
+    WeightsError: not GGUF, truncated, or of an architecture or with an option that is not supported; or a tensor
+      that is asked for is not finite.
   """
 
   def __init__(self, path: Path):
@@ -67,6 +69,7 @@ class GgufFile(Mapping[str, np.ndarray]):
       value = _expanded(tensor)
     except (NotImplementedError, ValueError) as error:
       raise WeightsError(f"{self._path}: tensor {tensor.name} of type {tensor.tensor_type.name}: {error}") from error
+    check_finite(value, tensor.name, self._path)
     for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
       if f"self_attn.{key}." in name:
         value = join_halves(value, self.config[heads])

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from dpojax.errors import WeightsError
 from dpojax.files import write_atomically
+from dpojax.interop.finite import check_finite
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -22,7 +23,8 @@ class SafetensorsFiles(Mapping[str, np.ndarray]):
   """The tensors of a set of files by name, each read when asked for.
 
   Raises:
-    WeightsError: a file is missing, truncated or not safetensors; the message names it.
+    WeightsError: a file is missing, truncated or not safetensors, or a tensor that is asked for is not finite; the
+      message names it.
   """
 
   def __init__(self, file_of: Mapping[str, Path]):
@@ -39,7 +41,9 @@ class SafetensorsFiles(Mapping[str, np.ndarray]):
   def __getitem__(self, name: str) -> np.ndarray:
     path = self._file_of[name]
     with _errors(path):
-      return self._open[path].get_tensor(name)
+      value = self._open[path].get_tensor(name)
+    check_finite(value, name, path)
+    return value
 
   def __iter__(self) -> Iterator[str]:
     return iter(self._file_of)

@@ -122,6 +122,15 @@ class Tokenizer:
     changed.chat_template = source
     return changed
 
+  def tokens_from(self, first: int) -> dict[int, str]:
+    """id -> text of every token whose id is `first` or more, rising."""
+    vocabulary = self._backend.get_vocab(with_added_tokens=True)
+    return dict(sorted((i, text) for text, i in vocabulary.items() if i >= first))
+
+  def added_tokens(self) -> set[str]:
+    """Texts of the tokens that are found as a whole, special or not."""
+    return {token.content for token in self._backend.get_added_tokens_decoder().values()}
+
   def with_pad_token(self, text: str) -> "Tokenizer":
     """The same with the token `text` for padding.
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from dpojax.errors import WeightsError
+from dpojax.models.families import FAMILIES, family_of
 from dpojax.ops.rotary import RopeScaling
 
 
@@ -67,14 +69,15 @@ class ModelConfig:
     Raises:
       WeightsError: unknown architecture or unsupported option; names the key and what is supported.
     """
-    from dpojax.models.families import family_of  # the families are written in terms of this class
-
-    return family_of(config).read(config)
+    try:
+      return cls(**family_of(config).read(config))
+    except WeightsError:
+      raise
+    except ValueError as error:
+      raise WeightsError(f"config.json: {error}") from error
 
   def to_transformers(self) -> dict[str, Any]:
     """The dict of a `config.json` that transformers loads to the same model."""
-    from dpojax.models.families import FAMILIES
-
     return FAMILIES[self.family].write(self)
 
   def to_dict(self) -> dict[str, Any]:

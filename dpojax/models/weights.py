@@ -12,6 +12,7 @@ import numpy as np
 from dpojax.errors import WeightsError
 from dpojax.interop.files import open_model_files, open_tokenizer
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.interop.vocabulary import check_embedding
 from dpojax.models.config import ModelConfig
 from dpojax.models.families import FAMILIES, is_reward_model
 from dpojax.models.language_model import LanguageModel
@@ -48,7 +49,8 @@ def load_model(
     The model, the parameters as NumPy f32 arrays, and the tokenizer.
 
   Raises:
-    WeightsError: as `load`, or `reward_model_from_transformers`.
+    WeightsError: as `load`, or `reward_model_from_transformers`; a weight is not finite; a token that is sure to be met
+      has no row in the embedding.
   """
   files = open_model_files(path)
   try:
@@ -60,7 +62,9 @@ def load_model(
       params = params_from_tensors(config, files.tensors)
   except WeightsError as error:
     raise WeightsError(f"{path}: {error}") from error
-  return model, params, open_tokenizer(files)
+  tokenizer = open_tokenizer(files)
+  check_embedding(tokenizer, config.vocab_size, path)
+  return model, params, tokenizer
 
 
 def reward_model_from_transformers(

@@ -1,35 +1,11 @@
 """One table and one plot of a sweep."""
 
-import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, POLICY, Label
+from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.report.tables import aligned, markdown
-
-# (split, metric, label) of the columns and panels, where measured.
-COLUMNS: list[tuple[str, str, Label]] = [
-  ("eval", "rewards/accuracies", HELD_OUT["rewards/accuracies"]),
-  ("eval", "rewards/margins", HELD_OUT["rewards/margins"]),
-  ("policy", "kl/sequence", POLICY["kl/sequence"]),
-  ("policy", "reward/true", POLICY["reward/true"]),
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepRow:
-  """A point as reported: the settings it changed, its result.json (None: it has none), and how it ended."""
-
-  values: Mapping[str, Any]
-  result: Mapping[str, Any] | None
-  status: str
-
-  def last(self, split: str, metric: str) -> float | None:
-    """The metric at the end of the run, or None where it was not measured."""
-    value = (self.result or {}).get("after", {}).get(split, {}).get(metric)
-    return None if value is None else float(value)
 
 
 def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path) -> str:
@@ -56,8 +32,3 @@ def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
     reached = [label.format(row.last(split, m), row.last(split, f"{m}_error")) for split, m, label in columns]
     cells.append([*map(str, row.values.values()), *reached, row.status])
   return header, cells
-
-
-def measured_columns(rows: Sequence[SweepRow]) -> list[tuple[str, str, Label]]:
-  """Those of `COLUMNS` that at least one point has."""
-  return [column for column in COLUMNS if any(row.last(column[0], column[1]) is not None for row in rows)]

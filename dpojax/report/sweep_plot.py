@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dpojax.report.labels import Label
 from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
-from dpojax.report.sweep import SweepRow, measured_columns
+from dpojax.report.sweep_rows import SweepRow, measured_columns
 
 COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)
 NAMES = {"loss.beta": "β (loss.beta)", "optimizer.learning_rate": "learning rate"}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpojax.data.examples import check_ids
 from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.models.language_model import LanguageModel
@@ -64,7 +65,7 @@ def generate(
     One `Sample` a prompt, in the order of `prompts`.
 
   Raises:
-    DataError: a prompt without tokens, or one that does not fit the model's positions.
+    DataError: a prompt without tokens, with an id that the model has no row for, or that does not fit its positions.
   """
   _check(model, prompts, max_tokens)
   params = jax.device_put(params)
@@ -114,6 +115,7 @@ def _check(model: LanguageModel, prompts: Sequence[np.ndarray], max_tokens: int)
   for i, prompt in enumerate(prompts):
     if len(prompt) == 0:
       raise DataError(f"prompt {i} has no tokens; begin it with the tokenizer's BOS or some text")
+    check_ids(np.asarray(prompt), model.config.vocab_size, f"prompt {i}")
     if limit and len(prompt) + max_tokens > limit:
       raise DataError(
         f"prompt {i} has {len(prompt)} tokens; with {max_tokens} new ones it passes the model's {limit} positions"

@@ -50,9 +50,10 @@ def score_answers(
     One `Scores` an example, in order.
 
   Raises:
-    DataError: an example does not fit a row of the given length.
+    DataError: an example does not fit a row of the given length, or holds an id that the model has no row for.
     ConfigError: `rows` or the parameters do not divide by the mesh.
   """
+  dataset.check_vocabulary(model.config.vocab_size)
   scorer = Scorer(logps_of_rows, model, params, mesh)
   found: list[Scores] = []
   for step in score_dataset(scorer, dataset, rows=rows, row_length=row_length, progress=progress):
@@ -76,6 +77,7 @@ def score_tokens(
   Returns:
     For each example f32[A] nats of the tokens of each of its answers (f64 of float64 parameters).
   """
+  dataset.check_vocabulary(model.config.vocab_size)
   scorer = Scorer(logps_of_rows, model, params, mesh)
   steps = score_dataset(scorer, dataset, rows=rows, row_length=row_length, progress=progress)
   return [answers for step in steps for answers in step.by_token()]

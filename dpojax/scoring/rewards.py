@@ -35,9 +35,10 @@ def reward_scores(
     f64[H, K] an example, in order: K answers by each of the H heads.
 
   Raises:
-    DataError: an example does not fit a row of the given length.
+    DataError: an example does not fit a row of the given length, or holds an id that the model has no row for.
     ConfigError: `rows` or the parameters do not divide by the mesh.
   """
+  dataset.check_vocabulary(model.config.vocab_size)
   scorer = Scorer(rewards_of_rows, model, params, mesh)
   steps = score_dataset(scorer, dataset, rows=rows, row_length=row_length, progress=progress)
   return [rewards.T for step in steps for rewards in step.by_answer()]

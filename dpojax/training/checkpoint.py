@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 
 from dpojax.config.schema import CheckpointSettings
 from dpojax.errors import CheckpointError
+from dpojax.interop.finite import check_finite
 from dpojax.training import manifest
 from dpojax.training.manifest import DamagedError, Manifest
 from dpojax.types import Params
@@ -216,6 +217,7 @@ def read_params(folder: str | Path, step: int | None = None, *, warn: Warn = war
 
   Raises:
     CheckpointError: there is no sound checkpoint, or it has no parameters.
+    WeightsError: a parameter is not finite; names it.
   """
   folder = Path(folder).absolute()
   if (folder / manifest.NAME).exists() and folder.name.isdecimal():
@@ -228,7 +230,10 @@ def read_params(folder: str | Path, step: int | None = None, *, warn: Warn = war
   }
   if not leaves:
     raise CheckpointError(f"{path}: holds no parameters")
-  return nested(read_leaves(path, leaves))[PARAMS]
+  arrays = read_leaves(path, leaves)
+  for name, array in arrays.items():
+    check_finite(np.asarray(array), name.removeprefix(PARAMS + "/"), path)
+  return nested(arrays)[PARAMS]
 
 
 def finished_steps(folder: Path) -> list[int]:

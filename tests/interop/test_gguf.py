@@ -129,6 +129,18 @@ def test_quantised_tensors_are_expanded(tmp_path):
   assert 0 < np.abs(found - value).max() < np.abs(value).max() / 127
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("quantise", [False, True])
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, quantise):
+  value = np.ones((24, 32), np.float32)
+  value[3, 5] = np.inf  # in Q8_0 it makes its whole block of 32 NaN or infinite
+  write_gguf(tmp_path / "m.gguf", "mistral_window", tensors={"blk.0.ffn_gate.weight": value}, quantise=quantise)
+  file = GgufFile(tmp_path / "m.gguf")
+  with pytest.raises(WeightsError, match=r"m\.gguf: tensor blk\.0\.ffn_gate\.weight is not finite: of its 768 numbers"):
+    file["model.layers.0.mlp.gate_proj.weight"]
+  file["model.layers.0.mlp.up_proj.weight"]
+
+
 @pytest.mark.parametrize("rows", [7, 24, 48, 640])
 def test_tensors_are_expanded_as_gguf_itself_does_whatever_their_rows(tmp_path, rows):
   value = np.random.default_rng(rows).normal(size=(rows, 64)).astype(np.float32)

@@ -5,8 +5,9 @@ import re
 import numpy as np
 from matplotlib.image import imread
 
-from dpojax.report.sweep import SweepRow, table, write_sweep_report
+from dpojax.report.sweep import table, write_sweep_report
 from dpojax.report.sweep_plot import axis_key, draw_sweep
+from dpojax.report.sweep_rows import SweepRow
 
 
 def row(values, kl, reward=None, status="finished"):

@@ -24,7 +24,7 @@ class ToyModel:
 
   @property
   def config(self):
-    return types.SimpleNamespace(max_positions=self.max_positions)
+    return types.SimpleNamespace(max_positions=self.max_positions, vocab_size=self.vocab)
 
   def init(self, seed: int, scale: float = 1.5):
     draws = np.random.default_rng(seed)

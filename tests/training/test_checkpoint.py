@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from dpojax.config.schema import CheckpointSettings
-from dpojax.errors import CheckpointError
+from dpojax.errors import CheckpointError, WeightsError
 from dpojax.training import manifest
 from dpojax.training.checkpoint import Checkpointer, read_params
 
@@ -32,9 +32,10 @@ class State:
   key: jax.Array
 
 
-def make_state(number: int = 0) -> State:
-  """A state whose bits all depend on `number`, awkward floats included."""
+def make_state(number: int = 0, *, finite: bool = False) -> State:
+  """A state whose bits all depend on `number`, awkward floats included; with `finite`, those that are numbers."""
   awkward = np.array([0x7FC01234, 0x80000000, 0x00000001, 0xFF800000, 0x3F800000 + number], np.uint32).view(np.float32)
+  awkward = np.where(np.isfinite(awkward) | (not finite), awkward, np.finfo(np.float32).max)
   params = {
     "layers": {"q": jax.random.normal(jax.random.key(number), (3, 4, 2)), "gain": jnp.asarray(awkward)},
     "embed": jnp.arange(6, dtype=jnp.bfloat16) * jnp.bfloat16(number + 1),
@@ -56,10 +57,10 @@ def checkpointer(folder, **settings) -> Checkpointer:
   return Checkpointer(folder, CheckpointSettings(**settings), warn=lambda text: pytest.fail(text))
 
 
-def saved(folder, *steps: int, **settings) -> pathlib.Path:
+def saved(folder, *steps: int, finite: bool = False, **settings) -> pathlib.Path:
   with checkpointer(folder, **settings) as ck:
     for step in steps:
-      ck.save(step, make_state(step))
+      ck.save(step, make_state(step, finite=finite))
   return folder
 
 
@@ -253,21 +254,29 @@ def test_64_bits_are_never_halved_silently(tmp_path):
 
 
 def test_parameters_alone(tmp_path):
-  saved(tmp_path, 1, 2)
-  assert bits(read_params(tmp_path)) == bits(make_state(2).params)
-  assert bits(read_params(tmp_path, 1)) == bits(make_state(1).params)
-  assert bits(read_params(tmp_path / "1")) == bits(make_state(1).params)
+  saved(tmp_path, 1, 2, finite=True)
+  assert bits(read_params(tmp_path)) == bits(make_state(2, finite=True).params)
+  assert bits(read_params(tmp_path, 1)) == bits(make_state(1, finite=True).params)
+  assert bits(read_params(tmp_path / "1")) == bits(make_state(1, finite=True).params)
   with open(next((tmp_path / "2" / "rest" / "d").iterdir()), "r+b") as file:
     file.write(b"#")
-  assert bits(read_params(tmp_path)) == bits(make_state(2).params)  # optimizer state is not even read
+  assert bits(read_params(tmp_path)) == bits(make_state(2, finite=True).params)  # optimizer state is not even read
   with open(tmp_path / "2" / "_CHECKPOINT_METADATA", "r+b") as file:
     file.write(b"#")
   with pytest.warns(UserWarning, match="2/_CHECKPOINT_METADATA"):
     params = read_params(tmp_path)
-  assert bits(params) == bits(make_state(1).params)
+  assert bits(params) == bits(make_state(1, finite=True).params)
   assert (tmp_path / "2").is_dir()  # reading touches nothing
   with pytest.raises(CheckpointError, match="2/_CHECKPOINT_METADATA"):
     read_params(tmp_path, 2)
+
+
+def test_parameters_that_are_not_finite_are_named(tmp_path):
+  saved(tmp_path, 1)
+  with pytest.raises(
+    WeightsError, match=r"/1: tensor layers/gain is not finite: of its 5 numbers 1 NaN and 1 infinite"
+  ):
+    read_params(tmp_path)
 
 
 def run_child(code: str, *arguments: object, devices: int = 1) -> subprocess.Popen:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from dpojax.errors import WeightsError
-from dpojax.models.config import ModelConfig
 from dpojax.ops.rotary import RopeScaling
 
 
@@ -17,8 +16,8 @@ class Family:
     name: `model_type` in config.json.
     architecture: the class transformers builds.
     classifier: its class with a linear head on the last token instead: a reward model, where it has one label.
-    read: config.json dict -> ModelConfig.
-    write: the inverse.
+    read: config.json dict -> fields of a `ModelConfig`.
+    write: the inverse, of a `ModelConfig`.
     tensors: our parameter path -> transformers' name; `{layer}` marks one tensor a layer. Matrices of
       layers are stored [out, in] there and [in, out] here.
   """
@@ -26,12 +25,12 @@ class Family:
   name: str
   architecture: str
   classifier: str
-  read: Callable[[dict[str, Any]], ModelConfig]
-  write: Callable[[ModelConfig], dict[str, Any]]
+  read: Callable[[dict[str, Any]], dict[str, Any]]
+  write: Callable[[Any], dict[str, Any]]
   tensors: dict[str, str]
 
 
-def read_decoder(config: dict[str, Any], family: str, **options) -> ModelConfig:
+def read_decoder(config: dict[str, Any], family: str, **options) -> dict[str, Any]:
   """Keys that Llama-like families share; `options` are the family's own fields of ModelConfig."""
   refuse_unless(config, "hidden_act", "silu")
   refuse_unless(config, "quantization_config", None)
@@ -41,33 +40,28 @@ def read_decoder(config: dict[str, Any], family: str, **options) -> ModelConfig:
       raise WeightsError(f"config.json: layer_types[{layer}] is {kind!r}; supported here: {attention!r} in every layer")
   heads = integer(config, "num_attention_heads")
   eos = config.get("eos_token_id", 2)  # transformers' default for these families, as is bos_token_id's 1
-  try:
-    return ModelConfig(
-      family=family,
-      vocab_size=integer(config, "vocab_size"),
-      hidden=integer(config, "hidden_size"),
-      layers=integer(config, "num_hidden_layers"),
-      heads=heads,
-      kv_heads=integer(config, "num_key_value_heads", heads),
-      head_dim=integer(config, "head_dim", 0),
-      ffn=integer(config, "intermediate_size"),
-      norm_epsilon=number(config, "rms_norm_eps", 1e-6),
-      max_positions=integer(config, "max_position_embeddings", 2048),
-      rope_theta=number(config.get("rope_parameters") or config, "rope_theta", 10_000.0),
-      rope_scaling=read_rope_scaling(config),
-      tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-      bos_id=config.get("bos_token_id", 1),
-      eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-      pad_id=config.get("pad_token_id"),
-      **options,
-    )
-  except ValueError as error:
-    if isinstance(error, WeightsError):
-      raise
-    raise WeightsError(f"config.json: {error}") from error
+  return dict(
+    family=family,
+    vocab_size=integer(config, "vocab_size"),
+    hidden=integer(config, "hidden_size"),
+    layers=integer(config, "num_hidden_layers"),
+    heads=heads,
+    kv_heads=integer(config, "num_key_value_heads", heads),
+    head_dim=integer(config, "head_dim", 0),
+    ffn=integer(config, "intermediate_size"),
+    norm_epsilon=number(config, "rms_norm_eps", 1e-6),
+    max_positions=integer(config, "max_position_embeddings", 2048),
+    rope_theta=number(config.get("rope_parameters") or config, "rope_theta", 10_000.0),
+    rope_scaling=read_rope_scaling(config),
+    tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+    bos_id=config.get("bos_token_id", 1),
+    eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+    pad_id=config.get("pad_token_id"),
+    **options,
+  )
 
 
-def write_decoder(config: ModelConfig, architecture: str) -> dict[str, Any]:
+def write_decoder(config: Any, architecture: str) -> dict[str, Any]:
   """Inverse of `read_decoder`."""
   eos = list(config.eos_ids)
   return {

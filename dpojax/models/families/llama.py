@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from dpojax.models.config import ModelConfig
 from dpojax.models.families.common import Family, read_decoder, write_decoder
 
 TENSORS = {
@@ -28,7 +27,7 @@ TENSORS = {
 }
 
 
-def read(config: dict[str, Any]) -> ModelConfig:
+def read(config: dict[str, Any]) -> dict[str, Any]:
   return read_decoder(
     config,
     "llama",
@@ -37,7 +36,7 @@ def read(config: dict[str, Any]) -> ModelConfig:
   )
 
 
-def write(config: ModelConfig) -> dict[str, Any]:
+def write(config: Any) -> dict[str, Any]:
   return {
     **write_decoder(config, "LlamaForCausalLM"),
     "attention_bias": config.attention_bias,

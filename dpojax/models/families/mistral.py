@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from dpojax.models.config import ModelConfig
 from dpojax.models.families.common import Family, integer, read_decoder, write_decoder
 from dpojax.models.families.llama import TENSORS
 
 
-def read(config: dict[str, Any]) -> ModelConfig:
+def read(config: dict[str, Any]) -> dict[str, Any]:
   # An absent key means transformers' default window; null means none (v0.2 and later).
   window = integer(config, "sliding_window", 4096) if config.get("sliding_window", 4096) is not None else None
   return read_decoder(config, "mistral", window=window)
 
 
-def write(config: ModelConfig) -> dict[str, Any]:
+def write(config: Any) -> dict[str, Any]:
   return {**write_decoder(config, "MistralForCausalLM"), "sliding_window": config.window}
 
 

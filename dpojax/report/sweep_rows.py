@@ -1,0 +1,34 @@
+"""The points of a sweep as its table and its plot read them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpojax.report.labels import HELD_OUT, POLICY, Label
+
+# (split, metric, label) of the columns and panels, where measured.
+COLUMNS: list[tuple[str, str, Label]] = [
+  ("eval", "rewards/accuracies", HELD_OUT["rewards/accuracies"]),
+  ("eval", "rewards/margins", HELD_OUT["rewards/margins"]),
+  ("policy", "kl/sequence", POLICY["kl/sequence"]),
+  ("policy", "reward/true", POLICY["reward/true"]),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow:
+  """A point as reported: the settings it changed, its result.json (None: it has none), and how it ended."""
+
+  values: Mapping[str, Any]
+  result: Mapping[str, Any] | None
+  status: str
+
+  def last(self, split: str, metric: str) -> float | None:
+    """The metric at the end of the run, or None where it was not measured."""
+    value = (self.result or {}).get("after", {}).get(split, {}).get(metric)
+    return None if value is None else float(value)
+
+
+def measured_columns(rows: Sequence[SweepRow]) -> list[tuple[str, str, Label]]:
+  """Those of `COLUMNS` that at least one point has."""
+  return [column for column in COLUMNS if any(row.last(column[0], column[1]) is not None for row in rows)]
