@@ -172,6 +172,7 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   rows = None
   if data.source == "world":
     from dpojax.data.worlds import get_world, sft_rows
+    from dpojax.types import Answers
 
     rows = sft_rows(get_world(data.name), data.texts, data.seed)
     about = f"texts of the world {data.name}, from which a model learns to write"

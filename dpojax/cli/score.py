@@ -35,13 +35,14 @@ def main(arguments: list[str]) -> int:
     from dpojax.data.dataset import load_dataset
     from dpojax.scoring import score_answers
     from dpojax.training.model_files import load_language_model
+    from dpojax.types import Answers
 
     compilation_cache.begin()
     model, params, tokenizer = load_language_model(options.model, precision=options.precision)
     positions = model.config.max_positions
     settings = data_settings(options)
     settings = dataclasses.replace(settings, max_example=min(settings.max_example or positions, positions))
-    dataset, _ = load_dataset(settings, tokenizer, kind="score", row_length=options.row_length)
+    dataset, _ = load_dataset(settings, tokenizer, answers=Answers.ANY, row_length=options.row_length)
     dataset.check_vocabulary(model.config.vocab_size, tokenizer)
     progress = Progress(len(dataset))
     scores = score_answers(
