@@ -159,12 +159,11 @@ def _tokenizer(config: RunConfig):
 def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   """(training and held-out examples, a heading)."""
   from dpojax.data.splits import read_splits
-  from dpojax.types import Answers
 
   data, length = config.data, config.batch.row_length
   spec = None if config.recipe == "sft" else config.loss_spec
   facts: dict[str, Any] = {
-    "answers": spec.answers if spec else Answers.ONE,
+    "answers": config.answers,
     "mismatched": spec is not None and spec.reads("mismatched"),
     "loss": "+".join(spec.names) if spec else "",
     "vocab_size": tokenizer.vocab_size,
@@ -172,7 +171,6 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   rows = None
   if data.source == "world":
     from dpojax.data.worlds import get_world, sft_rows
-    from dpojax.types import Answers
 
     rows = sft_rows(get_world(data.name), data.texts, data.seed)
     about = f"texts of the world {data.name}, from which a model learns to write"

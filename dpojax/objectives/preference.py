@@ -20,7 +20,7 @@ from dpojax.losses.modifiers import (
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference_metrics import preference_metrics
-from dpojax.types import Answers, Array, Metrics, PackedBatch, Params
+from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +73,10 @@ class Preference:
     gap = {"running/reward_gap": 0.0} if self.spec.dynamic_beta else {}
     shift = {"running/shift": 0.0, "running/shift_count": 0.0} if self.spec.reads("shift") else {}
     return gap | shift
+
+  @property
+  def parameters(self) -> Declared:
+    return self.model.parameters
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     weight = jnp.asarray(batch.example_weight)

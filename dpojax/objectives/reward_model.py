@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Answers, Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.types import Answers, Declared, Metrics, PackedBatch, Params, sum_by_answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,10 @@ class RewardObjective(Objective):
   spec: LossSpec = loss_spec("bradley_terry")
   bootstrap: bool = False
   seed: int = 0
+
+  @property
+  def parameters(self) -> Declared:
+    return self.model.parameters
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """`heads`: f32[H], the sum of weights that each head gives the step's examples."""

@@ -8,19 +8,20 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dpojax.parallel.rules import batch_shardings, state_shardings
-from dpojax.types import PackedBatch, Params
+from dpojax.types import Declared, PackedBatch, Params
 
 
-def place_params(params: Params, mesh: Mesh | None) -> Params:
+def place_params(params: Params, mesh: Mesh | None, declared: Declared) -> Params:
   """Parameters, laid out by the sharding rules; the same arrays where they are laid out so already.
 
   Args:
     mesh: None: arrays of the host go to JAX's default device, and those on devices stay where they are.
+    declared: what each parameter's dimensions run along, a pytree of `Parameter`; {}: all are replicated.
 
   Raises:
     ConfigError: a dimension does not divide by its mesh axis.
   """
-  return jax.device_put(params) if mesh is None else jax.device_put(params, state_shardings(mesh, params))
+  return jax.device_put(params) if mesh is None else jax.device_put(params, state_shardings(mesh, params, declared))
 
 
 def place_batch(batch: PackedBatch, mesh: Mesh | None) -> PackedBatch:

@@ -114,10 +114,9 @@ class Inputs:
     """The training and held-out examples, as the stage's loss reads them."""
     config = self.config
     data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
-    learns = config.recipe in ("reward_model", "preference")
-    spec = config.loss_spec if learns else None
+    spec = config.loss_spec if config.recipe in ("reward_model", "preference") else None
     facts = {
-      "answers": spec.answers if spec else Answers.ONE,
+      "answers": config.answers,
       "mismatched": spec is not None and spec.reads("mismatched"),
       "loss": "+".join(spec.names) if spec else "",
       "row_length": config.batch.row_length,

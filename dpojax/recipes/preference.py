@@ -41,13 +41,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     mesh=mesh,
     log=folder.log,
   )
+  objective = Preference(policy.model, config.loss_spec)
   trainer = Trainer(
-    Preference(policy.model, config.loss_spec),
-    make_optimizer(config.optimizer, steps),
+    objective,
+    make_optimizer(config.optimizer, steps, objective.parameters),
     policy.params,
     reference_params=reference.params,
     moving_reference=reference.moving,
-    hyper=config.loss_spec.hyper | reference.hyper,
+    hyper={**config.loss_spec.hyper, **reference.hyper},
     mesh=mesh,
   )
   evaluation, checkpoint = config.evaluation, config.checkpoint

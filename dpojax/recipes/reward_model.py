@@ -44,7 +44,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   folder.describe(judge, splits, batches)
   reward = config.reward
   objective = RewardObjective(judge.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed)
-  optimizer = make_optimizer(config.optimizer, steps)
+  optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
   trainer = Trainer(objective, optimizer, judge.params, hyper=config.loss_spec.hyper, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),

@@ -28,7 +28,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 
   folder.begin(inputs.fingerprints(model, splits), inputs.files())
   folder.describe(model, splits, batches)
-  trainer = Trainer(Sft(model.model), make_optimizer(config.optimizer, steps), model.params, mesh=mesh)
+  objective = Sft(model.model)
+  optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
+  trainer = Trainer(objective, optimizer, model.params, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),

@@ -61,7 +61,7 @@ def train(
   with Preemption() as preemption:
     folder.resume(trainer)
     step, reason = int(trainer.state.step), "finished"
-    step_log = StepLog(log, batches.num_tokens, start=step, max_skipped=folder.config.train.max_skipped)
+    step_log = StepLog(log, trainer, batches.num_tokens, start=step, max_skipped=folder.config.train.max_skipped)
     try:
       observe(monitors, step, trainer, log, last=steps)
       step_log.resume_clock()

@@ -115,7 +115,7 @@ class RunFolder:
     if self.checkpointer.latest_step() is None:
       self.log.truncate_after(-1)
       return
-    abstract = trainer.abstract_state()
+    abstract = trainer.abstract_state
     for leaf in jax.tree.leaves(trainer.state):
       leaf.delete()  # makes room for what is read
     step, trainer.state = self.checkpointer.restore(abstract)

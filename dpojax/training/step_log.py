@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from dpojax.errors import TrainingError
 from dpojax.training.runlog import RunLog
-from dpojax.training.trainer import fetch
+from dpojax.training.trainer import Trainer, fetch
 from dpojax.types import Metrics
 
 
@@ -14,17 +14,18 @@ class StepLog:
 
   Args:
     log: where they go.
+    trainer: says how long a step waited for its batch.
     num_tokens: step -> tokens of its batch, as each answer alone, its prompt included.
     start: steps taken before.
     max_skipped: a run ends after this many steps in a row whose loss or gradient was not finite.
   """
 
-  def __init__(self, log: RunLog, num_tokens: Callable[[int], int], *, start: int, max_skipped: int):
-    self.log, self.max_skipped = log, max_skipped
+  def __init__(self, log: RunLog, trainer: Trainer, num_tokens: Callable[[int], int], *, start: int, max_skipped: int):
+    self.log, self.trainer, self.max_skipped = log, trainer, max_skipped
     self._num_tokens = num_tokens
     self._tokens = sum(map(num_tokens, range(start)))
     self._pending: tuple[int, Metrics, float] | None = None
-    self._last = self._asked = time.perf_counter()
+    self._last = time.perf_counter()
 
   def step(self, step: int, metrics: Metrics) -> None:
     """Takes the metrics of a step that was dispatched just now.
@@ -32,10 +33,8 @@ class StepLog:
     Raises:
       TrainingError: too many steps in a row were not finite.
     """
-    waited = time.perf_counter() - self._asked
     self.flush()
-    self._pending = step, metrics, waited
-    self._asked = time.perf_counter()
+    self._pending = step, metrics, self.trainer.waited
 
   def flush(self) -> None:
     """Waits for the step whose metrics are not written yet, and writes them.
@@ -63,4 +62,4 @@ class StepLog:
 
   def resume_clock(self) -> None:
     """What happened since the last step was none: its time is not counted."""
-    self._last = self._asked = time.perf_counter()
+    self._last = time.perf_counter()

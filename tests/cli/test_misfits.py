@@ -9,6 +9,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
+from dpojax.sampling.score import score_answers
 from tiny_model import TEMPLATE, WORDS, TinyModel
 
 from dpojax.cli.main import main
@@ -19,7 +20,6 @@ from dpojax.interop.finite import check_finite
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.weights import load_model, tensors_from_params
 from dpojax.sampling.generate import generate
-from dpojax.sampling.score import score_answers
 from tests.training.runs import write_config
 
 SIZE = len(WORDS) + 1  # with "<end>"

@@ -19,10 +19,11 @@ from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.parallel.placement import place_params
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
 from dpojax.scoring.slots import locate
-from dpojax.training.step import accumulate, place_hyper, place_params
+from dpojax.training.step import accumulate, place_hyper
 from dpojax.types import sum_by_answer
 
 TEXTS = [
@@ -48,7 +49,7 @@ def measure(params, model, dataset, rows, parallel):
   host = batches(0)
   assert int(host.num_groups) == len(dataset) // rows
   batch = jax.device_put(host, batch_shardings(mesh, host))
-  placed = place_params(params, mesh)
+  placed = place_params(params, mesh, model.parameters)
   logp = Scorer(logps_of_rows, model, placed, mesh)(host)
   slots = locate(host).in_order()
   flat = lambda x: np.asarray(x).reshape(-1, x.shape[-1])  # noqa: E731

@@ -19,7 +19,8 @@ from dpojax.losses import LOSSES
 from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
-from dpojax.training.step import accumulate, place_hyper, place_params
+from dpojax.parallel.placement import place_params
+from dpojax.training.step import accumulate, place_hyper
 from tests.training.tiny import MODEL, tiny_dataset, tiny_params
 
 LAYOUTS = {"4 row groups": (4, 1), "8 devices": (16, 8), "8 devices, 2 row groups": (8, 8)}
@@ -69,7 +70,7 @@ def losses_and_gradients(names, batch, devices=1):
   objective = Preference(MODEL, spec)
   mesh = make_mesh(ParallelSettings(fsdp=min(devices, 4)), jax.devices()[:devices])
   batch = jax.device_put(batch, batch_shardings(mesh, batch))
-  params, frozen = place_params(moved_params(), mesh), place_params(tiny_params(), mesh)
+  params, frozen = (place_params(p, mesh, MODEL.parameters) for p in (moved_params(), tiny_params()))
   step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
   hyper = dict(spec.hyper) | objective.running
   found = {}
