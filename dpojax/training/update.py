@@ -81,7 +81,8 @@ class OptaxUpdate:
 
   def hyper(self, opt_state: Any) -> dict[str, float]:
     """The learning rate, where `optax.inject_hyperparams` made it part of the state and no schedule sets it."""
-    return {RATE: float(node.hyperparams[RATE]) for node in _injected(opt_state) if not _is_scheduled(node)}
+    free = [float(node.hyperparams[RATE]) for node in _injected(opt_state) if not _is_scheduled(node)]
+    return {RATE: free[0]} if free else {}
 
   def apply(
     self, params: Params, opt_state: Any, gradient: Params, *, loss, norm, finite, step, hyper

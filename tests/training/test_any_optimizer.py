@@ -155,7 +155,7 @@ def test_a_step_that_is_not_finite_changes_nothing(name):
 
 def test_a_learning_rate_inside_an_optax_object_stays():
   one = Trainer(Line(), optax.adam(1e-3), line_params())
-  with pytest.raises(ConfigError, match="part of the optax optimizer.*inject_hyperparams.*or build another"):
+  with pytest.raises(ConfigError, match=r"part of the optax optimizer.*inject_hyperparams.*or build another"):
     one.hyper["learning_rate"] = 0.1
   with pytest.raises(ConfigError, match="part of the optax optimizer"):
     Trainer(Line(), optax.adam(1e-3), line_params(), hyper={"learning_rate": 0.1})
