@@ -120,11 +120,11 @@ def attention(devices) -> None:
 
 def step(devices) -> None:
   """A whole training step of DPO, the reference live, 4 rows of 1,024 tokens a group, with the kernels and without."""
-  optimizer = OptimizerSettings()
+  rule = make_optimizer(OptimizerSettings(), 100).in_place()
   objective = Preference(LanguageModel(SMOLLM2, precision="bfloat16"))
   batch = pack([], PackShape(groups=8, rows=4, length=1024, scored=640, examples=16, answers=2))
   params = jax.eval_shape(objective.model.init, jax.random.key(0))
-  state = jax.eval_shape(lambda params: new_state(params, make_optimizer(optimizer)), params)
+  state = jax.eval_shape(lambda params: new_state(params, rule), params)
   hyper = {name: np.float32(1) for name in ("learning_rate", "beta", "label_smoothing")}
 
   def placed(tree, shardings):
@@ -134,15 +134,15 @@ def step(devices) -> None:
   for axes in (dict(data=1), dict(data=1, fsdp=4)):
     mesh = mesh_of(devices, **axes)
     arguments = (
-      placed(state, state_shardings(mesh, state)),
-      placed(params, state_shardings(mesh, params)),
+      placed(state, state_shardings(mesh, state, objective.parameters)),
+      placed(params, state_shardings(mesh, params, objective.parameters)),
       placed(batch, batch_shardings(mesh, batch)),
       placed(hyper, jax.tree.map(lambda _, mesh=mesh: replicated(mesh), hyper)),
     )
     for name, choose in (("kernels", dispatch), ("XLA", functools.partial(_never, dispatch))):
       attention_module._dispatch = choose
       make_train_step.cache_clear()
-      report(f"SmolLM2-135M, {axes}, {name}", make_train_step(objective, optimizer, 100, mesh), *arguments)
+      report(f"SmolLM2-135M, {axes}, {name}", make_train_step(objective, rule, mesh), *arguments)
   attention_module._dispatch = dispatch
 
 

@@ -27,7 +27,7 @@ TIMED = {
   "batches": ("dpojax.assemble.run", "build_batches"),
   "trainer": ("dpojax.assemble.run", "build_trainer"),
   "fill": ("dpojax.training.reference_cache", "ReferenceCache.fill"),
-  "step": ("dpojax.training.trainer", "Trainer._finish"),
+  "step": ("dpojax.training.trainer", "fetch"),
 }
 COMPILING = {
   "/jax/core/compile/jaxpr_trace_duration": "trace",

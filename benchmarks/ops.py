@@ -168,11 +168,11 @@ def optimizer(bench: Bench, config: ModelConfig = SMOLLM2) -> dict:
   part = f"update of {parameters / 1e6:.0f}M parameters in place, clipped by the global norm"
   print(part)
   for name, moments in (("adamw", 2), ("rmsprop", 1)):
-    settings = OptimizerSettings(name=name)
+    optimizer = make_optimizer(OptimizerSettings(name=name), 1)
     params, gradient = (jax.tree.map(lambda x: jnp.full(x.shape, 1e-3, x.dtype), shapes) for _ in range(2))
-    state = [params, make_optimizer(settings).init(params)]
+    state = [params, optimizer.in_place().init(params)]
     rate = jnp.float32(1e-6)
-    compiled = compile_for(update_of(settings), *state, gradient, rate, donate_argnums=(0, 1))
+    compiled = compile_for(update_of(optimizer), *state, gradient, rate, donate_argnums=(0, 1))
     del params
 
     def call(state=state, compiled=compiled, gradient=gradient, rate=rate):

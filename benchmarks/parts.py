@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpojax.config.schema import OptimizerSettings
 from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import packed_attention
 from dpojax.ops.logprobs import scored_logps
 from dpojax.ops.matmul import contract, contract_first, dense
-from dpojax.training.optimizer import gradient_norm, make_update
+from dpojax.training.optimizer import Optimizer, gradient_norm, make_update
 from dpojax.types import Params
 
 SMOLLM2 = ModelConfig(
@@ -19,9 +18,9 @@ SMOLLM2 = ModelConfig(
 )
 
 
-def update_of(settings: OptimizerSettings) -> Callable:
+def update_of(optimizer: Optimizer) -> Callable:
   """(params, moments, gradient, learning rate) -> (params, moments, norm); params and moments are to be donated."""
-  update = make_update(settings)
+  update = make_update(optimizer.settings, optimizer.decayed)
 
   def with_norm(params: Params, opt_state, gradient: Params, learning_rate):
     norm = gradient_norm(gradient)

@@ -6,7 +6,7 @@ step: the whole step; the policy's and the reference's passes, the head, attenti
 gradient and the optimizer's update, each compiled and timed alone on the same batch; what remains of a pass is
 element-wise work, by difference. Operations are those that cannot be done without (benchmarks/counting.py), shares
 are of a 2048^3 product's rate in the same run. And the compiled step's planned peak memory with its pieces.
-overhead: `Trainer.train` with a clock, which packs, places, fetches and counts, beside the bare jitted step; of small steps,
+overhead: `Trainer.steps`, which packs, places and fetches, beside the bare jitted step; of small steps,
 of which it is the largest share.
 shared: K long-prompt answers a prompt with the prompt stored once, beside one copy of it for every answer.
 
@@ -41,12 +41,12 @@ from benchmarks.parts import attention_of, head_of, update_of, weight_products
 from benchmarks.profile_tables import summary
 from benchmarks.shared_prompts import shared
 from dpojax.assemble import build_batches, build_data, build_model, build_objective, build_trainer
-from dpojax.assemble.pieces import Loaded
+from dpojax.assemble.pieces import Loaded, planned_steps
 from dpojax.config import load_config
 from dpojax.config.schema import RunConfig
-from dpojax.training.optimizer import without_learning_rate
 from dpojax.training.step import make_train_step, place_hyper
-from dpojax.training.trainer import Trainer
+from dpojax.training.trainer import Trainer, one_step_late
+from dpojax.training.update import update_rule
 
 
 class Repeated:
@@ -73,18 +73,18 @@ class Built:
   config: RunConfig
   loaded: Loaded
   trainer: Trainer
+  batches: Repeated
 
   def __post_init__(self):
     trainer = self.trainer
-    self.host_batch = trainer.batches(0)
+    self.host_batch = self.batches(0)
     self.batch = trainer.place(self.host_batch)
     self.hyper = place_hyper(trainer.hyper, trainer.mesh)
-    optimizer = without_learning_rate(self.config.optimizer)
-    self.step = make_train_step(trainer.objective, optimizer, trainer.steps, trainer.mesh)
+    self.step = make_train_step(trainer.objective, update_rule(trainer.optimizer), trainer.mesh)
 
   def bare(self):
     """One bare step; its result replaces the trainer's state, which it was given."""
-    self.trainer.state, metrics = self.step(self.trainer.state, self.trainer.frozen, self.batch, self.hyper)
+    self.trainer.state, metrics = self.step(self.trainer.state, self.trainer.reference_params, self.batch, self.hyper)
     return metrics, self.trainer.state
 
 
@@ -109,8 +109,9 @@ def build(arguments) -> Built:
   loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))  # as a run with a live reference does
   batches, _ = build_batches(config, build_data(config, loaded))
   objective = build_objective(config, loaded.model)
-  trainer = build_trainer(config, objective, loaded, Repeated(batches), reference_params=loaded.params)
-  return Built(config, loaded, trainer)
+  steps = planned_steps(config, batches)
+  trainer = build_trainer(config, objective, loaded, steps, reference_params=loaded.params)
+  return Built(config, loaded, trainer, Repeated(batches))
 
 
 def small_steps(arguments) -> argparse.Namespace:
@@ -121,7 +122,7 @@ def small_steps(arguments) -> argparse.Namespace:
 
 def step_parts(built: Built) -> dict[str, tuple[float, Callable]]:
   """name -> (how many times the step does it, a call); see `profile_tables.step_rows` for what contains what."""
-  model, params, frozen = built.loaded.model, built.loaded.params, built.trainer.frozen
+  model, params, frozen = built.loaded.model, built.loaded.params, built.trainer.reference_params
   config, precision = model.config, model.precision
   batch = built.host_batch
   groups, (rows, length), slots = int(batch.num_groups), batch.tokens.shape[1:], batch.target.shape[-1]
@@ -184,7 +185,7 @@ def _update_call(built: Built) -> Callable:
   state, trainer = built.trainer.state, built.trainer
   gradient = jax.tree.map(lambda p: jnp.full(p.shape, 1e-6, p.dtype), state.params)
   rate = jnp.float32(1e-9)
-  update = update_of(without_learning_rate(built.config.optimizer))
+  update = update_of(built.trainer.optimizer)
   compiled = compile_for(update, state.params, state.opt_state, gradient, rate, donate_argnums=(0, 1))
 
   def call():
@@ -199,7 +200,7 @@ def profile_step(built: Built, repeats: int, clock: str) -> dict:
   """Seconds of the whole step and of its parts, operations, and memory."""
   model, trainer = built.loaded.model, built.trainer
   counts = batch_counts(built.host_batch)
-  compiled = built.step.lower(trainer.state, trainer.frozen, built.batch, built.hyper).compile()
+  compiled = built.step.lower(trainer.state, trainer.reference_params, built.batch, built.hyper).compile()
   memory = memory_pieces(compiled.memory_analysis(), trainer)
   parts = step_parts(built)
   rate = product_rate(model.precision, clock=clock)
@@ -216,7 +217,7 @@ def profile_step(built: Built, repeats: int, clock: str) -> dict:
     "remat": model.remat,
     "forward_operations": forward_operations(model.config, **counts),
     "step_operations": step_operations(model.config, built.host_batch, live_reference=True),
-    "tokens": trainer.batches.num_tokens(0),
+    "tokens": built.batches.num_tokens(0),
     "memory": memory | {"process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
   }
 
@@ -228,7 +229,7 @@ def memory_pieces(analysis, trainer: Trainer) -> dict[str, int]:
   pieces = {
     "parameters": parameters,
     "optimizer": size(trainer.state.opt_state),
-    "reference": size(trainer.frozen),
+    "reference": size(trainer.reference_params),
     "gradient": parameters,
   }
   peak = planned_bytes(analysis)
@@ -255,9 +256,14 @@ def overhead(built: Built, rounds: int, steps: int = 4) -> dict:
     return seconds
 
   def loop() -> list[float]:
-    records = [metrics for _, metrics in built.trainer.train(steps + 1, clock=time.perf_counter)][1:]
-    waiting.extend(metrics["time/data"] for metrics in records)
-    return [metrics["time/step"] for metrics in records]
+    seconds, waited, last = [], [], time.perf_counter()
+    until = int(built.trainer.state.step) + steps + 1
+    for _ in one_step_late(built.trainer.steps(built.batches, until)):
+      seconds.append(time.perf_counter() - last)
+      waited.append(built.trainer.waited)
+      last = time.perf_counter()
+    waiting.extend(waited[1:])
+    return seconds[1:]
 
   jax.block_until_ready(built.bare())
   waiting: list[float] = []

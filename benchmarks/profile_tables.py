@@ -76,7 +76,7 @@ def overhead_line(found: dict) -> str:
   return (
     f"Framework overhead, {found['pairs']} pairs a step: {statistics.fmean(shares):+.2%} (mean of {len(shares)} rounds in "
     f"turns, standard error {error:.2%}; goal: at most {OVERHEAD_GOAL:.0%}). Medians: {loop * 1e3:.1f} ms a step in "
-    f"`Trainer.train`, {found['waiting'] * 1e3:.2f} ms of it waiting for the batch; {bare * 1e3:.1f} ms bare."
+    f"`Trainer.steps`, {found['waiting'] * 1e3:.2f} ms of it waiting for the batch; {bare * 1e3:.1f} ms bare."
   )
 
 

@@ -34,7 +34,7 @@ def shared(config: RunConfig, loaded: Loaded, arguments) -> dict:
   dataset = one_ranking(loaded.model.config.vocab_size, arguments.prompt, arguments.answer, arguments.answers)
   forms = both_forms(dataset)
   objective = build_objective(config, loaded.model)
-  trainer = build_trainer(config, objective, loaded, forms["shared"], reference_params=loaded.params)
+  trainer = build_trainer(config, objective, loaded, 1, reference_params=loaded.params)
   batches = {name: trainer.place(form(0)) for name, form in forms.items()}
 
   def call(name):

@@ -108,5 +108,34 @@ def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Arra
   return jnp.sum(jnp.where(of_answer, values[..., None], 0), axis=-2, dtype=values.dtype)
 
 
-Params = Any  # a nested dict of arrays: what `nnx.split` leaves of a model's parameters
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+  """What a model declares of one of its parameters; see `dpojax.models.parameters`.
+
+  Attributes:
+    shape: of the array.
+    axes: what each dimension runs along, a name of `parallel.rules.MESH_AXES`, or None: it is never split.
+    init: how it begins: "normal" (mean 0, standard deviation `std`), "ones" or "zeros".
+    std: see `init`.
+    decay: which of `optimizer.decay_rule`'s kinds it is: "matrix", "embedding", or "none" (norms, biases, heads).
+    in_place: whether its gradient may be added to a step's sum where that lies: the model reads it once a pass by
+      `ops.summed.scan_layers` or `take`, and otherwise by `plain`.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  init: str = "normal"
+  std: float = 1.0
+  decay: str = "none"
+  in_place: bool = False
+
+  def draw(self, key: jax.Array, dtype: Any = float) -> jax.Array:
+    """An initial value; only "normal" reads the key."""
+    if self.init == "normal":
+      return jax.random.normal(key, self.shape, dtype) * self.std
+    return jnp.full(self.shape, {"ones": 1, "zeros": 0}[self.init], dtype)
+
+
+Declared = Any  # a pytree of `Parameter`, each under the path that its array has among the parameters
+Params = Any  # a pytree of arrays; of a model a nested dict, what `nnx.split` leaves of its parameters
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), divided once on the host

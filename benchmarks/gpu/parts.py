@@ -35,6 +35,7 @@ from dpojax.training.cached_reference import CachedReference
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.reference_cache import ReferenceCache, locate
 from dpojax.training.step import accumulate, make_score_step, place_hyper, place_params
+from dpojax.training.trainer import Trainer, one_step_late
 from tests.losses import loss_draws
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,13 +44,18 @@ KERNEL = 'custom_call_target="__gpu$xla.gpu.triton"'
 LN2 = np.float32(math.log(2))
 
 
+def train(trainer: Trainer, batches, steps: int) -> list:
+  """[(step, metrics as numbers)] of `steps` further steps."""
+  return list(one_step_late(trainer.steps(batches, int(trainer.state.step) + steps)))
+
+
 # ---- the parts
 
 
 def packed_is_alone(size: str) -> str:
   """Answers packed with a shared prompt, and each alone in a row of its own; one program scores both."""
   setting = Setting.of(size, 16)
-  params = place_params(setting.params(), mesh_on(gpu()))
+  params = place_params(setting.params(), mesh_on(gpu()), {})
   shape = setting.batches(16).shape
   whole = [setting.dataset[i] for i in range(len(setting.dataset))]
   single = [dataclasses.replace(example, answers=(answer,)) for example in whole for answer in example.answers]
@@ -161,7 +167,7 @@ def step_on_cpu(size: str) -> str:
 
   def computed(device, loss):
     mesh = mesh_on(device)
-    params, frozen = (place_params(setting.params(seed), mesh) for seed in (0, 1))
+    params, frozen = (place_params(setting.params(seed), mesh, {}) for seed in (0, 1))
     hyper = place_hyper(hyper_parameters(parse_losses(loss), {"beta": 0.1}), mesh)
     objective = Preference(setting.model(), (loss,))
     # A new function each time: jit would find the program that it has.
@@ -188,7 +194,7 @@ def first_loss(size: str) -> str:
   Policy and reference are one computation, fused in two ways: their log-probs may differ by float32's rounding alone.
   """
   setting = Setting.of(size, 16)
-  (_, metrics), *_ = setting.trainer(gpu(), setting.batches(16), "bfloat16").train(1)
+  ((_, metrics),) = train(setting.trainer(gpu(), "bfloat16"), setting.batches(16), 1)
   said = within("loss - ln 2", abs(metrics["loss"] - float(LN2)), 2.4e-7)
   return f"{said}, {within('mean margin', abs(metrics['rewards/margins']), 1e-5)}"
 
@@ -198,8 +204,8 @@ def twenty_steps(size: str) -> str:
   setting = Setting.of(size, 4)
 
   def losses(device, precision):
-    trainer = setting.trainer(device, setting.batches(4), precision)
-    return np.array([metrics["loss"] for _, metrics in trainer.train(20)])
+    trainer = setting.trainer(device, precision)
+    return np.array([metrics["loss"] for _, metrics in train(trainer, setting.batches(4), 20)])
 
   found, expected, rounded = losses(gpu(), "float32"), losses(cpu(), "float32"), losses(gpu(), "bfloat16")
   said = [within("float32: largest difference of loss", np.max(np.abs(found - expected)), 2e-3)]
@@ -212,16 +218,16 @@ def resume(size: str) -> str:
   """Ten steps, a checkpoint, ten more; and the checkpoint read into a new trainer that takes those ten."""
   setting = Setting.of(size, 16)
   batches = setting.batches(8)
-  straight = setting.trainer(gpu(), batches, "bfloat16")
-  again = setting.trainer(gpu(), batches, "bfloat16")
+  straight = setting.trainer(gpu(), "bfloat16")
+  again = setting.trainer(gpu(), "bfloat16")
   with tempfile.TemporaryDirectory() as folder, Checkpointer(folder, CheckpointSettings()) as checkpointer:
-    list(straight.train(10))
+    train(straight, batches, 10)
     checkpointer.save(10, straight.state)
     checkpointer.wait()
     step, again.state = checkpointer.restore(again.state)
   restored = apart(again.params, straight.params)
-  list(straight.train(10))
-  list(again.train(10))
+  train(straight, batches, 10)
+  train(again, batches, 10)
   different = sum(
     not np.array_equal(a, b)
     for a, b in zip(*(jax.tree.leaves(jax.device_get(t.state)) for t in (straight, again)), strict=True)
@@ -236,7 +242,7 @@ def repeatable(size: str) -> str:
   batch = placed(setting.batches(16)(0), gpu())
   states = []
   for _ in range(2):
-    trainer = setting.trainer(gpu(), setting.batches(16), "bfloat16")
+    trainer = setting.trainer(gpu(), "bfloat16")
     trainer.take_step(batch)
     states.append(jax.device_get(trainer.params))
   paths = jax.tree_util.tree_flatten_with_path(states[0])[0]
@@ -250,7 +256,7 @@ def cached_reference(size: str) -> str:
   """The reference's log-probs from the disk cache, in float32, instead of live."""
   setting = Setting.of(size, 16)
   batches = setting.batches(16)
-  params = place_params(setting.params(), mesh_on(gpu()))
+  params = place_params(setting.params(), mesh_on(gpu()), {})
   score = make_score_step(setting.model())
   said = []
   with tempfile.TemporaryDirectory() as folder:
@@ -258,8 +264,8 @@ def cached_reference(size: str) -> str:
     count = cache.fill(setting.dataset, lambda batch: score(params, placed(batch, gpu())), batches.shape)
     said.append(f"{count} answers")
     for precision, allowed in (("float32", 2e-5), ("bfloat16", 0.02)):
-      trainer = setting.trainer(gpu(), CachedReference(batches, cache), precision, live=False)
-      (_, metrics), *_ = trainer.train(1)
+      trainer = setting.trainer(gpu(), precision, live=False)
+      ((_, metrics),) = train(trainer, CachedReference(batches, cache), 1)
       said.append(within(f"{precision}: loss - ln 2", abs(metrics["loss"] - float(LN2)), allowed))
   return ", ".join(said)
 
@@ -276,7 +282,7 @@ def sampling(size: str) -> str:
   host, worst = batches(0), {}
   expected = np.concatenate([s.logp for s in samples])
   for device in (gpu(), cpu()):
-    logp = make_score_step(model)(place_params(params, mesh_on(device)), placed(host, device))
+    logp = make_score_step(model)(place_params(params, mesh_on(device), {}), placed(host, device))
     slots = locate(host)
     order = np.lexsort((slots.rank, slots.answer, slots.example))
     worst[device.platform] = np.max(np.abs(np.asarray(logp).reshape(-1)[slots.place[order]] - expected))
@@ -286,8 +292,8 @@ def sampling(size: str) -> str:
 def digest_of_steps(size: str) -> str:
   """Of all parameters after three steps in bfloat16."""
   setting = Setting.of(size, 16)
-  trainer = setting.trainer(gpu(), setting.batches(16), "bfloat16")
-  list(trainer.train(3))
+  trainer = setting.trainer(gpu(), "bfloat16")
+  train(trainer, setting.batches(16), 3)
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(jax.device_get(trainer.params)):
     digest.update(np.ascontiguousarray(leaf))

@@ -15,6 +15,7 @@ from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
+from dpojax.training.optimizer import make_optimizer
 from dpojax.training.trainer import Trainer
 
 SIZES = {  # what the parts compute with: SmolLM2's blocks, four of them, or next to nothing
@@ -87,15 +88,13 @@ class Setting:
   def batches(self, size: int) -> Batches:
     return Batches(self.dataset, BatchSettings(size=size, rows=2, row_length=self.row_length))
 
-  def trainer(self, device, batches, precision="float32", live=True) -> Trainer:
+  def trainer(self, device, precision="float32", live=True) -> Trainer:
     settings = OptimizerSettings(learning_rate=1e-4, warmup_steps=0, schedule="constant")
     params = jax.device_put(self.params(), device)
     return Trainer(
       Preference(self.model(precision)),
-      settings,
+      make_optimizer(settings, 20),
       params,
-      batches,
-      steps=20,
       reference_params=params if live else None,
       hyper={"beta": 0.1, "label_smoothing": 0.0},
       mesh=mesh_on(device),

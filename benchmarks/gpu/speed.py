@@ -106,6 +106,7 @@ def build(shape: Shape) -> tuple[Any, Any]:
   from dpojax.models.language_model import LanguageModel
   from dpojax.objectives.preference import Preference
   from dpojax.parallel import make_mesh
+  from dpojax.training.optimizer import make_optimizer
   from dpojax.training.trainer import Trainer
 
   config = shape.config()
@@ -116,10 +117,8 @@ def build(shape: Shape) -> tuple[Any, Any]:
   settings = OptimizerSettings(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
   trainer = Trainer(
     Preference(model),
-    settings,
+    make_optimizer(settings, 1000),
     params,
-    batches,
-    steps=1000,
     reference_params=params,
     hyper={"beta": 0.1, "label_smoothing": 0.0},
     mesh=make_mesh(ParallelSettings(data=1), [device()]),
@@ -134,6 +133,7 @@ def dpojax_step(name: str, **changes) -> dict:
   from benchmarks.counting import step_operations
   from benchmarks.timing import planned_bytes  # behind jax: where none chose a platform, it chooses the CPU
   from dpojax.training.step import place_hyper
+  from dpojax.training.trainer import one_step_late
 
   shape = dataclasses.replace(SHAPES[name], **changes)
   trainer, batches = build(shape)
@@ -141,9 +141,9 @@ def dpojax_step(name: str, **changes) -> dict:
   placed = trainer.place(host)
   started = time.perf_counter()
   hyper = place_hyper(trainer.hyper, trainer.mesh)
-  compiled = trainer._step.lower(trainer.state, trainer.frozen, placed, hyper).compile()
+  compiled = trainer._step.lower(trainer.state, trainer.reference_params, placed, hyper).compile()
   compiling = time.perf_counter() - started
-  losses = [metrics["loss"] for _, metrics in trainer.train(3)]
+  losses = [metrics["loss"] for _, metrics in one_step_late(trainer.steps(batches, 3))]
 
   def one_step() -> float:
     started = time.perf_counter()
@@ -153,7 +153,7 @@ def dpojax_step(name: str, **changes) -> dict:
   number = max(4, min(24, int(5 / one_step())))
   taken = []
   started = time.perf_counter()
-  for step, _metrics in trainer.train(number):
+  for step, _metrics in one_step_late(trainer.steps(batches, int(trainer.state.step) + number)):
     taken.append(step - 1)
   seconds = time.perf_counter() - started
   operations = sum(step_operations(shape.config(), batches(step), live_reference=True) for step in taken)

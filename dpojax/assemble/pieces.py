@@ -34,6 +34,7 @@ from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.sampling.reward_score import reward_scores
 from dpojax.training.checkpoint import read_params
+from dpojax.training.optimizer import make_optimizer
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer
 from dpojax.types import Params
@@ -310,7 +311,7 @@ def build_trainer(
   config: RunConfig,
   objective: Objective,
   loaded: Loaded,
-  batches: BatchSource,
+  steps: int,
   *,
   reference_params: Params | None = None,
 ) -> Trainer:
@@ -318,15 +319,13 @@ def build_trainer(
 
   Args:
     loaded: where the policy starts.
-    batches: training steps, carrying reference log-probs where the reference is cached.
+    steps: planned length of the run.
     reference_params: parameters of a live or moving reference; None: cached log-probs, or none needed.
   """
   return Trainer(
     objective,
-    config.optimizer,
+    make_optimizer(config.optimizer, steps, objective.parameters),
     loaded.params,
-    batches,
-    steps=planned_steps(config, batches),
     reference_params=reference_params,
     hyper=build_hyper(config),
     mesh=make_mesh(config.parallel),

@@ -20,6 +20,7 @@ from dpojax.assemble.pieces import (
   describe_objective,
   load_language_model,
   normalised_model,
+  planned_steps,
   save_model_description,
   with_reward_head,
 )
@@ -139,11 +140,12 @@ class Session:
         batches = CachedReference(batches, cache)
         held_out = held_out and CachedReference(held_out, cache)
       objective = build_objective(config, loaded.model)
-      trainer = build_trainer(config, objective, loaded, batches, reference_params=live)
-      log.total_steps = trainer.steps
-      log.message(f"{goal}: {trainer.steps:,} steps of {config.batch.size}; compiling before the first")
+      steps = planned_steps(config, batches)
+      trainer = build_trainer(config, objective, loaded, steps, reference_params=live)
+      log.total_steps = steps
+      log.message(f"{goal}: {steps:,} steps of {config.batch.size}; compiling before the first")
       look = build_look(config, loaded, data, reference) if config.objective == "preference" else None
-      outcome = Loop(trainer, config, folder, log, held_out, look).run()
+      outcome = Loop(trainer, batches, steps, config, folder, log, held_out, look).run()
       if config.objective == "reward_model" and outcome.reason != "preempted":
         model = normalised_model(config, loaded.model, trainer.params, data)
         save_model_description(folder, dataclasses.replace(loaded, model=model), measured_at=outcome.step)
@@ -186,7 +188,7 @@ def _fill_cache(
 
   def score(batch: PackedBatch) -> jax.Array:
     if not placed:
-      placed.append(place_params(params, mesh))
+      placed.append(place_params(params, mesh, loaded.model.parameters))
     return make_score_step(model)(placed[0], jax.device_put(batch, batch_shardings(mesh, batch)))
 
   for part in (batches, held_out):

@@ -1,6 +1,6 @@
 """The one decoder of all families: pre-norm blocks, stacked and scanned.
 
-Parameters, as the pytree the trainer sees (biases and head only where the config has them)::
+Parameters, declared in `models.parameters` (biases and head only where the config has them)::
 
   embed [V, D]
   layers/attention_norm [N, D]      layers/query [N, D, H d]   layers/key, value [N, D, KV d]
@@ -29,7 +29,7 @@ from dpojax.ops.matmul import dense, kept
 from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
 from dpojax.ops.summed import scan_layers, take
-from dpojax.types import PackedBatch
+from dpojax.types import PackedBatch, Params
 
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
@@ -42,30 +42,13 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 class Block(nnx.Module):
   """One pre-norm block; holds all layers' parameters stacked, and inside the scan those of one layer."""
 
-  def __init__(self, config: ModelConfig, precision: str, *, rngs: nnx.Rngs):
+  attention_norm: nnx.Param
+  feed_forward_norm: nnx.Param
+
+  def __init__(self, config: ModelConfig, precision: str, params: Params):
     self.config, self.precision = config, precision
-    attention, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    hidden, ffn = config.hidden, config.ffn
-    residual = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth
-
-    def gain():
-      return nnx.Param(jnp.ones((config.layers, hidden)))
-
-    def matrix(inputs, outputs, scale=1.0):
-      return nnx.Param(jax.random.normal(rngs.params(), (config.layers, inputs, outputs)) * (scale * inputs**-0.5))
-
-    def bias(present, outputs):
-      return nnx.Param(jnp.zeros((config.layers, outputs))) if present else None
-
-    self.attention_norm = gain()
-    self.query, self.query_bias = matrix(hidden, attention), bias(config.attention_bias, attention)
-    self.key, self.key_bias = matrix(hidden, keys), bias(config.attention_bias, keys)
-    self.value, self.value_bias = matrix(hidden, keys), bias(config.attention_bias, keys)
-    self.output, self.output_bias = matrix(attention, hidden, residual), bias(config.attention_bias, hidden)
-    self.feed_forward_norm = gain()
-    self.gate, self.gate_bias = matrix(hidden, ffn), bias(config.mlp_bias, ffn)
-    self.up, self.up_bias = matrix(hidden, ffn), bias(config.mlp_bias, ffn)
-    self.down, self.down_bias = matrix(ffn, hidden, residual), bias(config.mlp_bias, hidden)
+    for name, value in params.items():
+      setattr(self, name, nnx.Param(value))
 
   def __call__(self, x: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Callable) -> tuple[jax.Array, Any]:
     """[B, T, D] -> [B, T, D], and whatever `attend(q, k, v)` returns beside its output."""
@@ -74,20 +57,22 @@ class Block(nnx.Module):
     return x + self.feed_forward(rms_norm(x, self.feed_forward_norm[...], self.config.norm_epsilon)), extra
 
   def attention(self, x, angles, attend):
-    def heads(weight, bias):
-      return self.linear(x, weight, bias).reshape(*x.shape[:-1], -1, self.config.head_dim)
+    def heads(name):
+      return self.linear(x, name).reshape(*x.shape[:-1], -1, self.config.head_dim)
 
-    q = apply_rotary(heads(self.query, self.query_bias), *angles)
-    k = apply_rotary(heads(self.key, self.key_bias), *angles)
-    out, extra = attend(q, k, heads(self.value, self.value_bias))
-    return self.linear(out.reshape(*x.shape[:-1], -1), self.output, self.output_bias), extra
+    q = apply_rotary(heads("query"), *angles)
+    k = apply_rotary(heads("key"), *angles)
+    out, extra = attend(q, k, heads("value"))
+    return self.linear(out.reshape(*x.shape[:-1], -1), "output"), extra
 
   def feed_forward(self, x):
-    gate, up = self.linear(x, self.gate, self.gate_bias), self.linear(x, self.up, self.up_bias)
-    return self.linear(self.kept(jax.nn.silu(gate) * up, "operand"), self.down, self.down_bias)
+    gate, up = self.linear(x, "gate"), self.linear(x, "up")
+    return self.linear(self.kept(jax.nn.silu(gate) * up, "operand"), "down")
 
-  def linear(self, x, weight, bias):
-    out = self.kept(dense(x, weight[...], precision=self.precision), "product")
+  def linear(self, x, name):
+    """x @ matrix `name`, plus `name_bias` where there is one."""
+    out = self.kept(dense(x, getattr(self, name)[...], precision=self.precision), "product")
+    bias = getattr(self, f"{name}_bias", None)
     return out if bias is None else out + bias[...][(None,) * (out.ndim - 1)]
 
   def kept(self, x, name):
@@ -97,13 +82,13 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
   """Embedding, scanned blocks, final norm."""
 
-  def __init__(self, config: ModelConfig, *, precision: str, remat: str, rngs: nnx.Rngs):
+  def __init__(self, config: ModelConfig, params: Params, *, precision: str, remat: str):
     self.config, self.precision, self.remat = config, precision, remat
-    self.embed = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden)) * 0.02)
-    self.layers = Block(config, precision, rngs=rngs)
-    self.final_norm = nnx.Param(jnp.ones(config.hidden))
-    if not config.tie_embeddings:
-      self.head = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden)) * 0.02)
+    self.embed = nnx.Param(params["embed"])
+    self.layers = Block(config, precision, params["layers"])
+    self.final_norm = nnx.Param(params["final_norm"])
+    if "head" in params:
+      self.head = nnx.Param(params["head"])
 
   def __call__(self, rows: PackedBatch) -> jax.Array:
     """[R, L, D] hidden states of packed rows, after the final norm."""

@@ -11,10 +11,11 @@ from dpojax.losses.logps import TokenLogps
 from dpojax.models.cache import Cache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
+from dpojax.models.parameters import decoder_parameters, draw_parameters
 from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_kl
 from dpojax.ops.matmul import dense
 from dpojax.ops.summed import plain
-from dpojax.types import PackedBatch, Params
+from dpojax.types import Declared, PackedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,13 @@ class LanguageModel:
   chunk: int = 512
 
   def init(self, key: jax.Array) -> Params:
-    """Random parameters from a PRNG key: a nested dict of f32 arrays, named as in `models.decoder`."""
-    return nnx.to_pure_dict(nnx.state(_new_decoder(self, key), nnx.Param))
+    """Random parameters from a PRNG key: a nested dict of f32 arrays, as `parameters` declares them."""
+    return draw_parameters(self.parameters, key)
+
+  @property
+  def parameters(self) -> Declared:
+    """What is declared of every parameter."""
+    return decoder_parameters(self.config)
 
   def hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
     """[R, L, D] hidden states after the final norm; of no meaning where a row is empty."""
@@ -126,12 +132,11 @@ class LanguageModel:
     return jnp.where(rows.filled[..., None], hidden, 0.0)
 
 
-def _new_decoder(model: LanguageModel, key: jax.Array) -> Decoder:
-  rngs = nnx.Rngs(params=key)
-  return Decoder(model.config, precision=model.precision, remat=model.remat, rngs=rngs)
-
-
 @functools.lru_cache(maxsize=64)
 def _graph(model: LanguageModel) -> nnx.GraphDef:
   """The static half of the module, built once without computing anything."""
-  return nnx.graphdef(nnx.eval_shape(lambda: _new_decoder(model, jax.random.key(0))))
+
+  def new() -> Decoder:
+    return Decoder(model.config, model.init(jax.random.key(0)), precision=model.precision, remat=model.remat)
+
+  return nnx.graphdef(nnx.eval_shape(new))

@@ -9,7 +9,8 @@ import numpy as np
 
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.types import Array, PackedBatch, Params
+from dpojax.models.parameters import reward_head
+from dpojax.types import Array, Declared, PackedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +75,19 @@ class RewardModel:
     """The decoder without a vocabulary head."""
     return dataclasses.replace(self.model, config=dataclasses.replace(self.model.config, tie_embeddings=True))
 
+  @property
+  def parameters(self) -> Declared:
+    """What is declared of every parameter."""
+    return self.trunk.parameters | {"score": reward_head(self.heads, self.model.config.hidden)}
+
   def init(self, key: jax.Array) -> Params:
     """Random parameters from a PRNG key."""
     trunk, head = jax.random.split(key)
     return self.with_head(self.trunk.init(trunk), head)
 
   def with_head(self, params: Params, key: jax.Array) -> Params:
-    """A decoder's parameters with a fresh `score` instead of any head they had.
-
-    Its entries are drawn from N(0, 1 / (D + 1)), so that the first rewards are of order 1 (Stiennon et
-    al. 2020, arXiv:2009.01325, App. B).
-    """
-    hidden = self.model.config.hidden
-    score = jax.random.normal(key, (self.heads, hidden), jnp.float32) * (hidden + 1) ** -0.5
+    """A decoder's parameters with a fresh `score` instead of any head they had."""
+    score = reward_head(self.heads, self.model.config.hidden).draw(key, jnp.float32)
     return {name: value for name, value in params.items() if name not in ("head", "score")} | {"score": score}
 
   def rewards(self, params: Params, rows: PackedBatch) -> jax.Array:

@@ -15,6 +15,7 @@ from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
 from dpojax.models.families import FAMILIES, is_reward_model
 from dpojax.models.language_model import LanguageModel
+from dpojax.models.parameters import decoder_parameters
 from dpojax.models.reward_model import RewardModel
 from dpojax.types import Params
 
@@ -130,7 +131,7 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
   if extra:
     raise WeightsError(f"weights: no place in this model for {_listed(extra)}; is config.json of another model?")
 
-  params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), _shapes(config))
+  params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), decoder_parameters(config))
 
   def fill(place: tuple[str, str, int | None, bool]) -> None:
     name, path, layer, transposed = place
@@ -161,17 +162,13 @@ def tensors_from_params(config: ModelConfig, params: Params) -> dict[str, np.nda
 def _places(config: ModelConfig) -> Iterator[tuple[str, str, int | None, bool]]:
   """(transformers' name, our path, layer or None, whether it is stored transposed), of every tensor."""
   names = FAMILIES[config.family].tensors
-  for keys, shape in jax.tree_util.tree_leaves_with_path(_shapes(config)):
+  for keys, parameter in jax.tree_util.tree_leaves_with_path(decoder_parameters(config)):
     path = "/".join(key.key for key in keys)
     if "{layer}" not in names[path]:
       yield names[path], path, None, False  # embedding and head lie as ours do
     else:
       for layer in range(config.layers):
-        yield names[path].format(layer=layer), path, layer, len(shape.shape) == 3
-
-
-def _shapes(config: ModelConfig) -> Params:
-  return jax.eval_shape(LanguageModel(config).init, jax.random.key(0))
+        yield names[path].format(layer=layer), path, layer, len(parameter.shape) == 3
 
 
 def _get(params: Params, path: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import jax
 
-from dpojax.types import Metrics, PackedBatch, Params
+from dpojax.types import Declared, Metrics, PackedBatch, Params
 
 
 class Objective(Protocol):
@@ -30,6 +30,15 @@ class Objective(Protocol):
 
     They are part of the training state. `loss` finds the current ones in `hyper` under these names and
     gives the new ones as metrics of the same names. Only coupled objectives have any.
+    """
+    return {}
+
+  @property
+  def parameters(self) -> Declared:
+    """What is declared of the parameters that are trained, such as `LanguageModel.parameters`: a pytree of `Parameter`.
+
+    It decides how they lie on several devices, which of them decay, and whose gradients are added in place. What it
+    leaves out is held by every device, and its gradient is added when it is known.
     """
     return {}
 

@@ -19,7 +19,7 @@ from dpojax.losses.modifiers import (
 )
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference_metrics import preference_metrics
-from dpojax.types import Array, Metrics, PackedBatch, Params
+from dpojax.types import Array, Declared, Metrics, PackedBatch, Params
 
 Logps = PairLogps | RankedLogps | SingleLogps
 
@@ -89,6 +89,10 @@ class Preference:
     gap = {"running/reward_gap": 0.0} if self.dynamic_beta else {}
     shift = {"running/shift": 0.0, "running/shift_count": 0.0} if self._reads("shift") else {}
     return gap | shift
+
+  @property
+  def parameters(self) -> Declared:
+    return self.model.parameters
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     weight = jnp.asarray(batch.example_weight)

@@ -11,7 +11,7 @@ from dpojax.losses import get_loss, loss_options
 from dpojax.losses.reward import PairRewards, RankedRewards
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.types import Declared, Metrics, PackedBatch, Params, sum_by_answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,10 @@ class RewardObjective(Objective):
   margins: bool = False
   bootstrap: bool = False
   seed: int = 0
+
+  @property
+  def parameters(self) -> Declared:
+    return self.model.parameters
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """`heads`: f32[H], the sum of weights that each head gives the step's examples."""

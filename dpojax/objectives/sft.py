@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
 from dpojax.ops.logprobs import ScoredTokens
-from dpojax.types import Metrics, PackedBatch, Params
+from dpojax.types import Declared, Metrics, PackedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Sft(Objective):
   """
 
   model: LanguageModel
+
+  @property
+  def parameters(self) -> Declared:
+    return self.model.parameters
 
   def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
     return {"tokens": jnp.maximum(jnp.sum(token_weights(batch)), 1.0)}

@@ -8,7 +8,6 @@ How: the *seed*, an array of the parameters' shape that nothing reads, passes un
 cotangent passes through the backward scan: it begins as the sum so far, and each layer adds its gradient.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +17,11 @@ import numpy as np
 from jax import lax
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
 class Summed:
   """Parameters whose gradient is to be added to a sum: the derivative by `seed` is total + gradient.
 
   Read them by `scan_layers` or by `take`, once: each begins with the total. Besides, `plain` may be read anywhere.
+  It is no array and no pytree, so that nothing else reads it unseen; `misread` says whether it was read as it must be.
 
   Attributes:
     value: [N, ...], a slice for each layer or word.
@@ -31,16 +29,28 @@ class Summed:
     total: like value, the sum so far.
   """
 
-  value: jax.Array
-  seed: jax.Array
-  total: jax.Array
+  def __init__(self, value: jax.Array, seed: jax.Array, total: jax.Array):
+    self.value, self.seed, self.total = value, seed, total
+    self._reads, self._inside = 0, False
+
+  def note_read(self, out: jax.Array) -> None:
+    """Takes down that a read gave `out`."""
+    self._reads += 1
+    # In the body of a loop, a branch or a vmap it would be a tracer of theirs.
+    self._inside |= type(out) is not type(self.seed)
+
+  def misread(self) -> str:
+    """Why the derivative is not total + gradient, once the function that reads it is traced; "" where it is."""
+    if self._inside:
+      return "is read inside another transformation (a loop, a branch, vmap, jit, checkpoint)"
+    return "" if self._reads == 1 else f"is read {self._reads} times by scan_layers or take and not once"
 
 
 def scan_layers(body: Callable[[Any, Any], tuple[Any, None]], carry: Any, layers: Any) -> Any:
-  """`lax.scan(body, carry, layers)[0]`, of stacked arrays or of `Summed`; all leaves are one or the other."""
-  leaves, tree = jax.tree.flatten(layers, is_leaf=lambda leaf: isinstance(leaf, Summed))
+  """`lax.scan(body, carry, layers)[0]`, of stacked arrays or of `Summed`; gradients of a mixture are added as ever."""
+  leaves, tree = jax.tree.flatten(layers)
   if not all(isinstance(leaf, Summed) for leaf in leaves):
-    return lax.scan(body, carry, layers)[0]
+    return lax.scan(body, carry, jax.tree.map(plain, layers))[0]
 
   def step(carry, numbered):
     carry, seeds = carry
@@ -52,7 +62,10 @@ def scan_layers(body: Callable[[Any, Any], tuple[Any, None]], carry: Any, layers
   values, seeds, totals = ([getattr(leaf, name) for leaf in leaves] for name in ("value", "seed", "total"))
   index = jnp.arange(values[0].shape[0], dtype=jnp.int32)
   (carry, seeds), _ = lax.scan(step, (carry, seeds), (index, lax.stop_gradient(values)))
-  return _begin(carry, seeds, lax.stop_gradient(totals))
+  out = _begin(carry, seeds, lax.stop_gradient(totals))
+  for leaf in leaves:
+    leaf.note_read(jax.tree.leaves(out)[0])
+  return out
 
 
 @jax.custom_vjp
@@ -125,7 +138,9 @@ def take(array: jax.Array | Summed, index: jax.Array) -> jax.Array:
   """Rows of [V, D] by i32[...] index: [..., D]."""
   if not isinstance(array, Summed):
     return jnp.take(array, index, axis=0)
-  return _taken(lax.stop_gradient(array.value), array.seed, lax.stop_gradient(array.total), index)
+  out = _taken(lax.stop_gradient(array.value), array.seed, lax.stop_gradient(array.total), index)
+  array.note_read(out)
+  return out
 
 
 @jax.custom_vjp

@@ -1,4 +1,4 @@
-"""Sharding rules in one table: parameter name -> logical axes -> mesh axes."""
+"""Sharding rules in one table: logical axis -> mesh axis. Which axes a parameter has, its model declares."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpojax.errors import ConfigError
-from dpojax.types import PackedBatch
+from dpojax.types import Declared, PackedBatch
 
 # Logical axis -> mesh axis. Changing how a model is laid out means changing this table only.
 MESH_AXES: dict[str, str | None] = {
@@ -15,57 +15,58 @@ MESH_AXES: dict[str, str | None] = {
   "heads": "tensor",
   "feed_forward": "tensor",
   "vocabulary": "tensor",
-  "norm": None,
-}
-
-# Last part of a parameter's path -> logical axis of each dimension.
-PARAMETER_AXES: dict[str, tuple[str, ...]] = {
-  "embed": ("vocabulary", "model"),
-  "head": ("vocabulary", "model"),
-  "query": ("layers", "model", "heads"),
-  "key": ("layers", "model", "heads"),
-  "value": ("layers", "model", "heads"),
-  "output": ("layers", "heads", "model"),
-  "gate": ("layers", "model", "feed_forward"),
-  "up": ("layers", "model", "feed_forward"),
-  "down": ("layers", "feed_forward", "model"),
 }
 
 # Rows of a batch lie over both axes: FSDP shards parameters over devices that also split the data.
 ROW_AXES = ("data", "fsdp")
 
 
-def state_shardings(mesh: Mesh, state: Any) -> Any:
+def state_shardings(mesh: Mesh, state: Any, declared: Declared) -> Any:
   """A NamedSharding for every leaf of a state (parameters, optimizer moments, counters).
 
-  Moments carry the names of their parameters, so one rule places both. Norm gains, biases and
-  scalars, which the table does not name, are replicated.
+  A leaf is laid out as the parameter is whose shape it has and whose path its own ends with: an optimizer keeps its
+  moments under the paths of their parameters. (Or whose path ends with the leaf's: parameters of one of several models.)
+  All others are replicated.
 
   Args:
     mesh: (data, fsdp, tensor).
     state: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+    declared: a pytree of `Parameter`; {}: nothing is declared, and everything is replicated.
 
   Raises:
     ConfigError: a dimension does not divide by its mesh axis, so that sharding it would silently
       fail or pad.
   """
+  known = jax.tree_util.tree_leaves_with_path(declared)
 
   def one(path, leaf):
-    axes = PARAMETER_AXES.get(_last_name(path), ())
-    if len(axes) != len(leaf.shape):
-      return NamedSharding(mesh, PartitionSpec())
-    spec = [MESH_AXES[a] for a in axes]
-    for axis, size, logical in zip(spec, leaf.shape, axes, strict=True):
-      if axis is not None and size % mesh.shape[axis]:
-        raise ConfigError(
-          f"parallel.{axis}: {mesh.shape[axis]} devices do not divide the {logical} dimension ({size}) of "
-          f"{jax.tree_util.keystr(path)}; choose a divisor of {size}"
-        )
-    # An axis of one device shards nothing; naming it would make equal layouts look different to jit.
-    spec = [axis if axis is not None and mesh.shape[axis] > 1 else None for axis in spec]
-    return NamedSharding(mesh, PartitionSpec(*spec) if any(spec) else PartitionSpec())
+    fitting = [(len(end), p.axes) for end, p in known if p.shape == leaf.shape and _ends_alike(path, end)]
+    longest = max((length for length, _ in fitting), default=0)
+    axes = {axes for length, axes in fitting if length == longest}
+    if len(axes) != 1:  # of nobody, or of several that lie in different ways
+      return replicated(mesh)
+    return NamedSharding(mesh, _spec(mesh, path, leaf.shape, *axes))
 
   return jax.tree_util.tree_map_with_path(one, state)
+
+
+def _ends_alike(path: tuple, other: tuple) -> bool:
+  """Whether one path is the end of the other."""
+  common = min(len(path), len(other))
+  return path[len(path) - common :] == other[len(other) - common :]
+
+
+def _spec(mesh: Mesh, path: tuple, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> PartitionSpec:
+  spec = [axis and MESH_AXES[axis] for axis in axes]
+  for axis, size, logical in zip(spec, shape, axes, strict=True):
+    if axis is not None and size % mesh.shape[axis]:
+      raise ConfigError(
+        f"parallel.{axis}: {mesh.shape[axis]} devices do not divide the {logical} dimension ({size}) of "
+        f"{jax.tree_util.keystr(path)}; choose a divisor of {size}"
+      )
+  # An axis of one device shards nothing; naming it would make equal layouts look different to jit.
+  spec = [axis if axis is not None and mesh.shape[axis] > 1 else None for axis in spec]
+  return PartitionSpec(*spec) if any(spec) else PartitionSpec()
 
 
 def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
@@ -91,10 +92,3 @@ def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
 
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
-
-
-def _last_name(path) -> str:
-  for key in reversed(path):
-    if isinstance(key, jax.tree_util.DictKey):
-      return str(key.key)
-  return ""

@@ -9,18 +9,18 @@ import dataclasses
 import json
 import pathlib
 import time
+from collections.abc import Iterator
 
 import jax
 
 from dpojax.config.schema import RunConfig
 from dpojax.errors import TrainingError
-from dpojax.parallel import state_shardings
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.preemption import Preemption
 from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
 from dpojax.training.stopping import should_stop
-from dpojax.training.trainer import BatchSource, Trainer
+from dpojax.training.trainer import BatchSource, Trainer, one_step_late
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Loop:
 
   Attributes:
     trainer: takes the steps.
+    batches: of the training examples.
+    steps: number of steps of the run.
     config: `train`, `evaluation`, `stop` and `checkpoint` are read.
     folder: the working directory.
     log: where metrics and messages go.
@@ -48,6 +50,8 @@ class Loop:
   """
 
   trainer: Trainer
+  batches: BatchSource
+  steps: int
   config: RunConfig
   folder: pathlib.Path
   log: RunLog
@@ -74,8 +78,7 @@ class Loop:
 
   def _resume(self, checkpointer: Checkpointer) -> None:
     state = self.trainer.state
-    shardings = state_shardings(self.trainer.mesh, state)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+    abstract = self.trainer.abstract_state
     if checkpointer.latest_step() is None:
       self.log.truncate_after(-1)
       self._events(0)
@@ -89,15 +92,15 @@ class Loop:
 
   def _until_the_end(self, checkpointer: Checkpointer, preemption: Preemption) -> Outcome:
     step = int(self.trainer.state.step)
-    tokens = sum(self.trainer.batches.num_tokens(s) for s in range(step))
+    tokens = sum(self.batches.num_tokens(s) for s in range(step))
     latest: dict[str, float] = {}
-    while step < self.trainer.steps:
+    while step < self.steps:
       if self._settled():
         self.log.message(f"stopping after step {step}: reward no longer rises and KL is stable")
         self._save(checkpointer, step, latest)
         return Outcome(step, "stopped")
-      event, start = self._next_event(step), step
-      for step, metrics in self.trainer.train(event - start, stop=preemption.requested, clock=time.perf_counter):
+      event = self._next_event(step)
+      for step, metrics in self._train(event, preemption):
         tokens += int(metrics["num_tokens"])
         self.log.record(step, "train", metrics | {"num_tokens": tokens})
         self.log.progress(step, metrics)
@@ -107,14 +110,24 @@ class Loop:
         self.log.message(f"asked to stop: saved step {step}; the same command goes on from here")
         return Outcome(step, "preempted")
       latest = self._events(step) or latest
-      if self._is_due(step, self.config.checkpoint.every) or step == self.trainer.steps:
+      if self._is_due(step, self.config.checkpoint.every) or step == self.steps:
         self._save(checkpointer, step, latest)
     return Outcome(step, "finished")
+
+  def _train(self, until: int, preemption: Preemption) -> Iterator[tuple[int, dict[str, float]]]:
+    """Steps up to `until` with their metrics and times, one step late."""
+    last = time.perf_counter()
+    for step, metrics in one_step_late(self.trainer.steps(self.batches, until, stop=preemption.requested)):
+      seconds = max(time.perf_counter() - last, 1e-9)
+      tokens = self.batches.num_tokens(step - 1)
+      times = {"time/step": seconds, "time/data": self.trainer.waited, "tokens_per_second": tokens / seconds}
+      yield step, metrics | times | {"num_tokens": float(tokens)}
+      last = time.perf_counter()
 
   def _next_event(self, step: int) -> int:
     """The next step after which something other than a step happens."""
     intervals = (self.config.evaluation.every, self.config.evaluation.policy_every, self.config.checkpoint.every)
-    return min([self.trainer.steps] + [(step // every + 1) * every for every in intervals if every])
+    return min([self.steps] + [(step // every + 1) * every for every in intervals if every])
 
   def _is_due(self, step: int, every: int) -> bool:
     return every > 0 and step % every == 0
@@ -136,7 +149,7 @@ class Loop:
     return measured
 
   def _is_event(self, step: int, split: str, every: int) -> bool:
-    due = step in (0, self.trainer.steps) or self._is_due(step, every)
+    due = step in (0, self.steps) or self._is_due(step, every)
     return due and all(record["step"] != step for record in self._records(split))
 
   def _records(self, split: str) -> list[dict]:

@@ -1,11 +1,12 @@
 """What training carries from step to step, and nothing else: this is what a checkpoint holds."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from dpojax.training.update import UpdateRule
 from dpojax.types import Params
 
 
@@ -16,8 +17,8 @@ class TrainState:
 
   Attributes:
     step: i32[], steps taken, skipped ones included; the next batch is a pure function of it.
-    params: nested dict of f32 arrays.
-    opt_state: optax state.
+    params: any pytree of floating-point arrays: one model's, or those of several, each under its name.
+    opt_state: the optimizer's own.
     skipped: i32[], steps whose loss or gradient was not finite and which left the rest untouched.
     skipped_in_row: i32[], how many of the latest steps were so.
     reference: parameters of a moving reference, f32 as `params`; {} where it does not move.
@@ -26,7 +27,7 @@ class TrainState:
 
   step: jax.Array
   params: Params
-  opt_state: optax.OptState
+  opt_state: Any
   skipped: jax.Array
   skipped_in_row: jax.Array
   reference: Params = dataclasses.field(default_factory=dict)
@@ -35,7 +36,7 @@ class TrainState:
 
 def new_state(
   params: Params,
-  optimizer: optax.GradientTransformation,
+  rule: UpdateRule,
   reference: Params | None = None,
   running: dict[str, float] | None = None,
 ) -> TrainState:
@@ -43,4 +44,6 @@ def new_state(
   # Four arrays and not one four times: a donated buffer may be given away only once.
   zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
   statistics = {name: jnp.asarray(value, jnp.float32) for name, value in (running or {}).items()}
-  return TrainState(zero(), params, optimizer.init(params), zero(), zero(), reference or {}, statistics)
+  return TrainState(
+    zero(), params, rule.init(params), zero(), zero(), {} if reference is None else reference, statistics
+  )

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh
 
-from dpojax.config.schema import OptimizerSettings
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
-from dpojax.ops.summed import Summed
 from dpojax.parallel import compiler_options, replicated, state_shardings
-from dpojax.training.optimizer import gradient_norm, make_optimizer, make_schedule, make_update
+from dpojax.training.in_place import add_gradient
+from dpojax.training.optimizer import gradient_norm
 from dpojax.training.state import TrainState, new_state
-from dpojax.types import Metrics, PackedBatch, Params
+from dpojax.training.update import UpdateRule, strong
+from dpojax.types import Declared, Metrics, PackedBatch, Params
 
 
 def accumulate(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
@@ -40,7 +40,7 @@ def accumulate(objective: Objective, params: Params, frozen: Params, batch: Pack
     def share(params):
       return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)
 
-    loss, gradient, metrics = add_gradient(share, params, gradient)
+    loss, gradient, metrics = add_gradient(share, params, gradient, objective.parameters)
     return gradient, (loss, metrics)
 
   gradient, (loss, metrics) = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
@@ -64,7 +64,7 @@ def _two_passes(objective: Objective, params: Params, frozen: Params, batch: Pac
       seen = objective.observe(params, frozen, batch.group(index))
       return sum(jnp.sum(x * t) for x, t in zip(jax.tree.leaves(seen), jax.tree.leaves(toward), strict=True)), None
 
-    return add_gradient(along, params, gradient)[1], None
+    return add_gradient(along, params, gradient, objective.parameters)[1], None
 
   gradient, _ = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
   return loss, gradient, metrics
@@ -119,50 +119,30 @@ def traced_once(function: Callable, *arguments) -> tuple[Callable, Any]:
   return lambda *given: tree.unflatten(jaxpr_as_fun(traced)(*jax.tree.leaves(given))), shapes
 
 
-def add_gradient(function: Callable, params: Params, total: Params):
-  """(value, total + gradient, rest) of (value, rest) = function(params).
-
-  The gradients of layers and embedding are added in place (`dpojax.ops.summed`), others when they are known.
-
-  Args:
-    function: parameters -> (value f32[], anything); reads them as `dpojax.models` do.
-    params: the point.
-    total: like params, the sum so far; donated, it is written in place.
-  """
-  each = jax.tree_util.tree_map_with_path
-
-  def in_place(path):
-    return any(getattr(key, "key", None) in ("layers", "embed") for key in path)
-
-  def seeded(varied):
-    return function(
-      each(lambda path, x, v, so_far: Summed(x, v, so_far) if in_place(path) else v, params, varied, total)
-    )
-
-  varied = each(lambda path, x: jnp.zeros_like(x) if in_place(path) else x, params)
-  (value, rest), gradient = jax.value_and_grad(seeded, has_aux=True)(varied)
-  return value, each(lambda path, t, g: g if in_place(path) else t + g, total, gradient), rest
-
-
 @functools.lru_cache(maxsize=8)
-def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: int, mesh: Mesh) -> jax.stages.Wrapped:
-  """The jitted step: (state, frozen, batch, hyper) -> (state, metrics); the state is donated.
+def make_train_step(objective: Objective, rule: UpdateRule, mesh: Mesh) -> jax.stages.Wrapped:
+  """The jitted step: (state, reference_params, batch, hyper) -> (state, metrics); the state is donated.
 
   Cached by its arguments, so runs that differ only in traced values (`hyper`: learning_rate, beta,
   label_smoothing ...) share one compilation. A step whose loss or gradient is not finite leaves
-  parameters and moments untouched and is counted.
+  parameters and the optimizer's state untouched and is counted.
   """
-  update = make_update(optimizer)
-  schedule = make_schedule(optimizer, steps)
 
-  def train_step(state: TrainState, frozen: Params, batch: PackedBatch, hyper: dict):
-    reference = state.reference or frozen
+  def train_step(state: TrainState, reference_params: Params, batch: PackedBatch, hyper: dict):
+    reference = choose_reference(state, reference_params)
     loss, gradient, metrics = accumulate(objective, state.params, reference, batch, hyper | state.running)
     grad_norm = gradient_norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    learning_rate = hyper["learning_rate"] * schedule(state.step)
-
-    params, opt_state = update(state.params, state.opt_state, gradient, grad_norm, finite, learning_rate)
+    params, opt_state, of_update = rule.apply(
+      state.params,
+      state.opt_state,
+      gradient,
+      loss=loss,
+      norm=grad_norm,
+      finite=finite,
+      step=state.step,
+      hyper=hyper,
+    )
     running = {name: jnp.where(finite, metrics[name][0] / metrics[name][1], old) for name, old in state.running.items()}
     skipped_now = (~finite).astype(jnp.int32)
     new = TrainState(
@@ -174,11 +154,11 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
       reference=move_reference(state.reference, params, state.step + 1, hyper),
       running=running,
     )
-    new = jax.lax.with_sharding_constraint(new, state_shardings(mesh, new))
+    new = jax.lax.with_sharding_constraint(new, state_shardings(mesh, new, objective.parameters))
     one = jnp.ones((), jnp.float32)
     metrics = metrics | {
       "grad_norm": (grad_norm, one),
-      "learning_rate": (learning_rate, one),
+      **of_update,
       "skipped": (new.skipped, one),
       "skipped_in_row": (new.skipped_in_row, one),
     }
@@ -187,13 +167,18 @@ def make_train_step(objective: Objective, optimizer: OptimizerSettings, steps: i
   return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
+def choose_reference(state: TrainState, reference_params: Params) -> Params:
+  """The moving reference that the state carries, or, where there is none, the one given."""
+  return state.reference if jax.tree.leaves(state.reference) else reference_params
+
+
 def move_reference(reference: Params, params: Params, step: jax.Array, hyper: dict) -> Params:
   """The reference after `step` steps: at every `reference_every`-th it moves towards the policy.
 
   reference <- mix * policy + (1 - mix) * reference, with `hyper["reference_mix"]` in (0, 1]; 1 puts it where the
   policy is. {} stays {}. TR-DPO (Gorbatovski et al. 2024, arXiv:2404.09656, Eq. 7 and 8: soft and hard).
   """
-  if not reference:
+  if not jax.tree.leaves(reference):
     return reference
   due = step % hyper["reference_every"].astype(step.dtype) == 0
   mix = jnp.where(due, hyper["reference_mix"], 0.0)
@@ -235,25 +220,26 @@ def make_score_step(model: LanguageModel) -> Callable[[Params, PackedBatch], jax
 
 def place_state(
   params: Params,
-  optimizer: OptimizerSettings,
+  rule: UpdateRule,
   mesh: Mesh,
+  declared: Declared,
   reference: Params | None = None,
   running: dict[str, float] | None = None,
 ) -> TrainState:
   """A fresh state on the mesh, parameters (and those of a moving reference) copied so that the caller's survive donation."""
-  transformation = make_optimizer(optimizer)
+  reference = {} if reference is None else reference
 
   def fresh(params, reference):
-    return new_state(params, transformation, reference, running)
+    return new_state(jax.tree.map(strong, params), rule, reference, running)
 
-  shardings = state_shardings(mesh, jax.eval_shape(fresh, params, reference or {}))
-  copies = [jax.tree.map(jnp.copy, place_params(p, mesh)) for p in (params, reference or {})]
+  shardings = state_shardings(mesh, jax.eval_shape(fresh, params, reference), declared)
+  copies = [jax.tree.map(jnp.copy, place_params(p, mesh, declared)) for p in (params, reference)]
   return jax.jit(fresh, out_shardings=shardings, donate_argnums=(0, 1))(*copies)
 
 
-def place_params(params: Params, mesh: Mesh) -> Params:
-  """The parameters, laid out by the sharding rules; the same arrays where they are laid out so already."""
-  return jax.device_put(params, state_shardings(mesh, params))
+def place_params(params: Params, mesh: Mesh, declared: Declared) -> Params:
+  """The parameters, laid out as declared; the same arrays where they are laid out so already."""
+  return jax.device_put(params, state_shardings(mesh, params, declared))
 
 
 def place_hyper(hyper: dict[str, float], mesh: Mesh) -> dict[str, jax.Array]:

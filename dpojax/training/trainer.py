@@ -1,20 +1,29 @@
-"""The trainer: a state, a compiled step and the batches it reads. No disk, no screen, no clock."""
+"""The trainer: a state, a compiled step and the batches it reads. No disk, no screen."""
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import jax
 from jax.sharding import Mesh
 
-from dpojax.config.schema import OptimizerSettings, ParallelSettings
+from dpojax.config.schema import ParallelSettings
 from dpojax.data.batches import prefetch
 from dpojax.objectives import Objective
-from dpojax.parallel import batch_shardings, check_one_process, make_mesh
-from dpojax.training.optimizer import without_learning_rate
+from dpojax.parallel import batch_shardings, check_one_process, make_mesh, state_shardings
+from dpojax.training.hyper import start_hyper
 from dpojax.training.state import TrainState
-from dpojax.training.step import make_evaluation_step, make_train_step, place_hyper, place_params, place_state
+from dpojax.training.step import (
+  choose_reference,
+  make_evaluation_step,
+  make_train_step,
+  place_hyper,
+  place_params,
+  place_state,
+)
+from dpojax.training.update import GradientTransformation, update_rule
 from dpojax.types import Metrics, PackedBatch, Params
 
 
@@ -34,60 +43,71 @@ class BatchSource(Protocol):
 class Trainer:
   """Takes optimizer steps and evaluations; everything it carries between steps is `state`.
 
-  Two trainers whose objective, optimizer settings (but for the learning rate), number of steps and
-  mesh are equal share one compiled step. `hyper` holds the traced numbers by name and may be changed
-  between steps: `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing. `when_compiled`
-  is called once, after the step's compilation and before the step first runs.
+  It knows pytrees and gradient transformations, no model: what `objective.parameters` declares says how parameters lie
+  on devices. Two trainers whose objective, optimizer (but for a traced learning rate) and mesh are equal share one
+  compiled step. `hyper` holds the traced numbers by name and may be changed between steps:
+  `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing. `when_compiled` is called once, after the
+  step's compilation and before the step first runs.
 
   Args:
     objective: what to minimise.
-    optimizer: settings; the learning rate goes to `hyper`.
-    params: the start; copied, so they survive donation.
-    batches: step -> packed batch.
-    steps: planned length of the run, which the schedule needs.
+    optimizer: any optax transformation, which clips, decays and schedules its learning rate by itself; or
+      `training.optimizer.make_optimizer(settings, steps, objective.parameters)`, whose update is made in place and
+      whose learning rate is in `hyper`.
+    params: the start, any pytree of floating-point arrays; copied, so they survive donation.
     reference_params: parameters of a live reference, or None. Arrays already on the devices are used as they are, not
       copied: give no trainer's own `params`, which its next step donates.
-    hyper: further traced numbers: beta, label_smoothing.
     moving_reference: the reference follows the policy (`hyper["reference_every"]`, `hyper["reference_mix"]`) and
       is part of the state.
+    hyper: further traced numbers: beta, label_smoothing.
     mesh: devices; None: all of them along the data axis.
 
+  Attributes:
+    waited: seconds that the latest step of `steps` waited for its batch.
+
   Raises:
-    ConfigError: there are several processes, or the parameters do not divide by the mesh.
+    ConfigError: there are several processes, the parameters do not divide by the mesh, or `optimizer` is none.
   """
 
   def __init__(
     self,
     objective: Objective,
-    optimizer: OptimizerSettings,
+    optimizer: GradientTransformation,
     params: Params,
-    batches: BatchSource,
     *,
-    steps: int,
     reference_params: Params | None = None,
-    hyper: dict[str, float] | None = None,
-    mesh: Mesh | None = None,
     moving_reference: bool = False,
+    hyper: Mapping[str, float] | None = None,
+    mesh: Mesh | None = None,
   ):
     check_one_process()
     self.objective = objective
-    self.batches = batches
-    self.steps = steps
+    self.optimizer = optimizer
     self.mesh = make_mesh(ParallelSettings()) if mesh is None else mesh
-    self.hyper: dict[str, float] = {"learning_rate": optimizer.learning_rate} | (hyper or {})
+    rule = update_rule(optimizer)
     live = {} if reference_params is None else reference_params
-    self.frozen: Params = {} if moving_reference else place_params(live, self.mesh)
+    declared = objective.parameters
+    self.reference_params: Params = {} if moving_reference else place_params(live, self.mesh, declared)
     self.state: TrainState = place_state(
-      params, optimizer, self.mesh, live if moving_reference else None, objective.running
+      params, rule, self.mesh, declared, live if moving_reference else None, objective.running
     )
-    self._step = make_train_step(objective, without_learning_rate(optimizer), steps, self.mesh)
+    self.hyper = start_hyper(rule.hyper(self.state.opt_state), hyper or {})
+    self.waited = 0.0
+    self._step = make_train_step(objective, rule, self.mesh)
     self._evaluate = make_evaluation_step(objective)
     self._compiled = False
     self.when_compiled: Callable[[], None] = lambda: None
 
   @property
   def params(self) -> Params:
+    """Those after the latest step that was taken; the next step donates them."""
     return self.state.params
+
+  @property
+  def abstract_state(self) -> TrainState:
+    """Shape, dtype and sharding of every array of `state`, which a checkpoint is restored into."""
+    shardings = state_shardings(self.mesh, self.state, self.objective.parameters)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.state, shardings)
 
   def place(self, batch: PackedBatch) -> PackedBatch:
     """The batch on the devices, rows over the data and fsdp axes."""
@@ -95,7 +115,7 @@ class Trainer:
 
   def take_step(self, batch: PackedBatch) -> Metrics:
     """One step on a placed batch; returns at once with metrics still on their way."""
-    given = self.state, self.frozen, batch, place_hyper(self.hyper, self.mesh)
+    given = self.state, self.reference_params, batch, place_hyper(self.hyper, self.mesh)
     if not self._compiled:
       self._step.lower(*given).compile()  # the call below finds this program
       self._compiled = True
@@ -103,58 +123,59 @@ class Trainer:
     self.state, metrics = self._step(*given)
     return metrics
 
-  def train(
-    self, steps: int, *, stop: Callable[[int], bool] = lambda step: False, clock: Callable[[], float] | None = None
-  ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Takes up to `steps` further steps, yielding (steps taken so far, metrics) of each, one step late.
+  def steps(
+    self, batches: Callable[[int], PackedBatch], until: int, *, stop: Callable[[int], bool] = lambda step: False
+  ) -> Iterator[tuple[int, Metrics]]:
+    """Takes the steps up to number `until`, yielding (steps taken so far, metrics) as soon as each is dispatched.
 
-    The metrics of a step are fetched after the next one is dispatched, so the devices never wait for
-    the host. When the iterator ends, `state` is that of the last step yielded.
+    Metrics are device arrays still on their way: who reads those of a step while the next one runs (`one_step_late`)
+    keeps nobody waiting. `state` is that of the step just yielded, and stays so where the loop is left. At most two
+    steps are on their way at a time.
 
     Args:
-      stop: asked before each step with its number; true ends the loop after the steps already dispatched.
-      clock: seconds; when given, metrics carry `time/step`, `time/data` (waiting for a batch) and
-        `tokens_per_second` (tokens as each answer alone, its prompt included).
+      batches: step -> packed batch, a pure function; called ahead, in a thread.
+      until: number of steps taken at the end, those before included.
+      stop: asked before each step with the number of steps taken; true ends the loop.
     """
     start = int(self.state.step)
-    pending: tuple[int, Metrics, float] | None = None
-    with contextlib.closing(prefetch(lambda s: self.place(self.batches(s)), start, start + steps)) as batches:
-      last = asked = clock() if clock else 0.0
-      for number in range(start, start + steps):
+    before: Metrics = {}
+    with contextlib.closing(prefetch(lambda s: self.place(batches(s)), start, until)) as prepared:
+      for number in range(start, until):
         if stop(number):
-          break
-        step, batch = next(batches)
-        waited = clock() - asked if clock else 0.0
+          return
+        asked = time.perf_counter()
+        step, batch = next(prepared)
+        self.waited = time.perf_counter() - asked
         metrics = self.take_step(batch)
-        if pending is not None:
-          yield self._finish(*pending, clock, last)
-          last = clock() if clock else 0.0
-        pending = step + 1, metrics, waited
-        asked = clock() if clock else 0.0
-    if pending is not None:
-      yield self._finish(*pending, clock, last)
-
-  def _finish(
-    self, step: int, metrics: Metrics, waited: float, clock: Callable[[], float] | None, last: float
-  ) -> tuple[int, dict[str, float]]:
-    numbers = fetch(metrics)
-    tokens = self.batches.num_tokens(step - 1)
-    if clock:
-      seconds = max(clock() - last, 1e-9)
-      numbers |= {"time/step": seconds, "time/data": waited, "tokens_per_second": tokens / seconds}
-    return step, numbers | {"num_tokens": float(tokens)}
+        yield step + 1, metrics
+        jax.block_until_ready(before)
+        before = metrics
 
   def evaluate(self, batches: BatchSource) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
     hyper = place_hyper(self.hyper, self.mesh) | self.state.running
+    reference = choose_reference(self.state, self.reference_params)
     total: dict[str, tuple[float, float]] = {}
     for batch in batches.in_order():
-      frozen = self.state.reference or self.frozen
-      metrics = jax.device_get(self._evaluate(self.params, frozen, self.place(batch), hyper))
+      metrics = jax.device_get(self._evaluate(self.params, reference, self.place(batch), hyper))
       for name, (value, count) in metrics.items():
         before = total.get(name, (0.0, 0.0))
         total[name] = (before[0] + float(value), before[1] + float(count))
     return {name: divide(*pair) for name, pair in total.items()}
+
+
+def one_step_late(steps: Iterable[tuple[int, Metrics]]) -> Iterator[tuple[int, dict[str, float]]]:
+  """(step, metrics as numbers) of `Trainer.steps`, each fetched after the next step is dispatched.
+
+  The devices never wait for the host; the trainer's state is a step further than what is yielded, but for the last.
+  """
+  pending: tuple[int, Metrics] | None = None
+  for item in steps:
+    if pending is not None:
+      yield pending[0], fetch(pending[1])
+    pending = item
+  if pending is not None:
+    yield pending[0], fetch(pending[1])
 
 
 def fetch(metrics: Metrics) -> dict[str, float]:

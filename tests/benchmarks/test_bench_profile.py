@@ -32,9 +32,8 @@ def built(monkeypatch):
     RunConfig(), {"train.steps": 100, "optimizer.weight_decay": 0.1, "optimizer.schedule": "constant"}
   )
   loaded = Loaded(MODEL, jax.device_put(tiny_params()), None)
-  batches = profile.Repeated(tiny_batches())
-  trainer = build_trainer(config, build_objective(config, MODEL), loaded, batches, reference_params=loaded.params)
-  return profile.Built(config, loaded, trainer)
+  trainer = build_trainer(config, build_objective(config, MODEL), loaded, 100, reference_params=loaded.params)
+  return profile.Built(config, loaded, trainer, profile.Repeated(tiny_batches()))
 
 
 def test_a_profile_adds_up_and_shows_everything(built):
@@ -60,7 +59,7 @@ def test_the_loop_takes_the_bare_steps_batch(built):
   assert [len(visit) for name in ("bare", "loop") for visit in found[name]] == [3] * 4
   assert int(built.trainer.state.step) == 1 + 2 * (3 + 4)
   assert found["pairs"] == np.sum(built.host_batch.example_index >= 0) > 1
-  assert all(np.array_equal(a, b) for a, b in zip(*(built.trainer.batches(s).tokens for s in (0, 7)), strict=True))
+  assert all(np.array_equal(a, b) for a, b in zip(*(built.batches(s).tokens for s in (0, 7)), strict=True))
 
 
 def test_shared_and_repeated_prompts_are_counted_alike(built, monkeypatch):
@@ -76,14 +75,16 @@ def test_shared_and_repeated_prompts_are_counted_alike(built, monkeypatch):
 
 def test_the_update_is_that_of_the_step(built):
   """The copy of the step's update in `parts` must change with it."""
-  trainer, config = built.trainer, built.config
+  trainer = built.trainer
   params = jax.tree.map(np.array, trainer.state.params)
   hyper = built.hyper | {"learning_rate": np.float32(0.1)}
-  gradient_of = jax.jit(lambda params, batch: accumulate(trainer.objective, params, trainer.frozen, batch, hyper)[1])
+  gradient_of = jax.jit(
+    lambda params, batch: accumulate(trainer.objective, params, trainer.reference_params, batch, hyper)[1]
+  )
   gradient = gradient_of(trainer.state.params, built.batch)
-  update = jax.jit(update_of(config.optimizer))
+  update = jax.jit(update_of(trainer.optimizer))
   alone, moments, _ = update(params, trainer.state.opt_state, gradient, np.float32(0.1))
-  state, _ = built.step(trainer.state, trainer.frozen, built.batch, hyper)
+  state, _ = built.step(trainer.state, trainer.reference_params, built.batch, hyper)
   for a, b in ((alone, state.params), (moments, state.opt_state)):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
   moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), alone, params)

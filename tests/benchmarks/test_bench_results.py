@@ -71,7 +71,7 @@ def test_shares_of_the_step_and_of_the_products_rate(text):
 def test_overhead_is_of_the_differences_within_rounds(text):
   # +1 %, +1 % and 0 %: their mean, and their standard deviation of 0.577 % over the root of 3
   assert "2 pairs a step: +0.67% (mean of 3 rounds in turns, standard error 0.33%; goal: at most 2%)" in text
-  assert "20300.0 ms a step in `Trainer.train`, 1.00 ms of it waiting for the batch; 20500.0 ms bare" in text
+  assert "20300.0 ms a step in `Trainer.steps`, 1.00 ms of it waiting for the batch; 20500.0 ms bare" in text
 
 
 def test_a_shared_prompt_beside_a_repeated_one(text):

@@ -27,7 +27,7 @@ ENTRIES = """
 import contextlib, io, json, sys
 join()
 from dpojax.cli.main import main
-from dpojax.config.schema import OptimizerSettings, ParallelSettings
+from dpojax.config.schema import ParallelSettings
 from dpojax.errors import InputError
 from dpojax.parallel import make_mesh
 from dpojax.training.trainer import Trainer
@@ -41,7 +41,7 @@ mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.local_de
 doors = {
   "make_mesh": lambda: make_mesh(ParallelSettings()),
   "local devices": lambda: make_mesh(ParallelSettings(), jax.local_devices()),
-  "Trainer": lambda: Trainer(None, OptimizerSettings(), {}, None, steps=1, mesh=mesh),
+  "Trainer": lambda: Trainer(None, None, {}, mesh=mesh),
 }
 for name, door in doors.items():
   try:

@@ -14,12 +14,13 @@ from dpojax.losses import LOSSES
 from dpojax.losses.expression import hyper_parameters, parse_losses
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
+from dpojax.training.optimizer import make_optimizer
 from dpojax.training.runlog import read_metrics
 from dpojax.training.step import accumulate, make_score_step, place_hyper
 from dpojax.training.trainer import Trainer
 from tests.tolerances import assert_gradients_close
 from tests.training.runs import state_digest, timeless_metrics, write_config
-from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params
+from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params, train
 
 SUMMED = tuple(name for name, loss in LOSSES.items() if loss.answers == "pair" and not loss.coupled)
 OPTIMIZER = OptimizerSettings(learning_rate=3e-3, schedule="constant")
@@ -95,11 +96,9 @@ def test_a_sum_is_the_sum_of_its_weighted_parts():
   np.testing.assert_allclose(metrics["loss/simpo"][0] / metrics["loss/simpo"][1], alone["simpo"][0], rtol=1e-6)
 
 
-def trainer(objective, hyper, batches=None, **options):
+def trainer(objective, hyper, **options):
   start = tiny_params()
-  return Trainer(
-    objective, OPTIMIZER, start, batches or tiny_batches(), steps=20, reference_params=start, hyper=hyper, **options
-  )
+  return Trainer(objective, make_optimizer(OPTIMIZER, 20), start, reference_params=start, hyper=hyper, **options)
 
 
 @pytest.mark.slow
@@ -109,7 +108,7 @@ def test_a_moving_reference_mixes_every_so_many_steps(mix):
   expected = jax.device_get(tiny_params())
   losses = []
   for step in range(1, 6):
-    ((_, metrics),) = one.train(1)
+    ((_, metrics),) = train(one, tiny_batches(), 1)
     losses.append(metrics["loss"])
     params = jax.device_get(one.params)
     if step % 2 == 0:
@@ -127,11 +126,11 @@ def test_beta_follows_the_whole_batch():
   beta, strength, keep = 0.4, 0.6, 0.9
   hyper = {"beta": beta, "dynamic_beta": strength, "dynamic_beta_momentum": keep}
   batches = tiny_batches(tiny_dataset(8), rows=2)
-  one = trainer(Preference(MODEL, dynamic_beta=True), hyper, batches)
+  one = trainer(Preference(MODEL, dynamic_beta=True), hyper)
   running = 0.0
   for _ in range(4):
     (before,) = [m for m in [one.evaluate(batches)]]
-    ((_, metrics),) = one.train(1)
+    ((_, metrics),) = train(one, batches, 1)
     gap = before["ratio/chosen"] - before["ratio/rejected"]  # the same eight pairs, all of them
     np.testing.assert_allclose(metrics["beta"], beta * (1 + strength * (beta * gap - running)), rtol=1e-5)
     running = keep * running + (1 - keep) * beta * gap

@@ -11,7 +11,8 @@ import pytest
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.ops.summed import Summed, add_rows, plain, scan_layers, take
-from dpojax.training.step import add_gradient
+from dpojax.training.in_place import add_gradient
+from dpojax.types import Parameter
 from tests.training.tiny import tiny_batches
 
 LAYERS, WORDS, WIDTH = 4, 7, 5
@@ -21,6 +22,12 @@ def draw(seed, scale=0.5):
   random = np.random.default_rng(seed)
   shapes = {"embed": (WORDS, WIDTH), "layers": {"a": (LAYERS, WIDTH, WIDTH), "b": (LAYERS, WIDTH)}, "norm": (WIDTH,)}
   return jax.tree.map(lambda s: jnp.asarray(scale * random.normal(size=s)), shapes, is_leaf=lambda s: type(s) is tuple)
+
+
+def declared(params):
+  """Layers and embedding may be added in place, whatever their axes are."""
+  of = lambda x: Parameter(x.shape, (None,) * x.ndim, in_place=True)  # noqa: E731
+  return jax.tree.map(of, {name: params[name] for name in ("embed", "layers")})
 
 
 TOKENS = jnp.asarray([[1, 1, 6], [0, 1, 3]])  # a word several times: its rows add up
@@ -48,7 +55,7 @@ def test_the_gradient_is_added_to_the_total(remat):
   params, total = draw(0), draw(1)
   (loss, rest), gradient = jax.value_and_grad(plainly, has_aux=True)(params)
   function = jax.checkpoint(summed) if remat else summed
-  value, added, other = jax.jit(functools.partial(add_gradient, function))(params, total)
+  value, added, other = jax.jit(functools.partial(add_gradient, function, declared=declared(params)))(params, total)
   np.testing.assert_allclose(value, loss, rtol=1e-14)
   np.testing.assert_allclose(other, rest, rtol=1e-14)
   for a, t, g in zip(*map(jax.tree.leaves, (added, total, gradient)), strict=True):
@@ -77,7 +84,7 @@ def test_layers_and_embedding_have_no_second_gradient_in_memory():
     return jnp.sum(model.score(params, rows).logp), None
 
   def in_place(params, total):
-    return add_gradient(loss, params, total)[1]
+    return add_gradient(loss, params, total, model.parameters)[1]
 
   def beside(params, total):
     return jax.tree.map(jnp.add, total, jax.grad(lambda p: loss(p)[0])(params))

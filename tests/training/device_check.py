@@ -46,7 +46,7 @@ def measure(params, model, dataset, rows, parallel):
   host = batches(0)
   assert int(host.num_groups) == len(dataset) // rows
   batch = jax.device_put(host, batch_shardings(mesh, host))
-  placed = place_params(params, mesh)
+  placed = place_params(params, mesh, model.parameters)
   logp = np.asarray(make_score_step(model)(placed, batch))
   slots = locate(host)
   order = np.lexsort((slots.rank, slots.answer, slots.example))

@@ -68,7 +68,7 @@ def losses_and_gradients(names, batch, devices=1):
   objective = Preference(MODEL, tuple(names))
   mesh = make_mesh(ParallelSettings(fsdp=min(devices, 4)), jax.devices()[:devices])
   batch = jax.device_put(batch, batch_shardings(mesh, batch))
-  params, frozen = place_params(moved_params(), mesh), place_params(tiny_params(), mesh)
+  params, frozen = (place_params(p, mesh, MODEL.parameters) for p in (moved_params(), tiny_params()))
   step = jax.jit(lambda p, f, b, h: accumulate(objective, p, f, b, h)[:2])
   terms = parse_losses("+".join(WRITTEN.get(name, name) for name in names))
   hyper = hyper_parameters(terms, {"beta": 0.3}) | objective.running

@@ -10,20 +10,19 @@ from dpojax.config.schema import OptimizerSettings, ParallelSettings
 from dpojax.objectives.preference import Preference
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
-from dpojax.training.optimizer import decay_mask, make_schedule
+from dpojax.training.optimizer import decay_mask, make_optimizer, make_schedule
 from dpojax.training.step import accumulate, make_train_step, place_hyper
 from dpojax.training.trainer import Trainer
 from tests.tolerances import assert_gradients_close
-from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params
+from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params, train
 
 HYPER = {"beta": 0.1}
 OPTIMIZER = OptimizerSettings(learning_rate=1e-3)
 
 
-def trainer(batches=None, **arguments):
+def trainer():
   params = tiny_params()
-  defaults = dict(steps=20, reference_params=params, hyper=HYPER)
-  return Trainer(Preference(MODEL), OPTIMIZER, params, batches or tiny_batches(), **(defaults | arguments))
+  return Trainer(Preference(MODEL), make_optimizer(OPTIMIZER, 20), params, reference_params=params, hyper=HYPER)
 
 
 def moved(params, scale=0.3):
@@ -69,27 +68,28 @@ def test_sft_gradient_is_that_of_the_mean_over_all_tokens():
 
 
 def test_first_loss_with_a_live_reference_is_log_two():
-  _, metrics = next(trainer().train(1))
+  ((_, metrics),) = train(trainer(), tiny_batches(), 1)
   assert abs(metrics["loss"] - np.log(2)) <= 1e-6
   assert metrics["rewards/margins"] == 0 and metrics["rewards/accuracies"] == 0
 
 
 def test_training_lowers_the_loss_on_pairs_it_saw():
-  losses = [m["loss"] for _, m in trainer(tiny_batches(tiny_dataset(8))).train(20)]
+  losses = [m["loss"] for _, m in train(trainer(), tiny_batches(tiny_dataset(8)), 20)]
   assert losses[-1] < 0.9 * losses[0]
 
 
 def test_the_step_is_compiled_once_and_said_to_be_before_it_runs():
   # An optimizer of its own, so that no other test has compiled this step.
   one = trainer()
-  one._step = make_train_step(Preference(MODEL), OptimizerSettings(learning_rate=1.0, b1=0.86), 20, one.mesh)
+  own = make_optimizer(OptimizerSettings(learning_rate=1.0, b1=0.86), 20)
+  one._step = make_train_step(Preference(MODEL), own.in_place(), one.mesh)
   seen, compiled = [], []
   jax.monitoring.register_event_duration_secs_listener(
     lambda name, _seconds, **about: compiled.append(about) if name.endswith("backend_compile_duration") else None
   )
   try:
     one.when_compiled = lambda: seen.append((int(one.state.step), len(compiled)))
-    batch = one.place(one.batches(0))
+    batch = one.place(tiny_batches()(0))
     jax.block_until_ready(one.take_step(batch))
     after_first = len(compiled)
     jax.block_until_ready(one.take_step(batch))
@@ -113,21 +113,17 @@ def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.
   optimizer = dataclasses.replace(OPTIMIZER, b1=0.87)
-  step = make_train_step(
-    Preference(MODEL), dataclasses.replace(optimizer, learning_rate=1.0), 20, make_mesh(ParallelSettings())
-  )
+  step = make_train_step(Preference(MODEL), make_optimizer(optimizer, 20).in_place(), make_mesh(ParallelSettings()))
   results = []
   for beta, rate, smoothing in ((0.05, 1e-3, 0.0), (0.1, 1e-3, 0.0), (0.5, 2e-3, 0.1), (1.0, 1e-4, 0.2)):
     one = Trainer(
       Preference(MODEL),
-      dataclasses.replace(optimizer, learning_rate=rate),
+      make_optimizer(dataclasses.replace(optimizer, learning_rate=rate), 20),
       tiny_params(),
-      batches,
-      steps=20,
       reference_params=tiny_params(),
       hyper={"beta": beta, "label_smoothing": smoothing},
     )
-    results.append(list(one.train(3))[-1][1]["loss"])
+    results.append(train(one, batches, 3)[-1][1]["loss"])
   assert step._cache_size() == 1
   assert len(set(results)) == 4
 
@@ -136,7 +132,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   one = trainer()
   before = jax.device_get(one.state)
   one.hyper["beta"] = float("nan")
-  metrics = [m for _, m in one.train(2)]
+  metrics = [m for _, m in train(one, tiny_batches(), 2)]
   after = jax.device_get(one.state)
   for x, y in zip(
     jax.tree.leaves((before.params, before.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True
@@ -145,7 +141,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted():
   assert int(after.step) == 2 and int(after.skipped) == 2
   assert [m["skipped_in_row"] for m in metrics] == [1, 2]
   one.hyper["beta"] = 0.1
-  _, good = next(one.train(1))
+  ((_, good),) = train(one, tiny_batches(), 1)
   assert good["skipped_in_row"] == 0 and good["skipped"] == 2
   assert any(
     np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (before.params, jax.device_get(one.params))), strict=True)
@@ -165,12 +161,12 @@ def test_weight_zero_removes_a_pair_exactly():
   assert_gradients_close(gradient, other_gradient)
 
 
-def test_decay_goes_by_name_and_spares_norms_and_embeddings():
-  mask = decay_mask("matrices", tiny_params())
+def test_decay_goes_by_declaration_and_spares_norms_and_embeddings():
+  mask = decay_mask("matrices", MODEL.parameters)
   assert mask["layers"]["query"] and mask["layers"]["down"]
   assert not mask["layers"]["attention_norm"] and not mask["final_norm"] and not mask["embed"]
-  assert decay_mask("with_embeddings", tiny_params())["embed"]
-  assert all(jax.tree.leaves(decay_mask("all", tiny_params())))
+  assert decay_mask("with_embeddings", MODEL.parameters)["embed"]
+  assert all(jax.tree.leaves(decay_mask("all", MODEL.parameters)))
 
 
 @pytest.mark.parametrize(
@@ -193,11 +189,11 @@ def test_adamw_follows_its_equations_in_float64():
     learning_rate=0.01, weight_decay=0.1, clip_norm=0.5, b1=0.8, b2=0.9, schedule="constant"
   )
   batches = tiny_batches()
-  one = Trainer(Sft(MODEL), optimizer, tiny_params(), batches, steps=3)
+  one = Trainer(Sft(MODEL), make_optimizer(optimizer, 3, MODEL.parameters), tiny_params())
   params = jax.tree.map(lambda x: np.float64(x), tiny_params())
   first = jax.tree.map(np.zeros_like, params)
   second = jax.tree.map(np.zeros_like, params)
-  mask = decay_mask("matrices", params)
+  mask = decay_mask("matrices", MODEL.parameters)
   for t in range(1, 4):
     _, gradient, _ = accumulate(Sft(MODEL), jax.tree.map(np.float32, params), {}, batches(t - 1), {})
     gradient = jax.tree.map(np.float64, gradient)
@@ -212,6 +208,6 @@ def test_adamw_follows_its_equations_in_float64():
       second,
       mask,
     )
-  list(one.train(3))
+  train(one, batches, 3)
   for got, want in zip(jax.tree.leaves(one.params), jax.tree.leaves(params), strict=True):
     np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-5)

@@ -15,30 +15,13 @@ from dpojax.data.shapes import choose_shape
 from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
+from dpojax.training.optimizer import make_optimizer
 from dpojax.training.step import make_score_step
-from dpojax.training.trainer import Trainer
-from dpojax.types import PackedBatch
+from dpojax.training.trainer import Trainer, fetch
 
 GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens"
 
 pytestmark = pytest.mark.pretrained
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-  """A batch source of packed steps that are there already."""
-
-  batches: list[PackedBatch]
-
-  @property
-  def steps_per_epoch(self):
-    return len(self.batches)
-
-  def __call__(self, step):
-    return self.batches[step]
-
-  def num_tokens(self, step):
-    return int(np.sum(self.batches[step].segment >= 0))
 
 
 def margins(policy_logp, batch):
@@ -73,12 +56,13 @@ def run(golden, precision, remat, live):
   )
   hyper = {"beta": golden["beta"], "label_smoothing": 0.0}
   reference = start if live else None
-  given = Given(batches)
-  trainer = Trainer(Preference(model), optimizer, params, given, steps=steps, hyper=hyper, reference_params=reference)
+  objective = Preference(model)
+  optimizer = make_optimizer(optimizer, steps, objective.parameters)
+  trainer = Trainer(objective, optimizer, params, hyper=hyper, reference_params=reference)
   recorded = []
   for step, batch in enumerate(batches):
     found = margins(score(trainer.params, batch), batch)
-    _, metrics = next(trainer.train(1))
+    metrics = fetch(trainer.take_step(trainer.place(batch)))
     recorded.append(metrics | {"margins": [found[size * step + i] for i in range(size)]})
   return recorded, config, params, jax.device_get(trainer.params)
 

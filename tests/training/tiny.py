@@ -8,6 +8,7 @@ from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
+from dpojax.training.trainer import one_step_late
 
 CONFIG = ModelConfig(vocab_size=32, hidden=16, layers=2, heads=4, kv_heads=2, ffn=32, max_positions=64)
 MODEL = LanguageModel(CONFIG, chunk=16)
@@ -26,3 +27,8 @@ def tiny_dataset(examples=24, answers=2, seed=0):
 def tiny_batches(dataset=None, **changes):
   settings = dict(size=8, rows=2, row_length=32) | changes
   return Batches(tiny_dataset() if dataset is None else dataset, BatchSettings(**settings))
+
+
+def train(trainer, batches, steps):
+  """[(step, metrics as numbers)] of `steps` further steps."""
+  return list(one_step_late(trainer.steps(batches, int(trainer.state.step) + steps)))
