@@ -45,7 +45,7 @@ def test_the_settings_in_it_are_the_runs_settings():
       "on the file `p.jsonl`, starting from a model trained from scratch",
     ),
     ({"data.source": "world", "data.name": "desk"}, "on the built-in world `desk`"),
-    ({"objective": "sft"}, "- dpojax\n- sft\n---"),
+    ({"recipe": "sft"}, "- dpojax\n- sft\n---"),
     ({"data.revision": "v1"}, "on `a/b` at revision v1, split `train`"),
   ],
 )
@@ -59,8 +59,8 @@ def test_a_run_that_has_not_ended_and_an_earlier_checkpoint():
 
 
 def test_a_reward_model_says_how_to_score_with_it():
-  text = card({"objective": "reward_model"}, rewards="Head 2 of 3.")
+  text = card({"recipe": "reward_model"}, rewards="Head 2 of 3.")
   assert "pipeline_tag: text-classification\ntags:\n- dpojax\n- reward-model\n" in text
   assert "AutoModelForSequenceClassification.from_pretrained" in text and "CausalLM" not in text
   assert "text.rindex(tokenizer.eos_token)" in text and "\n\nHead 2 of 3.\n" in text
-  assert "rindex" not in card({"objective": "reward_model", "data.after_eos": "keep"}, rewards="x")
+  assert "rindex" not in card({"recipe": "reward_model", "data.after_eos": "keep"}, rewards="x")
