@@ -186,6 +186,7 @@ def run_dpojax(arguments) -> None:
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import load_dataset
   from dpojax.sampling.reward_score import reward_scores
+  from dpojax.types import Answers
 
   workdir = arguments.out / f"run_{arguments.seed}"
   began = time.perf_counter()
@@ -195,7 +196,7 @@ def run_dpojax(arguments) -> None:
   losses = [record["loss"] for record in records if record["split"] == "train"]
   model, params, tokenizer = load_model(workdir)
   settings = DataSettings(source="file", path=str(arguments.out / "held_out.jsonl"), eval_fraction=0.0)
-  dataset, _ = load_dataset(settings, tokenizer, kind="score", row_length=0)
+  dataset, _ = load_dataset(settings, tokenizer, answers=Answers.ANY, row_length=0)
   scores = [score[0].tolist() for score in reward_scores(model, params, dataset)]
   _write_scores(arguments, "dpojax", scores, losses, seconds)
 

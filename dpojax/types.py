@@ -8,6 +8,7 @@ E example slots of a row, K answers of an example (the largest of the data set),
 """
 
 import dataclasses
+import enum
 from typing import Any
 
 import jax
@@ -15,6 +16,30 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array | np.ndarray
+
+
+class Answers(enum.Enum):
+  """What an example holds beside its prompt: what a loss compares, a stage reads, a row format gives.
+
+  The loss of a reward model reads the same examples as one of log-probs, and says so itself (`Loss.of_rewards`).
+  """
+
+  ONE = "one"  # an answer to learn writing from
+  PAIR = "pair"  # a preferred answer and another
+  TRIPLE = "triple"  # a gold answer, a preferred one and another
+  RANKING = "ranking"  # two or more answers, best first
+  UNPAIRED = "unpaired"  # an answer that is desirable or not
+  ANY = "any"  # any number, in no order: to be scored
+
+  @property
+  def compared(self) -> bool:
+    """Whether an example's answers are compared with one another."""
+    return self in (Answers.PAIR, Answers.TRIPLE, Answers.RANKING)
+
+  @property
+  def number(self) -> int | None:
+    """How many answers an example of compared ones has; None: it depends."""
+    return {Answers.PAIR: 2, Answers.TRIPLE: 3}.get(self)
 
 
 @jax.tree_util.register_dataclass

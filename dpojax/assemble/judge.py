@@ -21,6 +21,7 @@ from dpojax.evaluation.ensemble import combine
 from dpojax.models.reward_model import RewardModel
 from dpojax.sampling.reward_score import reward_scores
 from dpojax.sampling.score import score_answers
+from dpojax.types import Answers
 
 ScoreKind = Literal["reward", "implicit", "sum", "mean"]
 Say = Callable[[str, int], Callable[[int, int], None]]
@@ -102,10 +103,10 @@ def judge(
   decoder = model.model if isinstance(model, RewardModel) else model
   limit = min(data.max_example or decoder.config.max_positions, decoder.config.max_positions)
   dataset, _ = load_dataset(
-    dataclasses.replace(data, max_example=limit), tokenizer, kind="score", row_length=row_length
+    dataclasses.replace(data, max_example=limit), tokenizer, answers=Answers.ANY, row_length=row_length
   )
   form = format_of(dataset)
-  if not FORMATS[form].pairs:
+  if FORMATS[form].answers in (Answers.ONE, Answers.UNPAIRED):
     raise DataError(f"{data.path}: format {form!r} has one answer a row; to evaluate, give two or more to compare")
   if subset and not any(metadata["details"].get(subset, "") != "" for metadata in dataset.metadata):
     raise DataError(f"--subset={subset}: no row of {data.path} has text in that column")

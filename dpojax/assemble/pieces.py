@@ -13,10 +13,9 @@ from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.batches import Batches
 from dpojax.data.dataset import dataset_from_rows, encode_prompts, hold_out, load_dataset
 from dpojax.data.examples import TokenDataset
-from dpojax.data.feedback import unpaired, with_mismatched
 from dpojax.data.shapes import choose_shape
-from dpojax.data.sieve import Kind
 from dpojax.data.token_cache import TokenCache
+from dpojax.data.unpaired import unpaired, with_mismatched
 from dpojax.data.worlds import end_token, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
@@ -33,7 +32,7 @@ from dpojax.sampling.reward_score import reward_scores
 from dpojax.training.checkpoint import read_params
 from dpojax.training.policy_look import PolicyLook
 from dpojax.training.trainer import BatchSource, Trainer
-from dpojax.types import Params
+from dpojax.types import Answers, Params
 
 NORMALISED_ON = 2000  # examples at most whose answers say what a reward model's mean and spread are
 
@@ -185,23 +184,20 @@ def build_data(config: RunConfig, loaded: Loaded, pairs: Sequence[dict] | None =
     DataError: a file, row or column is wrong, nothing is left to train on, or an example is longer than the
       model's positions.
   """
-  kind = data_kind(config)
+  answers = config.answers
   if config.data.source == "world":
     world = get_world(config.data.name)
     rows = list(pairs) if pairs is not None else sft_rows(world, config.sft.texts, config.sft.seed)
-    dataset = dataset_from_rows(rows, config.data, loaded.tokenizer, kind=kind, row_length=config.batch.row_length)
+    dataset = dataset_from_rows(
+      rows, config.data, loaded.tokenizer, answers=answers, row_length=config.batch.row_length
+    )
     train, held_out = hold_out(dataset, config.data.eval_fraction, config.data.seed)
   else:
     length, cache = config.batch.row_length, TokenCache.from_environment()
-    train, held_out = load_dataset(config.data, loaded.tokenizer, kind=kind, row_length=length, cache=cache)
+    train, held_out = load_dataset(config.data, loaded.tokenizer, answers=answers, row_length=length, cache=cache)
   if len(train) == 0:
     raise DataError(f"no example is left to train on: {train.counts}")
   return Data(*(for_objective(config, part, loaded.model.config.max_positions) for part in (train, held_out)))
-
-
-def data_kind(config: RunConfig) -> Kind:
-  """How rows are to be read for what the main stage trains."""
-  return {"one": "sft", "single": "feedback"}.get(answers_kind(config), "preference")  # pyright: ignore[reportReturnType]
 
 
 def for_objective(config: RunConfig, dataset: TokenDataset, max_positions: int) -> TokenDataset:
@@ -210,10 +206,10 @@ def for_objective(config: RunConfig, dataset: TokenDataset, max_positions: int) 
   Raises:
     DataError: an example has another number of answers than the loss compares, or is longer than `max_positions`.
   """
-  answers = answers_kind(config)
+  answers = config.answers
   if config.objective != "sft":
     _check_answers(dataset, answers, "+".join(config.loss_spec.names))
-  if answers == "single" and len(dataset):
+  if answers is Answers.UNPAIRED and len(dataset):
     dataset = unpaired(dataset)
     if config.loss_spec.reads("mismatched"):
       dataset = with_mismatched(dataset, row_length=config.batch.row_length, max_positions=max_positions)
@@ -221,15 +217,8 @@ def for_objective(config: RunConfig, dataset: TokenDataset, max_positions: int) 
   return dataset
 
 
-def answers_kind(config: RunConfig) -> str:
-  """What an example must be: "one" answer to learn writing from, a "pair", a "triple", a "ranking" or a "single"."""
-  if config.objective == "sft":
-    return "one"
-  return config.loss_spec.answers
-
-
-def _check_answers(dataset: TokenDataset, answers: str, loss: str) -> None:
-  wanted = {"pair": 2, "triple": 3}.get(answers)
+def _check_answers(dataset: TokenDataset, answers: Answers, loss: str) -> None:
+  wanted = answers.number
   for i in range(len(dataset) if wanted else 0):
     found = len(dataset[i].answers)
     if found != wanted:

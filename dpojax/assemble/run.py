@@ -10,7 +10,6 @@ import jax
 from dpojax.assemble.pieces import (
   Data,
   Loaded,
-  answers_kind,
   build_batches,
   build_data,
   build_look,
@@ -36,7 +35,7 @@ from dpojax.training.loop import Loop, Outcome
 from dpojax.training.reference_cache import ReferenceCache, weights_fingerprint
 from dpojax.training.runlog import RunLog
 from dpojax.training.step import make_score_step, place_params
-from dpojax.types import PackedBatch, Params
+from dpojax.types import Answers, PackedBatch, Params
 
 
 def run(config: RunConfig, workdir: str | pathlib.Path, *, allow_config_change: bool = False) -> Outcome:
@@ -115,8 +114,8 @@ class Session:
 
   def data(self, config: RunConfig, start: Loaded, prelude: pathlib.Path) -> Data:
     """Examples of the main stage; those that the starting model writes itself are kept in `prelude`."""
-    answers = answers_kind(config)
-    mismatched = answers == "single" and config.loss_spec.reads("mismatched")
+    answers = config.answers
+    mismatched = answers is Answers.UNPAIRED and config.loss_spec.reads("mismatched")
     key = (answers, mismatched, config.data, config.pairs, config.sft, config.batch.row_length, config.model, prelude)
     if key not in self._data:
       pairs = write_pairs(config, start, prelude, answers) if config.pairs.prompts else None

@@ -17,6 +17,7 @@ from dpojax.config.schema import (
 from dpojax.data.dataset import encode_prompts
 from dpojax.data.worlds import World, get_world, pair_rows, ranking_rows
 from dpojax.sampling.generate import generate
+from dpojax.types import Answers
 
 
 def sft_config(config: RunConfig) -> RunConfig:
@@ -35,18 +36,20 @@ def sft_config(config: RunConfig) -> RunConfig:
   )
 
 
-def write_pairs(config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answers: str = "pair") -> list[dict]:
+def write_pairs(
+  config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answers: Answers = Answers.PAIR
+) -> list[dict]:
   """Rows of the pairs stage: read from a folder of `prelude` where they are already, else written by the model.
 
   Args:
-    answers: what a row is to hold, see `pieces.answers_kind`: pairs (also for single answers), rankings or triples.
+    answers: what a row is to hold; unpaired answers are made of pairs.
 
   The file appears only when it is complete, so a run that was killed here starts the stage again.
 
   Raises:
     ConfigError: the folder holds pairs made with other settings.
   """
-  form = {"ranking": "rankings", "triple": "triples"}.get(answers, "pairs")
+  form = {Answers.RANKING: "rankings", Answers.TRIPLE: "triples"}.get(answers, "pairs")
   folder = prelude / form
   file = folder / f"{form}.jsonl"
   made_with = RunConfig(
@@ -61,7 +64,7 @@ def write_pairs(config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answer
     folder.mkdir(parents=True, exist_ok=True)
     write_config(made_with, folder)
     world = get_world(config.data.name)
-    rows = _new_rows(config.pairs, config.data, config.evaluation.max_tokens, world, loaded, form)
+    rows = _new_rows(config.pairs, config.data, config.evaluation.max_tokens, world, loaded, answers)
     part = file.with_suffix(".part")
     part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     part.rename(file)
@@ -69,7 +72,7 @@ def write_pairs(config: RunConfig, loaded: Loaded, prelude: pathlib.Path, answer
 
 
 def _new_rows(
-  settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded, form: str
+  settings: PairsSettings, data: DataSettings, max_tokens: int, world: World, loaded: Loaded, answers: Answers
 ) -> list[dict]:
   prompts = world.prompts(settings.prompts, settings.seed)
   tokens = encode_prompts(prompts, data, loaded.tokenizer)
@@ -83,8 +86,8 @@ def _new_rows(
     seed=settings.seed,
     batch_size=512,
   )
-  answers = [loaded.tokenizer.decode(s.tokens, skip_special_tokens=True) for s in samples]
-  grouped = [answers[i : i + settings.samples] for i in range(0, len(answers), settings.samples)]
-  if form != "pairs":
-    return ranking_rows(world, prompts, grouped, settings.label, settings.seed, size=3 if form == "triples" else 0)
+  written = [loaded.tokenizer.decode(s.tokens, skip_special_tokens=True) for s in samples]
+  grouped = [written[i : i + settings.samples] for i in range(0, len(written), settings.samples)]
+  if answers in (Answers.RANKING, Answers.TRIPLE):
+    return ranking_rows(world, prompts, grouped, settings.label, settings.seed, size=answers.number or 0)
   return pair_rows(world, prompts, grouped, label=settings.label, seed=settings.seed)

@@ -131,14 +131,15 @@ def _data(config: RunConfig, tokenizer):
   data, length = config.data, config.batch.row_length
   if data.source == "world":
     from dpojax.data.worlds import get_world, sft_rows
+    from dpojax.types import Answers
 
     rows = sft_rows(get_world(data.name), config.sft.texts, config.sft.seed)
-    dataset = dataset_from_rows(rows, data, tokenizer, kind="sft", row_length=length)
+    dataset = dataset_from_rows(rows, data, tokenizer, answers=Answers.ONE, row_length=length)
     about = f"texts of the world {data.name}, from which a run learns before it writes its own pairs"
     return *hold_out(dataset, data.eval_fraction, data.seed), about
-  from dpojax.assemble.pieces import data_kind, for_objective
+  from dpojax.assemble.pieces import for_objective
 
-  parts = load_dataset(data, tokenizer, kind=data_kind(config), row_length=length)
+  parts = load_dataset(data, tokenizer, answers=config.answers, row_length=length)
   train, held_out = (for_objective(config, part, length) for part in parts)
   template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)
   source = data.path or f"{data.name} [{data.split}]"

@@ -39,13 +39,14 @@ def main(arguments: list[str]) -> int:
     from dpojax.cli import compilation_cache
     from dpojax.data.dataset import load_dataset
     from dpojax.sampling.score import score_answers
+    from dpojax.types import Answers
 
     compilation_cache.begin()
     model, params, tokenizer = load_language_model(options.model, precision=options.precision)
     positions = model.config.max_positions
     settings = data_settings(options)
     settings = dataclasses.replace(settings, max_example=min(settings.max_example or positions, positions))
-    dataset, _ = load_dataset(settings, tokenizer, kind="score", row_length=options.row_length)
+    dataset, _ = load_dataset(settings, tokenizer, answers=Answers.ANY, row_length=options.row_length)
     progress = Progress(len(dataset))
     scores = score_answers(
       model, params, dataset, rows=options.rows, row_length=options.row_length, progress=progress.show

@@ -7,8 +7,7 @@ from dpojax.config.schema import LossSettings, RunConfig
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options
 from dpojax.losses.spec import Term
-
-REWARD_KINDS = ("pair_rewards", "ranked_rewards")
+from dpojax.types import Answers
 
 
 def check_losses(config: RunConfig) -> None:
@@ -19,7 +18,7 @@ def check_losses(config: RunConfig) -> None:
   spec = config.loss_spec
   terms = spec.terms
   if config.objective == "reward_model":
-    fitting = ", ".join(name for name in sorted(LOSSES) if get_loss(name).answers in REWARD_KINDS)
+    fitting = ", ".join(name for name in sorted(LOSSES) if get_loss(name).of_rewards)
     _require(spec.of_rewards, f"loss.name={terms[0].name} is no loss of a reward model; choose one of {fitting}")
   else:
     _require(not spec.of_rewards, f"loss.name={terms[0].name} trains reward models; set objective=reward_model")
@@ -87,7 +86,8 @@ def _check_modifiers(config: RunConfig, terms: tuple[Term, ...]) -> None:
   )
   spans = loss.nll_span != "prompt_and_answer"
   needs("nll_span", spans, lambda n: "prompt" in get_loss(n).reads, "has no NLL of the prompt")
-  with_reference = lambda n: "reference" in get_loss(n).reads and get_loss(n).answers == "pair"  # noqa: E731
+  of_pairs = lambda n: get_loss(n).answers is Answers.PAIR and not get_loss(n).of_rewards  # noqa: E731
+  with_reference = lambda n: "reference" in get_loss(n).reads and of_pairs(n)  # noqa: E731
   needs(
     "dynamic_beta", loss.dynamic_beta, lambda n: with_reference(n) and "beta" in loss_options(n), "has no beta to move"
   )
@@ -97,7 +97,7 @@ def _check_modifiers(config: RunConfig, terms: tuple[Term, ...]) -> None:
   )
   needs("margin_scale", loss.margin_scale, lambda n: "margin" in get_loss(n).reads, "has no margin in its logit")
   for key, set_to in (("wpo", loss.wpo), ("ld_alpha", loss.ld_alpha != 1)):
-    needs(key, set_to, lambda n: get_loss(n).answers == "pair", "does not compare pairs")
+    needs(key, set_to, of_pairs, "does not compare pairs")
   for term in terms:
     _require(
       not (loss.wpo and term.name.startswith("aot")),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from dpojax.losses.spec import LossSpec
+  from dpojax.types import Answers
 
 
 def option(
@@ -288,3 +289,10 @@ class RunConfig:
     from dpojax.losses.spec import loss_spec  # JAX, which commands that only read settings do without
 
     return loss_spec(rewards=self.objective == "reward_model", **vars(self.loss))
+
+  @property
+  def answers(self) -> "Answers":
+    """What an example of the main stage holds."""
+    from dpojax.types import Answers
+
+    return Answers.ONE if self.objective == "sft" else self.loss_spec.answers

@@ -14,19 +14,20 @@ from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import Comparison, Format, choose_format
 from dpojax.data.formats.common import Judgement
 from dpojax.data.judgement import read_judgement
-from dpojax.data.sieve import Kind, Sieve, prompt_key
+from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
 from dpojax.data.token_cache import TokenCache
 from dpojax.data.tokenise import tokenise
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 
 AT_ONCE = 256  # rows rendered and tokenised together
 
 
 def load_dataset(
-  settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int, cache: TokenCache | None = None
+  settings: DataSettings, tokenizer: Tokenizer, *, answers: Answers, row_length: int, cache: TokenCache | None = None
 ) -> tuple[TokenDataset, TokenDataset]:
   """The training and the held-out examples that the settings name; no prompt is on both sides.
 
@@ -36,8 +37,8 @@ def load_dataset(
   Args:
     settings: source, format, template, limits and policies.
     tokenizer: text to ids.
-    kind: "preference": two or more answers a row; "sft": the best answer only; "score": all answers,
-      identical ones too.
+    answers: what an example is to hold. PAIR, TRIPLE, RANKING: two or more answers, of which the loss counts how many;
+      ONE: the best answer only; UNPAIRED: pairs, or answers with a label; ANY: all answers, identical ones too.
     row_length: tokens of a packed row, which the prompt and all answers of an example must share.
     cache: of what earlier calls, in other processes too, made of the same rows by the same settings.
 
@@ -48,10 +49,12 @@ def load_dataset(
 
   def build(path: str, split: str) -> TokenDataset:
     source = _source(settings, path, split)
-    make = functools.partial(_build, source.rows, source.name, settings, tokenizer, kind=kind, row_length=row_length)
+    make = functools.partial(
+      _build, source.rows, source.name, settings, tokenizer, answers=answers, row_length=row_length
+    )
     if cache is None:
       return make()
-    return cache.dataset(source, settings, tokenizer, kind=kind, row_length=row_length, make=make)
+    return cache.dataset(source, settings, tokenizer, answers=answers, row_length=row_length, make=make)
 
   train = build(settings.path, settings.split)
   if not settings.eval_path and not settings.eval_split:
@@ -65,10 +68,10 @@ def load_dataset(
 
 
 def dataset_from_rows(
-  rows: Iterable[Mapping[str, Any]], settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+  rows: Iterable[Mapping[str, Any]], settings: DataSettings, tokenizer: Tokenizer, *, answers: Answers, row_length: int
 ) -> TokenDataset:
   """Examples from rows in memory, by the same path as rows of a file. See `load_dataset`."""
-  return _build(memory_rows(rows), "rows", settings, tokenizer, kind=kind, row_length=row_length)
+  return _build(memory_rows(rows), "rows", settings, tokenizer, answers=answers, row_length=row_length)
 
 
 def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDataset, TokenDataset]:
@@ -142,10 +145,16 @@ def _open_template(settings: DataSettings, tokenizer: Tokenizer) -> ChatTemplate
 
 
 def _build(
-  rows: Iterator[SourceRow], name: str, settings: DataSettings, tokenizer: Tokenizer, *, kind: Kind, row_length: int
+  rows: Iterator[SourceRow],
+  name: str,
+  settings: DataSettings,
+  tokenizer: Tokenizer,
+  *,
+  answers: Answers,
+  row_length: int,
 ) -> TokenDataset:
   """Reads, parses, tokenises and sieves all rows."""
-  sieve = Sieve(settings, tokenizer, kind, row_length)
+  sieve = Sieve(settings, tokenizer, answers, row_length)
   template = _open_template(settings, tokenizer)
   form: Format | None = None
   try:
@@ -153,8 +162,8 @@ def _build(
       readable = [row for row in some if not row.fault]
       if form is None and readable:
         whole = (row for row in readable if None not in row.values.values())
-        form = _format_of(next(whole, readable[0]), settings.format, kind)
-      parsed = [_parse(row, form, template is not None, judged=kind != "score") for row in some]
+        form = _format_of(next(whole, readable[0]), settings.format, answers)
+      parsed = [_parse(row, form, template is not None, judged=answers is not Answers.ANY) for row in some]
       read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
       done = iter(
         tokenise(
@@ -169,14 +178,14 @@ def _build(
   return sieve.dataset(name, form.name if form else "")
 
 
-def _format_of(row: SourceRow, setting: str, kind: Kind) -> Format:
+def _format_of(row: SourceRow, setting: str, answers: Answers) -> Format:
   form = choose_format(setting, row.values, row.where)
-  if kind == "preference" and not form.pairs:
+  if answers.compared and form.answers in (Answers.ONE, Answers.UNPAIRED):
     raise DataError(
       f"{row.where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
       "set objective=sft or give pairs"
     )
-  if kind in ("preference", "feedback") and not form.ranked:
+  if (answers.compared or answers is Answers.UNPAIRED) and form.answers is Answers.ANY:
     raise DataError(
       f"{row.where}: format {form.name!r} ({form.wants}) has several answers of equal standing, which is no ranking to "
       "learn from; it serves `dpojax eval` and `dpojax score`"

@@ -1,6 +1,6 @@
 """What becomes of each row: kept as an example, or dropped for a counted reason."""
 
-from typing import Any, Literal
+from typing import Any
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
@@ -9,8 +9,7 @@ from dpojax.data.limits import Limits, fit
 from dpojax.data.tokenise import Tokenised
 from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
-
-Kind = Literal["preference", "feedback", "sft", "score"]
+from dpojax.types import Answers
 
 MOST_NOTES = 20
 DROPPED = "dropped/"
@@ -50,8 +49,8 @@ def prompt_key(example: TokenExample, prompted: bool) -> bytes:
 class Sieve:
   """Keeps what can be used, and counts and notes what cannot."""
 
-  def __init__(self, settings: DataSettings, tokenizer: Tokenizer, kind: Kind, row_length: int):
-    self.settings, self.tokenizer, self.kind = settings, tokenizer, kind
+  def __init__(self, settings: DataSettings, tokenizer: Tokenizer, answers: Answers, row_length: int):
+    self.settings, self.tokenizer, self.answers = settings, tokenizer, answers
     self.limits = Limits.of(settings, row_length, tokenizer.bos_id)
     self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     self.notes: list[str] = []
@@ -66,10 +65,10 @@ class Sieve:
     if isinstance(comparison, DataError) or isinstance(ids, DataError):
       self.drop("malformed", f"{where}: {comparison if isinstance(comparison, DataError) else ids}")
       return
-    if self.kind == "preference" and len(comparison.answers) < 2:
+    if self.answers.compared and len(comparison.answers) < 2:
       self.drop("malformed", f"{where}: it has one answer, but preferences need two or more")
       return
-    if self.kind == "feedback" and len(comparison.answers) == 1 and "label" not in comparison.details:
+    if self.answers is Answers.UNPAIRED and len(comparison.answers) == 1 and "label" not in comparison.details:
       self.drop("malformed", f"{where}: its answer has no label; single answers need one, true or false")
       return
     reason = self.keep(where, comparison, ids)
@@ -85,7 +84,7 @@ class Sieve:
   def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
     """Adds the example; or says why it is dropped."""
     texts, prompt, answers = list(comparison.answers), ids.prompt, ids.answers
-    if self.kind == "sft":
+    if self.answers is Answers.ONE:
       texts, answers = texts[:1], answers[:1]
       if comparison.details.get("label") is False:
         return "undesirable"
@@ -102,7 +101,7 @@ class Sieve:
     cuts = sum(len(cut) < len(answer) for cut, answer in zip(cut_answers, answers, strict=True))
     distinct = list(dict.fromkeys(map(tuple, cut_answers)))
     repeated = 0
-    if self.kind in ("preference", "feedback") and len(distinct) < len(cut_answers):
+    if (self.answers.compared or self.answers is Answers.UNPAIRED) and len(distinct) < len(cut_answers):
       if len(distinct) < 2:
         return "identical_answers"
       texts = [texts[[tuple(a) for a in cut_answers].index(answer)] for answer in distinct]
@@ -138,7 +137,7 @@ class Sieve:
     """What the row says of its first answer: see `TokenExample`."""
     if comparison.judgement.tie and answers == 2:
       return 0.5
-    return float(comparison.details["label"]) if self.kind == "feedback" and answers == 1 else 1.0
+    return float(comparison.details["label"]) if self.answers is Answers.UNPAIRED and answers == 1 else 1.0
 
   def count_ends(self, example: TokenExample) -> None:
     """Counts the example, its answers, and where EOS stands in them."""

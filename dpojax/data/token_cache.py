@@ -22,11 +22,11 @@ import numpy as np
 from dpojax import __version__
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.sieve import Kind
 from dpojax.data.sources import Source
 from dpojax.data.templates import template_source
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.kept_files import KeptFiles, own_folder
+from dpojax.types import Answers
 
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
@@ -69,7 +69,7 @@ class TokenCache:
     settings: DataSettings,
     tokenizer: Tokenizer,
     *,
-    kind: Kind,
+    answers: Answers,
     row_length: int,
     make: Callable[[], TokenDataset],
   ) -> TokenDataset:
@@ -77,7 +77,7 @@ class TokenCache:
     identity = source.identity()
     if not identity:
       return make()
-    key = _key(identity, source.name, settings, tokenizer, kind, row_length)
+    key = _key(identity, source.name, settings, tokenizer, answers, row_length)
     entry = self._files.get(key)
     if entry is not None:
       return decode(entry)
@@ -89,14 +89,16 @@ class TokenCache:
     return dataset
 
 
-def _key(identity: str, name: str, settings: DataSettings, tokenizer: Tokenizer, kind: Kind, row_length: int) -> str:
+def _key(
+  identity: str, name: str, settings: DataSettings, tokenizer: Tokenizer, answers: Answers, row_length: int
+) -> str:
   facts = {
     "rows": identity,
     "name": name,  # the places that messages name
     "settings": {key: value for key, value in dataclasses.asdict(settings).items() if key not in AFTERWARDS},
     "tokenizer": tokenizer.fingerprint(),
     "template": template_source(settings.template, tokenizer),
-    "kind": kind,
+    "answers": answers.value,
     "row_length": row_length,
     "code": our_code(),
     "versions": [sys.version, *(importlib.metadata.version(library) for library in LIBRARIES)],

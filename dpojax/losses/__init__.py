@@ -52,6 +52,7 @@ from dpojax.losses.ranking import plackett_luce_dpo
 from dpojax.losses.reference_free import alphapo, cpo, orpo, simpo, tpo, tpo_l
 from dpojax.losses.reward import all_pairs, bradley_terry, davidson, plackett_luce, rao_kupper
 from dpojax.losses.tdpo import tdpo1, tdpo2
+from dpojax.types import Answers
 
 # What a loss reads, by a parameter that says so.
 READS = {
@@ -71,15 +72,16 @@ class Loss:
 
   Attributes:
     function: of plain arrays.
-    answers: what it is about: "pair" (PairLogps), "triple" and "ranking" (RankedLogps), "single" (SingleLogps),
-      "pair_rewards" or "ranked_rewards".
+    answers: what its examples hold: PAIR (PairLogps), TRIPLE or RANKING (RankedLogps), or UNPAIRED (SingleLogps).
+    of_rewards: it is given rewards, not log-probs: PAIR, or RANKING.
     coupled: a value depends on other examples, so it must see the global batch.
     of_ratios: policy and reference matter through their difference only, so `of_packed` may give log-ratios and a
       reference of zeros. Sums of log-probs would round at the size of the sums, log-ratios at their own.
   """
 
   function: Callable[..., jax.Array]
-  answers: str = "pair"
+  answers: Answers = Answers.PAIR
+  of_rewards: bool = False
   coupled: bool = False
   of_ratios: bool = False
 
@@ -121,20 +123,20 @@ def _losses() -> Iterable[Loss]:
     yield Loss(function, of_ratios=True)
   yield Loss(aot, coupled=True)  # compares the policy's margins with the reference's, in an order of their own
   yield Loss(aot_unpaired, coupled=True, of_ratios=True)
-  yield Loss(kto, "single", coupled=True, of_ratios=True)
+  yield Loss(kto, Answers.UNPAIRED, coupled=True, of_ratios=True)
   for function in (apo_zero_unpaired, bco):
-    yield Loss(function, "single", of_ratios=True)
-  yield Loss(plackett_luce_dpo, "ranking", of_ratios=True)
+    yield Loss(function, Answers.UNPAIRED, of_ratios=True)
+  yield Loss(plackett_luce_dpo, Answers.RANKING, of_ratios=True)
   for function in (orpo, simpo, alphapo, cpo):
     yield Loss(function)
   for function in (tpo, tpo_l):
-    yield Loss(function, "triple")
+    yield Loss(function, Answers.TRIPLE)
   for function in (unlikelihood, preferred_ft, sft):
     yield Loss(function)
   for function in (bradley_terry, rao_kupper, davidson):
-    yield Loss(function, "pair_rewards")
+    yield Loss(function, of_rewards=True)
   for function in (plackett_luce, all_pairs):
-    yield Loss(function, "ranked_rewards")
+    yield Loss(function, Answers.RANKING, of_rewards=True)
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in _losses()}

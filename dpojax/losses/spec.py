@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, Loss, get_loss, loss_options
+from dpojax.types import Answers
 
 BETA = 0.1  # scales the reported rewards where no loss reads a beta
 
@@ -74,14 +75,14 @@ class LossSpec:
     return tuple(get_loss(name) for name in self.names)
 
   @property
-  def answers(self) -> str:
-    """What an example holds: "pair", "triple", "ranking" or "single"."""
-    return {"pair_rewards": "pair", "ranked_rewards": "ranking"}.get(self.losses[0].answers, self.losses[0].answers)
+  def answers(self) -> Answers:
+    """What an example holds."""
+    return self.losses[0].answers
 
   @property
   def of_rewards(self) -> bool:
     """Whether it trains a reward model."""
-    return self.losses[0].answers.endswith("rewards")
+    return self.losses[0].of_rewards
 
   def reads(self, what: str) -> bool:
     """Whether one of the losses reads the reference, its whole distributions ("token_kl"), ...; see `Loss.reads`."""
@@ -156,7 +157,8 @@ def loss_spec(
 def _sft_term(terms: tuple[Term, ...], weight: float) -> Term:
   if any(term.name == "sft" for term in terms):
     raise ConfigError("loss.sft_coef is set, but loss.name has a term sft already; give its weight in one place")
-  if get_loss(terms[0].name).answers != "pair":
+  first = get_loss(terms[0].name)
+  if first.answers is not Answers.PAIR or first.of_rewards:
     raise ConfigError(f"loss.sft_coef is set, but loss.name={terms[0].name} does not read pairs; set it to 0")
   return Term("sft", weight)
 
@@ -184,9 +186,9 @@ def parse_losses(text: str) -> tuple[Term, ...]:
   for name in names:
     if names.count(name) > 1:
       raise ConfigError(f"loss.name: {name} comes twice in {text!r}; give it one weight")
-  kinds = {term.name: get_loss(term.name).answers for term in terms}
+  kinds = {term.name: _kind(get_loss(term.name)) for term in terms}
   if len(set(kinds.values())) > 1:
-    listed = ", ".join(f"{name} reads a {kind.replace('_', ' of ')}" for name, kind in kinds.items())
+    listed = ", ".join(f"{name} reads {kind}" for name, kind in kinds.items())
     raise ConfigError(f"loss.name: the losses of {text!r} read different data ({listed}); a sum needs one kind")
   return tuple(terms)
 
@@ -203,6 +205,12 @@ def _term(found: re.Match) -> Term:
   return Term(
     name, 1.0 if found["weight"] is None else _number(found["weight"], f"the weight of {name}"), tuple(options)
   )
+
+
+def _kind(loss: Loss) -> str:
+  """What a loss reads, in words."""
+  words = "an unpaired answer" if loss.answers is Answers.UNPAIRED else f"a {loss.answers.value}"
+  return f"{words} of rewards" if loss.of_rewards else words
 
 
 def _number(text: str, what: str) -> float:

@@ -20,7 +20,7 @@ from dpojax.losses.modifiers import (
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference_metrics import preference_metrics
-from dpojax.types import Array, Metrics, PackedBatch, Params
+from dpojax.types import Answers, Array, Metrics, PackedBatch, Params
 
 
 @jax.tree_util.register_dataclass
@@ -149,11 +149,11 @@ class Preference:
     sums = tokens.by_example(tokens.sums())
     weight = jnp.asarray(rows.example_weight).reshape(-1)
     share = totals["examples"] / totals["tokens"]
-    if self.spec.answers == "single":
+    if self.spec.answers is Answers.UNPAIRED:
       desirable = jnp.asarray(rows.example_label).reshape(-1) > 0.5
       mismatched = sums[:, 1] if self.spec.reads("mismatched") else None
       return SingleLogps(sums[:, 0], lengths[:, 0], desirable, weight, mismatched, tokens)
-    if self.spec.answers in ("ranking", "triple"):
+    if self.spec.answers in (Answers.RANKING, Answers.TRIPLE):
       return RankedLogps(sums, lengths, weight, share, tokens)
     details: dict[str, Any] = {}
     if self.spec.margins:

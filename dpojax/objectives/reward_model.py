@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.types import Answers, Metrics, PackedBatch, Params, sum_by_answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RewardObjective(Objective):
     """f32[B] values of the loss for one head's [B, K] rewards."""
     (loss,) = self.spec.losses
     options: dict[str, Any] = {name: hyper[name] for name in loss.options if name in hyper}
-    if loss.answers == "ranked_rewards":
+    if loss.answers is Answers.RANKING:
       return loss.function(rewards, present=present, **options)
     if rewards.shape[1] != 2:
       raise ValueError(f"{loss.name} compares two answers, but examples have {rewards.shape[1]}; use plackett_luce")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from dpojax.losses import LOSSES, loss_options
 from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
+from dpojax.types import Answers
 
 PURPLE = "#7a5195"
 REACH = 6.0  # margins from minus this to this
@@ -24,14 +25,16 @@ GLANCE = {"dpo": BLUE, "cdpo": GREEN, "robust_dpo": ORANGE, "hinge": PURPLE, "ip
 
 DRAWN = {"dpop": {"penalty": 4.0}}  # at 50 nothing but the penalty would be seen
 
+# By what a loss reads, and whether that is rewards.
 AXIS = {
-  "pair": "β · margin",
-  "triple": "β · margin",
-  "single": "β · log-ratio of the answer",
-  "ranking": "β · lead of each answer over the next",
-  "pair_rewards": "reward of chosen less that of rejected",
-  "ranked_rewards": "lead of each answer over the next",
+  (Answers.PAIR, False): "β · margin",
+  (Answers.TRIPLE, False): "β · margin",
+  (Answers.UNPAIRED, False): "β · log-ratio of the answer",
+  (Answers.RANKING, False): "β · lead of each answer over the next",
+  (Answers.PAIR, True): "reward of chosen less that of rejected",
+  (Answers.RANKING, True): "lead of each answer over the next",
 }
+MARGIN = AXIS[Answers.PAIR, False]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ def curves(name: str, points: int = 241) -> list[Curve]:
   for label, at in _lines(name).items():
     loss, slope = jax.jit(jax.vmap(jax.value_and_grad(at)))(x)
     lines.append(Curve(label, *(np.asarray(v, np.float64) for v in (x, loss, -slope))))
-  if len(lines) == 3 and LOSSES[name].answers == "pair":
+  if len(lines) == 3 and _kind(name) == (Answers.PAIR, False):
     # Losses of the margin alone look the same whichever answer moves, others whichever one moves alone.
     both, chosen, rejected = lines
     if _same(both, chosen) and _same(both, rejected):
@@ -70,11 +73,11 @@ def draw_loss(name: str) -> Figure:
   for line, colour in zip(lines, (BLUE, ORANGE, GREEN, PURPLE), strict=False):
     _draw(axes, line, colour, line.label, linewidth=1.8)
   limits = [axis.get_ylim() for axis in axes]
-  if name not in ("dpo", "preferred_ft", "sft") and AXIS[LOSSES[name].answers] == AXIS["pair"]:
+  if name not in ("dpo", "preferred_ft", "sft") and AXIS[_kind(name)] == MARGIN:
     _draw(axes, curves("dpo")[0], GREY, "DPO", linewidth=1.2, linestyle=(0, (3, 2)))
   for axis, (low, high) in zip(axes, limits, strict=True):
     axis.set_ylim(low, high)
-    axis.set_xlabel(AXIS[LOSSES[name].answers], fontsize=9)
+    axis.set_xlabel(AXIS[_kind(name)], fontsize=9)
   if limits[1][1] - limits[1][0] < 0.2:  # a constant weight is no detail to be enlarged
     axes[1].set_ylim(0, 1.5 * limits[1][1])
   if len(axes[0].get_lines()) > 1:
@@ -92,7 +95,7 @@ def draw_glance() -> Figure:
   axes[0].set_ylim(-1, 7)
   axes[1].set_ylim(-1, 2)
   for axis in axes:
-    axis.set_xlabel(AXIS["pair"], fontsize=9)
+    axis.set_xlabel(MARGIN, fontsize=9)
   axes[0].legend(frameon=False, fontsize=9)
   return figure
 
@@ -110,14 +113,18 @@ def _same(one: Curve, other: Curve) -> bool:
 def _lines(name: str) -> dict[str, Callable]:
   """What is moved -> the loss at a margin, f32[] -> f32[]."""
   kinds = {
-    "pair": _pair,
-    "triple": _triple,
-    "single": _single,
-    "ranking": _ranking,
-    "pair_rewards": _pair_rewards,
-    "ranked_rewards": _ranked_rewards,
+    (Answers.PAIR, False): _pair,
+    (Answers.TRIPLE, False): _triple,
+    (Answers.UNPAIRED, False): _unpaired,
+    (Answers.RANKING, False): _ranking,
+    (Answers.PAIR, True): _pair_rewards,
+    (Answers.RANKING, True): _ranked_rewards,
   }
-  return kinds[LOSSES[name].answers](name)
+  return kinds[_kind(name)](name)
+
+
+def _kind(name: str) -> tuple[Answers, bool]:
+  return LOSSES[name].answers, LOSSES[name].of_rewards
 
 
 def _value(name: str, **given) -> jax.Array:
@@ -172,7 +179,7 @@ def _triple(name: str) -> dict[str, Callable]:
   return {"chosen and rejected move": at}
 
 
-def _single(name: str) -> dict[str, Callable]:
+def _unpaired(name: str) -> dict[str, Callable]:
   def at(x, desirable):
     logp, zero = jnp.reshape(x, (1,)), jnp.zeros(1)
     of_reference = dict(reference_logp=zero, mismatched=zero, reference_mismatched=zero)

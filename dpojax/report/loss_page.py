@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dpojax import losses
 from dpojax.losses import LOSSES, Loss
 from dpojax.report.tables import markdown
+from dpojax.types import Answers
 
 IMAGES = "images/losses"
 SECTION = r"\n\n(Options|Value|Source):\n"
@@ -45,12 +46,10 @@ A loss is a function of plain arrays too: `from dpojax import losses` and
 JAX arrays of one shape [B] unless another is said; shapes that do not fit are an error that names them.
 """
 NEEDS = {
-  "pair": "pairs",
-  "triple": "triples (gold, chosen, rejected)",
-  "single": "single answers, desirable or not",
-  "ranking": "rankings",
-  "pair_rewards": "rewards of pairs",
-  "ranked_rewards": "rewards of rankings",
+  Answers.PAIR: "pairs",
+  Answers.TRIPLE: "triples (gold, chosen, rejected)",
+  Answers.UNPAIRED: "unpaired answers, desirable or not",
+  Answers.RANKING: "rankings",
 }
 READS = {
   "reference": "a reference",
@@ -78,7 +77,10 @@ def _contents() -> str:
   for family in _families():
     for name, loss in LOSSES.items():
       if loss.function.__module__ == family:
-        needs = [NEEDS[loss.answers], *(text for key, text in READS.items() if key in loss.reads)]
+        needs = [
+          "rewards of " * loss.of_rewards + NEEDS[loss.answers],
+          *(text for key, text in READS.items() if key in loss.reads),
+        ]
         rows.append([f"[{name}](#{name})", ", ".join(needs) + (", the global batch" if loss.coupled else "")])
   # Links are made of characters that `markdown` leaves alone.
   return markdown(["loss", "reads"], rows).replace("|--:|", "|:--|") + "\n"

@@ -14,6 +14,7 @@ from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
 from dpojax.sampling.reward_score import reward_scores
 from dpojax.training.runlog import read_metrics
+from dpojax.types import Answers
 from tests.tolerances import assert_sums_close
 from tests.training.runs import write_config, write_pairs
 
@@ -53,7 +54,7 @@ def held_out_scores(workdir, config_file):
   """[answers, H] rewards of the held-out answers by the run's model."""
   model, params, tokenizer = load_model(workdir)
   data = changed(config_file).data
-  _, held_out = load_dataset(data, tokenizer, kind="preference", row_length=48)
+  _, held_out = load_dataset(data, tokenizer, answers=Answers.PAIR, row_length=48)
   return np.concatenate([s.T for s in reward_scores(model, params, held_out, row_length=48)])
 
 
@@ -132,6 +133,6 @@ def test_rankings_of_different_lengths(trained, tmp_path):
   assert all(np.isfinite(record["loss"]) for record in records) and "rewards/disagreement" not in records[0]
   model, params, tokenizer = load_model(tmp_path / "run")
   dataset, _ = load_dataset(
-    DataSettings(source="file", path=str(file), eval_fraction=0.0), tokenizer, kind="score", row_length=48
+    DataSettings(source="file", path=str(file), eval_fraction=0.0), tokenizer, answers=Answers.ANY, row_length=48
   )
   assert {score.shape for score in reward_scores(model, params, dataset, row_length=48)} == {(1, 2), (1, 3), (1, 4)}

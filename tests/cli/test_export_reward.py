@@ -17,6 +17,7 @@ from dpojax.data.dataset import dataset_from_rows
 from dpojax.models.reward_model import Normalisation, RewardModel
 from dpojax.sampling.reward_score import reward_scores
 from dpojax.training.checkpoint import Checkpointer
+from dpojax.types import Answers
 
 HEADS = 3
 MEASURED = Normalisation((0.5, -1.0, 2.0), (1.5, 0.5, 2.5), 0.75)
@@ -45,7 +46,7 @@ def run(tmp_path_factory):
 def scores(path, precision="float32"):
   """f64[answers, H] of ROWS by the model at `path`."""
   model, params, tokenizer = load_model(path, precision=precision)
-  dataset = dataset_from_rows(ROWS, DataSettings(), tokenizer, kind="score", row_length=40)
+  dataset = dataset_from_rows(ROWS, DataSettings(), tokenizer, answers=Answers.ANY, row_length=40)
   return model, np.concatenate([s.T for s in reward_scores(model, params, dataset, row_length=40)])
 
 
@@ -53,7 +54,7 @@ def test_trap_19_the_head_is_saved_with_the_run(run):
   workdir, tiny, model, params = run
   loaded, found = scores(workdir)
   assert loaded == model
-  dataset = dataset_from_rows(ROWS, DataSettings(), tiny.tokenizer, kind="score", row_length=40)
+  dataset = dataset_from_rows(ROWS, DataSettings(), tiny.tokenizer, answers=Answers.ANY, row_length=40)
   expected = np.concatenate([s.T for s in reward_scores(model, params, dataset, row_length=40)])
   np.testing.assert_array_equal(found, expected)
   assert len(np.unique(found)) == found.size

@@ -13,13 +13,14 @@ from dpojax.data.doctor import gist
 from dpojax.data.sieve import DROPPED
 from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 
 WORDS = Tokenizer.from_words(["a", "b", "c", "d", "e"], eos="<end>")
 PAIR = {"prompt": "a b", "chosen": "c", "rejected": "d"}
 
 
-def read(rows, *, tokenizer=WORDS, kind="preference", row_length=64, **options) -> TokenDataset:
-  return dataset_from_rows(rows, DataSettings(**options), tokenizer, kind=kind, row_length=row_length)
+def read(rows, *, tokenizer=WORDS, answers=Answers.PAIR, row_length=64, **options) -> TokenDataset:
+  return dataset_from_rows(rows, DataSettings(**options), tokenizer, answers=answers, row_length=row_length)
 
 
 def dropped(dataset):
@@ -35,16 +36,16 @@ rows = st.lists(st.fixed_dictionaries({"prompt": texts, "chosen": texts, "reject
 @settings(max_examples=60, deadline=None)
 @given(
   rows,
-  st.sampled_from(["preference", "sft", "score"]),
+  st.sampled_from([Answers.PAIR, Answers.ONE, Answers.ANY]),
   st.sampled_from(["drop", "truncate_left", "truncate_right"]),
   st.sampled_from(["keep", "drop"]),
   st.integers(0, 10),
   st.sampled_from([0, 2, 3, 10]),
 )
-def test_rows_read_are_kept_or_dropped_for_a_counted_reason(some, kind, overlong, duplicates, max_prompt, max_answer):
+def test_rows_read_are_kept_or_dropped_for_a_counted_reason(some, wanted, overlong, duplicates, max_prompt, max_answer):
   options = dict(overlong=overlong, duplicates=duplicates, max_prompt=max_prompt, max_answer=max_answer)
   short = {"prompt": "a", "chosen": "b", "rejected": "c"}  # within every limit drawn
-  dataset = read([short, *some], kind=kind, row_length=24, **options)
+  dataset = read([short, *some], answers=wanted, row_length=24, **options)
   counts = dataset.counts
   assert counts["rows"] == len(some) + 1
   assert counts["rows"] == counts["kept"] + sum(dropped(dataset).values())
@@ -52,8 +53,8 @@ def test_rows_read_are_kept_or_dropped_for_a_counted_reason(some, kind, overlong
   for i in range(len(dataset)):
     example = dataset[i]
     assert example.row_tokens() <= 24
-    assert kind != "sft" or len(example.answers) == 1
-    assert kind != "preference" or len({tuple(answer.tolist()) for answer in example.answers}) == 2
+    assert wanted is not Answers.ONE or len(example.answers) == 1
+    assert not wanted.compared or len({tuple(answer.tolist()) for answer in example.answers}) == 2
 
 
 # (row, options, the reason for which it is dropped)
@@ -85,8 +86,8 @@ def test_each_reason_to_drop_a_row(row, options, reason):
 
 def test_undesirable_answers_are_not_learnt_from():
   rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False, True)]
-  assert dropped(read(rows, kind="sft")) == {"undesirable": 1}
-  assert [m["details"]["label"] for m in read(rows, kind="score").metadata] == [True, False, True]
+  assert dropped(read(rows, answers=Answers.ONE)) == {"undesirable": 1}
+  assert [m["details"]["label"] for m in read(rows, answers=Answers.ANY).metadata] == [True, False, True]
 
 
 def test_truncation_is_counted_and_leaves_no_eos():
@@ -112,18 +113,18 @@ def test_repeated_answers_of_a_ranking_count_once():
 
 
 def test_scoring_takes_identical_answers_as_they_are():
-  dataset = read([{**PAIR, "rejected": "c"}], kind="score")
+  dataset = read([{**PAIR, "rejected": "c"}], answers=Answers.ANY)
   assert len(dataset[0].answers) == 2 and dropped(dataset) == {}
 
 
 def test_sft_learns_the_best_answer():
-  dataset = read([PAIR, {"prompt": "a", "chosen": "e", "rejected": "b"}], kind="sft")
+  dataset = read([PAIR, {"prompt": "a", "chosen": "e", "rejected": "b"}], answers=Answers.ONE)
   assert [WORDS.decode(dataset[i].answers[0]) for i in range(2)] == ["c <end>", "e <end>"]
 
 
 def test_plain_text_is_learnt_whole_but_for_what_nothing_predicts(llama, plain):
   rows = [{"text": "hello there"}, {"text": "hello you"}]
-  with_bos, without = (read(rows, tokenizer=t, kind="sft", template="none") for t in (llama, plain))
+  with_bos, without = (read(rows, tokenizer=t, answers=Answers.ONE, template="none") for t in (llama, plain))
   assert with_bos[0].prompt.tolist() == [llama.bos_id]
   assert llama.decode(with_bos[0].answers[0]) == "hello there</s>"
   assert len(without[0].prompt) == 1
@@ -145,7 +146,7 @@ def test_answers_of_equal_standing_are_no_ranking(plain):
   row = {"prompt": "a", "chosen": ["b"], "rejected": ["c", "d"]}
   with pytest.raises(DataError, match=r"rows\[0\]: format 'rewardbench_v2' .* has several answers of equal standing"):
     read([row])
-  assert len(read([row], tokenizer=plain, kind="score", template="none")[0].answers) == 3
+  assert len(read([row], tokenizer=plain, answers=Answers.ANY, template="none")[0].answers) == 3
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason():
@@ -161,9 +162,9 @@ def test_a_first_row_of_wrong_columns_stops_the_reading_and_a_later_one_is_count
   file = tmp_path / "pairs.jsonl"
   file.write_text("not json\n" + json.dumps({"prompt": "a", "good": "b"}) + "\n")
   with pytest.raises(DataError, match=r"pairs\.jsonl:2: columns prompt, good fit no known format"):
-    load_dataset(DataSettings(path=str(file)), WORDS, kind="preference", row_length=64)
+    load_dataset(DataSettings(path=str(file)), WORDS, answers=Answers.PAIR, row_length=64)
   file.write_text(json.dumps(PAIR) + "\n" + json.dumps({"prompt": "a", "good": "b"}) + "\n" + json.dumps(PAIR) + "\n")
-  train, _ = load_dataset(DataSettings(path=str(file), eval_fraction=0.0), WORDS, kind="preference", row_length=64)
+  train, _ = load_dataset(DataSettings(path=str(file), eval_fraction=0.0), WORDS, answers=Answers.PAIR, row_length=64)
   assert train.notes == [f"{file}:2: column 'chosen' holds nothing, not text"]
 
 
@@ -214,7 +215,7 @@ def test_rows_of_the_held_out_file_are_not_trained_on(tmp_path):
     rows = [{**PAIR, "prompt": prompt} for prompt in prompts]
     (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   options = DataSettings(path=str(tmp_path / "train.jsonl"), eval_path=str(tmp_path / "eval.jsonl"))
-  train, held_out = load_dataset(options, WORDS, kind="preference", row_length=64)
+  train, held_out = load_dataset(options, WORDS, answers=Answers.PAIR, row_length=64)
   assert [m["prompt"] for m in train.metadata] == ["a", "c"]
   assert [m["prompt"] for m in held_out.metadata] == ["b", "d"]
   assert dropped(train) == {"held_out_prompt": 1} and train.counts["kept"] == 2
@@ -224,7 +225,7 @@ def test_a_limit_reads_only_the_first_rows(tmp_path):
   file = tmp_path / "pairs.jsonl"
   file.write_text("".join(json.dumps(PAIR) + "\n" for _ in range(5)))
   options = DataSettings(path=str(file), limit=3, eval_fraction=0.0)
-  train, _ = load_dataset(options, WORDS, kind="preference", row_length=64)
+  train, _ = load_dataset(options, WORDS, answers=Answers.PAIR, row_length=64)
   assert train.counts["rows"] == 3
 
 

@@ -9,13 +9,14 @@ from dpojax.config.schema import BatchSettings, DataSettings
 from dpojax.data import Batches, dataset_from_rows, load_dataset
 from dpojax.data.doctor import gist
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 
 WORDS = Tokenizer.from_words(["a", "b", "c", "d", "e"], eos="<end>")
 PAIR = {"prompt": "a b", "chosen": "c", "rejected": "d"}
 
 
-def read(rows, kind="preference", **options):
-  return dataset_from_rows(rows, DataSettings(**options), WORDS, kind=kind, row_length=64)
+def read(rows, answers=Answers.PAIR, **options):
+  return dataset_from_rows(rows, DataSettings(**options), WORDS, answers=answers, row_length=64)
 
 
 def one(**columns):
@@ -91,7 +92,7 @@ def test_any_format_may_have_them(tmp_path):
     path = tmp_path / f"{n}.jsonl"
     path.write_text(json.dumps(row) + "\n")
     settings = DataSettings(source="file", path=str(path), eval_fraction=0.0)
-    example = load_dataset(settings, tokenizer, kind="preference", row_length=64)[0][0]
+    example = load_dataset(settings, tokenizer, answers=Answers.PAIR, row_length=64)[0][0]
     found.append((example.label, example.margin, example.weight))
   assert found == [(0.5, 0.0, 1.0), (1.0, 0.0, 2.0), (1.0, 3.0, 1.0), (0.5, 1.5, 1.0)]
 
@@ -108,10 +109,10 @@ def test_they_reach_the_packed_batch():
 
 def test_scoring_reads_none_of_them():
   """A column of another meaning must not keep a row from being scored."""
-  dataset = read([{**PAIR, "weight": "70 kg"}], kind="score")
+  dataset = read([{**PAIR, "weight": "70 kg"}], answers=Answers.ANY)
   assert len(dataset) == 1 and dataset[0].weight == 1.0
 
 
 def test_fine_tuning_reads_weights():
-  dataset = read([{"prompt": "a", "completion": "b", "weight": 0.5}], kind="sft")
+  dataset = read([{"prompt": "a", "completion": "b", "weight": 0.5}], answers=Answers.ONE)
   assert dataset[0].weight == 0.5

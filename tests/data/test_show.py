@@ -10,8 +10,9 @@ import pytest
 from dpojax.config.schema import BatchSettings, DataSettings
 from dpojax.data import Batches, choose_shape, dataset_from_rows, hold_out
 from dpojax.data.doctor import facts, gist, histogram, report
-from dpojax.data.feedback import with_mismatched
 from dpojax.data.show import readable_pieces, show_row
+from dpojax.data.unpaired import with_mismatched
+from dpojax.types import Answers
 
 ROWS = [
   {"prompt": "what is the answer?", "chosen": " yes", "rejected": " no"},
@@ -21,7 +22,7 @@ ROWS = [
 
 @pytest.fixture
 def dataset(plain):
-  return dataset_from_rows(ROWS, DataSettings(), plain, kind="preference", row_length=96)
+  return dataset_from_rows(ROWS, DataSettings(), plain, answers=Answers.PAIR, row_length=96)
 
 
 @pytest.fixture
@@ -67,11 +68,11 @@ def test_characters_split_over_tokens_are_shown_whole(plain):
 
 
 def test_rankings_and_single_answers_are_named(plain):
-  for rows, kind, names in (
-    ([{"prompt": "hello", "answers": [" yes", " no", " maybe"]}], "preference", ["rank 1", "rank 2", "rank 3"]),
-    ([{"prompt": "hello", "completion": " yes"}], "sft", ["answer"]),
+  for rows, answers, names in (
+    ([{"prompt": "hello", "answers": [" yes", " no", " maybe"]}], Answers.RANKING, ["rank 1", "rank 2", "rank 3"]),
+    ([{"prompt": "hello", "completion": " yes"}], Answers.ONE, ["answer"]),
   ):
-    dataset = dataset_from_rows(rows, DataSettings(), plain, kind=kind, row_length=96)
+    dataset = dataset_from_rows(rows, DataSettings(), plain, answers=answers, row_length=96)
     text = str(show_row(Batches(dataset, BatchSettings(size=1, rows=1, row_length=96))(0), plain))
     assert [line[:10].strip() for line in text.splitlines()[2:]] == names
 
@@ -81,7 +82,7 @@ def test_a_mismatched_answer_is_called_so(plain):
     {"prompt": "hello", "completion": " yes", "label": True},
     {"prompt": "what?", "completion": " no", "label": 0},
   ]
-  dataset = dataset_from_rows(rows, DataSettings(), plain, kind="feedback", row_length=96)
+  dataset = dataset_from_rows(rows, DataSettings(), plain, answers=Answers.UNPAIRED, row_length=96)
   dataset = with_mismatched(dataset, row_length=96, max_positions=96).subset([0, 1])
   text = str(show_row(next(Batches(dataset, BatchSettings(size=2, rows=1, row_length=96)).in_order()), plain))
   assert "rejected  ⟦ no" in text  # told apart only where the data set is known
@@ -104,7 +105,7 @@ def test_a_scored_prompt_shows(plain, dataset):
 def test_the_report_says_what_was_counted(plain):
   rows = [*ROWS, {**ROWS[0], "rejected": " maybe"}, {**ROWS[0], "chosen": 3}, {**ROWS[0], "rejected": " yes"}]
   train, held_out = hold_out(
-    dataset_from_rows(rows, DataSettings(), plain, kind="preference", row_length=96), fraction=0.5, seed=0
+    dataset_from_rows(rows, DataSettings(), plain, answers=Answers.PAIR, row_length=96), fraction=0.5, seed=0
   )
   batches = Batches(train, BatchSettings(size=2, rows=1, row_length=96))
   lines = [" ".join(line.split()) for line in report(train, held_out, batches).splitlines()]
@@ -129,7 +130,7 @@ def test_the_report_says_what_was_counted(plain):
 
 def test_many_malformed_rows_are_not_all_listed(plain):
   dataset = dataset_from_rows(
-    [*ROWS, *[{**ROWS[0], "chosen": 3}] * 30], DataSettings(), plain, kind="preference", row_length=96
+    [*ROWS, *[{**ROWS[0], "chosen": 3}] * 30], DataSettings(), plain, answers=Answers.PAIR, row_length=96
   )
   text = report(dataset, dataset.subset([]), Batches(dataset, BatchSettings(size=2, rows=1, row_length=96)))
   assert "malformed rows, the first 20 of 30\n  rows[2]: " in text and len(dataset.notes) == 20

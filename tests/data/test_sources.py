@@ -9,6 +9,7 @@ from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
 from dpojax.data.sources import file_rows, hub_source, memory_rows
 from dpojax.errors import ConfigError, DataError
+from dpojax.types import Answers
 
 ROWS = [{"prompt": f"hello {i}", "chosen": " yes", "rejected": " no"} for i in range(5)]
 
@@ -154,7 +155,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 )
 def test_settings_that_name_no_rows(chatml, settings, message):
   with pytest.raises(ConfigError) as caught:
-    load_dataset(DataSettings(**settings), chatml, kind="preference", row_length=64)
+    load_dataset(DataSettings(**settings), chatml, answers=Answers.PAIR, row_length=64)
   assert message in str(caught.value)
 
 
@@ -199,7 +200,7 @@ LAYOUTS = {
 def test_a_layout_of_the_hub_is_read(hub, chatml, layout):
   files, options = LAYOUTS[layout]
   settings = DataSettings(name=hub(files), eval_fraction=0.0, **options)
-  train, _ = load_dataset(settings, chatml, kind="preference", row_length=128)
+  train, _ = load_dataset(settings, chatml, answers=Answers.PAIR, row_length=128)
   assert train.origin.startswith(f"{layout} ")
   assert [chatml.decode(answer) for answer in train[0].answers] == ["yes<|im_end|>", "no<|im_end|>"]
   assert train.where(0) == f"{settings.name}[{settings.split}][0]"
@@ -208,7 +209,9 @@ def test_a_layout_of_the_hub_is_read(hub, chatml, layout):
 def test_an_evaluation_split_is_read_apart(hub, chatml):
   rows = [dict(HH_ROW, **{k: v.replace("hi", f"hi {i}") for k, v in HH_ROW.items()}) for i in range(4)]
   name = hub({"data/train.jsonl": as_jsonl(rows[:3]), "data/test.jsonl": as_jsonl(rows[2:])})
-  train, held_out = load_dataset(DataSettings(name=name, eval_split="test"), chatml, kind="preference", row_length=128)
+  train, held_out = load_dataset(
+    DataSettings(name=name, eval_split="test"), chatml, answers=Answers.PAIR, row_length=128
+  )
   assert (len(train), len(held_out)) == (2, 2)
   assert train.counts["dropped/held_out_prompt"] == 1
 

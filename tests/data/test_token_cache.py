@@ -15,6 +15,7 @@ from dpojax.data import load_dataset, token_cache
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.token_cache import ENTRY, FOLDER, TokenCache, decode, encode
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 from tests.cli.tiny_model import TinyModel
 from tests.data.conftest import LLAMA, trained
 from tests.data.test_sources import as_jsonl
@@ -49,10 +50,10 @@ def settings(file):
   return DataSettings(path=str(file), eval_fraction=0.25)
 
 
-def load(settings, tokenizer, cache, kind="preference", row_length=256):
+def load(settings, tokenizer, cache, answers=Answers.PAIR, row_length=256):
   """((training, held out), whether the rows were tokenised for it)."""
   with mock.patch.object(dataset_module, "_build", wraps=dataset_module._build) as build:
-    found = load_dataset(settings, tokenizer, kind=kind, row_length=row_length, cache=cache)
+    found = load_dataset(settings, tokenizer, answers=answers, row_length=row_length, cache=cache)
   return found, build.called
 
 
@@ -69,12 +70,12 @@ def entries(tmp_path):
   return sorted((tmp_path / "tokens").rglob(f"*{ENTRY}"))
 
 
-@pytest.mark.parametrize("kind", ["preference", "sft", "score", "feedback"])
-def test_what_is_read_back_is_what_was_made(settings, chatml, cache, tmp_path, kind):
-  made, _ = load(settings, chatml, None, kind)
-  first, tokenised = load(settings, chatml, cache, kind)
+@pytest.mark.parametrize("answers", [Answers.PAIR, Answers.ONE, Answers.ANY, Answers.UNPAIRED])
+def test_what_is_read_back_is_what_was_made(settings, chatml, cache, tmp_path, answers):
+  made, _ = load(settings, chatml, None, answers)
+  first, tokenised = load(settings, chatml, cache, answers)
   assert tokenised
-  again, tokenised = load(settings, chatml, TokenCache(tmp_path / "tokens"), kind)
+  again, tokenised = load(settings, chatml, TokenCache(tmp_path / "tokens"), answers)
   assert not tokenised
   for side in (0, 1):
     assert contents(again[side]) == contents(first[side]) == contents(made[side])
@@ -123,7 +124,7 @@ def test_every_other_setting_has_its_own_entry(settings, chatml, cache):
 
 def test_other_rows_paths_kinds_and_lengths_have_their_own(settings, file, chatml, cache):
   load(settings, chatml, cache)
-  assert load(settings, chatml, cache, kind="sft")[1]
+  assert load(settings, chatml, cache, answers=Answers.ONE)[1]
   assert load(settings, chatml, cache, row_length=255)[1]
   copy = file.with_name("copy.jsonl")
   copy.write_bytes(file.read_bytes())
@@ -191,7 +192,7 @@ def test_a_file_written_while_it_is_read_is_not_kept(settings, file, chatml, cac
     return made
 
   with mock.patch.object(dataset_module, "_build", meddle):
-    load_dataset(settings, chatml, kind="preference", row_length=256, cache=cache)
+    load_dataset(settings, chatml, answers=Answers.PAIR, row_length=256, cache=cache)
   assert entries(tmp_path) == []
 
 

@@ -13,6 +13,7 @@ from dpojax.data.templates import ChatTemplate
 from dpojax.data.tokenise import Tokenised, _divide, tokenise
 from dpojax.errors import DataError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 
 
 def merging() -> Tokenizer:
@@ -193,7 +194,7 @@ def test_a_row_the_template_refuses_is_counted_and_noted(chatml, tmp_path):
   (tmp_path / "t.jinja").write_text(ALTERNATING)
   settings = DataSettings(template=str(tmp_path / "t.jinja"))
   rows = rows_of_roles("u", "uu", "uau", "a", "u")
-  dataset = dataset_from_rows(rows, settings, chatml, kind="preference", row_length=256)
+  dataset = dataset_from_rows(rows, settings, chatml, answers=Answers.PAIR, row_length=256)
   assert dataset.counts["dropped/malformed"] == 2 and dataset.counts["kept"] == 3
   assert [note.split(": chat template")[0] for note in dataset.notes] == ["rows[1]", "rows[3]"]
   assert "roles must alternate" in dataset.notes[0]
@@ -203,9 +204,9 @@ def test_a_template_that_refuses_the_first_row_or_many_stops_the_reading(chatml,
   (tmp_path / "t.jinja").write_text(ALTERNATING)
   settings = DataSettings(template=str(tmp_path / "t.jinja"))
   with pytest.raises(TemplateError, match=r"rows\[0\]: chat template.*roles must alternate"):
-    dataset_from_rows(rows_of_roles("uu", "u"), settings, chatml, kind="preference", row_length=256)
+    dataset_from_rows(rows_of_roles("uu", "u"), settings, chatml, answers=Answers.PAIR, row_length=256)
   with pytest.raises(TemplateError, match=r"rows\[21\]: chat template.*roles must alternate"):
-    dataset_from_rows(rows_of_roles("u", *["uu"] * 30), settings, chatml, kind="preference", row_length=256)
+    dataset_from_rows(rows_of_roles("u", *["uu"] * 30), settings, chatml, answers=Answers.PAIR, row_length=256)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_a_missing_template_file_names_the_option(chatml):
       [{"prompt": "a", "chosen": "b", "rejected": "c"}],
       DataSettings(template="/no/such.jinja"),
       chatml,
-      kind="preference",
+      answers=Answers.PAIR,
       row_length=64,
     )
 
@@ -241,7 +242,7 @@ def test_prompts_for_sampling_are_the_prompts_of_training(name, template, reques
   settings = DataSettings(template=template)
   prompts = ["what is the answer?", "hello there"]
   rows = [{"prompt": prompt, "chosen": " yes", "rejected": " no"} for prompt in prompts]
-  dataset = dataset_from_rows(rows, settings, tokenizer, kind="preference", row_length=256)
+  dataset = dataset_from_rows(rows, settings, tokenizer, answers=Answers.PAIR, row_length=256)
   encoded = encode_prompts(prompts, settings, tokenizer)
   assert [ids.tolist() for ids in encoded] == [dataset[i].prompt.tolist() for i in range(2)]
 

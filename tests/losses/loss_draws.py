@@ -12,7 +12,14 @@ from dpojax.losses import LOSSES
 from dpojax.losses.logps import PairLogps, RankedLogps, SingleLogps, arguments, weighted_mean
 
 NAMES = sorted(LOSSES)
-PAIRED = [name for name in NAMES if LOSSES[name].answers == "pair"]
+
+
+def kind_of(name):
+  """What a loss reads: pair, triple, ranking or unpaired; pair_rewards or ranking_rewards."""
+  return LOSSES[name].answers.value + "_rewards" * LOSSES[name].of_rewards
+
+
+PAIRED = [name for name in NAMES if kind_of(name) == "pair"]
 
 
 @jax.tree_util.register_dataclass
@@ -60,21 +67,21 @@ def draw(name, seed=0, size=5, dtype=np.float64, spread=4.0):
   def lengths(*shape):
     return generator.integers(1, 9, shape).astype(np.int32)
 
-  kind = LOSSES[name].answers
+  kind = kind_of(name)
   weight = generator.uniform(0.5, 2.0, size).astype(dtype)
   if kind == "pair_rewards":
     label = generator.choice([1.0, 0.5, 0.0], size).astype(dtype)
     rewards = generator.normal(0, 1, (2, size)).astype(dtype)
     return (PairRewards(rewards[0], rewards[1], -logp(size) / spread, label, weight),)
   present = np.arange(4) < generator.integers(2, 5, size)[:, None]
-  if kind == "ranked_rewards":
+  if kind == "ranking_rewards":
     return (RankedRewards(generator.normal(0, 1, (size, 4)).astype(dtype), present, weight),)
   if kind == "ranking":
     length = lengths(size, 4) * present
     return tuple(RankedLogps(logp(size, 4), length.astype(np.int32), weight) for _ in range(2))
   if kind == "triple":
     return (RankedLogps(logp(size, 3), lengths(size, 3), weight),)
-  if kind == "single":
+  if kind == "unpaired":
     desirable, length = generator.integers(0, 2, size) == 1, lengths(size)
     return tuple(SingleLogps(logp(size), length, desirable, weight, logp(size)) for _ in range(2))
   policy, reference = (

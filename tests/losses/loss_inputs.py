@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from loss_draws import kind_of
 from oracle_parts import Pairs, Rankings, Singles
 
 from dpojax.losses import LOSSES, loss_options
@@ -96,14 +97,14 @@ def batch_of(model) -> Batch:
 
 def container(name, model, batch, tokens, dtype):
   """What the loss called `name` reads of a model whose token log-probs are `tokens`."""
-  answers, count = LOSSES[name].answers, len(batch.answers)
+  answers, count = kind_of(name), len(batch.answers)
 
   def column(values, fill=0.0, kind=dtype):
     return np.asarray(list(values) + [fill] * (count - len(values)), kind)
 
   weight = column(model.weight or [1.0] * count_of(model))
   sums, lengths = tokens.by_example(tokens.sums()), tokens.by_example(tokens.lengths())
-  if answers == "single":
+  if answers == "unpaired":
     desirable = column(model.desirable, False, bool)
     mismatched = sums[:, 1] if model.mismatched is not None else None
     return SingleLogps(sums[:, 0], lengths[:, 0], desirable, weight, mismatched, tokens)
@@ -133,7 +134,7 @@ def run(name, policy, reference=None, options=None, dtype=np.float64, change=Non
     options: of the loss, `f_divergence` and `f_alpha` under the oracles' names.
     change: applied to the token log-probs of either model.
   """
-  if LOSSES[name].answers == "pair" and policy.gold is not None:
+  if kind_of(name) == "pair" and policy.gold is not None:
     policy = dataclasses.replace(policy, gold=None)
     reference = reference and dataclasses.replace(reference, gold=None)
   batch, options = batch_of(policy), given(options or {}, dtype)

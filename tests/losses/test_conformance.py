@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import test_oracles_against_trl as trl
-from loss_draws import PairRewards, RankedRewards, values_of
+from loss_draws import PairRewards, RankedRewards, kind_of, values_of
 from loss_inputs import batch_of, given, run
 from oracle_parts import (
   Pairs,
@@ -207,12 +207,12 @@ def models_for(name, seed, uneven):
   size = 6
   lengths = generator.integers(1, 8, (size, 4))
   weight = [1.0, 2.0, 0.0, 0.5, 1.0, 1.5] if uneven else None
-  kind = LOSSES[name].answers
+  kind = kind_of(name)
 
   def moved(model):
     return [[x + generator.normal(0, 0.5) for x in answer] for answer in model]
 
-  if kind == "single":
+  if kind == "unpaired":
     answer, other = answers(generator, lengths[:, 0]), answers(generator, lengths[:, 1])
     desirable = [True, False, True, True, False, False]
     # Mismatched log-ratios with a positive mean, so that z is not cut off.
@@ -255,12 +255,12 @@ def test_oracle(name, options, uneven, dtype):
   scale = max(1.0, np.max(np.abs(want)))
   close(values, want, tolerance, scale)
   close(mean, weighted_mean(want, policy.weight), tolerance, scale)
-  fields = dict(single=["answer", "mismatched"], ranking=["answers"], triple=["gold", "chosen", "rejected"])
+  fields = dict(unpaired=["answer", "mismatched"], ranking=["answers"], triple=["gold", "chosen", "rejected"])
 
   def total(model):
     return weighted_mean(oracle(model, reference, **options), model.weight)
 
-  parts = [gradients(total, policy, f) for f in fields.get(LOSSES[name].answers, ["chosen", "rejected"])]
+  parts = [gradients(total, policy, f) for f in fields.get(kind_of(name), ["chosen", "rejected"])]
   want = parts[0] if len(parts) == 1 else [list(example) for example in zip(*parts, strict=True)]
   close(slopes, want, of_gradient, np.max(np.abs(flat(want))))
 
@@ -276,7 +276,7 @@ def test_defaults_are_the_papers(name, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize("name", [name for name in OPTIONS if LOSSES[name].answers == "pair"])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if kind_of(name) == "pair"])
 def test_sums_alone_do_as_well_as_tokens(name, dtype):
   policy, reference = models_for(name, 13, False)
   with jax.enable_x64(dtype == np.float64):
@@ -303,7 +303,7 @@ def reward_run(name, rewards, options, dtype):
   def array(x):
     return None if x is None else np.asarray(x, dtype)
 
-  ranked = LOSSES[name].answers == "ranked_rewards"
+  ranked = kind_of(name) == "ranking_rewards"
   scores = array(rewards.reward if ranked else [rewards.chosen, rewards.rejected])
   weight = array(rewards.weight)
 
@@ -328,7 +328,7 @@ def test_reward_oracle(name, uneven, dtype):
   oracle, names, many = REWARD_ORACLES[name]
   weight = [1.0, 2.0, 0.0, 0.5, 1.0, 1.5] if uneven else None
   for options in many:
-    if LOSSES[name].answers == "ranked_rewards":
+    if kind_of(name) == "ranking_rewards":
       present = np.arange(4) < np.asarray([4, 2, 4, 3, 1, 4])[:, None]
       rewards = RankedScores(generator.normal(0, 2, (6, 4)).tolist(), present.tolist(), weight)
       fields = ["reward"]

@@ -14,6 +14,7 @@ from dpojax.losses import LOSSES, get_loss, loss_options, modifiers
 from dpojax.losses.arrays import DATA
 from dpojax.losses.divergences import DIVERGENCES, get_divergence
 from dpojax.losses.logps import PairLogps, TokenLogps, log_ratios, pair_logps, weighted_mean
+from dpojax.types import Answers
 
 
 def test_log_ratios_subtract_per_token_before_they_sum():
@@ -55,7 +56,7 @@ def test_wpo_weighs_by_both_answers_and_empty_ones_count_nothing():
 def test_losses_are_found_by_the_name_of_their_function():
   for name, loss in LOSSES.items():
     assert get_loss(name) is loss and loss.function.__name__ == name == loss.name
-    assert loss.answers in ("pair", "triple", "ranking", "single", "pair_rewards", "ranked_rewards")
+    assert loss.answers not in (Answers.ONE, Answers.ANY)
     assert loss.reads <= {"reference", "margin", "token_kl", "prompt", "mismatched", "shift"}
 
 

@@ -12,6 +12,7 @@ from loss_draws import (
   draw,
   fields,
   gradients_of,
+  kind_of,
   loss_of,
   mean_of,
   plain,
@@ -38,10 +39,10 @@ def test_losses_of_ratios_see_nothing_but_the_difference_of_the_models(name):
   assert same == loss.of_ratios
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if LOSSES[n].answers in ("pair", "pair_rewards")])
+@pytest.mark.parametrize("name", [n for n in NAMES if kind_of(n) in ("pair", "pair_rewards")])
 def test_losses_read_margins_where_the_registry_says_so(name):
   args = draw(name, spread=0.5)
-  if LOSSES[name].answers == "pair_rewards":  # ties have no margin
+  if kind_of(name) == "pair_rewards":  # ties have no margin
     args = (dataclasses.replace(args[0], label=np.array([1.0, 0.0, 1.0, 0.0, 1.0])),)
   without = dataclasses.replace(args[0], margin=None)
   same = np.isclose(loss_of(name, args), loss_of(name, (without, *args[1:])), rtol=1e-9)
@@ -73,7 +74,7 @@ def test_only_coupled_losses_look_at_other_examples(name):
   args = draw(name)
   if hasattr(args[0], "pairs_per_token"):
     args = (dataclasses.replace(args[0], pairs_per_token=np.float64(0.2)), *args[1:])
-  if LOSSES[name].answers == "single":  # a mean of mismatched log-ratios above 0
+  if kind_of(name) == "unpaired":  # a mean of mismatched log-ratios above 0
     args = (dataclasses.replace(args[0], mismatched=args[1].mismatched + 1.0), *args[1:])
 
   def values(first):

@@ -34,7 +34,7 @@ def test_sums_are_read(text, terms):
     ("dpo(f_divergence=1)", "dpo has no option 'f_divergence'; it has beta"),
     ("ipo(beta=big)", r"ipo\(beta=...\) must be a number, got 'big'"),
     ("1.2.3*ipo", "the weight of ipo must be a number, got '1.2.3'"),
-    ("dpo + kto", r"read different data \(dpo reads a pair, kto reads a single\)"),
+    ("dpo + kto", r"read different data \(dpo reads a pair, kto reads an unpaired answer\)"),
   ],
 )
 def test_what_cannot_be_read_says_why(text, message):

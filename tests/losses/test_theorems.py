@@ -21,6 +21,7 @@ from loss_draws import (
   at_margin,
   defaults,
   draw,
+  kind_of,
   loss_of,
   pairs,
   swapped,
@@ -92,13 +93,13 @@ SETTINGS = {
 
 
 def equal_answers(name, size=3):
-  kind = LOSSES[name].answers
+  kind = kind_of(name)
   logp, length = np.full((size, 4), W), np.full((size, 4), N, np.int32)
   if kind == "pair_rewards":
     return (PairRewards(logp[:, 0], logp[:, 1]),)
-  if kind == "ranked_rewards":
+  if kind == "ranking_rewards":
     return (RankedRewards(logp, np.ones((size, 4), bool)),)
-  if kind == "single":
+  if kind == "unpaired":
     policy = SingleLogps(logp[:, 0], length[:, 0], np.arange(size) % 2 == 0, mismatched=logp[:, 1])
   elif kind == "triple":
     policy = RankedLogps(logp[:, :3], length[:, :3])

@@ -17,11 +17,14 @@ from dpojax.parallel import make_mesh
 from dpojax.training.runlog import read_metrics
 from dpojax.training.step import accumulate, make_score_step, place_hyper
 from dpojax.training.trainer import Trainer
+from dpojax.types import Answers
 from tests.tolerances import assert_gradients_close
 from tests.training.runs import state_digest, timeless_metrics, write_config
 from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params
 
-SUMMED = tuple(name for name, loss in LOSSES.items() if loss.answers == "pair" and not loss.coupled)
+SUMMED = tuple(
+  name for name, loss in LOSSES.items() if loss.answers is Answers.PAIR and not (loss.coupled or loss.of_rewards)
+)
 OPTIMIZER = OptimizerSettings(learning_rate=3e-3, schedule="constant")
 MESH = make_mesh(ParallelSettings())
 

@@ -13,8 +13,8 @@ import numpy as np
 from dpojax.config.schema import BatchSettings, ParallelSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
-from dpojax.data.feedback import unpaired, with_mismatched
 from dpojax.data.packing import PackShape
+from dpojax.data.unpaired import unpaired, with_mismatched
 from dpojax.losses import LOSSES
 from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
@@ -23,16 +23,16 @@ from dpojax.training.step import accumulate, place_hyper, place_params
 from tests.training.tiny import MODEL, tiny_dataset, tiny_params
 
 LAYOUTS = {"4 row groups": (4, 1), "8 devices": (16, 8), "8 devices, 2 row groups": (8, 8)}
-ANSWERS = {"pair": 2, "triple": 3, "ranking": 4, "single": 2}
+ANSWERS = {"pair": 2, "triple": 3, "ranking": 4, "unpaired": 2}
 
 
 def families():
   """Losses that can be summed, coupled ones also apart: {name of the family: names}."""
   found = {}
   for name, loss in LOSSES.items():
-    if not loss.answers.endswith("rewards"):
+    if not loss.of_rewards:
       coupled = Preference(MODEL, loss_spec(name)).coupled
-      found.setdefault(f"{loss.answers}, {'coupled' if coupled else 'summed'}", []).append(name)
+      found.setdefault(f"{loss.answers.value}, {'coupled' if coupled else 'summed'}", []).append(name)
   return found
 
 
@@ -42,7 +42,7 @@ WRITTEN = {"dpop": "dpop(penalty=5)"}
 
 def dataset_for(kind, examples=16):
   """Examples of the kind that a loss reads, of unequal lengths and weights."""
-  single = kind == "single"
+  single = kind == "unpaired"
   dataset = tiny_dataset(examples // 2 if single else examples, ANSWERS[kind])
   if single:
     dataset = with_mismatched(unpaired(dataset), row_length=64, max_positions=64)

@@ -14,7 +14,7 @@ from tests.training.runs import ROOT
 # One worker makes the results, which take minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("every_loss")]
 
-NAMES = sorted(name for name, loss in LOSSES.items() if not loss.answers.endswith("rewards"))
+NAMES = sorted(name for name, loss in LOSSES.items() if not loss.of_rewards)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A conversation whose last answer is to be learned: {"messages": [{"role": ..., "content": ...}, ...]}."""
 
 from dpojax.data.formats.common import Comparison, Format, Row, answer_after, has, messages, rest_of
+from dpojax.types import Answers
 
 
 def parse(row: Row, chat: bool) -> Comparison:
@@ -16,5 +17,5 @@ FORMAT = Format(
   columns=("messages",),
   detects=lambda row: has(row, "messages"),
   parse=parse,
-  pairs=False,
+  answers=Answers.ONE,
 )

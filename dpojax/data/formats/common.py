@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from dpojax.errors import DataError
+from dpojax.types import Answers
 
 Row = Mapping[str, Any]
 Message = dict[str, str]
@@ -57,8 +58,8 @@ class Format:
     detects: whether a row looks like this format; `auto` asks the formats in turn.
     parse: (row, chat) -> Comparison; chat says that a chat template will be used. Raises DataError
       that says what is wrong with the row, without its place.
-    pairs: False where a row holds a single answer, so that only `sft` and `score` can use it.
-    ranked: False where several answers of a row are of equal standing, so that preferences cannot use it.
+    answers: what a row holds: RANKING: two or more answers, best first; ONE, or UNPAIRED with a label: a single answer,
+      which cannot be compared; ANY: several of equal standing, which is no ranking to learn from.
   """
 
   name: str
@@ -66,8 +67,7 @@ class Format:
   columns: tuple[str, ...]
   detects: Callable[[Row], bool]
   parse: Callable[[Row, bool], Comparison]
-  pairs: bool = True
-  ranked: bool = True
+  answers: Answers = Answers.RANKING
 
 
 def has(row: Row, *columns: str) -> bool:

@@ -1,6 +1,7 @@
 """A prompt and the one answer to learn: {"prompt": text or messages, "completion": text or messages}."""
 
 from dpojax.data.formats.common import Comparison, Format, Row, answer_after, has, is_messages, messages, rest_of, text
+from dpojax.types import Answers
 
 
 def parse(row: Row, chat: bool) -> Comparison:
@@ -20,5 +21,5 @@ FORMAT = Format(
   columns=("prompt", "completion"),
   detects=lambda row: has(row, "prompt", "completion"),
   parse=parse,
-  pairs=False,
+  answers=Answers.ONE,
 )

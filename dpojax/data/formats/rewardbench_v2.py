@@ -8,6 +8,7 @@ import re
 
 from dpojax.data.formats.common import Comparison, Format, Row, from_json, has, kind_of, rest_of, single_turn, text
 from dpojax.errors import DataError
+from dpojax.types import Answers
 
 TIES_ID = re.compile(r"(ref|tied):\d+")
 
@@ -45,5 +46,5 @@ FORMAT = Format(
   columns=("prompt", "chosen", "rejected"),
   detects=detects,
   parse=parse,
-  ranked=False,
+  answers=Answers.ANY,
 )

@@ -1,6 +1,7 @@
 """Plain text to learn as a whole: {"text": text}. Never put through a chat template."""
 
 from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, text
+from dpojax.types import Answers
 
 
 def parse(row: Row, chat: bool) -> Comparison:
@@ -13,5 +14,5 @@ FORMAT = Format(
   columns=("text",),
   detects=lambda row: has(row, "text"),
   parse=parse,
-  pairs=False,
+  answers=Answers.ONE,
 )

@@ -1,4 +1,4 @@
-"""Unpaired feedback: {"prompt": text or messages, "completion": text or messages, "label": true or false}.
+"""Unpaired answers: {"prompt": text or messages, "completion": text or messages, "label": true or false}.
 
 One answer a row; its label is kept in the details. For `sft`, rows with label false are left out.
 (Ethayarajh et al. 2024, KTO, arXiv:2402.01306)
@@ -7,6 +7,7 @@ One answer a row; its label is kept in the details. For `sft`, rows with label f
 from dpojax.data.formats.common import Comparison, Format, Row, has, kind_of
 from dpojax.data.formats.completion import parse as parse_completion
 from dpojax.errors import DataError
+from dpojax.types import Answers
 
 LABELS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -27,5 +28,5 @@ FORMAT = Format(
   columns=("prompt", "completion", "label"),
   detects=lambda row: has(row, "prompt", "completion", "label"),
   parse=parse,
-  pairs=False,
+  answers=Answers.UNPAIRED,
 )

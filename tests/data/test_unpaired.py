@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
-from dpojax.data.feedback import unpaired, with_mismatched
+from dpojax.data.unpaired import unpaired, with_mismatched
 from dpojax.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Single answers with a verdict, made from pairs, and the mismatched answers that KTO compares them with."""
+"""Unpaired answers, each desirable or not, made from pairs, and the mismatched answers that KTO compares them with."""
 
 import dataclasses
 from collections.abc import Sequence
