@@ -72,6 +72,7 @@ def export(
   from dpojax.models.reward_model import RewardModel
   from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
+  from dpojax.report.run_report import with_ties
 
   config = read_config(workdir)
   result = read_result(workdir) if (workdir / "result.json").exists() else None
@@ -102,7 +103,7 @@ def export(
   card = model_card(
     workdir.resolve().name,
     to_json(config),
-    result,
+    result and with_ties(result),
     method=describe_objective(config),
     step=step,
     rewards=rewards,

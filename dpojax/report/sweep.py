@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpojax.report.labels import HELD_OUT, POLICY, Label
+from dpojax.report.labels import HELD_OUT, POLICY, Label, shown
 from dpojax.report.tables import aligned, markdown
 
 # (split, metric, label) of the columns and panels, where measured.
@@ -25,9 +25,13 @@ class SweepRow:
   result: Mapping[str, Any] | None
   status: str
 
+  def after(self, split: str) -> Mapping[str, Any]:
+    """The metrics at the end of the run."""
+    return (self.result or {}).get("after", {}).get(split, {})
+
   def last(self, split: str, metric: str) -> float | None:
     """The metric at the end of the run, or None where it was not measured."""
-    value = (self.result or {}).get("after", {}).get(split, {}).get(metric)
+    value = self.after(split).get(metric)
     return None if value is None else float(value)
 
 
@@ -54,7 +58,7 @@ def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
   header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns), "status"]
   cells = []
   for row in rows:
-    reached = [label.format(row.last(split, m), row.last(split, f"{m}_error")) for split, m, label in columns]
+    reached = [shown(label, row.after(split), m) for split, m, label in columns]
     cells.append([*map(str, row.values.values()), *reached, row.status])
   return header, cells
 

@@ -8,6 +8,7 @@ from dpojax.config.keys import replace_values
 from dpojax.config.record import from_json, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.interop.model_card import model_card
+from dpojax.report.run_report import with_ties
 
 RESULT = {
   "steps": 20,
@@ -64,3 +65,9 @@ def test_a_reward_model_says_how_to_score_with_it():
   assert "AutoModelForSequenceClassification.from_pretrained" in text and "CausalLM" not in text
   assert "text.rindex(tokenizer.eos_token)" in text and "\n\nHead 2 of 3.\n" in text
   assert "rindex" not in card({"objective": "reward_model", "data.after_eos": "keep"}, rewards="x")
+
+
+def test_a_share_of_ties_is_called_tied():
+  result = {**RESULT, "before": {"eval": {"loss": 0.693147, "rewards/accuracies": 0.113, "rewards/margins": 1e-8}}}
+  assert "| reward accuracy, held-out | tied | 0.7 |" in card(result=with_ties(result))
+  assert result["before"]["eval"]["rewards/accuracies"] == 0.113
