@@ -64,8 +64,9 @@ def stages(**recipes: str) -> ml_collections.ConfigDict:
     check_value("recipe", recipe)
     with stage.unlocked():
       for section in SHARED:
-        for key in stage[section]:
-          stage[section][key] = config[section].get_oneway_ref(key)
+        own, common = _section(stage, section), _section(config, section)
+        for key in own:
+          own[key] = common.get_oneway_ref(key)
       stage.seed = config.get_oneway_ref("seed")
     config[name] = stage
   return config.lock()
@@ -104,7 +105,7 @@ def resolve_experiment(config: ml_collections.ConfigDict) -> Experiment:
     resolved = {}
     for name in _stage_names(config):
       try:
-        resolved[name] = resolve(config[name])
+        resolved[name] = resolve(_section(config, name))
       except ConfigError as error:
         raise ConfigError(f"stage {name}: {error}") from None
     experiment = Experiment(resolved)
@@ -191,7 +192,7 @@ def _in_stage(config: ml_collections.ConfigDict, key: str) -> tuple[str, str]:
     return first, inner
   known = [*(f"{name}.{k}" for name in names for k in fields_by_key()), *shared_keys()]
   if key in fields_by_key() and key not in shared_keys():
-    readers = [n for n in names if reads_section(config[n].recipe, key)]
+    readers = [n for n in names if reads_section(_section(config, n).recipe, key)]
     meant = " or ".join(f"{name}.{key}" for name in readers or names)
     raise ConfigError(f"{key!r} belongs to a stage; this experiment has {', '.join(names)}: write {meant}")
   if key not in shared_keys():
@@ -209,15 +210,20 @@ def _check_is_taken(config: ml_collections.ConfigDict, name: str, key: str) -> N
   if name or "recipe" in config:
     return
   value = _value(config, key)
-  own = [name for name in _stage_names(config) if _value(config[name], key) != value]
+  own = [name for name in _stage_names(config) if _value(_section(config, name), key) != value]
   if len(own) == len(_stage_names(config)):
     raise ConfigError(f"{key} has no effect: every stage has its own; write {' and '.join(f'{n}.{key}' for n in own)}")
 
 
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:
-  for part in key.split("."):
-    config = config[part]
-  return config
+  section, _, name = key.rpartition(".")
+  return (_section(config, section) if section else config)[name]
+
+
+def _section(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+  section = config[name]
+  assert isinstance(section, ml_collections.ConfigDict)
+  return section
 
 
 def _read_file(path: str) -> ml_collections.ConfigDict:

@@ -25,7 +25,7 @@ from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Observed:
+class ForwardOutput:
   """What the models say at the scored slots of packed rows; only the first and `kl` carry a gradient.
 
   Attributes:
@@ -49,7 +49,7 @@ class Observed:
 class Preference:
   """The weighted mean over examples of one preference loss, or of a weighted sum of several.
 
-  The reference is live when `frozen` parameters are given: its log-probs come from the same program
+  The reference is live when `reference_params` are given: its log-probs come from the same program
   as the policy's, so the first DPO loss is log 2 even in bfloat16. Otherwise the batch carries them
   (`reference_logp`, from the disk cache). Losses without a reference read neither.
 
@@ -86,50 +86,50 @@ class Preference:
     one = lambda x: jnp.where(x > 0, x, 1.0)  # noqa: E731
     return {"examples": one(examples), "tokens": one(tokens)}
 
-  def forward(self, params: Params, frozen: Params, rows: PackedBatch) -> Observed:
+  def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> ForwardOutput:
     hidden = self.model.scored_hidden(params, rows)
     scored = self.model.score_hidden(params, hidden, rows)
     reference_logp, kl, collision = None, None, None
     if self.spec.reads("reference"):
-      if not frozen and rows.reference_logp is None:
-        raise ValueError("no reference: give frozen parameters, or a batch with reference_logp")
+      if not reference_params and rows.reference_logp is None:
+        raise ValueError("no reference: give reference_params, or a batch with reference_logp")
       reference_logp = rows.reference_logp
-      if frozen:
-        reference_hidden = self.model.scored_hidden(frozen, rows)
-        reference_logp = jax.lax.stop_gradient(self.model.score_hidden(frozen, reference_hidden, rows).logp)
+      if reference_params:
+        reference_hidden = self.model.scored_hidden(reference_params, rows)
+        reference_logp = jax.lax.stop_gradient(self.model.score_hidden(reference_params, reference_hidden, rows).logp)
         if self.spec.reads("token_kl"):
-          kl = self.model.kl_hidden(frozen, reference_hidden, params, hidden, rows)
+          kl = self.model.kl_hidden(reference_params, reference_hidden, params, hidden, rows)
       elif self.spec.reads("token_kl"):
-        raise ValueError(
-          f"{'+'.join(self.spec.names)} reads the reference's whole distribution: give frozen parameters"
-        )
+        raise ValueError(f"{'+'.join(self.spec.names)} reads the reference's whole distribution: give reference_params")
     if self.spec.wpo:
       collision = jax.lax.stop_gradient(self.model.collision_hidden(params, hidden, rows))
-    return Observed(scored.logp, reference_logp, kl, collision, scored.entropy, scored.correct, scored.mean_logit)
+    return ForwardOutput(scored.logp, reference_logp, kl, collision, scored.entropy, scored.correct, scored.mean_logit)
 
-  def loss(self, observed: Observed, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+  def loss(
+    self, outputs: ForwardOutput, rows: PackedBatch, normalizers: dict, hyper: dict
+  ) -> tuple[jax.Array, Metrics]:
     weight = jnp.asarray(rows.example_weight).reshape(-1)
-    policy = self._logps(observed.logp, observed, rows, totals, hyper)
+    policy = self._logps(outputs.logp, outputs, rows, normalizers, hyper)
     reference = None
-    if observed.reference_logp is not None:
-      reference = self._logps(observed.reference_logp, observed, rows, totals, hyper)
+    if outputs.reference_logp is not None:
+      reference = self._logps(outputs.reference_logp, outputs, rows, normalizers, hyper)
     hyper, moved = self._adapt(policy, reference, hyper)
 
     values, metrics = jnp.zeros_like(weight), moved
     for loss in self.spec.losses:
       one = self._values(loss, policy, reference, hyper)
       if self.spec.wpo and loss.compares:
-        assert observed.collision is not None
-        one = one * wpo_weights(self._tokens(observed.logp, rows), observed.collision)
+        assert outputs.collision is not None
+        one = one * wpo_weights(self._tokens(outputs.logp, rows), outputs.collision)
       # `where` and not a product with 0: an empty slot must not turn an overflow into NaN.
       one = jnp.where(weight > 0, one * weight, 0.0)
       if len(self.spec.losses) > 1:
         metrics[f"loss/{loss.name}"] = (jnp.sum(one), jnp.sum(weight))
       values = values + hyper.get(f"{loss.name}.weight", jnp.ones((), one.dtype)) * one
     loss_sum = jnp.sum(values)
-    metrics |= preference_metrics(policy, reference, observed, rows, hyper["beta"])
+    metrics |= preference_metrics(policy, reference, outputs, rows, hyper["beta"])
     metrics["loss"] = (loss_sum, jnp.sum(weight))
-    return loss_sum / totals["examples"], jax.lax.stop_gradient(metrics)
+    return loss_sum / normalizers["examples"], jax.lax.stop_gradient(metrics)
 
   def _values(self, loss: Loss, policy: Logps, reference: Logps | None, hyper: dict) -> jax.Array:
     """[B] values of one loss."""
@@ -144,7 +144,7 @@ class Preference:
   def _tokens(self, logp: Array, rows: PackedBatch) -> TokenLogps:
     return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)
 
-  def _logps(self, logp: Array, observed: Observed, rows: PackedBatch, totals: dict, hyper: dict) -> Logps:
+  def _logps(self, logp: Array, outputs: ForwardOutput, rows: PackedBatch, normalizers: dict, hyper: dict) -> Logps:
     """One model's log-probs in the container that the losses read."""
     tokens = self._tokens(logp, rows)
     lengths = tokens.by_example(tokens.lengths())
@@ -152,7 +152,7 @@ class Preference:
       tokens = length_desensitised(tokens, hyper["ld_alpha"])
     sums = tokens.by_example(tokens.sums())
     weight = jnp.asarray(rows.example_weight).reshape(-1)
-    share = totals["examples"] / totals["tokens"]
+    share = normalizers["examples"] / normalizers["tokens"]
     if self.spec.answers is Answers.UNPAIRED:
       desirable = jnp.asarray(rows.example_label).reshape(-1) > 0.5
       mismatched = sums[:, 1] if self.spec.reads("mismatched") else None
@@ -162,8 +162,8 @@ class Preference:
     details: dict[str, Any] = {}
     if self.spec.margins:
       details["margin"] = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1)
-    if observed.kl is not None:
-      kl = tokens.by_example(self._tokens(observed.kl, rows).sums())
+    if outputs.kl is not None:
+      kl = tokens.by_example(self._tokens(outputs.kl, rows).sums())
       details |= {"chosen_kl": kl[:, 0], "rejected_kl": kl[:, 1]}
     if rows.score_prompt:
       details |= {"prompt": sums[:, -1], "prompt_length": lengths[:, -1]}

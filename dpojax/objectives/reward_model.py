@@ -44,13 +44,13 @@ class RewardObjective(Objective):
     total = jnp.sum(weight, axis=0)
     return {"heads": jnp.where(total > 0, total, 1.0)}
 
-  def forward(self, params: Params, frozen: Params, rows: PackedBatch) -> jax.Array:
+  def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> jax.Array:
     """f32[R, E * K, H] rewards."""
-    del frozen
+    del reference_params
     return self.model.rewards(params, rows)
 
-  def loss(self, observed: jax.Array, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
-    rewards = observed.reshape(-1, rows.answers_per_example, self.model.heads)  # [B, K, H]
+  def loss(self, outputs: jax.Array, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+    rewards = outputs.reshape(-1, rows.answers_per_example, self.model.heads)  # [B, K, H]
     present = (jnp.asarray(rows.answer_end) > 0).reshape(-1, rows.answers_per_example)
     weight = jnp.asarray(rows.example_weight).reshape(-1)
     values = jax.vmap(lambda r: self._values(r, present, rows, hyper), in_axes=-1, out_axes=-1)(rewards)
@@ -60,7 +60,7 @@ class RewardObjective(Objective):
       return jnp.sum(jnp.where(weight > 0, values * weight, 0.0), axis=0)
 
     heads = self._weight(jnp.asarray(rows.example_index).reshape(-1), weight)
-    share = jnp.mean(total(heads) / totals["heads"])
+    share = jnp.mean(total(heads) / normalizers["heads"])
     metrics = reward_metrics(rewards, present, rows)
     metrics["loss"] = (jnp.mean(total(weight[:, None])), jnp.sum(weight))
     return share, jax.lax.stop_gradient(metrics)

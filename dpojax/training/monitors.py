@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dpojax.config.schema import StopSettings
-from dpojax.data.batches import Batches
 from dpojax.files import write_atomically
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.runlog import RunLog
@@ -32,9 +31,12 @@ class EndRun(Exception):
 
 
 class Monitor(Protocol):
-  """See the module. `name` is the split under which metrics are recorded."""
+  """See the module."""
 
-  name: str
+  @property
+  def name(self) -> str:
+    """The split under which metrics are recorded."""
+    ...
 
   def due(self, step: int, last: int) -> bool:
     """Whether to be called after `step` of `last`, where step 0 is the start."""
@@ -163,6 +165,6 @@ class StopRule:
       raise EndRun("reward no longer rises and KL is stable")
 
 
-def evaluations(batches: Batches | None, interval: int) -> list[Monitor]:
+def evaluations(batches: BatchSource | None, interval: int) -> list[Evaluate]:
   """`Evaluate` of the held-out examples, or nothing where there are none."""
   return [] if batches is None else [Evaluate(batches, interval)]

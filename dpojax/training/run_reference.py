@@ -68,7 +68,7 @@ def _earlier_stage(folder: pathlib.Path, key: str, name: str) -> str:
     earlier = None if place is None else read_record(place)
   except CheckpointError as error:
     raise ConfigError(f"{folder} was trained from stage {name}: {error}; or name it by --reference=PATH") from None
-  if source is None or earlier is None or earlier.ended is None or earlier.identity != source.identity:
+  if place is None or source is None or earlier is None or earlier.ended is None or earlier.identity != source.identity:
     raise ConfigError(
       f"{folder}: the stage {name!r} where the policy started is no longer there as it was; "
       "name that model with --reference=PATH"
