@@ -44,18 +44,18 @@ class Objective(Protocol):
 
   def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """Denominators of the whole step: f32[] each, over all groups, never 0."""
-    ...
+    raise NotImplementedError
 
-  def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> Any:
+  def forward(self, params: Params, reference_params: Params, rows: PackedBatch, /) -> Any:
     """What the model says of one row group: a pytree of arrays [R, ...], differentiable in `params`.
 
     `reference_params` are the parameters of a live reference, or {}.
     """
-    ...
+    raise NotImplementedError
 
-  def loss(self, outputs: Any, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+  def loss(self, outputs: Any, rows: PackedBatch, normalizers: dict, hyper: dict, /) -> tuple[jax.Array, Metrics]:
     """(part of the loss f32[], metrics) from the outputs of `rows`: one group, or a whole step.
 
     `hyper` are traced f32[] scalars such as beta, by the names the loss gives them.
     """
-    ...
+    raise NotImplementedError

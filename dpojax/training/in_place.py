@@ -11,7 +11,7 @@ from dpojax.ops.summed import Summed
 from dpojax.types import Declared, Params
 
 
-def add_gradient(function: Callable, params: Params, total: Params, declared: Declared):
+def add_gradient(function: Callable, params: Params, total: Params, declared: Declared) -> tuple[Any, Params, Any]:
   """(value, total + gradient, rest) of (value, rest) = function(params).
 
   Gradients of parameters declared `in_place` are added in place (`dpojax.ops.summed`), others when they are known.
@@ -28,6 +28,7 @@ def add_gradient(function: Callable, params: Params, total: Params, declared: De
   known = jax.tree_util.tree_leaves_with_path(declared)
   paths = {path for path, parameter in known if parameter.in_place and shapes.get(path) == parameter.shape}
   misread: dict[Any, str] = {}
+  found: tuple[Any, Params, Any] | None = None
   while True:
     try:
       found, wrong = _added(function, params, total, paths)
@@ -35,13 +36,14 @@ def add_gradient(function: Callable, params: Params, total: Params, declared: De
       if not paths:
         raise
       # It may be that a `Summed` was taken for an array. If it is not, the next try says the same of arrays.
-      found, wrong = None, dict.fromkeys(paths, f"cannot be read: {type(error).__name__}: {error}")
+      wrong = dict.fromkeys(paths, f"cannot be read: {type(error).__name__}: {error}")
     misread |= wrong
     paths -= wrong.keys()
     if not wrong:
       break
   if misread:
     _warn(misread)
+  assert found is not None
   return found
 
 

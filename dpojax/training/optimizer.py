@@ -86,7 +86,7 @@ class Optimizer:
   def _chain(self) -> optax.GradientTransformation:
     settings, fraction = self.settings, make_schedule(self.settings, self.steps)
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm > 0 else optax.identity()
-    rate = optax.scale_by_learning_rate(lambda count: settings.learning_rate * fraction(count))
+    rate = optax.scale_by_learning_rate(lambda count: settings.learning_rate * fraction(jnp.asarray(count)))
     return optax.chain(clip, make_moments(settings), make_decay(settings, self.decayed), rate)
 
 

@@ -111,6 +111,19 @@ def test_what_two_declare_in_different_ways_is_held_by_all():
   assert specs({"w": jax.ShapeDtypeStruct((4, 4), "float32")}, declared, fsdp=2) == {"w": PartitionSpec()}
 
 
+def test_the_longest_path_and_the_very_shape_decide():
+  declared = {"w": Parameter((4, 4), ("model", None)), "layers": {"w": Parameter((4, 4), (None, "model"))}}
+  state = {
+    "mu": {"w": jax.ShapeDtypeStruct((4, 4), "float32"), "layers": {"w": jax.ShapeDtypeStruct((4, 4), "float32")}}
+  }
+  assert specs(state, declared, fsdp=2) == {
+    "mu/w": PartitionSpec("fsdp", None),
+    "mu/layers/w": PartitionSpec(None, "fsdp"),
+  }
+  state = {"mu": {"w": jax.ShapeDtypeStruct((4, 3), "float32")}}
+  assert specs(state, declared, fsdp=2) == {"mu/w": PartitionSpec()}
+
+
 def test_devices_that_do_not_divide_a_dimension_are_named():
   model = LanguageModel(CONFIG)
   params = jax.eval_shape(model.init, jax.random.key(0))

@@ -46,8 +46,8 @@ class Both(Objective):
   def normalizers(self, batch):
     return {name: part.normalizers(batch) for name, part in self.parts.items()}
 
-  def observe(self, params, reference_params, rows):
-    return {name: part.observe(params[name], reference_params, rows) for name, part in self.parts.items()}
+  def forward(self, params, reference_params, rows):
+    return {name: part.forward(params[name], reference_params, rows) for name, part in self.parts.items()}
 
   def loss(self, outputs, rows, normalizers, hyper):
     found = {name: part.loss(outputs[name], rows, normalizers[name], hyper) for name, part in self.parts.items()}
