@@ -12,12 +12,12 @@ import subprocess
 import sys
 
 import pytest
-from dpojax.training.record_store import RecordStore
 
 from dpojax import files
 from dpojax.config.record import read_config, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.files import is_part, replacing, replacing_path, write_atomically
+from dpojax.references.record_store import RecordStore
 from dpojax.training import manifest
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -42,7 +42,7 @@ class Scorer:
 
   Args:
     function: of (model, params, rows); jitted here, so a function of a module, not one made anew for each call.
-    model: hashable; its `parameters` say how they are laid out.
+    model: hashable; its `parameters`, where it declares any, say how they are laid out.
     params: what the function reads as parameters: a pytree, or a tuple of several.
     mesh: the devices that share parameters and rows; None: where the parameters are, or the default device.
 
@@ -52,7 +52,7 @@ class Scorer:
 
   def __init__(self, function: RowFunction, model: Any, params: Params, mesh: Mesh | None = None):
     self._function, self._model, self._mesh = function, model, mesh
-    self._params = place_params(params, mesh, model.parameters)
+    self._params = place_params(params, mesh, getattr(model, "parameters", {}))
 
   def __call__(self, batch: PackedBatch) -> np.ndarray:
     used = [to_host(self._group(batch, g)) for g in range(max(1, int(batch.num_groups)))]
