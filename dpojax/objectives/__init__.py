@@ -1,12 +1,12 @@
 """Objectives: what a stage minimises, in two pure halves.
 
-`observe` runs the model on one row group of a step; `loss` turns what was observed into that group's
-share of the step's loss, already divided by the step's `totals`, so that shares of groups and devices
-add up to the same number however the step is packed. Metrics are (sum, count) pairs, divided on the host.
+`forward` runs the model on one row group of a step; `loss` turns its outputs into that group's part of the step's
+loss, already divided by the step's `normalizers`, so that parts of groups and devices add up to the same number
+however the step is packed. Metrics are (sum, count) pairs, divided on the host.
 
-Where a loss compares examples with one another (`coupled`), shares of groups would not add up. Then
-every group is observed first, `loss` sees the whole step at once, and what it says of each observed
-number is pulled back through `observe` group by group.
+Where a loss compares examples with one another (`coupled`), parts of groups would not add up. Then every group goes
+forward first, `loss` sees the whole step at once, and its gradient by each output is pulled back through `forward`
+group by group.
 """
 
 from typing import Any, Protocol
@@ -42,19 +42,19 @@ class Objective(Protocol):
     """
     return {}
 
-  def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
+  def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """Denominators of the whole step: f32[] each, over all groups, never 0."""
     ...
 
-  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> Any:
+  def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> Any:
     """What the model says of one row group: a pytree of arrays [R, ...], differentiable in `params`.
 
-    `frozen` are the parameters of a live reference, or {}.
+    `reference_params` are the parameters of a live reference, or {}.
     """
     ...
 
-  def loss(self, observed: Any, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
-    """(share of the loss f32[], metrics) of what was observed of `rows`: one group, or a whole step.
+  def loss(self, outputs: Any, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+    """(part of the loss f32[], metrics) from the outputs of `rows`: one group, or a whole step.
 
     `hyper` are traced f32[] scalars such as beta, by the names the loss gives them.
     """

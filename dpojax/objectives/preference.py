@@ -78,7 +78,7 @@ class Preference:
   def parameters(self) -> Declared:
     return self.model.parameters
 
-  def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
+  def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     weight = jnp.asarray(batch.example_weight)
     examples = jnp.sum(weight)
     length = self._first_answer_tokens(batch.flat())
@@ -86,7 +86,7 @@ class Preference:
     one = lambda x: jnp.where(x > 0, x, 1.0)  # noqa: E731
     return {"examples": one(examples), "tokens": one(tokens)}
 
-  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> Observed:
+  def forward(self, params: Params, frozen: Params, rows: PackedBatch) -> Observed:
     hidden = self.model.scored_hidden(params, rows)
     scored = self.model.score_hidden(params, hidden, rows)
     reference_logp, kl, collision = None, None, None

@@ -38,13 +38,13 @@ class RewardObjective(Objective):
   def parameters(self) -> Declared:
     return self.model.parameters
 
-  def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
+  def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """`heads`: f32[H], the sum of weights that each head gives the step's examples."""
     weight = self._weight(jnp.asarray(batch.example_index).reshape(-1), jnp.asarray(batch.example_weight).reshape(-1))
     total = jnp.sum(weight, axis=0)
     return {"heads": jnp.where(total > 0, total, 1.0)}
 
-  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> jax.Array:
+  def forward(self, params: Params, frozen: Params, rows: PackedBatch) -> jax.Array:
     """f32[R, E * K, H] rewards."""
     del frozen
     return self.model.rewards(params, rows)

@@ -25,24 +25,24 @@ class Sft(Objective):
   def parameters(self) -> Declared:
     return self.model.parameters
 
-  def totals(self, batch: PackedBatch) -> dict[str, jax.Array]:
+  def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     return {"tokens": jnp.maximum(jnp.sum(token_weights(batch)), 1.0)}
 
-  def observe(self, params: Params, frozen: Params, rows: PackedBatch) -> ScoredTokens:
-    del frozen
+  def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> ScoredTokens:
+    del reference_params
     return self.model.score(params, rows)
 
-  def loss(self, observed: ScoredTokens, rows: PackedBatch, totals: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+  def loss(self, outputs: ScoredTokens, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
     del hyper
     weights = token_weights(rows)
-    nll = -jnp.sum(observed.logp * weights)
+    nll = -jnp.sum(outputs.logp * weights)
     tokens = jnp.sum(weights)
     metrics = {
       "loss": (nll, tokens),
-      "entropy": (jnp.sum(observed.entropy * weights), tokens),
-      "mean_token_accuracy": (jnp.sum(observed.correct * weights), tokens),
+      "entropy": (jnp.sum(outputs.entropy * weights), tokens),
+      "mean_token_accuracy": (jnp.sum(outputs.correct * weights), tokens),
     }
-    return nll / totals["tokens"], jax.lax.stop_gradient(metrics)
+    return nll / normalizers["tokens"], jax.lax.stop_gradient(metrics)
 
 
 def token_weights(batch: PackedBatch) -> jax.Array:

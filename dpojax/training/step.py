@@ -23,28 +23,28 @@ INDEX = jax.ShapeDtypeStruct((), jnp.int32)  # of a row group
 trace = functools.partial(jax.make_jaxpr, return_shape=True)  # function -> arguments -> Traced
 
 
-def accumulate(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
+def accumulate(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
   """Loss, gradient and metrics of a whole step, one row group at a time.
 
   The loop's trip count is traced (`batch.num_groups`), so steps that pack into fewer groups cost
-  less and compile nothing new. Shares are divided by global totals before they are added, which
+  less and compile nothing new. Parts are divided by global normalizers before they are added, which
   makes the result independent of grouping. A coupled objective takes two passes over the groups: one
-  that observes, and after the loss of the whole step is known, one that pulls its gradient back.
+  forwards, and after the loss of the whole step is known, one that pulls its gradient back.
 
   Returns:
     (loss f32[], gradient like params, Metrics).
   """
   if objective.coupled:
-    return _two_passes(objective, params, frozen, batch, hyper)
-  totals = objective.totals(batch)
+    return _two_passes(objective, params, reference_params, batch, hyper)
+  normalizers = objective.normalizers(batch)
 
   def group(index, gradient):
     rows = batch.group(index)
 
-    def share(params, read):
-      return objective.loss(objective.observe(read(params), frozen, rows), rows, totals, hyper)
+    def partial_loss(params, read):
+      return objective.loss(objective.forward(read(params), reference_params, rows), rows, normalizers, hyper)
 
-    loss, gradient, metrics = add_gradient(share, params, gradient, objective.parameters)
+    loss, gradient, metrics = add_gradient(partial_loss, params, gradient, objective.parameters)
     return gradient, (loss, metrics)
 
   zeros = jax.tree.map(jnp.zeros_like, params)
@@ -79,21 +79,21 @@ def add_gradient(function: Callable, params: Params, total: Params, declared: De
   return value, sums.added(gradient), rest
 
 
-def _two_passes(objective: Objective, params: Params, frozen: Params, batch: PackedBatch, hyper: dict):
-  observed = _observe_all(objective, params, frozen, batch)
-  totals = objective.totals(batch)
+def _two_passes(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
+  outputs = _forward_all(objective, params, reference_params, batch)
+  normalizers = objective.normalizers(batch)
   rows = batch.flat()
 
-  def whole(observed):
-    return objective.loss(_join_groups(observed), rows, totals, hyper)
+  def whole_loss(outputs):
+    return objective.loss(_join_groups(outputs), rows, normalizers, hyper)
 
-  (loss, metrics), cotangent = jax.value_and_grad(whole, has_aux=True)(observed)
+  (loss, metrics), cotangent = jax.value_and_grad(whole_loss, has_aux=True)(outputs)
 
   def group(index, gradient):
     toward = jax.tree.map(lambda x: x[index], cotangent)
 
     def along(params, read):
-      seen = objective.observe(read(params), frozen, batch.group(index))
+      seen = objective.forward(read(params), reference_params, batch.group(index))
       return sum(jnp.sum(x * t) for x, t in zip(jax.tree.leaves(seen), jax.tree.leaves(toward), strict=True)), None
 
     return add_gradient(along, params, gradient, objective.parameters)[1], None
@@ -103,11 +103,11 @@ def _two_passes(objective: Objective, params: Params, frozen: Params, batch: Pac
   return loss, gradient, metrics
 
 
-def _observe_all(objective: Objective, params: Params, frozen: Params, batch: PackedBatch):
-  """What `objective` observes of every group, [G, R, ...]; 0 in groups that are not in use."""
+def _forward_all(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch):
+  """Outputs of every group, [G, R, ...]; 0 in groups that are not in use."""
 
   def group(index):
-    return objective.observe(params, frozen, batch.group(index))
+    return objective.forward(params, reference_params, batch.group(index))
 
   group, shapes = as_function(trace(group)(INDEX))
 
@@ -119,9 +119,9 @@ def _observe_all(objective: Objective, params: Params, frozen: Params, batch: Pa
   return jax.lax.fori_loop(0, batch.num_groups, body, zeros)
 
 
-def _join_groups(observed):
+def _join_groups(outputs):
   """[G, R, ...] -> [G * R, ...], as `PackedBatch.flat` does."""
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), observed)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
 
 def sum_over_groups(function: Callable, batch: PackedBatch):
@@ -225,17 +225,17 @@ def move_reference(reference: Params, params: Params, step: jax.Array, hyper: di
 
 @functools.lru_cache(maxsize=8)
 def make_evaluation_step(objective: Objective) -> Callable[[Params, Params, PackedBatch, dict], Metrics]:
-  """The jitted evaluation: (params, frozen, batch, hyper) -> metrics, without gradients."""
+  """The jitted evaluation: (params, reference_params, batch, hyper) -> metrics, without gradients."""
 
-  def evaluate(params: Params, frozen: Params, batch: PackedBatch, hyper: dict) -> Metrics:
-    totals = objective.totals(batch)
+  def evaluate(params: Params, reference_params: Params, batch: PackedBatch, hyper: dict) -> Metrics:
+    normalizers = objective.normalizers(batch)
     if objective.coupled:
-      observed = _join_groups(_observe_all(objective, params, frozen, batch))
-      return objective.loss(observed, batch.flat(), totals, hyper)[1]
+      outputs = _join_groups(_forward_all(objective, params, reference_params, batch))
+      return objective.loss(outputs, batch.flat(), normalizers, hyper)[1]
 
     def group(index):
       rows = batch.group(index)
-      return objective.loss(objective.observe(params, frozen, rows), rows, totals, hyper)[1]
+      return objective.loss(objective.forward(params, reference_params, rows), rows, normalizers, hyper)[1]
 
     return sum_over_groups(group, batch)
 

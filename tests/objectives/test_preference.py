@@ -87,10 +87,10 @@ def test_a_cached_reference_gives_what_a_live_one_gives():
 def test_no_reference_is_an_error_where_one_is_read():
   batch = tiny_batches()(0)
   with pytest.raises(ValueError, match="no reference"):
-    Preference(MODEL).observe(tiny_params(), {}, batch.group(0))
+    Preference(MODEL).forward(tiny_params(), {}, batch.group(0))
   cached = dataclasses.replace(batch, reference_logp=np.zeros(batch.target.shape, np.float32))
   with pytest.raises(ValueError, match="tdpo1 reads the reference's whole distribution"):
-    Preference(MODEL, spec_of("tdpo1")).observe(tiny_params(), {}, cached.group(0))
+    Preference(MODEL, spec_of("tdpo1")).forward(tiny_params(), {}, cached.group(0))
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def at_rewards(objective, batch, observed, options=()):
   """(loss, its gradient by every reward, metrics as numbers) of a step whose rewards are given."""
 
   def share(observed, batch, hyper):
-    return objective.loss(observed, batch, objective.totals(batch), hyper)
+    return objective.loss(observed, batch, objective.normalizers(batch), hyper)
 
   differentiate = jax.jit(jax.value_and_grad(share, has_aux=True))
   (loss, metrics), gradient = differentiate(observed, batch, numbers(dict(options)))
@@ -253,7 +253,7 @@ def test_trap_1_rewards_of_one_head_do_not_spread_over_the_batch():
   observed = some_rewards(batch, 1)
 
   def share(observed):
-    return objective.loss(observed, batch, objective.totals(batch), {})[0]
+    return objective.loss(observed, batch, objective.normalizers(batch), {})[0]
 
   hessian = np.asarray(jax.jit(jax.hessian(share))(observed)).reshape(observed.size, observed.size)
   pair = np.arange(observed.size) // 2

@@ -22,16 +22,16 @@ from tests.training.tiny import MODEL, tiny_batches, tiny_params, train
 class Line(Objective):
   """Least squares of tokens by their positions, sum |w0 x + w1 - y|^2 / rows: a tuple of two arrays, and no model."""
 
-  def totals(self, batch):
+  def normalizers(self, batch):
     return {"rows": jnp.sum(jnp.any(jnp.asarray(batch.segment) >= 0, axis=-1)).astype(float)}
 
-  def observe(self, params, frozen, rows):
+  def forward(self, params, reference_params, rows):
     position, token = (jnp.asarray(x).astype(float) / 8 for x in (rows.position, rows.tokens))
     error = params[0] * position[..., None] + params[1] - token[..., None]
     return jnp.where((jnp.asarray(rows.segment) >= 0)[..., None], error, 0.0)
 
-  def loss(self, observed, rows, totals, hyper):
-    loss = hyper.get("scale", 1.0) * jnp.sum(jnp.square(observed)) / totals["rows"]
+  def loss(self, outputs, rows, normalizers, hyper):
+    loss = hyper.get("scale", 1.0) * jnp.sum(jnp.square(outputs)) / normalizers["rows"]
     return loss, {"loss": (loss, jnp.ones((), loss.dtype))}
 
 
@@ -61,7 +61,7 @@ def by_hand(objective, optimizer, params, batches, steps):
 
   @jax.jit
   def whole(params, rows):
-    loss = lambda p: objective.loss(objective.observe(p, {}, rows), rows, objective.totals(rows), {})[0]  # noqa: E731
+    loss = lambda p: objective.loss(objective.forward(p, {}, rows), rows, objective.normalizers(rows), {})[0]  # noqa: E731
     return jax.value_and_grad(loss)(params)
 
   with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

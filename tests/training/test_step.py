@@ -103,8 +103,8 @@ def test_the_step_is_compiled_once_and_said_to_be_before_it_runs():
 
 @pytest.mark.parametrize(("losses", "passes"), [("dpo", 1), ("aot", 2)])
 def test_the_objective_is_traced_once_for_every_pass_over_the_groups(losses, passes, monkeypatch):
-  observe, traced = Preference.observe, []
-  monkeypatch.setattr(Preference, "observe", lambda *given: traced.append(given) or observe(*given))
+  forward, traced = Preference.forward, []
+  monkeypatch.setattr(Preference, "forward", lambda *given: traced.append(given) or forward(*given))
   gradient_of(Preference(MODEL, loss_spec(losses)), tiny_batches())
   assert len(traced) == passes
 
