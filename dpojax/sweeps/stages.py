@@ -69,7 +69,7 @@ def pending(
 ) -> Iterator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder]]:
   """Of every stage that has not ended, in order, what it takes to run it: recipe(config, inputs, folder).
 
-  The folder is closed, and the report of what ended in it written, when the next stage is asked for.
+  The folder is closed, and the report of a stage that trained a model written, when the next stage is asked for.
 
   Args:
     folders: of every stage.
@@ -103,7 +103,7 @@ def pending(
     ended = ended_in(folders[name])
     if ended is None:
       return  # it was asked to stop
-    if config.recipe != "pairs" and not has_report(folders[name]):
+    if ended.weights and not has_report(folders[name]):
       write_report(folders[name], reason=ended.reason)
     if name == until:
       return
