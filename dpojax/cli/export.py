@@ -72,6 +72,7 @@ def export(
   from dpojax.models.reward_model import RewardModel
   from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
+  from dpojax.report.run_report import with_ties
   from dpojax.training.model_files import load_model
 
   config = read_config(workdir)
@@ -104,7 +105,7 @@ def export(
   card = model_card(
     workdir.resolve().name,
     to_json(config),
-    result,
+    result and with_ties(result),
     method=described(config),
     step=step,
     rewards=rewards,

@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.cli.train import INTERRUPTED
 from dpojax.config.experiment import Experiment
+from dpojax.config.keys import value_at
 from dpojax.errors import ConfigError
 
 
@@ -59,15 +61,23 @@ def main(arguments: list[str]) -> int:
     return ended.reason if ended else "preempted"
 
   outcomes = run_sweep(points, run_point, to_stderr)
+  keys = list(dict.fromkeys(key for point in points for key in point.values))
   rows = []
   for o in outcomes:
     ended = o.status in ("finished", "stopped") and (o.folder / "result.json").exists()
     result = read_result(o.folder) if ended else None
-    rows.append(SweepRow(o.point.values, result, o.status))
+    rows.append(SweepRow({key: setting(o.point.experiment, key) for key in keys}, result, o.status))
   print(write_sweep_report(rows, workdir))
   if any(o.status == "preempted" for o in outcomes):
     return INTERRUPTED
   return 1 if any(o.status == "failed" for o in outcomes) else 0
+
+
+def setting(experiment: Experiment, key: str) -> Any:
+  """What a key of a sweep is at one point; of what stages share, what the last of them has."""
+  name, _, inner = key.partition(".")
+  own = name in experiment.stages
+  return value_at(experiment.stages[name if own else list(experiment.stages)[-1]], inner if own else key)
 
 
 def with_shared_cache(experiment: Experiment, workdir: pathlib.Path) -> Experiment:

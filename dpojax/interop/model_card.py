@@ -51,7 +51,7 @@ def model_card(
   Args:
     name: the model's name, its title.
     config: settings of the run, the JSON form of its config.json.
-    result: its result.json; None for a run that has not ended.
+    result: its result.json, in which a word such as 'tied' may stand for a number; None: it has not ended.
     method: how it was trained, such as "dpo, beta 0.1".
     step: the exported checkpoint; None: the last.
     rewards: of a reward model, what its one score is: which head, and its mean and spread. Empty: it writes.
@@ -96,6 +96,14 @@ def _data(data: dict[str, Any]) -> str:
   return f"`{data['name']}`{revision}, split `{data['split']}`"
 
 
+def _number(value: float | str) -> str:
+  """Four digits; what is no number, such as 'tied', as it is."""
+  try:
+    return f"{float(value):.4g}"
+  except ValueError:
+    return str(value)
+
+
 def _results(result: dict[str, Any] | None, step: int | None) -> str:
   if result is None:
     return "The run had not ended when this was exported" + (f" (step {step})." if step is not None else ".")
@@ -103,7 +111,7 @@ def _results(result: dict[str, Any] | None, step: int | None) -> str:
   for split, metric, words in RESULTS:
     before, after = (result[when].get(split, {}).get(metric) for when in ("before", "after"))
     if before is not None and after is not None:
-      rows.append(f"| {words} | {float(before):.4g} | {float(after):.4g} |")
+      rows.append(f"| {words} | {_number(before)} | {_number(after)} |")
   text = f"## Results\n\nMeasured before and after {result['steps']} steps"
   if step is not None and step != result["steps"]:
     text += f"; the weights here are those of step {step}"

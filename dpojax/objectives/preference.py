@@ -19,7 +19,7 @@ from dpojax.losses.modifiers import (
 )
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
-from dpojax.objectives.preference_metrics import preference_metrics
+from dpojax.objectives.metrics import preference_metrics
 from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params
 
 

@@ -1,7 +1,6 @@
 """Learning a reward model from comparisons: any reward loss of `dpojax.losses` on packed rows."""
 
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Answers, Declared, Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.objectives.metrics import reward_metrics
+from dpojax.types import Answers, Declared, Metrics, PackedBatch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,50 +87,3 @@ class RewardObjective(Objective):
       return jax.random.exponential(key, (self.model.heads,), weight.dtype)
 
     return weight[:, None] * jax.vmap(draw)(jnp.maximum(index, 0))
-
-
-def reward_metrics(rewards: jax.Array, present: jax.Array, rows: PackedBatch) -> Metrics:
-  """What is reported of [B, K, H] raw rewards, over examples whose weight is not 0; an ensemble's reward is its mean.
-
-  `rewards/chosen` is that of the first answer, `rewards/rejected` the mean over the others. For more than two
-  answers `accuracies` is the share of an example's pairs in the right order; ties have none and are left out.
-  `rewards/disagreement` is the standard deviation over heads of a pair's difference, which no constant that a
-  head adds to all rewards can change. `rewards/square` is the mean of squared rewards: with `rewards/mean` it
-  gives their variance.
-  """
-  mean = jnp.mean(rewards, axis=-1)
-  dtype = mean.dtype
-  used = (jnp.asarray(rows.example_weight).reshape(-1) > 0)[:, None]
-  label = jnp.asarray(rows.example_label, dtype).reshape(-1, 1)
-  first, second = map(jnp.asarray, zip(*itertools.combinations(range(mean.shape[1]), 2), strict=True))
-  paired = used & present[:, first] & present[:, second]
-  margins, decided = mean[:, first] - mean[:, second], paired & (label != 0.5)
-  lengths = _lengths(rows)
-
-  def over(values, where):
-    """The mean over examples of their own means over `where`."""
-    count = jnp.sum(where.astype(dtype), axis=1)
-    own = jnp.sum(jnp.where(where, values, 0.0), axis=1) / jnp.maximum(count, 1.0)
-    return jnp.sum(own), jnp.sum((count > 0).astype(dtype))
-
-  here = used & present
-  metrics = {
-    "rewards/chosen": over(mean[:, :1], here[:, :1]),
-    "rewards/rejected": over(mean[:, 1:], here[:, 1:]),
-    "rewards/margins": over(mean[:, :1] - mean[:, 1:], here[:, :1] & here[:, 1:]),
-    "rewards/accuracies": over(((label - 0.5) * margins > 0).astype(dtype), decided),
-    "rewards/mean": over(mean, here),
-    "rewards/square": over(jnp.square(mean), here),
-    "length/chosen": over(lengths[:, :1].astype(dtype), here[:, :1]),
-    "length/rejected": over(lengths[:, 1:].astype(dtype), here[:, 1:]),
-  }
-  if rewards.shape[-1] > 1:
-    spread = jnp.std(rewards[:, first] - rewards[:, second], axis=-1)
-    metrics["rewards/disagreement"] = over(spread, paired)
-  return metrics
-
-
-def _lengths(rows: PackedBatch) -> jax.Array:
-  """i32[B, K] tokens of every answer."""
-  counts = sum_by_answer(jnp.asarray(rows.filled).astype(jnp.int32), rows.answer_of, rows.num_answers)
-  return counts.reshape(-1, rows.answers_per_example)

@@ -18,6 +18,7 @@ from dpojax.scoring.logps import score_answers
 from dpojax.scoring.rewards import reward_scores
 from dpojax.training.model_files import load_model, run_folder
 from dpojax.training.run_reference import find_reference
+from dpojax.types import Answers
 
 StartProgress = Callable[[str, int], Callable[[int, int], None]]
 
@@ -62,10 +63,11 @@ def evaluate_model(
   decoder = model.model if isinstance(model, RewardModel) else model
   limit = min(data.max_example or decoder.config.max_positions, decoder.config.max_positions)
   dataset, _ = load_dataset(
-    dataclasses.replace(data, max_example=limit), tokenizer, kind="score", row_length=row_length
+    dataclasses.replace(data, max_example=limit), tokenizer, answers=Answers.ANY, row_length=row_length
   )
+  dataset.check_vocabulary(decoder.config.vocab_size, tokenizer)
   form = format_of(dataset)
-  if not FORMATS[form].pairs:
+  if FORMATS[form].answers in (Answers.ONE, Answers.UNPAIRED):
     raise DataError(f"{data.path}: format {form!r} has one answer a row; to evaluate, give two or more to compare")
   if subset and not any(metadata["details"].get(subset, "") != "" for metadata in dataset.metadata):
     raise DataError(f"--subset={subset}: no row of {data.path} has text in that column")

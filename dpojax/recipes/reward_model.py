@@ -6,16 +6,15 @@ model.path (its vocabulary head replaced) -> packed comparisons -> loss of rewar
 import dataclasses
 
 import jax
-import numpy as np
 
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError
-from dpojax.models.reward_model import Normalisation, RewardModel
+from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.steps import make_batches, planned_steps
-from dpojax.scoring import reward_scores
+from dpojax.scoring.rewards import measure_normalisation
 from dpojax.training.loop import RunResult, train
 from dpojax.training.model_files import LoadedModel, save_description
 from dpojax.training.monitors import Checkpoint, evaluations
@@ -82,5 +81,5 @@ def normalised(config, model: RewardModel, params: Params, splits: Splits) -> Re
   measured_on = splits.held_out if len(splits.held_out) else splits.train
   measured_on = measured_on.subset(range(min(len(measured_on), NORMALISED_ON)))
   batch = config.batch
-  scores = reward_scores(model, params, measured_on, rows=batch.rows, row_length=batch.row_length)
-  return dataclasses.replace(model, normalisation=Normalisation.of(np.concatenate([s.T for s in scores])))
+  measured = measure_normalisation(model, params, measured_on, rows=batch.rows, row_length=batch.row_length)
+  return dataclasses.replace(model, normalisation=measured)

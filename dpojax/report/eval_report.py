@@ -52,7 +52,7 @@ def table(result: Tree) -> list[list[str]]:
   within = length["matched"]["within"]
   labelled = "comparisons and ties" if figures["tied_labels"] else "comparisons"
   rows = [
-    _share("accuracy", figures["accuracy"], "comparisons"),
+    _accuracy(figures),
     _share(f"accuracy, lengths alike to {_percent(within, 0)}", length["matched"]["accuracy"], "comparisons"),
     _share("accuracy of always taking the longer answer", length["longer_wins"], "comparisons"),
     _share("prefers the longer answer", length["prefers_longer"], "of unequal length"),
@@ -172,6 +172,14 @@ def _ensemble(ensemble: Tree) -> list[list[str]]:
     _share("accuracy where unanimous", ensemble["accuracy_when_unanimous"], "comparisons"),
     _share("accuracy elsewhere", ensemble["accuracy_otherwise"], "comparisons"),
   ]
+
+
+def _accuracy(figures: Tree) -> list[str]:
+  """As `_share`, but for ties alone, by label or by score: a half that no answer won is no accuracy."""
+  name, value, *others = _share("accuracy", figures["accuracy"], "comparisons")
+  by_label = figures["comparisons"] == 0 and figures["tied_labels"] > 0
+  by_score = figures["equal_scores"] == figures["comparisons"] > 0
+  return [name, "tied" if by_label or by_score else value, *others]
 
 
 def _share(name: str, estimate: Tree, what: str) -> list[str]:

@@ -1,6 +1,11 @@
 """How each metric is called, measured and printed."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dpojax.training.numbers import tied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Label:
 
   def format(self, value: float | None, error: float | None = None) -> str:
     """'0.6931', '71.2 %', '2.310 ± 0.081', or '-' where nothing was measured."""
-    if value is None:
+    if value is None or (self.share and math.isnan(value)):
       return "-"
     if self.share:
       return f"{100 * value:.1f} %"
@@ -40,11 +45,6 @@ HELD_OUT = {
   "entropy": Label("entropy", "nats a token"),
 }
 
-# Shares of pairs won. While the policy still is the reference every pair is a tie, decided by rounding,
-# and such a share says nothing.
-WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
-TIE = 1e-6  # a mean reward margin below this
-
 POLICY = {
   "reward/true": Label("true reward", decimals=3),
   "kl/sequence": Label("KL to the reference", "nats an answer", decimals=3),
@@ -52,3 +52,11 @@ POLICY = {
   "length/policy": Label("length", "tokens", decimals=1),
   "finished": Label("answers that end by themselves", share=True),
 }
+
+
+def shown(label: Label, metrics: Mapping[str, Any], name: str) -> str:
+  """The metric called `name` as people read it: as `Label.format`, or 'tied' (`training.numbers.tied`)."""
+  if name in metrics and tied(metrics, name):
+    return "tied"
+  value, error = (float(metrics[key]) if key in metrics else None for key in (name, f"{name}_error"))
+  return label.format(value, error)

@@ -10,7 +10,7 @@ import numpy as np
 from dpojax.config.record import read_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.report.labels import TIE, WON
+from dpojax.training.numbers import tied
 from dpojax.training.runlog import read_metrics
 
 Records = list[dict[str, Any]]
@@ -35,12 +35,10 @@ class RunRecords:
   def series(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps i64[N], values f64[N]) of the records that have the metric; empty where none has.
 
-    A share of pairs won is left out where all pairs are ties, see `labels.WON`.
+    A share of pairs won is left out where all pairs are ties, see `training.numbers.tied`.
     """
     records = [record for record in self.splits.get(split, []) if metric in record]
-    if metric in WON:
-      records = [record for record in records if abs(record.get("rewards/margins", 1.0)) >= TIE]
-    found = [(record["step"], record[metric]) for record in records]
+    found = [(record["step"], record[metric]) for record in records if not tied(record, metric)]
     return np.asarray([s for s, _ in found], np.int64), np.asarray([v for _, v in found], np.float64)
 
 

@@ -10,11 +10,11 @@ from dpojax.config.record import difference, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, POLICY, TIE, WON, Label
+from dpojax.report.labels import HELD_OUT, POLICY, shown
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, markdown
-from dpojax.training.numbers import format_duration, format_number, to_json_number
+from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
 
 RESULT = "result.json"
 HEADER = ["", "before", "after"]
@@ -47,9 +47,9 @@ def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
   run = read_run(folder)
   result = read_result(run.folder)
   parts = [aligned(HEADER, table(result)), _speed(result)]
-  shown = _shown(run)
-  if shown:
-    parts.append(side_by_side(*shown, width=width))
+  samples = _shown(run)
+  if samples:
+    parts.append(side_by_side(*samples, width=width))
   plots = sorted((run.folder / "plots").glob("*.png"))
   parts.append("\n".join(["report: " + str(run.folder / "report.md"), *(f"curves: {path}" for path in plots)]))
   return "\n\n".join(parts)
@@ -91,6 +91,18 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
   return result
 
 
+def with_ties(result: dict[str, Any]) -> dict[str, Any]:
+  """The same result.json with 'tied' in the place of shares that say nothing (`training.numbers.tied`)."""
+  times = {
+    time: {
+      split: {name: "tied" if tied(metrics, name) else value for name, value in metrics.items()}
+      for split, metrics in result[time].items()
+    }
+    for time in ("before", "after")
+  }
+  return result | times
+
+
 def table(result: dict[str, Any]) -> list[list[str]]:
   """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, training."""
   rows = []
@@ -104,7 +116,7 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     rows.append([heading, "", ""])
     for metric, label in labels.items():
       if metric in after:
-        cells = [_cell(s, metric, label) for s in (before, after)]
+        cells = [shown(label, s or {}, metric) for s in (before, after)]
         name = f"{label.name}, {label.unit}" if label.unit else label.name
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
@@ -113,18 +125,8 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:
         label = HELD_OUT[metric]
-        rows.append([f"  {label.name}", *(_cell(metrics, metric, label) for metrics in (before, after))])
+        rows.append([f"  {label.name}", *(shown(label, metrics or {}, metric) for metrics in (before, after))])
   return rows
-
-
-def _cell(metrics: dict[str, Any], metric: str, label: Label) -> str:
-  if metric in WON and abs(_number(metrics, "rewards/margins") or 0.0) < TIE:
-    return "tied"
-  return label.format(_number(metrics, metric), _number(metrics, f"{metric}_error"))
-
-
-def _number(metrics: dict[str, Any], name: str) -> float | None:
-  return float(metrics[name]) if name in metrics else None
 
 
 def _metrics(record: dict[str, Any]) -> dict[str, float]:
@@ -155,7 +157,7 @@ def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]
   if changed:
     parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in changed))
   parts += [f"![{path.stem}]({path.relative_to(run.folder).as_posix()})" for path in plots]
-  shown = _shown(run)
-  if shown:
-    parts.append("## Before and after\n\n" + side_by_side_markdown(*shown))
+  samples = _shown(run)
+  if samples:
+    parts.append("## Before and after\n\n" + side_by_side_markdown(*samples))
   return "\n\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from dpojax.files import write_atomically
+from dpojax.report.labels import shown
 from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.report.tables import aligned, markdown
 
@@ -29,6 +30,6 @@ def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
   header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns), "status"]
   cells = []
   for row in rows:
-    reached = [label.format(row.last(split, m), row.last(split, f"{m}_error")) for split, m, label in columns]
+    reached = [shown(label, row.after(split), m) for split, m, label in columns]
     cells.append([*map(str, row.values.values()), *reached, row.status])
   return header, cells

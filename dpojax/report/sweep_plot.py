@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from dpojax.report.labels import Label
 from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
 from dpojax.report.sweep_rows import SweepRow, measured_columns
+from dpojax.training.numbers import tied
 
 COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)
 NAMES = {"loss.beta": "β (loss.beta)", "optimizer.learning_rate": "learning rate"}
@@ -79,7 +80,7 @@ def _line(
   points = [
     (places[row.values[key]], value, row.last(split, f"{metric}_error") or 0.0)
     for row in rows
-    if (value := row.last(split, metric)) is not None
+    if (value := row.last(split, metric)) is not None and not tied(row.after(split), metric)
   ]
   if not points:
     return

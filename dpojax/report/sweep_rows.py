@@ -23,9 +23,13 @@ class SweepRow:
   result: Mapping[str, Any] | None
   status: str
 
+  def after(self, split: str) -> Mapping[str, Any]:
+    """The metrics at the end of the run."""
+    return (self.result or {}).get("after", {}).get(split, {})
+
   def last(self, split: str, metric: str) -> float | None:
     """The metric at the end of the run, or None where it was not measured."""
-    value = (self.result or {}).get("after", {}).get(split, {}).get(metric)
+    value = self.after(split).get(metric)
     return None if value is None else float(value)
 
 

@@ -95,9 +95,9 @@ def pending(
       if name != ALONE:
         say(f"stage {name}: ended before, skipped")
     else:
+      folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       if name != ALONE:
         say(f"stage {name}: {folders[name]}")
-      folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       with contextlib.closing(folder):
         yield RECIPES[config.recipe], config, inputs, folder
     ended = ended_in(folders[name])

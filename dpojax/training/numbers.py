@@ -1,6 +1,12 @@
 """Numbers as people read them, and as JSON can hold them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
+
+# Shares of pairs won.
+WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
+TIE = 1e-6  # a mean reward margin below this
 
 
 def to_json_number(value: float) -> float | int | str:
@@ -28,6 +34,19 @@ def format_number(value: float) -> str:
   if value == 0:
     return "0"
   return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def tied(metrics: Mapping[str, Any], name: str) -> bool:
+  """Whether the metric called `name` is a share of pairs won that says nothing.
+
+  While the policy still is the reference every pair is a tie, decided by rounding. Where all labels are ties nothing is
+  to be won, and `rewards/accuracies` is NaN.
+  """
+  if name not in WON:
+    return False
+  decided = not math.isnan(float(metrics.get("rewards/accuracies", 0.0)))
+  of_labels = name != "displacement/chosen" and not decided
+  return of_labels or abs(float(metrics.get("rewards/margins", 1.0))) < TIE
 
 
 def format_duration(seconds: float) -> str:

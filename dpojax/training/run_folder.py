@@ -20,7 +20,7 @@ from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
 from dpojax.training.loop import RunResult
-from dpojax.training.model_files import DESCRIPTION, TOKENIZER, LoadedModel, save_description
+from dpojax.training.model_files import CHECKPOINTS, DESCRIPTION, TOKENIZER, LoadedModel, save_description
 from dpojax.training.runlog import METRICS, RunLog
 from dpojax.training.stage_record import (
   Ended,
@@ -84,18 +84,20 @@ class RunFolder:
       settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(list(files))
     )
     before = read_record(self.path)
-    if before is not None and not self._allow_change:
+    if before is None:
+      check_vacant(self.path)
+    elif not self._allow_change:
       check_same(self.path, changes(before, record))
     self.path.mkdir(parents=True, exist_ok=True)
+    write_record(self.path, record)  # first: without it a folder that holds anything else of a run is refused
     write_config(self.config, self.path)
-    write_record(self.path, record)
     write_environment(self.path)
     logging = self.config.logging
     self.log = self._open.enter_context(
       RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard)
     )
     if training:
-      folder = self.path / "checkpoints"
+      folder = self.path / CHECKPOINTS
       self.checkpointer = self._open.enter_context(Checkpointer(folder, self.config.checkpoint, warn=self.log.message))
 
   def describe(self, policy: LoadedModel, splits: Splits, batches: Batches) -> None:
@@ -170,6 +172,16 @@ class RunFolder:
   def close(self) -> None:
     """Closes the log; waits for checkpoints."""
     self._open.close()
+
+
+def check_vacant(folder: pathlib.Path) -> None:
+  """Raises ConfigError where a folder without a stage.json holds a run: nobody knows of what."""
+  for name in ("config.json", METRICS, CHECKPOINTS):
+    if (folder / name).exists():
+      raise ConfigError(
+        f"{folder} holds {name} of a run, but no stage.json that says what the run was made from (an older version of "
+        "dpojax wrote none); use another --workdir"
+      )
 
 
 def check_same(folder: pathlib.Path, changed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import write_atomically
-from dpojax.training.numbers import format_duration, format_number, from_json_number, to_json_number
+from dpojax.training.numbers import format_duration, format_number, from_json_number, tied, to_json_number
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
@@ -194,7 +194,8 @@ class RunLog:
 
 def in_words(metrics: Mapping[str, float]) -> str:
   """`loss 0.5931  accuracy 71.2%  margin 0.3201`: those of the metrics that people follow."""
-  return "  ".join(f"{short} {form(metrics[name])}" for name, (short, form) in SHOWN.items() if name in metrics)
+  said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
+  return "  ".join(f"{short} {said(name, form)}" for name, (short, form) in SHOWN.items() if name in metrics)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

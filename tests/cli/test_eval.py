@@ -1,23 +1,25 @@
 """`dpojax eval` on tiny models: scores by another path, figures from the scores, references, rows left out, errors."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from dpojax.assemble.pieces import Loaded, build_model, save_model_description
 from tiny_model import POSITIONS, TinyModel
 
 from dpojax.cli.main import main
 from dpojax.config.keys import replace_values
-from dpojax.config.record import write_config
+from dpojax.config.record import read_config, write_config
 from dpojax.config.schema import CheckpointSettings, RunConfig
 from dpojax.data.examples import TokenDataset
 from dpojax.evaluation import ScoredRow, evaluate
 from dpojax.models.reward_model import RewardModel
 from dpojax.scoring import reward_scores
 from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.model_files import LoadedModel, new_model, save_description
+from dpojax.training.stage_record import Ended, Source, settings_record, write_record
 
 BETA = 0.5
 
@@ -38,7 +40,7 @@ def make_run(workdir: Path, tiny: TinyModel, **settings) -> str:
   workdir.mkdir(parents=True)
   values = {key.replace("__", "."): value for key, value in settings.items()}
   write_config(replace_values(RunConfig(), {"loss.name": "dpo", "loss.beta": BETA, **values}), workdir)
-  save_model_description(workdir, Loaded(tiny.model, tiny.params, tiny.tokenizer))
+  save_description(workdir, LoadedModel(tiny.model, tiny.params, tiny.tokenizer))
   with Checkpointer(workdir / "checkpoints", CheckpointSettings()) as checkpointer:
     checkpointer.save(1, {"params": tiny.params})
   return str(workdir)
@@ -141,30 +143,46 @@ def test_a_policy_that_is_its_reference_knows_nothing(tiny, tmp_path):
   assert figures["temperature"]["status"] == "flat"
 
 
-@pytest.mark.parametrize("place", ["model", "reference", "sft", "shared"])
+def ended_stage(folder: Path, other: TinyModel):
+  """The record of a stage of SFT that ended with that model."""
+  make_run(folder, other, recipe="sft", loss__name="auto", loss__beta=None)
+  record = dataclasses.replace(settings_record(read_config(folder)), ended=Ended("finished", 1))
+  write_record(folder, record)
+  return record
+
+
+@pytest.mark.parametrize("place", ["model", "reference", "stage", "stage of a sweep"])
 def test_a_run_knows_its_reference_and_beta(tiny, other, tmp_path, place):
-  """From `model.path`, from `reference.path`, from the supervised stage in the run's folder or a sweep's."""
+  """From `model.path`, from `reference.path`, from the stage that it started from."""
   workdir = tmp_path / "work" / "run"
   settings = {"model__path": other.path}
   if place == "reference":
     settings = {"model__path": "nowhere", "reference__path": other.path}
-  if place in ("sft", "shared"):
-    settings = {"model__path": "nowhere", "sft__steps": 7}
+  if place.startswith("stage"):
+    settings = {"model__path": "stage:sft"}
   policy = make_run(workdir, tiny, **settings)
-  if place in ("sft", "shared"):
-    from dpojax.assemble.stages import sft_config
-
-    from dpojax.config.record import read_config
-
-    stage = (workdir if place == "sft" else workdir.parent / "shared") / "sft"
-    make_run(stage, other)
-    write_config(sft_config(read_config(workdir)), stage)
+  if place.startswith("stage"):
+    where = "../sft" if place == "stage" else "../../sft"
+    record = ended_stage((workdir / where).resolve(), other)
+    write_record(workdir, settings_record(read_config(workdir), {"model.path": Source("sft", where, record.identity)}))
   for path in (policy, f"{policy}/checkpoints/1"):
     result, lines = run_eval(tmp_path, PAIRS[:4], f"--model={path}")
     assert result["score"] == "implicit" and result["models"][0]["beta"] == BETA
     row = PAIRS[0]
     ratio = tiny.logp(row["prompt_ids"], row["chosen_ids"]) - other.logp(row["prompt_ids"], row["chosen_ids"])
     assert lines[0]["chosen_score"] == pytest.approx(BETA * ratio, abs=1e-4)
+
+
+def test_a_stage_that_is_no_longer_what_the_run_started_from_is_no_reference(tiny, other, tmp_path, capsys):
+  workdir = tmp_path / "work" / "run"
+  policy = make_run(workdir, tiny, model__path="stage:sft")
+  record = ended_stage(tmp_path / "work" / "sft", other)
+  source = Source("sft", "../sft", "0" * 64)
+  write_record(workdir, settings_record(read_config(workdir), {"model.path": source}))
+  data = write_rows(tmp_path / "rows.jsonl", PAIRS[:4])
+  assert main(["eval", f"--model={policy}", f"--data={data}", f"--out={tmp_path / 'out'}"]) == 2
+  assert "the stage 'sft' where the policy started is no longer there as it was" in capsys.readouterr().err
+  assert record.identity != source.identity
 
 
 def test_the_reference_of_a_model_from_scratch_is_made_again(tmp_path):
@@ -177,9 +195,9 @@ def test_the_reference_of_a_model_from_scratch_is_made_again(tmp_path):
     "model.layers": 1,
   }
   config = replace_values(RunConfig(), {"loss.name": "dpo", "loss.beta": BETA, "batch.row_length": 64, **settings})
-  start = build_model(config)
+  start = new_model(config)
   write_config(config, tmp_path)
-  save_model_description(tmp_path, start)
+  save_description(tmp_path, start)
   with Checkpointer(tmp_path / "checkpoints", CheckpointSettings()) as checkpointer:
     checkpointer.save(1, {"params": start.params})
   result, lines = run_eval(tmp_path, PAIRS[:5], f"--model={tmp_path}")
@@ -298,8 +316,8 @@ def reward(tiny, tmp_path_factory):
   model = RewardModel(tiny.model, 2)
   params = jax.device_get(model.init(jax.random.key(1)))
   workdir = tmp_path_factory.mktemp("reward")
-  write_config(replace_values(RunConfig(), {"objective": "reward_model"}), workdir)
-  save_model_description(workdir, Loaded(model, params, tiny.tokenizer))
+  write_config(replace_values(RunConfig(), {"recipe": "reward_model"}), workdir)
+  save_description(workdir, LoadedModel(model, params, tiny.tokenizer))
   with Checkpointer(workdir / "checkpoints", CheckpointSettings()) as checkpointer:
     checkpointer.save(1, {"params": params})
   return str(workdir), model, params
@@ -378,11 +396,11 @@ def test_scores_of_different_kinds_have_no_mean(tiny, reward, other, tmp_path, c
   [
     ({"model__path": "gone"}, "was trained from gone: gone: no such file or folder"),
     (
-      {"model__path": "gone", "sft__steps": 3},
-      "the folder 'sft' of its supervised stage, where the policy started, is not",
+      {"model__path": "stage:sft"},
+      "the stage 'sft' where the policy started is no longer there as it was",
     ),
     ({"reference__kind": "moving"}, "its reference moved while it was trained and is not the model it started from"),
-    ({"objective": "sft"}, "is a language model, and what its score is cannot be guessed"),
+    ({"recipe": "sft"}, "is a language model, and what its score is cannot be guessed"),
   ],
 )
 def test_a_reference_that_cannot_be_known(tiny, tmp_path, capsys, settings, message):

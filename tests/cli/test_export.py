@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from tiny_model import TinyModel
 
-from dpojax.assemble import load_model
-from dpojax.assemble.pieces import Loaded, save_model_description
 from dpojax.cli.main import main
 from dpojax.config.record import write_config
 from dpojax.config.schema import CheckpointSettings, RunConfig
 from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.model_files import LoadedModel, load_model, save_description
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def run(tmp_path_factory):
   tiny = TinyModel(workdir.parent / "tiny")
   workdir.mkdir()
   write_config(RunConfig(), workdir)
-  save_model_description(workdir, Loaded(tiny.model, tiny.params, tiny.tokenizer))
+  save_description(workdir, LoadedModel(tiny.model, tiny.params, tiny.tokenizer))
   with Checkpointer(workdir / "checkpoints", CheckpointSettings()) as checkpointer:
     for step in (1, 2):
       checkpointer.save(step, {"params": jax.tree.map(lambda x, s=step: x * s, tiny.params)})

@@ -6,8 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from dpojax.assemble import load_language_model, load_model
-from dpojax.assemble.pieces import Loaded, save_model_description
 from tiny_model import TinyModel
 
 from dpojax.cli.main import main
@@ -17,6 +15,7 @@ from dpojax.data.dataset import dataset_from_rows
 from dpojax.models.reward_model import Normalisation, RewardModel
 from dpojax.scoring import reward_scores
 from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.model_files import LoadedModel, load_language_model, load_model, save_description
 from dpojax.types import Answers
 
 HEADS = 3
@@ -35,8 +34,8 @@ def run(tmp_path_factory):
   model = RewardModel(tiny.model, HEADS, MEASURED)
   params = model.with_head(tiny.params, jax.random.key(5))
   workdir.mkdir()
-  write_config(dataclasses.replace(RunConfig(), objective="reward_model"), workdir)
-  save_model_description(workdir, Loaded(model, params, tiny.tokenizer), measured_at=2)
+  write_config(dataclasses.replace(RunConfig(), recipe="reward_model"), workdir)
+  save_description(workdir, LoadedModel(model, params, tiny.tokenizer), measured_at=2)
   with Checkpointer(workdir / "checkpoints", CheckpointSettings()) as checkpointer:
     for step in (1, 2):
       checkpointer.save(step, {"params": params | {"score": params["score"] * step}})
@@ -107,7 +106,7 @@ def test_language_models_have_no_heads_to_choose(run, tmp_path, capsys):
   other = tmp_path / "lm"
   other.mkdir()
   write_config(RunConfig(), other)
-  save_model_description(other, Loaded(tiny.model, tiny.params, tiny.tokenizer))
+  save_description(other, LoadedModel(tiny.model, tiny.params, tiny.tokenizer))
   with Checkpointer(other / "checkpoints", CheckpointSettings()) as checkpointer:
     checkpointer.save(1, {"params": tiny.params})
   assert main(["export", f"--workdir={other}", f"--out={tmp_path / 'out'}", "--head=0"]) == 2

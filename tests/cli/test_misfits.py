@@ -9,7 +9,6 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from dpojax.sampling.score import score_answers
 from tiny_model import TEMPLATE, WORDS, TinyModel
 
 from dpojax.cli.main import main
@@ -20,6 +19,7 @@ from dpojax.interop.finite import check_finite
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.weights import load_model, tensors_from_params
 from dpojax.sampling.generate import generate
+from dpojax.scoring import score_answers
 from tests.training.runs import write_config
 
 SIZE = len(WORDS) + 1  # with "<end>"

@@ -5,18 +5,16 @@ import pytest
 from dpojax.cli.export import parse_size
 from dpojax.cli.main import main
 from dpojax.config.load import load_config
-from dpojax.config.record import write_config
 from dpojax.errors import ConfigError
+from dpojax.training.stage_record import settings_record, write_record
 
 CONFIG = """from dpojax.config import base
 
 
 def get_config():
   config = base()
-  config.data.source = "world"
-  config.data.name = "complaint_desk"
-  config.sft.steps = 50
-  config.pairs.prompts = 100
+  config.data.path = "rows.jsonl"
+  config.model.path = "model"
   return config
 """
 
@@ -65,30 +63,50 @@ def test_settings(error, file):
   assert error("train", "--config=nowhere.py", "--workdir=w") == "--config=nowhere.py: no such file: nowhere.py"
 
 
+def test_stages(error, tmp_path):
+  file = tmp_path / "config.py"
+  file.write_text(
+    "from dpojax.config import stages\n\n\ndef get_config():\n  config = stages(sft='sft', dpo='preference')\n"
+    "  config.data.path = 'rows.jsonl'\n  config.model.path = 'model'\n  config.dpo.model.path = 'stage:sft'\n"
+    "  return config\n"
+  )
+  start = ("train", f"--config={file}", f"--workdir={tmp_path / 'w'}")
+  assert error(*start, "--only=dop") == "--only=dop: no such stage; there is sft, dpo"
+  assert error(*start, "--until=ppo") == "--until=ppo: no such stage; there is sft, dpo"
+  assert error(*start, "--only=dpo") == (
+    f"model.path=stage:sft: that stage has not ended in {tmp_path / 'w' / 'sft'}; run it first"
+  )
+
+
+def test_one_stage_has_no_name(error, file):
+  assert error("train", f"--config={file}", "--workdir=w", "--only=sft") == (
+    "--only=sft: no such stage; there is one alone, without a name"
+  )
+
+
 def test_a_changed_config_is_refused_with_the_difference(error, file, tmp_path):
-  workdir = tmp_path / "run"
-  workdir.mkdir()
-  write_config(load_config(file), workdir)
-  assert error("train", f"--config={file}", f"--workdir={workdir}", "--config.loss.beta=0.2") == (
-    f"{workdir} holds a run of other settings (loss.beta: its default -> 0.2); "
+  write_record(tmp_path, settings_record(load_config(file)))
+  assert error("train", f"--config={file}", f"--workdir={tmp_path}", "--config.loss.beta=0.2") == (
+    f"{tmp_path} holds a run of other settings or inputs (loss.beta: its default -> 0.2); "
     "use another --workdir, or --allow-config-change to go on with the new ones"
   )
 
 
-def test_a_config_file_put_into_the_workdir_is_never_executed(error, file, tmp_path):
-  workdir = tmp_path / "run"
-  workdir.mkdir()
-  trap = workdir / "trap"
-  (workdir / "config.json").write_text(f"open({str(trap)!r}, 'w')")
-  (workdir / "config.py").write_text(f"open({str(trap)!r}, 'w')")
-  message = error("train", f"--config={file}", f"--workdir={workdir}")
-  assert message.startswith(f"{workdir / 'config.json'}: not JSON (")
+def test_files_put_into_the_workdir_are_never_executed(error, file, tmp_path):
+  trap = tmp_path / "trap"
+  (tmp_path / "stage.json").write_text(f"open({str(trap)!r}, 'w')")
+  (tmp_path / "config.py.json").write_text(f"open({str(trap)!r}, 'w')")
+  message = error("train", f"--config={file}", f"--workdir={tmp_path}")
+  assert message.startswith(f"{tmp_path / 'stage.json'}: damaged (")
   assert not trap.exists()
 
 
 def test_sweep(error, file):
   start = ("sweep", f"--config={file}", "--workdir=w")
-  assert error(*start) == "--grid is missing: give the values to try, such as --grid loss.beta=0.05,0.1"
+  assert error(*start) == (
+    "--grid is missing: give the values to try, such as --grid loss.beta=0.05,0.1, or write get_points() in the config "
+    "file"
+  )
   assert error(*start, "--grid", "loss.betta=1") == (
     "--grid 'loss.betta=1': unknown key 'loss.betta'; did you mean 'loss.beta'?"
   )

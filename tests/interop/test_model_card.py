@@ -8,6 +8,7 @@ from dpojax.config.keys import replace_values
 from dpojax.config.record import from_json, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.interop.model_card import model_card
+from dpojax.report.run_report import with_ties
 
 RESULT = {
   "steps": 20,
@@ -45,7 +46,7 @@ def test_the_settings_in_it_are_the_runs_settings():
       "on the file `p.jsonl`, starting from a model trained from scratch",
     ),
     ({"data.source": "world", "data.name": "desk"}, "on the built-in world `desk`"),
-    ({"objective": "sft"}, "- dpojax\n- sft\n---"),
+    ({"recipe": "sft"}, "- dpojax\n- sft\n---"),
     ({"data.revision": "v1"}, "on `a/b` at revision v1, split `train`"),
   ],
 )
@@ -59,8 +60,14 @@ def test_a_run_that_has_not_ended_and_an_earlier_checkpoint():
 
 
 def test_a_reward_model_says_how_to_score_with_it():
-  text = card({"objective": "reward_model"}, rewards="Head 2 of 3.")
+  text = card({"recipe": "reward_model"}, rewards="Head 2 of 3.")
   assert "pipeline_tag: text-classification\ntags:\n- dpojax\n- reward-model\n" in text
   assert "AutoModelForSequenceClassification.from_pretrained" in text and "CausalLM" not in text
   assert "text.rindex(tokenizer.eos_token)" in text and "\n\nHead 2 of 3.\n" in text
-  assert "rindex" not in card({"objective": "reward_model", "data.after_eos": "keep"}, rewards="x")
+  assert "rindex" not in card({"recipe": "reward_model", "data.after_eos": "keep"}, rewards="x")
+
+
+def test_a_share_of_ties_is_called_tied():
+  result = {**RESULT, "before": {"eval": {"loss": 0.693147, "rewards/accuracies": 0.113, "rewards/margins": 1e-8}}}
+  assert "| reward accuracy, held-out | tied | 0.7 |" in card(result=with_ties(result))
+  assert result["before"]["eval"]["rewards/accuracies"] == 0.113

@@ -12,6 +12,7 @@ from loss_draws import NAMES, PAIRED, at_margin, draw, gradients_of, loss_of, pa
 from dpojax.errors import ConfigError, ShapeError
 from dpojax.losses import LOSSES, get_loss, loss_options
 from dpojax.losses.logps import weighted_mean
+from dpojax.types import Answers
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -102,7 +103,7 @@ def test_trap_13_an_unknown_loss_is_an_error_and_never_another_loss(name):
 
 def test_trap_13_kto_is_no_sigmoid_loss_of_pairs():
   # A bounded utility of single answers: between 0 and its weight, however far the policy goes.
-  assert LOSSES["kto"].answers == "single"
+  assert LOSSES["kto"].answers is Answers.UNPAIRED
   policy, reference = draw("kto", size=6)
   far = dataclasses.replace(policy, logp=reference.logp + np.array([-1e3, 1e3, -50.0, 50.0, -1.0, 1.0]))
   values = loss_of("kto", (far, reference), desirable_weight=2.0, undesirable_weight=2.0)

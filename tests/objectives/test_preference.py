@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from dpojax.assemble import run
 
 from dpojax.config.load import load_config
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
@@ -16,6 +15,7 @@ from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
+from dpojax.sweeps.stages import run
 from dpojax.training.optimizer import make_optimizer
 from dpojax.training.runlog import read_metrics
 from dpojax.training.step import accumulate, place_hyper
@@ -113,7 +113,9 @@ def trainer(objective, hyper, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("mix", [0.6, 1.0])
 def test_a_moving_reference_mixes_every_so_many_steps(mix):
-  one = trainer(Preference(MODEL), {"beta": 0.1, "reference_every": 2, "reference_mix": mix}, moving_reference=True)
+  one = trainer(
+    Preference(MODEL), {"beta": 0.1, "reference_every": 2, "reference_mix": mix}, moving_reference=tiny_params()
+  )
   expected = jax.device_get(tiny_params())
   losses = []
   for step in range(1, 6):

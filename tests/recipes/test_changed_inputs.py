@@ -115,8 +115,10 @@ OF_ONE = {
     r"training data: changed",
   ),
   "scaled weights": (lambda f: scale_weights(f / "model", 1.01), r"weights: changed"),
-  "the model's config": (
-    lambda f: edit_json(f / "model" / "config.json", lambda c: c.update(rms_norm_eps=1e-3)),
+  "the models' config": (
+    lambda f: [
+      edit_json(f / name / "config.json", lambda c: c.update(rms_norm_eps=1e-3)) for name in ("model", "reference")
+    ],
     r"model: changed",
   ),
   "two words of the tokenizer": (

@@ -1,16 +1,16 @@
-"""Whole runs in this process: cached references, what a session shares, and what it refuses."""
+"""Whole runs in this process: cached references, what stages share, and what is refused."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
-from dpojax.assemble import Session, run
 
 from dpojax.cli.main import main
 from dpojax.config.load import load_config
 from dpojax.errors import ConfigError, DataError, TrainingError
+from dpojax.sweeps.stages import run
 from dpojax.training.runlog import read_metrics
+from tests.recipes.staged import tiny
 from tests.training.runs import state_digest, timeless_metrics, write_config
 
 SHORT = {"train.steps": 6, "checkpoint.every": 0, "evaluation.every": 3, "evaluation.policy_every": 0}
@@ -97,31 +97,69 @@ def test_an_example_longer_than_the_models_positions_names_its_row(config_file, 
     run(config, tmp_path / "run")
 
 
-@pytest.mark.slow
-def test_points_of_a_sweep_share_the_stages_before_them(tmp_path):
-  config = load_config(
-    "experiments/quickstart.py",
-    {
-      "model.hidden": 16, "model.ffn": 32, "model.layers": 1, "batch.size": 8, "batch.rows": 2, "sft.steps": 3, "sft.texts": 40,
-      "sft.warmup_steps": 1, "sft.batch_size": 8, "pairs.prompts": 8, "train.steps": 3, "optimizer.warmup_steps": 1,
-      "evaluation.prompts": 4, "evaluation.every": 0, "evaluation.policy_every": 0, "logging.plots": False,
-    },
-  )  # fmt: skip
-  session = Session()
-  session.run(config, tmp_path / "a", prelude=tmp_path / "shared")
-  kept = [
-    tmp_path / "shared" / "pairs" / "pairs.jsonl",
-    tmp_path / "shared" / "sft" / "checkpoints" / "3" / "manifest.json",
-  ]
-  made = [path.stat().st_mtime_ns for path in kept]
-  other = dataclasses.replace(config, loss=dataclasses.replace(config.loss, beta=1.0))
-  session.run(other, tmp_path / "b", prelude=tmp_path / "shared")
-  Session().run(dataclasses.replace(other, seed=1), tmp_path / "c", prelude=tmp_path / "shared")
-  assert [path.stat().st_mtime_ns for path in kept] == made
-  for point in "abc":
-    policy = [row for row in read_metrics(tmp_path / point / "metrics.jsonl") if row["split"] == "policy"]
-    assert [row["step"] for row in policy] == [0, 3]
-    assert policy[0]["kl/sequence"] == pytest.approx(0, abs=1e-5)
+def test_a_folder_that_holds_something_else_of_a_run_is_not_used(config_file, tmp_path):
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(ConfigError, match=r"holds config.json of a run, but no stage.json"):
+    run(changed(config_file), tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
+
+
+def test_stages_run_once_and_the_last_starts_where_the_first_ended(tmp_path):
+  run(tiny(), tmp_path)
+  records = read_metrics(tmp_path / "dpo" / "metrics.jsonl")
+  policy = [row for row in records if row["split"] == "policy"]
+  assert [row["step"] for row in policy] == [0, 3]
+  assert policy[0]["kl/sequence"] == pytest.approx(0, abs=1e-5)
+  assert next(row["loss"] for row in records if row["split"] == "train") == pytest.approx(np.log(2), abs=1e-6)
+  made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+  run(tiny(), tmp_path)
+  assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == made
+
+
+def test_a_report_that_a_kill_prevented_is_written_at_the_next_start(config_file, tmp_path):
+  run(changed(config_file), tmp_path)
+  (tmp_path / "result.json").unlink()
+  run(changed(config_file), tmp_path)
+  assert (tmp_path / "result.json").exists()
+
+
+def test_a_finished_run_under_a_constant_rate_goes_on_to_more_steps(config_file, tmp_path):
+  constant = {"optimizer__schedule": "constant", "evaluation__every": 0, "evaluation__prompts": 0}
+  run(changed(config_file, **constant), tmp_path / "a")
+  assert run(changed(config_file, train__steps=9, **constant), tmp_path / "a").step == 9
+  run(changed(config_file, train__steps=9, **constant), tmp_path / "b")
+  assert state_digest(tmp_path / "a", 9) == state_digest(tmp_path / "b", 9)
+  train = [row["loss"] for row in read_metrics(tmp_path / "a" / "metrics.jsonl") if row["split"] == "train"]
+  assert train == [row["loss"] for row in read_metrics(tmp_path / "b" / "metrics.jsonl") if row["split"] == "train"]
+
+
+def test_under_a_falling_rate_more_steps_are_another_run(config_file, tmp_path):
+  run(changed(config_file), tmp_path)
+  with pytest.raises(ConfigError, match=r"train.steps: 6 -> 9"):
+    run(changed(config_file, train__steps=9), tmp_path)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(config_file, tmp_path):
+  with pytest.raises(ConfigError, match=r"optimizer.warmup_steps is 9, more than the 5 steps that train.epochs=1"):
+    run(changed(config_file, train__steps=0, optimizer__warmup_steps=9), tmp_path)
+
+
+def test_weights_that_are_all_zero_are_refused(config_file, tmp_path):
+  file = tmp_path / "rows.jsonl"
+  row = {"prompt_ids": [3, 4], "chosen_ids": [5, 6], "rejected_ids": [7], "weight": 0}
+  file.write_text("".join(json.dumps(row | {"prompt_ids": [3, i]}) + "\n" for i in range(4, 12)))
+  with pytest.raises(DataError, match=r"column 'weight' is 0 in all \d+ training examples"):
+    run(changed(config_file, data__path=str(file)), tmp_path / "run")
+
+
+def test_a_run_whose_every_step_was_skipped_does_not_end_well(config_file, tmp_path):
+  file = tmp_path / "rows.jsonl"
+  row = {"chosen_ids": [5, 6], "rejected_ids": [7], "margin": 1e30}
+  file.write_text("".join(json.dumps(row | {"prompt_ids": [3, i]}) + "\n" for i in range(4, 12)))
+  config = changed(config_file, data__path=str(file), loss__margin_scale=1e30, train__steps=3)
+  with pytest.raises(TrainingError, match=r"not finite in all 3 steps, so nothing was learned"):
+    run(config, tmp_path / "run")
+  assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_whole_run_reads_its_loss_once(config_file, tmp_path, monkeypatch):

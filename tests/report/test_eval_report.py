@@ -166,4 +166,11 @@ def test_ties_alone_have_no_accuracy_to_draw(tmp_path):
   figures = evaluate(rows)
   assert draw_length(figures) is None
   assert [path.name for path in draw_evaluation(figures, tmp_path)] == ["reliability.png"]
-  assert ["accuracy", "-", "-", "0 comparisons"] in table(make_result(rows))
+  assert ["accuracy", "tied", "-", "0 comparisons"] in table(make_result(rows))
+
+
+def test_equal_scores_alone_are_tied():
+  rows = [ScoredRow(np.asarray([1.0, 1.0]), np.asarray([9, 5]), np.arange(2), i) for i in range(3)]
+  assert table(make_result(rows))[0][:2] == ["accuracy", "tied"]
+  rows.append(ScoredRow(np.asarray([1.0, 0.5]), np.asarray([9, 5]), np.arange(2), 3))
+  assert table(make_result(rows))[0][:2] == ["accuracy", "62.5 %"]

@@ -59,3 +59,9 @@ def test_when_every_point_failed_there_is_a_table_and_no_plot(tmp_path):
   write_sweep_report([SweepRow({"seed": 0}, None, "failed")], tmp_path)
   assert not (tmp_path / "sweep.png").exists()
   assert table([SweepRow({"seed": 0}, None, "failed")]) == (["seed", "status"], [["0", "failed"]])
+
+
+def test_ties_are_called_tied_and_are_no_point_of_the_plot():
+  rows = [row({"loss.beta": 0.1}, 1.0), row({"loss.beta": 0.2}, 1e-9), row({"loss.beta": 0.4}, 2.0)]
+  assert [cells[1] for cells in table(rows)[1]] == ["52.5 %", "tied", "55.0 %"]
+  assert list(draw_sweep(rows).axes[0].lines[0].get_xdata()) == [0.1, 0.4]

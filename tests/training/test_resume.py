@@ -1,17 +1,19 @@
 """A run that is killed, stopped or finds a damaged checkpoint ends as the run that was left alone."""
 
+import dataclasses
 import itertools
 import random
 import signal
-import sys
 import time
 
 import jax
 import pytest
 
 from dpojax.config import load_config
+from dpojax.recipes import preference
 from dpojax.sweeps.stages import run
 from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.stage_record import read_record, write_record
 from tests.training.runs import start, state_digest, timeless_metrics, train, write_config
 
 KILLS = 20
@@ -107,8 +109,7 @@ def test_the_fresh_state_makes_room_before_a_checkpoint_is_read(config, tmp_path
   """Otherwise a run that resumes holds parameters and moments twice, and needs more memory than it had before."""
   settings = load_config(str(config), ["--config.train.steps=2"])
   run(settings, tmp_path)
-  module = sys.modules["dpojax.assemble.run"]
-  build, restore, seen = module.build_trainer, Checkpointer.restore, []
+  build, restore, seen = preference.Trainer, Checkpointer.restore, []
 
   def built(*given, **options):
     seen.append(build(*given, **options))
@@ -118,8 +119,10 @@ def test_the_fresh_state_makes_room_before_a_checkpoint_is_read(config, tmp_path
     seen.append([leaf.is_deleted() for leaf in jax.tree.leaves(seen[0].state)])
     return restore(*given)
 
-  monkeypatch.setattr(module, "build_trainer", built)
+  monkeypatch.setattr(preference, "Trainer", built)
   monkeypatch.setattr(Checkpointer, "restore", restored)
+  record = read_record(tmp_path)
+  write_record(tmp_path, dataclasses.replace(record, ended=None))  # as if it had been killed at its very end
   run(settings, tmp_path)
   assert seen[1] and all(seen[1])
   assert int(seen[0].state.step) == 2

@@ -8,8 +8,8 @@ import pytest
 
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.training import runlog
-from dpojax.training.numbers import format_duration, format_number
-from dpojax.training.runlog import METRICS, RunLog, read_metrics
+from dpojax.training.numbers import format_duration, format_number, tied
+from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
 
 ROW = {"loss": 0.5, "rewards/accuracies": 0.712, "rewards/margins": -0.25, "tokens_per_second": 1234.5, "lr": 1e-6}
 
@@ -181,3 +181,20 @@ def test_numbers_for_people(value, text):
 )
 def test_durations_for_people(seconds, text):
   assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+  ("metrics", "said"),
+  [
+    ({"rewards/accuracies": 0.113, "rewards/margins": 3e-8}, "accuracy tied  margin 3e-08"),  # still the reference
+    ({"rewards/accuracies": float("nan"), "rewards/margins": 0.5}, "accuracy tied  margin 0.5"),  # labels are ties
+    ({"rewards/accuracies": 0.712, "rewards/margins": 0.5}, "accuracy 71.2%  margin 0.5"),
+    ({"rewards/accuracies": 0.5}, "accuracy 50.0%"),
+    ({"loss": float("nan")}, "loss nan"),
+  ],
+)
+def test_shares_of_ties_are_called_tied(metrics, said):
+  assert in_words(metrics) == said
+  assert tied(metrics, "accuracy/length_matched") == tied(metrics, "rewards/accuracies") == ("tied" in said)
+  assert tied(metrics, "displacement/chosen") == (metrics.get("rewards/margins") == 3e-8)
+  assert not tied(metrics, "rewards/margins")
