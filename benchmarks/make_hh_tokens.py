@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dpojax.assemble import build_data, build_model
 from dpojax.config import load_config
+from dpojax.recipes.inputs import Inputs
 
 PAIRS = 512
 
@@ -28,7 +28,8 @@ def main() -> None:
   root = Path(__file__).resolve().parents[1]
   options = {"data.path": str(given.pairs), "data.eval_fraction": 0.0, "evaluation.every": 0, "evaluation.prompts": 0}
   config = load_config(str(root / "experiments/smollm2_hh.py"), options)
-  data = build_data(config, build_model(config)).train
+  inputs = Inputs(config)
+  data = inputs.splits(inputs.policy()).train
   rows = []
   for i in range(PAIRS):
     chosen, rejected = data[i].answers

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # mark: where the function is looked up when it is called
 TIMED = {
-  "model": ("dpojax.assemble.run", "build_model"),
-  "data": ("dpojax.assemble.run", "build_data"),
-  "batches": ("dpojax.assemble.run", "build_batches"),
-  "trainer": ("dpojax.assemble.run", "build_trainer"),
+  "model": ("dpojax.recipes.inputs", "Inputs.policy"),
+  "data": ("dpojax.recipes.inputs", "Inputs.splits"),
+  "batches": ("dpojax.recipes.preference", "make_batches"),
+  "trainer": ("dpojax.recipes.preference", "Trainer"),
   "fill": ("dpojax.references.reference_cache", "ReferenceCache.fill"),
   "step": ("dpojax.training.step_log", "fetch"),
 }

@@ -34,16 +34,18 @@ from benchmarks.timing import CLOCKS, compile_for, draw, least_seconds, planned_
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dpojax.assemble import build_batches, build_data, build_model, build_objective, build_trainer
-from dpojax.assemble.pieces import Loaded, planned_steps
 
 from benchmarks.counting import batch_counts, forward_operations, step_operations
 from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, write_results
 from benchmarks.parts import attention_of, head_of, update_of, weight_products
 from benchmarks.profile_tables import summary
 from benchmarks.shared_prompts import shared
+from benchmarks.trainers import live_trainer
 from dpojax.config import load_config
 from dpojax.config.schema import RunConfig
+from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.training.model_files import LoadedModel
 from dpojax.training.step import make_train_step, place_hyper
 from dpojax.training.trainer import Trainer, one_step_late
 from dpojax.training.update import update_rule
@@ -71,7 +73,7 @@ class Built:
   """A run at its first step: its trainer, which repeats one batch, and the bare step on that batch."""
 
   config: RunConfig
-  loaded: Loaded
+  loaded: LoadedModel
   trainer: Trainer
   batches: Repeated
 
@@ -105,13 +107,10 @@ def config_words(arguments) -> list[str]:
 
 def build(arguments) -> Built:
   config = load_config(arguments.config, config_words(arguments))
-  loaded = build_model(config)
-  loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))  # as a run with a live reference does
-  batches, _ = build_batches(config, build_data(config, loaded))
-  objective = build_objective(config, loaded.model)
-  steps = planned_steps(config, batches)
-  trainer = build_trainer(config, objective, loaded, steps, reference_params=loaded.params)
-  return Built(config, loaded, trainer, Repeated(batches))
+  inputs = Inputs(config)
+  loaded = inputs.language_model()
+  batches, _ = make_batches(config, inputs.splits(loaded))
+  return Built(config, loaded, live_trainer(config, loaded, planned_steps(config, batches)), Repeated(batches))
 
 
 def small_steps(arguments) -> argparse.Namespace:

@@ -2,14 +2,14 @@
 
 import jax
 import numpy as np
-from dpojax.assemble import build_objective, build_trainer
-from dpojax.assemble.pieces import Loaded
 
 from benchmarks.timing import least_seconds
+from benchmarks.trainers import live_trainer
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import BatchSettings, RunConfig
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
+from dpojax.training.model_files import LoadedModel
 
 
 def one_ranking(words: int, prompt: int, answer: int, answers: int) -> TokenDataset:
@@ -28,13 +28,12 @@ def both_forms(dataset: TokenDataset) -> dict[str, Batches]:
   return {name: Batches(dataset, s) for name, s in settings.items()}
 
 
-def shared(config: RunConfig, loaded: Loaded, arguments) -> dict:
+def shared(config: RunConfig, loaded: LoadedModel, arguments) -> dict:
   """Seconds of a step of `plackett_luce_dpo` with a live reference in either form, in turns; one trainer takes both."""
   config = replace_values(config, {"loss.name": "plackett_luce_dpo"})
   dataset = one_ranking(loaded.model.config.vocab_size, arguments.prompt, arguments.answer, arguments.answers)
   forms = both_forms(dataset)
-  objective = build_objective(config, loaded.model)
-  trainer = build_trainer(config, objective, loaded, 1, reference_params=loaded.params)
+  trainer = live_trainer(config, loaded, 1)
   batches = {name: trainer.place(form(0)) for name, form in forms.items()}
 
   def call(name):

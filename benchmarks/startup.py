@@ -35,7 +35,7 @@ IMPORTS = {
   "python": "pass",
   "jax": "import jax",
   "dpojax": "import dpojax",
-  "dpojax.assemble, what `train` needs": "import dpojax.assemble",
+  "dpojax.sweeps.stages, what `train` needs": "import dpojax.sweeps.stages",
   "dpojax --help": "import dpojax.cli.main as m; m.main(['--help'])",
 }
 SPLIT = {

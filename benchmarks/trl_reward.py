@@ -166,26 +166,30 @@ def write_start(arguments) -> None:
   """start_SEED.npz: the head and the order of pairs with which dpojax begins."""
   import jax
   import numpy as np
-  from dpojax.assemble import build_batches, build_data, build_model
-  from dpojax.assemble.pieces import with_reward_head
+
+  from dpojax.recipes.inputs import Inputs
+  from dpojax.recipes.reward_model import with_reward_heads
+  from dpojax.recipes.steps import make_batches
 
   config = config_of(arguments)
-  loaded = with_reward_head(config, build_model(config))
-  data = build_data(config, loaded)
+  inputs = Inputs(config)
+  start = inputs.policy()
+  splits = inputs.splits(start)
   rows = sum(1 for _ in (arguments.out / "train.jsonl").open())
-  assert len(data.train) == rows, f"dpojax keeps {len(data.train)} of {rows} pairs: {data.train.counts}"
-  batches, _ = build_batches(config, data)
+  assert len(splits.train) == rows, f"dpojax keeps {len(splits.train)} of {rows} pairs: {splits.train.counts}"
+  batches, _ = make_batches(config, splits)
   order = np.concatenate([batches.indices(step) for step in range(arguments.steps)])
-  np.savez(arguments.out / f"start_{arguments.seed}.npz", head=jax.device_get(loaded.params["score"]), order=order)
+  head = jax.device_get(with_reward_heads(config, start).params["score"])
+  np.savez(arguments.out / f"start_{arguments.seed}.npz", head=head, order=order)
 
 
 def run_dpojax(arguments) -> None:
   """Trains in one process, and scores the held-out pairs as `dpojax eval` does."""
-  from dpojax.assemble import load_model, run
-
   from dpojax.config.schema import DataSettings
   from dpojax.data.dataset import load_dataset
   from dpojax.scoring import reward_scores
+  from dpojax.sweeps.stages import run
+  from dpojax.training.model_files import load_model
   from dpojax.types import Answers
 
   workdir = arguments.out / f"run_{arguments.seed}"

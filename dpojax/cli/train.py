@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
   options, experiment = parse_with_config(parser, arguments)
   workdir = pathlib.Path(options.workdir)
 
-  from dpojax.sweeps.stages import overview, pending, stage_folders
+  from dpojax.sweeps.stages import ended_in, overview, pending, stage_folders
 
   folders = stage_folders(experiment, workdir)
   if options.dry_run:
@@ -41,8 +41,9 @@ def main(arguments: list[str]) -> int:
     if recipe(config, inputs, folder).reason == "preempted":
       return INTERRUPTED
   last = options.only or options.until or list(experiment.stages)[-1]
-  if experiment.stages[last].recipe == "pairs":
-    print(f"pairs: {folders[last]}")
+  ended = ended_in(folders[last])
+  if ended is None or not ended.weights:  # it trained no model, so there is nothing to report
+    print(f"{experiment.stages[last].recipe}: {folders[last]}")
     return 0
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
   print(terminal_report(folders[last], width=width))

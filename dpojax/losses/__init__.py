@@ -33,7 +33,9 @@ from the config's `loss` section, traced (but for `f_divergence`), so that chang
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 
@@ -90,6 +92,11 @@ class Loss:
     return self.function.__name__
 
   @functools.cached_property
+  def formula(self) -> Callable[..., jax.Array]:
+    """The function without the check of its arguments: those made of packed batches fit by construction."""
+    return inspect.unwrap(self.function)
+
+  @functools.cached_property
   def data(self) -> tuple[str, ...]:
     """The names of the arrays it takes."""
     return data_of(self.function)
@@ -110,10 +117,14 @@ class Loss:
     """Whether a loss of pairs is about both answers; otherwise it is the likelihood of one."""
     return "rejected" in self.data
 
-  def of_packed(self, policy: Logps, reference: Logps | None = None, **options) -> jax.Array:
-    """f32[B] values of what two models say of a packed batch; `reference` is not looked at where none is read."""
+  def arguments(self, policy: Logps, reference: Logps | None = None) -> dict[str, Any]:
+    """Its arrays, by name, of what two models say of a packed batch; `reference` is ignored where none is read."""
     given = arguments(policy, reference if "reference" in self.reads else None, of_ratios=self.of_ratios)
-    return self.function(**{name: given[name] for name in self.data if name in given}, **options)
+    return {name: given[name] for name in self.data if name in given}
+
+  def of_packed(self, policy: Logps, reference: Logps | None = None, **options) -> jax.Array:
+    """f32[B] values of what two models say of a packed batch."""
+    return self.function(**self.arguments(policy, reference), **options)
 
 
 def _losses() -> Iterable[Loss]:

@@ -117,7 +117,7 @@ class Preference:
 
     values, metrics = jnp.zeros_like(weight), moved
     for loss in self.spec.losses:
-      one = self._values(loss, policy, reference, hyper)
+      one = loss.formula(**loss.arguments(policy, reference), **self._options(loss, hyper))
       if self.spec.wpo and loss.compares:
         assert outputs.collision is not None
         one = one * wpo_weights(self._tokens(outputs.logp, rows), outputs.collision)
@@ -131,15 +131,15 @@ class Preference:
     metrics["loss"] = (loss_sum, jnp.sum(weight))
     return loss_sum / normalizers["examples"], jax.lax.stop_gradient(metrics)
 
-  def _values(self, loss: Loss, policy: Logps, reference: Logps | None, hyper: dict) -> jax.Array:
-    """[B] values of one loss."""
+  def _options(self, loss: Loss, hyper: dict) -> dict[str, Any]:
+    """Options of one loss by name."""
     options: dict[str, Any] = {}
     for option in loss.options:
       if option == "f_divergence":
         options[option] = get_divergence(self.spec.f_divergence, hyper)
       elif f"{loss.name}.{option}" in hyper or option in hyper:
         options[option] = hyper.get(f"{loss.name}.{option}", hyper.get(option))
-    return loss.of_packed(policy, reference, **options)
+    return options
 
   def _tokens(self, logp: Array, rows: PackedBatch) -> TokenLogps:
     return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)

@@ -69,7 +69,7 @@ def pending(
 ) -> Iterator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder]]:
   """Of every stage that has not ended, in order, what it takes to run it: recipe(config, inputs, folder).
 
-  The folder is closed, and the report of what ended in it written, when the next stage is asked for.
+  The folder is closed, and the report of a stage that trained a model written, when the next stage is asked for.
 
   Args:
     folders: of every stage.
@@ -87,6 +87,9 @@ def pending(
       known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
       raise ConfigError(f"{option}={name}: no such stage; there is {known}")
   memory = {} if memory is None else memory
+  for name in ancestors(experiment, only) if only and not allow_change else ():
+    if stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) != "finished":
+      raise ConfigError(f"--only={only} starts from stage {name}, which has not ended in {folders[name]}; run it first")
   for name, config in experiment.stages.items():
     if only and name != only:
       continue
@@ -103,10 +106,22 @@ def pending(
     ended = ended_in(folders[name])
     if ended is None:
       return  # it was asked to stop
-    if config.recipe != "pairs" and not has_report(folders[name]):
+    if ended.weights and not has_report(folders[name]):
       write_report(folders[name], reason=ended.reason)
     if name == until:
       return
+
+
+def ancestors(experiment: Experiment, name: str) -> list[str]:
+  """Names of the stages that a stage starts from, and of those that these start from, in their order."""
+  found: set[str] = set()
+  wanted = [name]
+  while wanted:
+    for source in experiment.sources(wanted.pop()).values():
+      if source not in found:
+        found.add(source)
+        wanted.append(source)
+  return [stage for stage in experiment.stages if stage in found]
 
 
 def ended_in(folder: pathlib.Path) -> Ended | None:

@@ -1,7 +1,6 @@
 """Gradients added to a step's sum where it lies, for the parameters that a model declares fit for it."""
 
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,69 +10,80 @@ from dpojax.ops.summed import Summed
 from dpojax.types import Declared, Params
 
 
-def add_gradient(function: Callable, params: Params, total: Params, declared: Declared) -> tuple[Any, Params, Any]:
-  """(value, total + gradient, rest) of (value, rest) = function(params).
+class InPlaceSum:
+  """A sum of gradients, and the declared parameters whose gradient is added to it in place (see `dpojax.ops.summed`).
 
-  Gradients of parameters declared `in_place` are added in place (`dpojax.ops.summed`), others when they are known.
-  Where `function` does not read a declared parameter as that needs, its gradient is added like any other, and a
-  warning says so: the sum is right in either case, but a second array of its size stands beside it.
+    (value, rest), gradient = jax.value_and_grad(function, has_aux=True)(sums.variables(), sums.read)
+
+  with function(variables, read) that reads `read(variables)`. Where `is_sound`, total + gradient is `added(gradient)`;
+  otherwise misread parameters have been given up, and the same again gets on without them.
 
   Args:
-    function: parameters -> (value f32[], anything); called again where it misreads a declared parameter.
     params: the point; any pytree of arrays.
-    total: like params, the sum so far; donated, it is written in place.
+    total: like params, the sum so far.
     declared: `Parameter` by path.
   """
-  shapes = {path: x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
-  known = jax.tree_util.tree_leaves_with_path(declared)
-  paths = {path for path, parameter in known if parameter.in_place and shapes.get(path) == parameter.shape}
-  misread: dict[Any, str] = {}
-  found: tuple[Any, Params, Any] | None = None
-  while True:
-    try:
-      found, wrong = _added(function, params, total, paths)
-    except Exception as error:
-      if not paths:
-        raise
-      # It may be that a `Summed` was taken for an array. If it is not, the next try says the same of arrays.
-      wrong = dict.fromkeys(paths, f"cannot be read: {type(error).__name__}: {error}")
-    misread |= wrong
-    paths -= wrong.keys()
-    if not wrong:
-      break
-  if misread:
-    _warn(misread)
-  assert found is not None
-  return found
+
+  def __init__(self, params: Params, total: Params, declared: Declared):
+    self._params, self._total = params, total
+    shapes = {path: x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    known = jax.tree_util.tree_leaves_with_path(declared)
+    self._paths = {path for path, parameter in known if parameter.in_place and shapes.get(path) == parameter.shape}
+    self._summed: dict[Any, Summed] = {}
+    self._misread: dict[Any, str] = {}
+
+  def variables(self) -> Params:
+    """What is differentiated: the parameters, and zeros in place of those whose gradient is added in place."""
+    return _each(lambda path, x: jnp.zeros_like(x) if path in self._paths else x, self._params)
+
+  def read(self, variables: Params) -> Params:
+    """The parameters as a model reads them: a `Summed` where the gradient is added in place."""
+
+    def leaf(path, x, variable, so_far):
+      if path not in self._paths:
+        return variable
+      self._summed[path] = Summed(x, variable, so_far)
+      return self._summed[path]
+
+    return _each(leaf, self._params, variables, self._total)
+
+  def added(self, gradient: Params) -> Params:
+    """The sum with the gradient by `variables`."""
+    return _each(lambda path, t, g: g if path in self._paths else t + g, self._total, gradient)
+
+  def is_sound(self) -> bool:
+    """Whether every parameter was read as it must be; gives up those that were not."""
+    wrong = {path: why for path, leaf in self._summed.items() if (why := leaf.misread())}
+    self._drop(wrong)
+    return not wrong
+
+  def give_up(self, error: Exception) -> bool:
+    """Gives up all parameters, one of which may have been taken for an array; False where none was left.
+
+    If that was not it, the next try raises the same of arrays.
+    """
+    if not self._paths:
+      return False
+    self._drop(dict.fromkeys(self._paths, f"cannot be read: {type(error).__name__}: {error}"))
+    return True
+
+  def warn(self) -> None:
+    """Says which parameters were given up, and why."""
+    groups: dict[str, list[str]] = {}
+    for path, why in self._misread.items():
+      groups.setdefault(why, []).append(jax.tree_util.keystr(path, simple=True, separator="/"))
+    if groups:
+      what = "; ".join(f"{', '.join(sorted(names))} {why}" for why, names in groups.items())
+      warnings.warn(
+        f"gradients are added beside the step's sum and not in place, which takes as much memory again as these "
+        f"parameters: {what}. See dpojax.ops.summed",
+        stacklevel=2,
+      )
+
+  def _drop(self, wrong: dict[Any, str]) -> None:
+    self._misread |= wrong
+    self._paths -= wrong.keys()
+    self._summed = {}
 
 
-def _added(function: Callable, params: Params, total: Params, paths: set):
-  """What `add_gradient` returns, adding in place at `paths`; and {path: what is wrong} of those that were misread."""
-  each = jax.tree_util.tree_map_with_path
-  summed: dict[Any, Summed] = {}
-
-  def seeded(varied):
-    def leaf(path, x, v, so_far):
-      if path not in paths:
-        return v
-      summed[path] = Summed(x, v, so_far)
-      return summed[path]
-
-    return function(each(leaf, params, varied, total))
-
-  varied = each(lambda path, x: jnp.zeros_like(x) if path in paths else x, params)
-  (value, rest), gradient = jax.value_and_grad(seeded, has_aux=True)(varied)
-  added = each(lambda path, t, g: g if path in paths else t + g, total, gradient)
-  return (value, added, rest), {path: wrong for path, leaf in summed.items() if (wrong := leaf.misread())}
-
-
-def _warn(misread: Mapping[Any, str]) -> None:
-  groups: dict[str, list[str]] = {}
-  for path, wrong in misread.items():
-    groups.setdefault(wrong, []).append(jax.tree_util.keystr(path, simple=True, separator="/"))
-  what = "; ".join(f"{', '.join(sorted(names))} {wrong}" for wrong, names in groups.items())
-  warnings.warn(
-    f"gradients are added beside the step's sum and not in place, which takes as much memory again as these "
-    f"parameters: {what}. See dpojax.ops.summed",
-    stacklevel=2,
-  )
+_each = jax.tree_util.tree_map_with_path

@@ -6,17 +6,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh
 
 from dpojax.objectives import Objective
 from dpojax.parallel import compiler_options, replicated, state_shardings
 from dpojax.parallel.placement import place_params
-from dpojax.training.in_place import add_gradient
+from dpojax.training.in_place import InPlaceSum
 from dpojax.training.optimizer import gradient_norm
 from dpojax.training.state import TrainState, new_state
 from dpojax.training.update import UpdateRule, strong
 from dpojax.types import Declared, Metrics, PackedBatch, Params
+
+Traced = tuple[ClosedJaxpr, Any]  # a function's jaxpr, and the shapes of what it returns
+INDEX = jax.ShapeDtypeStruct((), jnp.int32)  # of a row group
+trace = functools.partial(jax.make_jaxpr, return_shape=True)  # function -> arguments -> Traced
 
 
 def accumulate(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
@@ -37,14 +41,42 @@ def accumulate(objective: Objective, params: Params, reference_params: Params, b
   def group(index, gradient):
     rows = batch.group(index)
 
-    def partial_loss(params):
-      return objective.loss(objective.forward(params, reference_params, rows), rows, normalizers, hyper)
+    def partial_loss(params, read):
+      return objective.loss(objective.forward(read(params), reference_params, rows), rows, normalizers, hyper)
 
     loss, gradient, metrics = add_gradient(partial_loss, params, gradient, objective.parameters)
     return gradient, (loss, metrics)
 
-  gradient, (loss, metrics) = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  gradient, (loss, metrics) = over_groups(trace(group)(INDEX, zeros), zeros, batch)
   return loss, gradient, metrics
+
+
+def add_gradient(function: Callable, params: Params, total: Params, declared: Declared) -> tuple[Any, Params, Any]:
+  """(value, total + gradient, rest) of (value, rest) = function(params, read), where it reads `read(params)`.
+
+  Gradients of parameters declared `in_place` are added in place (`dpojax.ops.summed`), others when they are known.
+  Where `function` does not read a declared parameter as that needs, its gradient is added like any other, and a
+  warning says so: the sum is right in either case, but a second array of its size stands beside it.
+
+  Args:
+    function: differentiated by its first argument; called again where it misreads a declared parameter.
+    params: the point; any pytree of arrays.
+    total: like params, the sum so far; donated, it is written in place.
+    declared: `Parameter` by path.
+  """
+  sums = InPlaceSum(params, total, declared)
+  while True:
+    try:
+      (value, rest), gradient = jax.value_and_grad(function, has_aux=True)(sums.variables(), sums.read)
+    except Exception as error:
+      if not sums.give_up(error):
+        raise
+    else:
+      if sums.is_sound():
+        break
+  sums.warn()
+  return value, sums.added(gradient), rest
 
 
 def _two_passes(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
@@ -60,13 +92,14 @@ def _two_passes(objective: Objective, params: Params, reference_params: Params, 
   def group(index, gradient):
     toward = jax.tree.map(lambda x: x[index], cotangent)
 
-    def along(params):
-      seen = objective.forward(params, reference_params, batch.group(index))
+    def along(params, read):
+      seen = objective.forward(read(params), reference_params, batch.group(index))
       return sum(jnp.sum(x * t) for x, t in zip(jax.tree.leaves(seen), jax.tree.leaves(toward), strict=True)), None
 
     return add_gradient(along, params, gradient, objective.parameters)[1], None
 
-  gradient, _ = over_groups(group, jax.tree.map(jnp.zeros_like, params), batch)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  gradient, _ = over_groups(trace(group)(INDEX, zeros), zeros, batch)
   return loss, gradient, metrics
 
 
@@ -76,7 +109,7 @@ def _forward_all(objective: Objective, params: Params, reference_params: Params,
   def group(index):
     return objective.forward(params, reference_params, batch.group(index))
 
-  group, shapes = traced_once(group, jax.ShapeDtypeStruct((), jnp.int32))
+  group, shapes = as_function(trace(group)(INDEX))
 
   def body(index, seen):
     return jax.tree.map(lambda all, one: all.at[index].set(one), seen, group(index))
@@ -93,12 +126,16 @@ def _join_groups(outputs):
 
 def sum_over_groups(function: Callable, batch: PackedBatch):
   """The sum of function(index) over the groups in use; a pytree."""
-  return over_groups(lambda index, _: (None, function(index)), None, batch)[1]
+  return over_groups(trace(lambda index, _: (None, function(index)))(INDEX, None), None, batch)[1]
 
 
-def over_groups(function: Callable, carry, batch: PackedBatch):
-  """Of (carry, value) = function(index, carry) over the groups in use: the last carry, and the sum of the values."""
-  function, (_, value) = traced_once(function, jax.ShapeDtypeStruct((), jnp.int32), carry)
+def over_groups(traced: Traced, carry, batch: PackedBatch):
+  """Of (carry, value) = function(index, carry) over the groups in use: the last carry, and the sum of the values.
+
+  Args:
+    traced: trace(function)(INDEX, carry).
+  """
+  function, (_, value) = as_function(traced)
 
   def body(index, carry_and_sum):
     carry, total = carry_and_sum
@@ -109,14 +146,15 @@ def over_groups(function: Callable, carry, batch: PackedBatch):
   return jax.lax.fori_loop(0, batch.num_groups, body, (carry, zeros))
 
 
-def traced_once(function: Callable, *arguments) -> tuple[Callable, Any]:
-  """The function, for arguments of these shapes only, and the shapes of what it returns.
+def as_function(traced: Traced) -> tuple[Callable, Any]:
+  """The traced function, for arguments of the traced shapes only, and the shapes of what it returns.
 
-  A loop needs the shapes before it traces its body, and tracing is most of a start from the compilation cache.
+  A loop needs the shapes before it traces its body, and tracing is most of a start from the compilation cache: traced
+  once, a function serves for both.
   """
-  traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+  jaxpr, shapes = traced
   tree = jax.tree.structure(shapes)
-  return lambda *given: tree.unflatten(jaxpr_as_fun(traced)(*jax.tree.leaves(given))), shapes
+  return lambda *given: tree.unflatten(jaxpr_as_fun(jaxpr)(*jax.tree.leaves(given))), shapes
 
 
 @functools.lru_cache(maxsize=8)

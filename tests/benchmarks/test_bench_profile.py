@@ -8,17 +8,17 @@ import argparse
 import jax
 import numpy as np
 import pytest
-from dpojax.assemble import build_objective, build_trainer
-from dpojax.assemble.pieces import Loaded
 
 from benchmarks import profile, shared_prompts, timing
 from benchmarks.counting import update_bytes
 from benchmarks.machine import ROOT
 from benchmarks.parts import head_of, head_pieces, update_of, weight_products
 from benchmarks.profile_tables import step_rows, summary
+from benchmarks.trainers import live_trainer
 from dpojax.config import load_config
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
+from dpojax.training.model_files import LoadedModel
 from dpojax.training.step import accumulate
 from tests.training.tiny import CONFIG, MODEL, tiny_batches, tiny_params
 
@@ -31,9 +31,8 @@ def built(monkeypatch):
   config = replace_values(
     RunConfig(), {"train.steps": 100, "optimizer.weight_decay": 0.1, "optimizer.schedule": "constant"}
   )
-  loaded = Loaded(MODEL, jax.device_put(tiny_params()), None)
-  trainer = build_trainer(config, build_objective(config, MODEL), loaded, 100, reference_params=loaded.params)
-  return profile.Built(config, loaded, trainer, profile.Repeated(tiny_batches()))
+  loaded = LoadedModel(MODEL, jax.device_put(tiny_params()), None)
+  return profile.Built(config, loaded, live_trainer(config, loaded, 100), profile.Repeated(tiny_batches()))
 
 
 def test_a_profile_adds_up_and_shows_everything(built):

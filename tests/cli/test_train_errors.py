@@ -74,7 +74,7 @@ def test_stages(error, tmp_path):
   assert error(*start, "--only=dop") == "--only=dop: no such stage; there is sft, dpo"
   assert error(*start, "--until=ppo") == "--until=ppo: no such stage; there is sft, dpo"
   assert error(*start, "--only=dpo") == (
-    f"model.path=stage:sft: that stage has not ended in {tmp_path / 'w' / 'sft'}; run it first"
+    f"--only=dpo starts from stage sft, which has not ended in {tmp_path / 'w' / 'sft'}; run it first"
   )
 
 

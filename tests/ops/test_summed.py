@@ -11,7 +11,7 @@ import pytest
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.ops.summed import Summed, add_rows, plain, scan_layers, take
-from dpojax.training.in_place import add_gradient
+from dpojax.training.step import add_gradient
 from dpojax.types import Parameter
 from tests.training.tiny import tiny_batches
 
@@ -49,13 +49,20 @@ def summed(params):
   return jnp.sum(jnp.sin((x * params["norm"][None, None]) @ plain(params["embed"]).T)), x
 
 
+def reading(function):
+  """What `add_gradient` differentiates, of a function of parameters."""
+  return lambda params, read: function(read(params))
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_gradient_is_added_to_the_total(remat):
   params, total = draw(0), draw(1)
   (loss, rest), gradient = jax.value_and_grad(plainly, has_aux=True)(params)
   function = jax.checkpoint(summed) if remat else summed
-  value, added, other = jax.jit(functools.partial(add_gradient, function, declared=declared(params)))(params, total)
+  value, added, other = jax.jit(functools.partial(add_gradient, reading(function), declared=declared(params)))(
+    params, total
+  )
   np.testing.assert_allclose(value, loss, rtol=1e-14)
   np.testing.assert_allclose(other, rest, rtol=1e-14)
   for a, t, g in zip(*map(jax.tree.leaves, (added, total, gradient)), strict=True):
@@ -84,7 +91,7 @@ def test_layers_and_embedding_have_no_second_gradient_in_memory():
     return jnp.sum(model.score(params, rows).logp), None
 
   def in_place(params, total):
-    return add_gradient(loss, params, total, model.parameters)[1]
+    return add_gradient(reading(loss), params, total, model.parameters)[1]
 
   def beside(params, total):
     return jax.tree.map(jnp.add, total, jax.grad(lambda p: loss(p)[0])(params))

@@ -278,7 +278,7 @@ OF_SEVERAL = {
   ),
   "the record gone": (
     lambda f: (f / "pairs" / "stage.json").unlink(),
-    r"data.path=stage:pairs: that stage has not ended",
+    r"--only=dpo starts from stage pairs, which has not ended",
   ),
   "the record damaged": (lambda f: (f / "sft" / "stage.json").write_text("null"), r"sft/stage.json: damaged"),
 }
@@ -301,6 +301,12 @@ def test_a_stage_made_anew_from_other_settings_is_not_what_the_next_one_started_
     other = tiny(pairs__pairs__seed=5)
     run(other, several, only="pairs")
     assert "data.path: stage pairs was made anew from other settings or data since" in refused(other, several)
+
+
+def test_a_stage_alone_does_not_start_from_one_of_other_settings(several):
+  with restored(several):
+    said = refused(tiny(sft__train__steps=4), several, only="dpo")
+    assert f"{several / 'sft'} holds a run of other settings or inputs (train.steps: 3 -> 4)" in said
 
 
 def test_a_stage_made_anew_the_same_is_what_it_was(several):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpojax.ops.summed import plain, scan_layers, take
-from dpojax.training.in_place import add_gradient
+from dpojax.training.step import add_gradient
 from dpojax.types import Parameter
 
 TOKENS = jnp.asarray([[1, 1, 6], [0, 1, 3]])
@@ -80,7 +80,7 @@ def test_the_sum_is_right_and_a_misread_parameter_is_named(way):
   value, gradient = jax.value_and_grad(function)(params)
   with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    found = jax.jit(lambda p, t: add_gradient(lambda p: (function(p), None), p, t, DECLARED))(params, total)
+    found = jax.jit(lambda p, t: add_gradient(lambda p, read: (function(read(p)), None), p, t, DECLARED))(params, total)
   np.testing.assert_allclose(found[0], value, rtol=1e-13)
   for a, t, g in zip(*map(jax.tree.leaves, (found[1], total, gradient)), strict=True):
     np.testing.assert_allclose(a, t + g, atol=1e-12)
@@ -88,7 +88,7 @@ def test_the_sum_is_right_and_a_misread_parameter_is_named(way):
 
 
 def test_an_error_of_the_objective_is_its_own():
-  def fails(params):
+  def fails(params, read):
     raise ValueError("no reference")
 
   with warnings.catch_warnings():
@@ -102,5 +102,5 @@ def test_what_is_declared_of_other_shapes_or_places_is_left_alone():
     "embed": Parameter((8, 5), (None, None), in_place=True),
     "more": Parameter((7, 5), (None, None), in_place=True),
   }
-  _, added, _ = add_gradient(lambda p: (jnp.sum(p["embed"]), None), draw(0), draw(1), other)
+  _, added, _ = add_gradient(lambda p, read: (jnp.sum(read(p)["embed"]), None), draw(0), draw(1), other)
   np.testing.assert_allclose(added["embed"], draw(1)["embed"] + 1, rtol=1e-6)

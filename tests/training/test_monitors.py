@@ -86,7 +86,9 @@ def test_records_of_a_step_are_on_disk_before_its_monitors_are_called(tmp_path):
 
 def test_monitors_are_due_at_the_start_the_end_and_in_between(tmp_path):
   called = []
-  run(tmp_path, Every(4, lambda step, trainer: called.append(step)), Every(0, lambda step, trainer: called.append(-step)))
+  run(
+    tmp_path, Every(4, lambda step, trainer: called.append(step)), Every(0, lambda step, trainer: called.append(-step))
+  )
   assert called == [0, 0, 4, STEPS, -STEPS]
 
 
