@@ -299,17 +299,27 @@ def digest_of_steps(size: str) -> str:
 
 
 def another_process(size: str) -> str:
-  """Three steps in two fresh processes that compile for themselves: bit for bit the same, as resuming needs."""
+  """Three steps in two fresh processes that share a cache of programs, as `dpojax` commands do: bit for bit the same.
+
+  A third compiles for itself. On a GPU it may choose other kernels for the same program, by timing them
+  (`XLA_FLAGS=--xla_gpu_autotune_level=0` forbids that), so what it gives is said and not required.
+  """
   code = f"from benchmarks.gpu.parts import digest_of_steps; print(digest_of_steps({size!r}))"
-  environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-  environment |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
-  options: dict = dict(env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  runs = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(2)]
-  said = [run.communicate(timeout=200) for run in runs]
-  for run, (_, errors) in zip(runs, said, strict=True):
-    require(run.returncode == 0, f"exit code {run.returncode}: {errors[-300:]}")
-  digests = [out.split()[-1] for out, _ in said]
-  return require(digests[0] == digests[1], f"digests {digests[0][:12]} and {digests[1][:12]}")
+
+  def digest(cache: str) -> str:
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    done = subprocess.run(
+      [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    require(done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-300:]}")
+    return done.stdout.split()[-1][:12]
+
+  with tempfile.TemporaryDirectory() as cache:
+    one, other = digest(cache), digest(cache)
+  anew = digest("")
+  said = f"digests {one} and {other}; compiled anew {'the same' if anew == one else anew}"
+  return require(one == other, said)
 
 
 PARTS: dict[str, Callable[[str], str]] = {

@@ -41,6 +41,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     mesh=mesh,
     log=folder.log,
   )
+  batches, held_out = reference.attach(batches), reference.attach(held_out)
   objective = Preference(policy.model, config.loss_spec)
   trainer = Trainer(
     objective,
@@ -54,12 +55,12 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   evaluation, checkpoint = config.evaluation, config.checkpoint
   sampler = policy_sampler(config, policy, splits, reference.full_params)
   monitors = [
-    *evaluations(reference.attach(held_out), evaluation.every),
+    *evaluations(held_out, evaluation.every),
     *([SamplePolicy(sampler, folder.path, evaluation.policy_every)] if sampler else []),
     Checkpoint(folder.checkpointer, folder.log, checkpoint.every),
     StopRule(config.stop, folder.log, evaluation.policy_every),
   ]
   what = config.loss_spec.describe()
-  result = train(folder, trainer, reference.attach(batches), monitors, steps=steps, what=what)
+  result = train(folder, trainer, batches, monitors, steps=steps, what=what)
   folder.end(result, params=trainer.params)
   return result
