@@ -34,6 +34,7 @@ def test_every_part_runs_without_a_gpu(tmp_path):
     "--only=exact,attention,speed,trl",
     f"--out={tmp_path / 'tables.md'}",
     f"--raw={tmp_path / 'raw.json'}",
+    "--limit=850",  # beside other load everything takes longer
   )
   assert code == 0, said + errors
   found = json.loads((tmp_path / "raw.json").read_text())
