@@ -39,12 +39,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   steps = planned_steps(config, batches)
 
   folder.begin(inputs.fingerprints(start, splits), inputs.files())
-  judge = with_reward_heads(config, start)
-  folder.describe(judge, splits, batches)
+  scorer = with_reward_heads(config, start)
+  folder.describe(scorer, splits, batches)
   reward = config.reward
-  objective = RewardObjective(judge.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed)
+  objective = RewardObjective(
+    scorer.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed
+  )
   optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
-  trainer = Trainer(objective, optimizer, judge.params, hyper=config.loss_spec.hyper, mesh=mesh)
+  trainer = Trainer(objective, optimizer, scorer.params, hyper=config.loss_spec.hyper, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
@@ -52,7 +54,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   what = config.loss_spec.describe()
   result = train(folder, trainer, batches, monitors, steps=steps, what=what)
   if result.reason != "preempted":
-    measured = dataclasses.replace(judge, model=normalised(config, judge.model, trainer.params, splits))
+    measured = dataclasses.replace(scorer, model=normalised(config, scorer.model, trainer.params, splits))
     save_description(folder.path, measured, measured_at=result.step)
   folder.end(result, params=trainer.params)
   return result

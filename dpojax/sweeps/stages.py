@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from dpojax.config.experiment import ALONE, Experiment
+from dpojax.config.keys import is_stage
 from dpojax.config.record import difference
 from dpojax.config.schema import RunConfig
-from dpojax.errors import ConfigError
+from dpojax.errors import ConfigError, DataError
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.report import write_report
@@ -87,6 +88,7 @@ def pending(
       known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
       raise ConfigError(f"{option}={name}: no such stage; there is {known}")
   memory = {} if memory is None else memory
+  check_data_files(experiment)
   for name in ancestors(experiment, only) if only and not allow_change else ():
     if stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) != "finished":
       raise ConfigError(f"--only={only} starts from stage {name}, which has not ended in {folders[name]}; run it first")
@@ -110,6 +112,16 @@ def pending(
       write_report(folders[name], reason=ended.reason)
     if name == until:
       return
+
+
+def check_data_files(experiment: Experiment) -> None:
+  """Raises DataError for a data file that is not there: not when an hour has been spent on the stages before."""
+  for name, config in experiment.stages.items():
+    for key in ("path", "eval_path"):
+      path = getattr(config.data, key)
+      if path and not is_stage(path) and not pathlib.Path(path).expanduser().exists():
+        place = f"{name}.data.{key}" if name else f"data.{key}"
+        raise DataError(f"{path}: no such file; {place} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
 
 
 def ancestors(experiment: Experiment, name: str) -> list[str]:

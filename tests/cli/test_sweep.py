@@ -43,13 +43,15 @@ def sweep(tmp_path, monkeypatch):
   def run(*grids, outcome=lambda config: "finished", text=CONFIG):
     (tmp_path / "config.py").write_text(text)
     calls = []
+    monkeypatch.setattr(stages, "check_data_files", lambda experiment: None)
 
     def recipe(config, inputs, folder):
       calls.append((config, folder.path))
       result = RunResult(1, outcome(config))
       folder.begin({}, training=False)
       (folder.path / "metrics.jsonl").write_text('{"step": 1, "split": "eval", "rewards/accuracies": 0.625}\n')
-      folder.end(result, files=["metrics.jsonl"])
+      (folder.path / "model.json").write_text("{}")
+      folder.end(result, params={})
       return result
 
     monkeypatch.setattr(stages, "RECIPES", {"preference": recipe, "sft": recipe})

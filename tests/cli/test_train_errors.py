@@ -22,7 +22,9 @@ def get_config():
 @pytest.fixture
 def file(tmp_path):
   path = tmp_path / "config.py"
-  path.write_text(CONFIG)
+  rows = tmp_path / "rows.jsonl"
+  rows.write_text("{}\n")
+  path.write_text(CONFIG.replace("rows.jsonl", str(rows)))
   return str(path)
 
 
@@ -64,10 +66,11 @@ def test_settings(error, file):
 
 
 def test_stages(error, tmp_path):
-  file = tmp_path / "config.py"
+  file, rows = tmp_path / "config.py", tmp_path / "rows.jsonl"
+  rows.write_text("{}\n")
   file.write_text(
     "from dpojax.config import stages\n\n\ndef get_config():\n  config = stages(sft='sft', dpo='preference')\n"
-    "  config.data.path = 'rows.jsonl'\n  config.model.path = 'model'\n  config.dpo.model.path = 'stage:sft'\n"
+    f"  config.data.path = {str(rows)!r}\n  config.model.path = 'model'\n  config.dpo.model.path = 'stage:sft'\n"
     "  return config\n"
   )
   start = ("train", f"--config={file}", f"--workdir={tmp_path / 'w'}")

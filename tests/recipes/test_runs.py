@@ -116,6 +116,12 @@ def test_stages_run_once_and_the_last_starts_where_the_first_ended(tmp_path):
   assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == made
 
 
+def test_a_data_file_that_is_missing_is_said_before_the_stages_before_it(tmp_path):
+  with pytest.raises(DataError, match=r"rows.jsonl: no such file; dpo.data.path takes a JSONL"):
+    run(tiny(dpo__data__path=str(tmp_path / "rows.jsonl")), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 def test_a_report_that_a_kill_prevented_is_written_at_the_next_start(config_file, tmp_path):
   run(changed(config_file), tmp_path)
   (tmp_path / "result.json").unlink()
