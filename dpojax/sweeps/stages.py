@@ -15,6 +15,8 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.report import write_report
+from dpojax.training.checkpoint import finished_steps
+from dpojax.training.model_files import CHECKPOINTS
 from dpojax.training.run_folder import check_same
 from dpojax.training.stage_record import FILE, Ended, changes, check_files, length_of, read_record, settings_record
 
@@ -162,6 +164,8 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
   if record.ended is None or record.ended.length != length_of(config):
     return "begun"
   check_files(folder, record.ended)
+  if record.ended.weights and record.ended.step not in finished_steps(folder / CHECKPOINTS):
+    return "begun"  # its last checkpoint is gone: it goes on from the one before, or from the start
   # Where an outside file was touched, the stage itself has to read it to know whether anything has changed.
   return "finished" if all(map(is_untouched, record.files.items())) else "begun"
 

@@ -258,7 +258,7 @@ OF_SEVERAL = {
   "a byte of the weights flipped": (lambda f: flip_a_byte(f / "sft"), r"damaged, its SHA-256 is not the one"),
   "the checkpoint gone": (
     lambda f: shutil.rmtree(f / "sft" / "checkpoints" / "3"),
-    r"sft/checkpoints: no checkpoint of step 3",
+    r"--only=dpo starts from stage sft, which has not ended",
   ),
   "the model's description": (
     lambda f: edit_json(f / "sft" / "model.json", lambda c: c.update(norm_epsilon=1e-3)),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -77,10 +78,12 @@ def finish(config, command, workdir, *options):
 def progress(workdir):
   """A number that rises with everything that is written: records, stages, pairs, cached log-probs, checkpoints."""
   total = 0
-  for pattern in ("**/metrics.jsonl", "**/*.records", "**/pairs.jsonl", "**/stage.json", "**/manifest.json"):
-    for file in workdir.glob(pattern):
-      with contextlib.suppress(OSError):  # a file that is being replaced, or a checkpoint that is being removed
-        total += file.read_bytes().count(b"\n") if file.suffix == ".jsonl" else 1
+  for folder, _, names in os.walk(workdir):  # which does not mind folders that are removed meanwhile
+    for name in names:
+      if name in ("metrics.jsonl", "pairs.jsonl"):
+        with contextlib.suppress(OSError):  # a file that is being replaced
+          total += pathlib.Path(folder, name).read_bytes().count(b"\n")
+      total += name in ("stage.json", "manifest.json") or name.endswith(".records")
   return total
 
 
@@ -101,7 +104,8 @@ def kill_until_done(config, command, workdir, wanted, seed, *options):
       break
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    began = {file.parent.name for file in workdir.glob("**/stage.json") if read_record(file.parent).ended is None}
+    folders = [pathlib.Path(folder) for folder, _, names in os.walk(workdir) if "stage.json" in names]
+    began = {folder.name for folder in folders if read_record(folder).ended is None}
     where.append(began.pop() if began else "between stages")
   finish(config, command, workdir, *options)
   return where
