@@ -77,6 +77,7 @@ class Inputs:
         # A live reference is these very arrays; a second copy on the host would serve nobody.
         loaded = dataclasses.replace(loaded, params=jax.device_put(loaded.params))
       self.memory[key] = loaded
+      _ = loaded.start_digest
     return self.memory[key]
 
   def language_model(self) -> LoadedModel:

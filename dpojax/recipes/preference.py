@@ -62,5 +62,5 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   ]
   what = config.loss_spec.describe()
   result = train(folder, trainer, batches, monitors, steps=steps, what=what)
-  folder.end(result, params=trainer.params)
+  folder.end(result)
   return result

@@ -56,7 +56,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   if result.reason != "preempted":
     measured = dataclasses.replace(scorer, model=normalised(config, scorer.model, trainer.params, splits))
     save_description(folder.path, measured, measured_at=result.step)
-  folder.end(result, params=trainer.params)
+  folder.end(result)
   return result
 
 

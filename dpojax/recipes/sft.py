@@ -36,5 +36,5 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   result = train(folder, trainer, batches, monitors, steps=steps, what="fine-tuning")
-  folder.end(result, params=trainer.params)
+  folder.end(result)
   return result

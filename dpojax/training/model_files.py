@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -35,10 +36,19 @@ class LoadedModel:
   params: Params
   tokenizer: Tokenizer
 
-  @functools.cached_property
+  @property
   def digest(self) -> str:
-    """sha256 of the parameters, see `weights_fingerprint`."""
-    return weights_fingerprint(self.params)
+    """sha256 of the parameters, see `weights_fingerprint`; waits for `start_digest`."""
+    return self.start_digest.result()
+
+  @functools.cached_property
+  def start_digest(self) -> Future[str]:
+    """Begins to compute the digest in a thread: reading the data takes as long, and needs one processor."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dpojax-digest")
+    try:
+      return thread.submit(weights_fingerprint, self.params)
+    finally:
+      thread.shutdown(wait=False)
 
 
 def new_model(config: RunConfig) -> LoadedModel:

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 
@@ -63,6 +62,7 @@ class RunFolder:
     self._sources = dict(sources or {})
     self._allow_change = allow_change
     self._open = contextlib.ExitStack()
+    self._weights = ""  # digest of the parameters that were saved last
     self.log: RunLog
     self.checkpointer: Checkpointer
 
@@ -145,26 +145,27 @@ class RunFolder:
         "optimizer.learning_rate, or look at the data (`dpojax data inspect`)"
       )
     self.checkpointer.save(step, trainer.state, metrics=self.log.measured)
+    self._weights = weights_fingerprint(trainer.params)  # while the checkpoint is written
     self.checkpointer.wait()
 
-  def end(self, result: RunResult, *, params: Any = None, files: Sequence[str] = ()) -> None:
+  def end(self, result: RunResult, *, files: Sequence[str] = ()) -> None:
     """Writes down how the stage ended; nothing where it was asked to stop.
 
     Args:
-      params: that it trained; then the model's description, its tokenizer and the metrics are files that others read.
-      files: in the folder, that others read.
+      files: in the folder, that others read. Of a stage that has saved what it trained (`save`) the model's description,
+        its tokenizer and the metrics are such files too.
     """
     if result.reason == "preempted":
       return
     record = read_record(self.path)
     assert record is not None
-    if params is not None:
+    if self._weights:
       files = [*files, METRICS, DESCRIPTION, *files_in(self.path, TOKENIZER)]
     ended = Ended(
       result.reason,
       result.step,
       length_of(self.config),
-      "" if params is None else weights_fingerprint(params),
+      self._weights,
       {name: file_digest(self.path / name) for name in files},
     )
     write_record(self.path, dataclasses.replace(record, ended=ended))
