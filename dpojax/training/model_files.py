@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +24,7 @@ from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import read_params
-from dpojax.training.stage_record import FILE
+from dpojax.training.stage_record import FILE, file_digest
 from dpojax.types import Params
 
 DESCRIPTION, TOKENIZER, CHECKPOINTS = "model.json", "tokenizer", "checkpoints"
@@ -30,15 +32,23 @@ DESCRIPTION, TOKENIZER, CHECKPOINTS = "model.json", "tokenizer", "checkpoints"
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-  """A model, its parameters (f32; on the host, or on the device where they serve as live reference) and tokenizer."""
+  """A model as it was read.
 
-  model: Any  # LanguageModel, or RewardModel where it is one
+  Attributes:
+    model: a `LanguageModel`, or a `RewardModel` where it is one.
+    params: f32; on the host, or on the device where they serve as live reference.
+    tokenizer: with its chat template.
+    files: outside files that the parameters were read from; none of a model of ours.
+  """
+
+  model: Any
   params: Params
   tokenizer: Tokenizer
+  files: tuple[pathlib.Path, ...] = ()
 
   @property
   def digest(self) -> str:
-    """sha256 of the parameters, see `weights_fingerprint`; waits for `start_digest`."""
+    """sha256 of the files of an outside model, else of the parameters (`weights_fingerprint`); waits for `start_digest`."""
     return self.start_digest.result()
 
   @functools.cached_property
@@ -46,7 +56,10 @@ class LoadedModel:
     """Begins to compute the digest in a thread: reading the data takes as long, and needs one processor."""
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dpojax-digest")
     try:
-      return thread.submit(weights_fingerprint, self.params)
+      # Files hold less than parameters in float32: of SmolLM2 93 MB for 538.
+      return (
+        thread.submit(digest_of_files, self.files) if self.files else thread.submit(weights_fingerprint, self.params)
+      )
     finally:
       thread.shutdown(wait=False)
 
@@ -71,7 +84,9 @@ def new_model(config: RunConfig) -> LoadedModel:
 
 def load(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
   """As `load_model`, in one object."""
-  return LoadedModel(*load_model(path, precision=precision, remat=remat))
+  loaded = LoadedModel(*load_model(path, precision=precision, remat=remat))
+  weights_files = tuple(file for file in files_of_model(str(path)) if file.suffix in (".safetensors", ".gguf"))
+  return dataclasses.replace(loaded, files=weights_files)
 
 
 def load_model(
@@ -143,6 +158,11 @@ def files_of_model(path: str) -> list[pathlib.Path]:
     return []
   where = open_model_files(path).path
   return [where] if where.is_file() else sorted(file for file in where.iterdir() if file.is_file())
+
+
+def digest_of_files(files: Sequence[pathlib.Path]) -> str:
+  """sha256 over names and contents of files, as 64 hexadecimal digits."""
+  return hashlib.sha256("".join(f"{file.name} {file_digest(file)}\n" for file in files).encode()).hexdigest()
 
 
 def _run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
