@@ -51,6 +51,8 @@ def sweep(tmp_path, monkeypatch):
       folder.begin({}, training=False)
       (folder.path / "metrics.jsonl").write_text('{"step": 1, "split": "eval", "rewards/accuracies": 0.625}\n')
       (folder.path / "model.json").write_text("{}")
+      (folder.path / "checkpoints" / "1").mkdir(parents=True)
+      (folder.path / "checkpoints" / "1" / "manifest.json").write_text("{}")
       folder._weights = "a" * 64  # as if it had saved a model
       folder.end(result)
       return result
