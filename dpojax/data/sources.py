@@ -71,6 +71,15 @@ def file_source(path: str, limit: int = 0) -> Source:
   return Source(path, file_rows(path, limit), identity)
 
 
+def find_file(path: str, setting: str = "data.path") -> Path:
+  """The file that `setting` names, not opened; DataError where there is none."""
+  file = Path(path).expanduser()
+  if not file.is_file():
+    what = "is a folder, not a file" if file.is_dir() else "no such file"
+    raise DataError(f"{path}: {what}; {setting} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
+  return file
+
+
 def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
   """Rows of a local JSONL, JSON, CSV or Parquet file, each also as .gz; the name tells which.
 
@@ -81,10 +90,7 @@ def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
   Raises:
     DataError: no such file, a kind not known, or a file damaged as a whole.
   """
-  file = Path(path).expanduser()
-  if not file.is_file():
-    what = "is a folder, not a file" if file.is_dir() else "no such file"
-    raise DataError(f"{path}: {what}; data.path takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
+  file = find_file(path)
   suffixes = [suffix.lower() for suffix in file.suffixes]
   packed = bool(suffixes) and suffixes[-1] == ".gz"
   kind = suffixes[-2 if packed else -1] if len(suffixes) > packed else ""

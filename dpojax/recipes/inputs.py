@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 
 from dpojax.config.experiment import sources
-from dpojax.config.keys import is_stage
+from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import template_source
@@ -18,7 +19,7 @@ from dpojax.data.worlds import get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
-from dpojax.training.model_files import LoadedModel, files_of_model, load, new_model
+from dpojax.training.model_files import CHECKPOINTS, LoadedModel, files_of_model, load, new_model
 from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
 from dpojax.types import Answers
 
@@ -54,7 +55,7 @@ class Inputs:
       record = read_record(self.folders[name])
       if record is None or record.ended is None:
         raise ConfigError(f"{key}=stage:{name}: that stage has not ended in {self.folders[name]}; run it first")
-      relative = pathlib.Path(*_relative(self.folders[name].absolute(), folder.absolute())).as_posix()
+      relative = pathlib.Path(os.path.relpath(self.folders[name], folder)).as_posix()
       found[key] = Source(name, relative, record.identity)
     return found
 
@@ -176,7 +177,7 @@ class Inputs:
     ]
 
   def _folder(self, path: str) -> pathlib.Path:
-    return self.folders[path.removeprefix("stage:")]
+    return self.folders[path.removeprefix(STAGE)]
 
   def _identity(self, path: str) -> str:
     """What a path means, so that nothing read before stands in for something else of the same name."""
@@ -197,7 +198,7 @@ class Inputs:
     folder = self._folder(path)
     ended = self._ended(folder)
     # Of the step that it ended with: an older checkpoint must not stand in for a damaged one.
-    place = folder / "checkpoints" / str(ended.step)
+    place = folder / CHECKPOINTS / str(ended.step)
     loaded = load(place, precision=settings.precision, remat=settings.remat)
     if loaded.digest != ended.weights:
       raise CheckpointError(
@@ -216,13 +217,3 @@ def with_template(tokenizer: Tokenizer, setting: str) -> Tokenizer:
 def digest_of_text(text: str | None) -> str:
   """sha256 of a text, as 64 hexadecimal digits; "" of none."""
   return "" if text is None else hashlib.sha256(text.encode()).hexdigest()
-
-
-def _relative(target: pathlib.Path, start: pathlib.Path) -> tuple[str, ...]:
-  """Parts of the path that leads from one folder to another."""
-  common = 0
-  for a, b in zip(target.parts, start.parts, strict=False):
-    if a != b:
-      break
-    common += 1
-  return (*[".."] * (len(start.parts) - common), *target.parts[common:])

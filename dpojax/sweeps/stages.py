@@ -1,7 +1,6 @@
 """Running an experiment: its stages one after another; what has ended is skipped, what began goes on."""
 
 import contextlib
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,17 +10,27 @@ from dpojax.config.experiment import ALONE, Experiment
 from dpojax.config.keys import is_stage
 from dpojax.config.record import difference
 from dpojax.config.schema import RunConfig
-from dpojax.errors import ConfigError, DataError
+from dpojax.data.sources import find_file
+from dpojax.errors import ConfigError, InputError
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.report import write_report
 from dpojax.training.checkpoint import finished_steps
 from dpojax.training.model_files import CHECKPOINTS
 from dpojax.training.run_folder import check_same
-from dpojax.training.stage_record import FILE, Ended, changes, check_files, length_of, read_record, settings_record
+from dpojax.training.stage_record import (
+  FILE,
+  Ended,
+  changes,
+  check_files,
+  is_untouched,
+  length_of,
+  read_record,
+  settings_record,
+)
 
 Say = Callable[[str], None]
-State = Literal["new", "begun", "finished", "changed"]
+State = Literal["new", "begun", "finished"]
 
 
 def stage_folders(experiment: Experiment, workdir: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -121,9 +130,8 @@ def check_data_files(experiment: Experiment) -> None:
   for name, config in experiment.stages.items():
     for key in ("path", "eval_path"):
       path = getattr(config.data, key)
-      if path and not is_stage(path) and not pathlib.Path(path).expanduser().exists():
-        place = f"{name}.data.{key}" if name else f"data.{key}"
-        raise DataError(f"{path}: no such file; {place} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
+      if path and not is_stage(path):
+        find_file(path, f"{name}.data.{key}" if name else f"data.{key}")
 
 
 def ancestors(experiment: Experiment, name: str) -> list[str]:
@@ -167,30 +175,22 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
   if record.ended.weights and record.ended.step not in finished_steps(folder / CHECKPOINTS):
     return "begun"  # its last checkpoint is gone: it goes on from the one before, or from the start
   # Where an outside file was touched, the stage itself has to read it to know whether anything has changed.
-  return "finished" if all(map(is_untouched, record.files.items())) else "begun"
-
-
-def is_untouched(item: tuple[str, tuple[int, int]]) -> bool:
-  """Whether a file has the size and the time of change that were recorded."""
-  path, facts = item
-  try:
-    stat = os.stat(path)
-  except OSError:
-    return False
-  return (stat.st_size, stat.st_mtime_ns) == tuple(facts)
+  return "finished" if is_untouched(record.files) else "begun"
 
 
 def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> list[list[str]]:
   """(stage, recipe, folder, state, settings that differ from the defaults) of every stage; nothing is run."""
   rows = []
   for name, config in experiment.stages.items():
-    inputs = Inputs(config, folders)
-    record = read_record(folders[name])
     state: str
     try:
-      state = "new" if record is None else stage_state(config, folders[name], inputs)
-    except ConfigError as error:
-      state = "waits for an earlier stage" if "has not ended" in str(error) else f"refused: {error}"
+      waits = any(ended_in(folders[source]) is None for source in experiment.sources(name).values())
+      begun = (folders[name] / FILE).exists()
+      state = (
+        "waits for an earlier stage" if waits and begun else stage_state(config, folders[name], Inputs(config, folders))
+      )
+    except InputError as error:
+      state = f"refused: {error}"
     differs = "; ".join(difference(RunConfig(recipe=config.recipe), config))
     rows.append([name or "(alone)", config.recipe, str(folders[name]), state, differs])
   return rows

@@ -3,10 +3,10 @@
 A monitor is a function of (step, trainer) that returns metrics to record under its name, or None. It sees the
 parameters of exactly that step. Beside that it may say when it is due:
 
-    def gradient_free(step, trainer):          # at every step, recorded under "gradient_free"
-      return {"norm": float(...)}
+    def norms(step, trainer):                  # at every step, recorded under "norms"
+      return {"embed": float(jnp.linalg.norm(trainer.params["embed"]))}
 
-    Every(10, gradient_free)                   # at every tenth step, the first and the last
+    Every(10, norms)                           # at every tenth step, the first and the last
 """
 
 import dataclasses

@@ -81,7 +81,7 @@ class RunFolder:
       CheckpointError: its record is damaged.
     """
     record = dataclasses.replace(
-      settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(list(files))
+      settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(files)
     )
     before = read_record(self.path)
     if before is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.record import read_config
 from dpojax.errors import CheckpointError, ConfigError, InputError
-from dpojax.training.model_files import LoadedModel, check_model, load, new_model, run_folder
+from dpojax.training.model_files import CHECKPOINTS, LoadedModel, check_model, load, new_model, run_folder
 from dpojax.training.stage_record import read_record
 
 
@@ -73,4 +73,4 @@ def _earlier_stage(folder: pathlib.Path, key: str, name: str) -> str:
       f"{folder}: the stage {name!r} where the policy started is no longer there as it was; "
       "name that model with --reference=PATH"
     )
-  return str(place / "checkpoints" / str(earlier.ended.step))
+  return str(place / CHECKPOINTS / str(earlier.ended.step))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpojax.config.keys import flatten
@@ -149,14 +149,13 @@ def write_record(folder: str | pathlib.Path, record: StageRecord) -> None:
   write_atomically(pathlib.Path(folder, FILE), json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n")
 
 
-def changes(old: StageRecord, new: StageRecord, *, defaults: RunConfig | None = None) -> list[str]:
+def changes(old: StageRecord, new: StageRecord) -> list[str]:
   """What is no longer as it was, a line each; fingerprints that only one of the two has are not compared."""
-  known = flatten(defaults or RunConfig())
-  before, after = ({**{key: known.get(key) for key in record.settings}, **record.settings} for record in (old, new))
+  defaults = flatten(RunConfig())  # of settings that only one of the two has
+  before, after = ({**defaults, **record.settings} for record in (old, new))
+  keys = dict.fromkeys([*old.settings, *new.settings])
   lines = [
-    f"{key}: {said(before.get(key, known.get(key)))} -> {said(after.get(key, known.get(key)))}"
-    for key in {**before, **after}
-    if before.get(key, known.get(key)) != after.get(key, known.get(key))
+    f"{key}: {said(before.get(key))} -> {said(after.get(key))}" for key in keys if before.get(key) != after.get(key)
   ]
   for key, source in old.sources.items():
     now = new.sources.get(key)
@@ -174,13 +173,21 @@ def changes(old: StageRecord, new: StageRecord, *, defaults: RunConfig | None = 
   return lines
 
 
-def file_facts(paths: Mapping[str, pathlib.Path] | list[pathlib.Path]) -> dict[str, tuple[int, int]]:
+def file_facts(paths: Iterable[str | pathlib.Path]) -> dict[str, tuple[int, int]]:
   """(bytes, time of the last change in ns) of files, by absolute path."""
   found = {}
   for path in paths:
     stat = os.stat(path)
     found[str(pathlib.Path(path).absolute())] = (stat.st_size, stat.st_mtime_ns)
   return found
+
+
+def is_untouched(files: Mapping[str, tuple[int, int]]) -> bool:
+  """Whether files still have the facts that were recorded of them."""
+  try:
+    return file_facts(files) == dict(files)
+  except OSError:
+    return False
 
 
 def file_digest(path: pathlib.Path) -> str:
