@@ -29,7 +29,7 @@ TINY = {
   "pairs.pairs.prompts": 8,
   "dpo.train.steps": 1,
   "dpo.optimizer.warmup_steps": 1,
-  "dpo.evaluation.prompts": 0,
+  "dpo.monitor.prompts": 0,
   "logging.plots": False,
 }
 

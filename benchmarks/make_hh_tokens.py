@@ -26,7 +26,7 @@ def main() -> None:
   parser.add_argument("pairs", type=Path, help="hh_harmless.jsonl.gz")
   given = parser.parse_args()
   root = Path(__file__).resolve().parents[1]
-  options = {"data.path": str(given.pairs), "data.eval_fraction": 0.0, "evaluation.every": 0, "evaluation.prompts": 0}
+  options = {"data.path": str(given.pairs), "data.eval_fraction": 0.0, "evaluation.every": 0, "monitor.prompts": 0}
   config = load_config(str(root / "experiments/smollm2_hh.py"), options)
   inputs = Inputs(config)
   data = inputs.splits(inputs.policy()).train

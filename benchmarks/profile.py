@@ -97,7 +97,7 @@ def config_words(arguments) -> list[str]:
     "data.limit": arguments.rows,
     "data.eval_fraction": 0.0,
     "evaluation.every": 0,
-    "evaluation.prompts": 0,
+    "monitor.prompts": 0,
     "model.precision": arguments.precision,
     "batch.size": arguments.batch,
     "reference.kind": "live",

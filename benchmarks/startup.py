@@ -84,7 +84,7 @@ def train_words(arguments, workdir: Path) -> list[str]:
     "train.steps": 1,
     "optimizer.warmup_steps": 0,
     "evaluation.every": 0,
-    "evaluation.prompts": 0,
+    "monitor.prompts": 0,
     "logging.plots": False,
   } | ({"data.path": arguments.pairs} if arguments.pairs else {})
   words = ["train", f"--config={arguments.config}", f"--workdir={workdir}"]

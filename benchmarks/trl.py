@@ -117,7 +117,7 @@ def dpojax_command(arguments, rows: Path, num_pairs: int, workdir: Path, batch: 
     "optimizer.schedule": "constant",
     "train.epochs": warm_up_epochs(num_pairs, batch) + 1.0,
     "evaluation.every": 0,
-    "evaluation.prompts": 0,
+    "monitor.prompts": 0,
     "checkpoint.every": 0,
     "logging.plots": False,
   }

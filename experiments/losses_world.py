@@ -49,6 +49,6 @@ def get_config():
   preference.optimizer.warmup_steps = 20
   preference.train.steps = 200
   preference.train.log_every = 10
-  preference.evaluation.prompts = 256
-  preference.evaluation.max_tokens = 48
+  preference.monitor.prompts = 256
+  preference.monitor.max_tokens = 48
   return config

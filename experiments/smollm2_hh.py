@@ -34,7 +34,7 @@ def get_config():
   config.optimizer.warmup_steps = 3
 
   config.evaluation.every = 8
-  config.evaluation.prompts = 16
-  config.evaluation.max_tokens = 64
+  config.monitor.prompts = 16
+  config.monitor.max_tokens = 64
   config.checkpoint.every = 8
   return config

@@ -32,7 +32,7 @@ from dpojax.ops.attention import packed_attention
 from dpojax.ops.attention_gpu import reason_without, without_kernels
 from dpojax.parallel.placement import place_params
 from dpojax.references.reference_cache import CachedBatches, ReferenceCache
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
 from dpojax.scoring.slots import locate

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
   from dpojax.data.dataset import encode_prompts
   from dpojax.data.examples import check_ids
   from dpojax.parallel import check_one_process
-  from dpojax.sampling.generate import generate
+  from dpojax.rollout.sampler import generate
   from dpojax.training.model_files import load_language_model
 
   check_one_process()
@@ -42,16 +42,18 @@ def main(arguments: list[str]) -> int:
     check_ids(ids, model.config.vocab_size, f"prompt {i}", tokenizer)
   start = time.perf_counter()
   with _compile_seconds() as compiling:
-    samples = generate(
+    written = generate(
       model,
       params,
-      [ids for ids in encoded for _ in range(options.samples)],
+      encoded,
+      samples=options.samples,
       max_tokens=options.max_tokens,
       eos_id=tokenizer.eos_ids,
       temperature=0.0 if options.greedy else 1.0 if options.temperature is None else options.temperature,
       top_p=1.0 if options.top_p is None else options.top_p,
       seed=options.seed,
     )
+  samples = [sample for each in written for sample in each]
   seconds = max(time.perf_counter() - start - sum(compiling), 1e-3)
   answers = [tokenizer.decode(sample.tokens.tolist(), skip_special_tokens=True).strip() for sample in samples]
   print(_page(prompts, answers, options.samples))

@@ -147,7 +147,7 @@ def _check_training(config: RunConfig) -> None:
 def _check_evaluation(config: RunConfig) -> None:
   data, evaluation = config.data, config.evaluation
   held_out = bool(data.eval_path or data.eval_split or data.eval_fraction or data.source == "world")
-  looks = evaluation.policy_every > 0 and evaluation.prompts > 0
+  looks = config.monitor.every > 0 and config.monitor.prompts > 0
   _require(
     held_out or evaluation.every == 0,
     "evaluation.every is set, but nothing is held out; set data.eval_path, data.eval_split or data.eval_fraction",
@@ -155,12 +155,10 @@ def _check_evaluation(config: RunConfig) -> None:
   _require(
     not config.checkpoint.best_metric or evaluation.every > 0 or looks,
     f"checkpoint.best_metric is {config.checkpoint.best_metric!r}, but nothing is evaluated on the way; "
-    "set evaluation.every or evaluation.policy_every",
+    "set evaluation.every or monitor.every",
   )
   if config.stop.patience:
-    _require(
-      looks, "stop.patience is set, but the policy is not sampled on the way; set evaluation.policy_every and prompts"
-    )
+    _require(looks, "stop.patience is set, but the policy is not sampled on the way; set monitor.every and prompts")
     _require(
       data.source == "world",
       "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",

@@ -10,16 +10,24 @@ from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
-RENAMED = {"objective": "recipe", "sft": "a stage of recipe=sft, see docs/experiments.md"}
+# Keys and sections of earlier versions.
+RENAMED = {
+  "objective": "recipe",
+  "sft": "a stage of recipe=sft, see docs/experiments.md",
+  "evaluation.policy_every": "monitor.every",
+  "stop.min_gain": "the standard error of the paired change, which stop.patience looks at by itself",
+} | {
+  f"evaluation.{name}": f"monitor.{name}" for name in ("prompts", "max_tokens", "temperature", "top_p", "show", "seed")
+}
 
 
 EVERY = ("model", "data", "parallel", "logging")
 TRAINING = (*EVERY, "batch", "optimizer", "train", "evaluation", "checkpoint")
 SECTIONS = {
-  "sft": TRAINING,
+  "sft": (*TRAINING, "monitor", "stop"),
   "pairs": (*EVERY, "pairs"),
   "reward_model": (*TRAINING, "loss", "reward"),
-  "preference": (*TRAINING, "loss", "reference", "stop"),
+  "preference": (*TRAINING, "loss", "reference", "monitor", "stop"),
 }  # of the settings that each recipe reads
 SHARED = (*EVERY, "batch")  # sections that all stages of an experiment may take from its root
 STAGE = "stage:"  # before the name of an earlier stage, where a path could stand
@@ -80,8 +88,9 @@ def check_key(key: str) -> None:
   inside = [k for k in known if k.startswith(f"{key}.")]
   if inside:
     raise ConfigError(f"{key!r} is a section, not a setting; it holds {', '.join(inside)}")
-  if key.partition(".")[0] in RENAMED:
-    raise ConfigError(f"unknown key {key!r}; it is now {RENAMED[key.partition('.')[0]]}")
+  for name in (key, key.partition(".")[0]):
+    if name in RENAMED:
+      raise ConfigError(f"unknown key {key!r}; it is now {RENAMED[name]}")
   raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
 
 

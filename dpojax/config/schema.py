@@ -193,24 +193,50 @@ class TrainSettings:
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
   every: int = option(0, "steps between evaluations on the held-out split; 0: at the start and the end", minimum=0)
-  policy_every: int = option(
-    0, "steps between samples of what the policy writes; 0: at the start and the end", minimum=0
+
+
+@dataclasses.dataclass(frozen=True)
+class MonitorSettings:
+  """Of looks at what the policy writes to held-out prompts."""
+
+  every: int = option(0, "steps between looks at what the policy writes; 0: at the start and the end", minimum=0)
+  prompts: int = option(64, "held-out prompts that the policy answers; 0: none", minimum=0)
+  rewards: str = option(
+    "auto",
+    "what scores the answers, see docs/rewards.md: true, model:PATH, implicit:PATH, sentiment, length, regex:PATTERN, "
+    "python:FILE:FUNCTION; sums such as 'model:runs/r + -0.1*length', several by commas; auto: true where it is known",
   )
-  prompts: int = option(64, "held-out prompts the policy answers; 0: none", minimum=0)
+  normalise: bool = option(False, "rewards get mean 0 and standard deviation 1 over the reference's answers")
+  judge: str = option(
+    "",
+    "who decides win rates against the reference: a reward (the higher wins) or judge:FILE:FUNCTION; empty: the first "
+    "of monitor.rewards",
+  )
   max_tokens: int = option(64, "longest sampled answer", minimum=1)
   temperature: float = option(1.0, "sampling temperature; 0: greedy", minimum=0.0)
+  top_k: int = option(0, "tokens among which one is drawn, the most probable; 0: all", minimum=0)
   top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
+  stop: str = option("", "text that ends an answer; several as a JSON list")
   show: int = option(4, "sampled answers shown before and after", minimum=0, execution=True)
-  seed: int = option(0, "seed of sampling", minimum=0)
+  seed: int = option(0, "seed of prompts and sampling", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class StopSettings:
+  """Of the rule that ends a run, from looks at what the policy writes."""
+
   patience: int = option(
-    0, "stop after this many looks at the policy without a higher reward while KL is stable; 0: never", minimum=0
+    0,
+    "stop when the reward rose by no more than its standard error over this many looks, and KL is stable; 0: never",
+    minimum=0,
   )
-  min_gain: float = option(0.0, "smallest rise of mean reward that counts", minimum=0.0)
-  kl_tolerance: float = option(0.1, "KL per token is stable when it moved by at most this share", minimum=0.0)
+  kl_tolerance: float = option(
+    0.1, "KL a token is stable when it moved by at most this fraction, or its standard error", minimum=0.0
+  )
+  kl_budget: float = option(
+    0.05, "KL to the reference that a policy should keep to, in nats a token; 0: any", minimum=0.0
+  )
+  over_budget: str = option("warn", "what happens beyond stop.kl_budget", choices=("warn", "stop"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,17 +256,29 @@ class ParallelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PairsSettings:
-  """Of recipe=pairs: a model writes answers to prompts, and the world's true reward labels them."""
+  """Of recipe=pairs: a model writes answers to prompts, and a reward orders them."""
 
-  prompts: int = option(1000, "prompts to answer", minimum=1)
-  samples: int = option(4, "answers a prompt; every two different ones make a pair", minimum=2)
+  prompts: int = option(1000, "prompts to answer; 0: all that the data have", minimum=0)
+  samples: int = option(4, "answers a prompt", minimum=2)
+  reward: str = option(
+    "auto", "what orders the answers, as in monitor.rewards but one alone; auto: true where it is known"
+  )
   max_tokens: int = option(64, "longest answer", minimum=1)
   temperature: float = option(1.0, "sampling temperature", above=0.0)
+  top_k: int = option(0, "tokens among which one is drawn, the most probable; 0: all", minimum=0)
+  top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
+  stop: str = option("", "text that ends an answer; several as a JSON list")
+  choose: str = option(
+    "all",
+    "which answers of a prompt make pairs: all (every two), best_worst, best_random, adjacent (neighbours by reward)",
+    choices=("all", "best_worst", "best_random", "adjacent"),
+  )
   label: str = option(
     "bradley_terry",
     "who wins: drawn with probability sigmoid(r_i - r_j), or the higher reward",
     choices=("bradley_terry", "highest"),
   )
+  min_margin: float = option(0.0, "pairs whose rewards differ by less are left out, and counted", minimum=0.0)
   seed: int = option(0, "seed of prompts, answers and labels", minimum=0)
 
 
@@ -269,6 +307,7 @@ class RunConfig:
   optimizer: OptimizerSettings = settings(OptimizerSettings)
   train: TrainSettings = settings(TrainSettings)
   evaluation: EvaluationSettings = settings(EvaluationSettings)
+  monitor: MonitorSettings = settings(MonitorSettings)
   stop: StopSettings = settings(StopSettings)
   checkpoint: CheckpointSettings = settings(CheckpointSettings)
   parallel: ParallelSettings = settings(ParallelSettings)

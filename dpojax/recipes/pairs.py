@@ -10,7 +10,7 @@ from dpojax.data.worlds import get_world, pair_rows, ranking_rows
 from dpojax.files import write_atomically
 from dpojax.parallel import check_one_process
 from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 from dpojax.training.loop import RunResult
 from dpojax.training.run_folder import RunFolder
 from dpojax.types import Answers
@@ -34,15 +34,15 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   samples = generate(
     policy.model,
     policy.params,
-    [ids for ids in encode_prompts(prompts, config.data, tokenizer) for _ in range(settings.samples)],
+    encode_prompts(prompts, config.data, tokenizer),
+    samples=settings.samples,
     max_tokens=settings.max_tokens,
     eos_id=tokenizer.eos_ids,
     temperature=settings.temperature,
     seed=settings.seed,
-    batch_size=512,
+    rows=512,
   )
-  answers = [tokenizer.decode(sample.tokens, skip_special_tokens=True) for sample in samples]
-  grouped = [answers[i : i + settings.samples] for i in range(0, len(answers), settings.samples)]
+  grouped = [[tokenizer.decode(sample.tokens, skip_special_tokens=True) for sample in each] for each in samples]
 
   made = {
     PAIRS: pair_rows(world, prompts, grouped, label=settings.label, seed=settings.seed),

@@ -56,9 +56,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   sampler = policy_sampler(config, policy, splits, reference.full_params)
   monitors = [
     *evaluations(held_out, evaluation.every),
-    *([SamplePolicy(sampler, folder.path, evaluation.policy_every)] if sampler else []),
+    *([SamplePolicy(sampler, folder.path, config.monitor.every)] if sampler else []),
     Checkpoint(folder.checkpointer, folder.log, checkpoint.every),
-    StopRule(config.stop, folder.log, evaluation.policy_every),
+    StopRule(config.stop, folder.log, config.monitor.every),
   ]
   what = config.loss_spec.describe()
   result = train(folder, trainer, batches, monitors, steps=steps, what=what)

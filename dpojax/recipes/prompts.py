@@ -16,12 +16,12 @@ def policy_sampler(
   config: RunConfig, policy: LoadedModel, splits: Splits, reference: Callable[[], Params]
 ) -> PolicySampler | None:
   """What measures the policy's own answers to held-out prompts, or None where there are none."""
-  wanted = config.evaluation.prompts
+  wanted = config.monitor.prompts
   if wanted == 0:
     return None
   if config.data.source == "world":
     world = get_world(config.data.name)
-    texts = world.prompts(wanted, config.evaluation.seed, split="held_out")
+    texts = world.prompts(wanted, config.monitor.seed, split="held_out")
     prompts = encode_prompts(texts, config.data, policy.tokenizer)
     reward, display = world.reward, world.display
   else:
@@ -31,5 +31,5 @@ def policy_sampler(
     reward, display = None, str
   if not prompts:
     return None
-  settings = dataclasses.replace(config.evaluation, seed=config.evaluation.seed + config.seed)
+  settings = dataclasses.replace(config.monitor, seed=config.monitor.seed + config.seed)
   return PolicySampler(policy.model, reference, policy.tokenizer, prompts, texts, settings, reward, display)

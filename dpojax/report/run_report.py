@@ -144,7 +144,7 @@ def _speed(result: dict[str, Any]) -> str:
 
 def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
   """The first samples of the first and the last look at the policy, or None where it was not looked at twice."""
-  count = run.config.evaluation.show
+  count = run.config.monitor.show
   if len(run.samples) < 2 or count == 0:
     return None
   looks = list(run.samples.values())

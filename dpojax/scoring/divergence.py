@@ -16,7 +16,7 @@ from dpojax.types import PackedBatch, Params
 
 
 class Written(Protocol):
-  """What a policy wrote after a prompt: `dpojax.sampling.generate.Sample`, or anything with its i32[T] `tokens`."""
+  """What a policy wrote after a prompt: `dpojax.rollout.sampler.Sample`, or anything with its i32[T] `tokens`."""
 
   @property
   def tokens(self) -> np.ndarray: ...

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dpojax.config.schema import EvaluationSettings
+from dpojax.config.schema import MonitorSettings
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 from dpojax.scoring import sample_kl
 from dpojax.types import Params
 
@@ -38,7 +38,7 @@ class PolicySampler:
   tokenizer: Tokenizer
   prompts: Sequence[np.ndarray]
   prompt_texts: Sequence[str]
-  settings: EvaluationSettings
+  settings: MonitorSettings
   reward: Reward | None = None
   display: Callable[[str], str] = str
 
@@ -50,7 +50,7 @@ class PolicySampler:
     EOS); `reward/true` and its standard error `reward/true_error` where there is a reward.
     """
     settings = self.settings
-    samples = generate(
+    written = generate(
       self.model,
       params,
       self.prompts,
@@ -60,6 +60,7 @@ class PolicySampler:
       top_p=settings.top_p,
       seed=settings.seed,
     )
+    samples = [each[0] for each in written]
     kl, tokens = sample_kl(self.model, params, self.reference(), self.prompts, samples)
     metrics = {
       "kl/sequence": float(np.mean(kl)),

@@ -111,7 +111,7 @@ def test_dpojax_takes_the_options_of_a_start(tmp_path):
   )
   words = [word for word in startup.train_words(arguments, tmp_path) if word.startswith("--config.")]
   config = load_config(str(ROOT / arguments.config), words)
-  assert (config.train.steps, config.evaluation.prompts, config.data.source) == (1, 0, "file")
+  assert (config.train.steps, config.monitor.prompts, config.data.source) == (1, 0, "file")
 
 
 def write_run(folder, tokens):

@@ -322,7 +322,7 @@ def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tm
 @pytest.mark.slow
 def test_metrics_are_the_same_bits_with_and_without(tmp_path):
   settings = {"train.steps": 3, "data.eval_fraction": 0.0, "checkpoint.every": 0}
-  settings |= {"evaluation.every": 0, "evaluation.policy_every": 0, "evaluation.prompts": 0}
+  settings |= {"evaluation.every": 0, "monitor.every": 0, "monitor.prompts": 0}
   config = write_config(tmp_path, **settings)
   off = {"JAX_COMPILATION_CACHE_DIR": "", "DPOJAX_COMPILATION_CACHE": "", "DPOJAX_LAUNCH": "plain"}
   on = {"JAX_COMPILATION_CACHE_DIR": "", "DPOJAX_COMPILATION_CACHE": str(tmp_path / "programs"), "DPOJAX_LAUNCH": ""}

@@ -18,7 +18,7 @@ from dpojax.interop.files import write_model_folder
 from dpojax.interop.finite import check_finite
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.weights import load_model, tensors_from_params
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 from dpojax.scoring import score_answers
 from tests.training.runs import write_config
 

@@ -5,7 +5,7 @@ import pytest
 from tiny_model import TinyModel
 
 from dpojax.cli.main import main
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 
 
 @pytest.fixture(scope="module")

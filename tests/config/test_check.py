@@ -29,7 +29,7 @@ def test_sound_settings_pass(start):
   [
     ({"loss.beta": 0.0}, "loss.beta must be more than 0, got 0"),
     ({"loss.label_smoothing": 0.6}, "loss.label_smoothing must be at most 0.5, got 0.6"),
-    ({"evaluation.top_p": 1.5}, "evaluation.top_p must be at most 1, got 1.5"),
+    ({"monitor.top_p": 1.5}, "monitor.top_p must be at most 1, got 1.5"),
     ({"batch.size": 0}, "batch.size must be at least 1, got 0"),
     ({"parallel.data": 0}, "parallel.data must be -1 (all devices that remain) or at least 1, got 0"),
     (
@@ -143,17 +143,16 @@ def test_out_of_range(values, message):
     (
       WORLD,
       {"checkpoint.best_metric": "reward"},
-      "checkpoint.best_metric is 'reward', but nothing is evaluated on the way; "
-      "set evaluation.every or evaluation.policy_every",
+      "checkpoint.best_metric is 'reward', but nothing is evaluated on the way; set evaluation.every or monitor.every",
     ),
     (
       WORLD,
       {"stop.patience": 3},
-      "stop.patience is set, but the policy is not sampled on the way; set evaluation.policy_every and prompts",
+      "stop.patience is set, but the policy is not sampled on the way; set monitor.every and prompts",
     ),
     (
       FILE,
-      {"stop.patience": 3, "evaluation.policy_every": 10},
+      {"stop.patience": 3, "monitor.every": 10},
       "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",
     ),
   ],

@@ -268,7 +268,7 @@ def test_a_second_run_reads_what_the_first_tokenised_and_trains_the_same(tmp_pat
   (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
   model = TinyModel(tmp_path / "model").path
   options = {"model.path": model, "data.path": tmp_path / "rows.jsonl", "data.eval_fraction": 0.0, "train.steps": 2}
-  options |= {"batch.size": 4, "batch.rows": 1, "batch.row_length": 32, "evaluation.every": 0, "evaluation.prompts": 0}
+  options |= {"batch.size": 4, "batch.rows": 1, "batch.row_length": 32, "evaluation.every": 0, "monitor.prompts": 0}
   options |= {"checkpoint.every": 0, "optimizer.warmup_steps": 0, "logging.plots": False}
   config = tmp_path / "config.py"
   config.write_text("from dpojax.config import base\n\n\ndef get_config():\n  return base()\n")

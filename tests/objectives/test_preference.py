@@ -152,7 +152,7 @@ def test_beta_follows_the_whole_batch():
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
-  short = {"train.steps": 4, "checkpoint.every": 2, "evaluation.every": 2, "evaluation.policy_every": 0}
+  short = {"train.steps": 4, "checkpoint.every": 2, "evaluation.every": 2, "monitor.every": 0}
   return write_config(tmp_path_factory.mktemp("preference"), **short)
 
 

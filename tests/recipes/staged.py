@@ -15,10 +15,10 @@ TINY = {
   "pairs.pairs.max_tokens": 16,
   "dpo.train.steps": 3,
   "dpo.optimizer.warmup_steps": 1,
-  "dpo.evaluation.prompts": 4,
-  "dpo.evaluation.max_tokens": 16,
+  "dpo.monitor.prompts": 4,
+  "dpo.monitor.max_tokens": 16,
   "dpo.evaluation.every": 0,
-  "dpo.evaluation.policy_every": 0,
+  "dpo.monitor.every": 0,
   "logging.plots": False,
 }
 

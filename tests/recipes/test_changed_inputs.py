@@ -23,8 +23,8 @@ SHORT = {
   "train.steps": 4,
   "checkpoint.every": 2,
   "evaluation.every": 0,
-  "evaluation.policy_every": 0,
-  "evaluation.prompts": 2,
+  "monitor.every": 0,
+  "monitor.prompts": 2,
 }
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

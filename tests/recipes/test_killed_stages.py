@@ -44,9 +44,9 @@ def get_config():
     stage.checkpoint.every = 4
     stage.evaluation.every = 8
   config.dpo.reference.kind = "cache"
-  config.dpo.evaluation.policy_every = 10
-  config.dpo.evaluation.prompts = 4
-  config.dpo.evaluation.max_tokens = 8
+  config.dpo.monitor.every = 10
+  config.dpo.monitor.prompts = 4
+  config.dpo.monitor.max_tokens = 8
   return config
 """
 STEPS = 40

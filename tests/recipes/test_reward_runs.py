@@ -26,7 +26,7 @@ SHORT = {
   "checkpoint.every": 2,
   "checkpoint.keep": 5,
   "evaluation.every": 0,
-  "evaluation.policy_every": 0,
+  "monitor.every": 0,
   "data.eval_fraction": 0.25,
 }
 

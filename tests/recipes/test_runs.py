@@ -13,7 +13,7 @@ from dpojax.training.runlog import read_metrics
 from tests.recipes.staged import tiny
 from tests.training.runs import state_digest, timeless_metrics, write_config
 
-SHORT = {"train.steps": 6, "checkpoint.every": 0, "evaluation.every": 3, "evaluation.policy_every": 0}
+SHORT = {"train.steps": 6, "checkpoint.every": 0, "evaluation.every": 3, "monitor.every": 0}
 
 
 @pytest.fixture(scope="module")
@@ -174,5 +174,5 @@ def test_a_whole_run_reads_its_loss_once(config_file, tmp_path, monkeypatch):
   parse, parsed = spec.parse_losses, []
   monkeypatch.setattr(spec, "parse_losses", lambda text: parsed.append(text) or parse(text))
   words = [f"--config={config_file}", f"--workdir={tmp_path}", "--config.loss.name=dpo+0.2*sft"]
-  assert main(["train", *words, "--config.train.steps=2", "--config.evaluation.prompts=1"]) == 0
+  assert main(["train", *words, "--config.train.steps=2", "--config.monitor.prompts=1"]) == 0
   assert parsed == ["dpo+0.2*sft"]

@@ -21,7 +21,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert ["reward accuracy", "tied", "71.6 %"] in table
   assert "200 steps in 1m40s, 4,000 tokens/s" in text
   assert text.index("answer 0 of step 0") < text.index("answer 0 of step 200")
-  assert "answer 4 of step 0" not in text  # evaluation.show is 4
+  assert "answer 4 of step 0" not in text  # monitor.show is 4
 
 
 def test_result_json_is_what_the_table_shows(finished_run):

@@ -19,7 +19,7 @@ from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.parallel import make_mesh
 from dpojax.references import Cached
-from dpojax.sampling.generate import Sample
+from dpojax.rollout.sampler import Sample
 from dpojax.scoring import reward_scores, sample_kl, score_answers, score_tokens
 
 CONFIG = ModelConfig(vocab_size=40, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, max_positions=64, eos_ids=(0,))

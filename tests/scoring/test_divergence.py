@@ -1,10 +1,10 @@
 """Exact per-step KL along samples, against enumeration of every answer of a toy vocabulary."""
 
 import numpy as np
-
-from dpojax.sampling.generate import Sample, generate
-from dpojax.scoring import sample_kl
 from tests.sampling.toy_model import ToyModel, next_probabilities
+
+from dpojax.rollout.sampler import Sample, generate
+from dpojax.scoring import sample_kl
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=3)

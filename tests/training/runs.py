@@ -65,9 +65,9 @@ def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
     "train.steps": 200,
     "checkpoint.every": 6,
     "evaluation.every": 30,
-    "evaluation.policy_every": 60,
-    "evaluation.prompts": 4,
-    "evaluation.max_tokens": 8,
+    "monitor.every": 60,
+    "monitor.prompts": 4,
+    "monitor.max_tokens": 8,
     "logging.plots": False,
   } | changes
   lines = ["from dpojax.config import base", "", "def get_config():", "  config = base()"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpojax.sampling.choose import _invert, choose_tokens, draw, nucleus
+from dpojax.rollout.choose import _invert, choose_tokens, draw, nucleus
 
 GRID = 1024  # probabilities k / 1024 are exact in float32, and so are their sums
 

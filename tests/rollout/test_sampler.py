@@ -12,7 +12,7 @@ from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.generate import generate
+from dpojax.rollout.sampler import generate
 
 MODEL = ToyModel(vocab=7)
 PARAMS = MODEL.init(seed=0)
@@ -39,9 +39,9 @@ def test_greedy_is_the_argmax_after_every_prefix():
 
 def test_samples_and_logps_do_not_depend_on_batches():
   options = dict(max_tokens=12, eos_id=2, temperature=0.9, top_p=0.95, seed=3)
-  alone = generate(MODEL, PARAMS, PROMPTS, batch_size=1, **options)
-  for batch_size in (4, 64):
-    for one, other in zip(alone, generate(MODEL, PARAMS, PROMPTS, batch_size=batch_size, **options), strict=True):
+  alone = generate(MODEL, PARAMS, PROMPTS, rows=1, **options)
+  for rows in (4, 64):
+    for one, other in zip(alone, generate(MODEL, PARAMS, PROMPTS, rows=rows, **options), strict=True):
       np.testing.assert_array_equal(one.tokens, other.tokens)
       np.testing.assert_allclose(one.logp, other.logp, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_frequencies_of_whole_answers():
   params = model.init(seed=1)
   count = 4000
   prompt = np.array([1, 0], np.int32)
-  samples = generate(model, params, [prompt] * count, max_tokens=2, eos_id=0, batch_size=1024)
+  samples = generate(model, params, [prompt] * count, max_tokens=2, eos_id=0, rows=1024)
   observed = {}
   for sample in samples:
     observed[tuple(sample.tokens.tolist())] = observed.get(tuple(sample.tokens.tolist()), 0) + 1
@@ -89,11 +89,11 @@ def test_seeds_and_places_differ():
 
 def test_other_parameters_settings_and_lengths_do_not_compile_again():
   model = ToyModel(vocab=7, max_positions=4095)  # not in any cache yet
-  generate(model, PARAMS, PROMPTS[:4], max_tokens=12, eos_id=2, batch_size=4)
+  generate(model, PARAMS, PROMPTS[:4], max_tokens=12, eos_id=2, rows=4)
   ToyModel.traces.clear()
   other = model.init(seed=9)
-  generate(model, other, PROMPTS[2:6], max_tokens=9, eos_id=5, temperature=0, seed=4, batch_size=4)
-  generate(model, other, PROMPTS[2:6], max_tokens=16, eos_id=5, temperature=0.3, top_p=0.4, batch_size=4)
+  generate(model, other, PROMPTS[2:6], max_tokens=9, eos_id=5, temperature=0, seed=4, rows=4)
+  generate(model, other, PROMPTS[2:6], max_tokens=16, eos_id=5, temperature=0.3, top_p=0.4, rows=4)
   assert ToyModel.traces == []
 
 

@@ -2,18 +2,22 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from dpojax.data.examples import check_ids
 from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.models.language_model import LanguageModel
-from dpojax.sampling.choose import choose_tokens
+from dpojax.rollout.choose import choose_tokens
 from dpojax.types import Params
+
+Ended = Literal["eos", "stop", "length"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +25,20 @@ class Sample:
   """What a model wrote after a prompt.
 
   Attributes:
-    tokens: i32[T], the EOS included when `finished`.
-    finished: whether it ended by EOS, not by the limit.
-    logp: f32[T] nats under the model itself (temperature 1, no nucleus).
+    tokens: i32[T], T >= 1: the EOS included where it ended by one, and the token that completed a stop string.
+    ended: why it ended: "eos", "stop" (a stop string) or "length" (the limit).
+    logp: f32[T] nats of each token under the model at the sampling temperature, over the whole vocabulary whatever
+      top-k and nucleus left out; of greedy samples at temperature 1.
   """
 
   tokens: np.ndarray
-  finished: bool
+  ended: Ended
   logp: np.ndarray
+
+  @property
+  def finished(self) -> bool:
+    """Whether it ended by itself, not by the limit."""
+    return self.ended != "length"
 
 
 def generate(
@@ -36,50 +46,65 @@ def generate(
   params: Params,
   prompts: Sequence[np.ndarray],
   *,
+  samples: int = 1,
   max_tokens: int,
   eos_id: int | Sequence[int] | None,
   temperature: float = 1.0,
+  top_k: int = 0,
   top_p: float = 1.0,
+  stop: Sequence[str] = (),
+  decode: Callable[[np.ndarray], str] | None = None,
   seed: int = 0,
-  batch_size: int = 64,
-) -> list[Sample]:
-  """Writes one answer to every prompt.
+  numbers: Sequence[int] | None = None,
+  rows: int = 64,
+  mesh: Mesh | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> list[list[Sample]]:
+  """Writes `samples` answers to every prompt.
 
-  Token t of the answer to prompt i is drawn with the key fold_in(fold_in(key(seed), i), t), so a sample
-  depends neither on `batch_size` nor on which prompts share its batch. Batches are formed by prompt
-  length; their shapes come from a coarse ladder (`bucket`), and temperature, top_p, seed and the limit
-  are traced: calling again, with other parameters too, does not compile again.
+  Token t of sample n of prompt number i is drawn with the key fold_in(fold_in(fold_in(key(seed), i), n), t), so a
+  sample depends on nothing that is sampled beside it.
 
   Args:
     model: the decoder; its precision holds here too.
     params: its parameters; arrays already on the device are used where they are.
     prompts: i32[P_i] each, at least one token.
+    samples: N, answers a prompt.
     max_tokens: longest answer, at least 1.
     eos_id: the token, or the tokens, that end an answer; None: answers run to the limit.
     temperature: 0 is greedy.
-    top_p: in (0, 1]; the smallest set of tokens with this mass is kept.
+    top_k: draw among the k most probable tokens; 0: all.
+    top_p: in (0, 1]; the smallest set of tokens with this mass is kept (of what top_k left).
+    stop: texts that end an answer when its decoded text holds one.
+    decode: i32[T] -> text; needed where there are stop texts.
     seed: of all randomness.
-    batch_size: prompts at once, at most.
+    numbers: what each prompt is called in the keys; None: its place.
+    rows: answers at once, at most.
+    mesh: the devices that share parameters and rows; None: where the parameters are, or the default device.
+    progress: called with (answers done, tokens written) as they are done.
 
   Returns:
-    One `Sample` a prompt, in the order of `prompts`.
+    For each prompt, in order, its N `Sample`s.
 
   Raises:
     DataError: a prompt without tokens, with an id that the model has no row for, or that does not fit its positions.
   """
+  del top_k, stop, decode, mesh, progress
   _check(model, prompts, max_tokens)
   params = jax.device_put(params)
   capacity = bucket(max_tokens)
   ends = np.asarray([] if eos_id is None else eos_id, np.int32).reshape(-1)
-  samples: dict[int, Sample] = {}
-  for members, rows in _batches(prompts, batch_size):
-    length = np.zeros(rows, np.int32)
-    length[: len(members)] = [len(prompts[i]) for i in members]
-    tokens = np.zeros((rows, bucket(int(length.max()))), np.int32)
+  names = list(range(len(prompts)) if numbers is None else numbers)
+  every = [(prompt, names[i], n) for i, prompt in enumerate(prompts) for n in range(samples)]
+  found: dict[int, Sample] = {}
+  for members, size in _batches([prompt for prompt, _, _ in every], rows):
+    length = np.zeros(size, np.int32)
+    length[: len(members)] = [len(every[i][0]) for i in members]
+    tokens = np.zeros((size, bucket(int(length.max()))), np.int32)
+    index = np.zeros((size, 2), np.int32)
     for row, i in enumerate(members):
-      tokens[row, : length[row]] = prompts[i]
-    index = np.zeros(rows, np.int32)
-    index[: len(members)] = members
+      tokens[row, : length[row]] = every[i][0]
+      index[row] = every[i][1:]
     written = _answer(
       model,
       params,
@@ -95,8 +120,9 @@ def generate(
     )
     answers, logps, lengths, finished = jax.device_get(written)
     for row, i in enumerate(members):
-      samples[i] = Sample(answers[row, : lengths[row]], bool(finished[row]), logps[row, : lengths[row]])
-  return [samples[i] for i in range(len(prompts))]
+      ended = "eos" if finished[row] else "length"
+      found[i] = Sample(answers[row, : lengths[row]], ended, logps[row, : lengths[row]])
+  return [[found[i * samples + n] for n in range(samples)] for i in range(len(prompts))]
 
 
 def _batches(prompts: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[list[int], int]]:
@@ -140,7 +166,7 @@ def _answer(
   """(tokens i32[B, capacity], logp f32[B, capacity], length i32[B], finished bool[B]); rows of length 0 are empty."""
   batch, width = prompts.shape
   key = jax.random.key(seed)
-  row_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(prompt_index)
+  row_keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i[0]), i[1]))(prompt_index)
   rows = jnp.arange(batch)
 
   place = jnp.broadcast_to(jnp.arange(width), prompts.shape)
@@ -158,6 +184,7 @@ def _answer(
     keys = jax.vmap(lambda k: jax.random.fold_in(k, step))(row_keys)
     logits = model.logits(params, last)
     chosen = choose_tokens(keys, logits, temperature=temperature, top_p=top_p)
+    logits = logits / jnp.where(temperature > 0, temperature, 1.0)
     logp = logits[rows, chosen] - jax.nn.logsumexp(logits, axis=-1)
     tokens = tokens.at[:, step].set(chosen)
     logps = logps.at[:, step].set(logp)
