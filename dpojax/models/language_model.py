@@ -18,6 +18,23 @@ from dpojax.ops.summed import plain
 from dpojax.types import Declared, PackedBatch, Params
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Compared:
+  """What two policies say at the scored slots: arrays [R, S] in nats, 0 in empty slots.
+
+  Attributes:
+    logp, other_logp: log-probs of the target.
+    kl: exact KL(first || other) of the next-token distributions.
+    entropy: of the first's.
+  """
+
+  logp: jax.Array
+  other_logp: jax.Array
+  kl: jax.Array
+  entropy: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
   """What to compute; the parameters are arguments.
@@ -76,11 +93,6 @@ class LanguageModel:
     logp = self.score(params, rows).logp
     return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)
 
-  def token_kl(self, params: Params, reference_params: Params, rows: PackedBatch) -> jax.Array:
-    """[R, S] exact KL(policy || reference) of the next-token distributions at scored slots, in nats; 0 where empty."""
-    hidden, reference_hidden = self.scored_hidden(params, rows), self.scored_hidden(reference_params, rows)
-    return self.kl_hidden(params, hidden, reference_params, reference_hidden, rows)
-
   def kl_hidden(
     self, params: Params, hidden: jax.Array, other_params: Params, other_hidden: jax.Array, rows: PackedBatch
   ) -> jax.Array:
@@ -94,6 +106,14 @@ class LanguageModel:
       precision=self.precision,
     )
     return jnp.where(rows.filled, kl.reshape(rows.target.shape), 0.0)
+
+  def compare(self, params: Params, other_params: Params, rows: PackedBatch, temperature: jax.Array) -> Compared:
+    """Two policies at the scored slots, both with logits divided by `temperature` f32[], traced; see `Compared`."""
+    # A head without bias: dividing what it reads divides the logits.
+    hidden, other = (self.scored_hidden(p, rows) / temperature for p in (params, other_params))
+    scored, other_scored = self.score_hidden(params, hidden, rows), self.score_hidden(other_params, other, rows)
+    kl = self.kl_hidden(params, hidden, other_params, other, rows)
+    return Compared(scored.logp, other_scored.logp, kl, scored.entropy)
 
   def collision_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
     """[R, S] log of the sum of squared probabilities of the next token, of hidden states [R, S, D]; 0 where empty."""

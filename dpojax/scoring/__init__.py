@@ -5,8 +5,16 @@ is scored, in its order, or an error says which could not be; with a mesh, param
 by its devices.
 """
 
-from dpojax.scoring.divergence import sample_kl
+from dpojax.scoring.divergence import Divergence, measure_divergence
 from dpojax.scoring.logps import Scores, score_answers, score_tokens
 from dpojax.scoring.rewards import measure_normalisation, reward_scores
 
-__all__ = ["Scores", "measure_normalisation", "reward_scores", "sample_kl", "score_answers", "score_tokens"]
+__all__ = [
+  "Divergence",
+  "Scores",
+  "measure_divergence",
+  "measure_normalisation",
+  "reward_scores",
+  "score_answers",
+  "score_tokens",
+]

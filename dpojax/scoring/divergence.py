@@ -1,9 +1,11 @@
-"""The exact KL between two policies along text that the first one wrote."""
+"""How far what a policy wrote is from a reference: the exact KL along its text, and the usual estimates of it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,33 +24,52 @@ class Written(Protocol):
   def tokens(self) -> np.ndarray: ...
 
 
-def sample_kl(
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+  """Of N samples of a policy: f64[N] nats, each summed over the sample's tokens.
+
+  With p the policy's and q the reference's next-token distribution at the sampling temperature, and x the token that
+  was written: of samples of p the means of `kl` and `k1` both estimate KL of the answer distributions without bias, by
+  the chain rule; `kl` has far less spread. The mean of `k3` is never negative, and is the KL along the samples only for
+  single steps (Schulman 2020, "Approximating KL divergence").
+
+  Attributes:
+    kl: sum over steps of the exact sum_v p(v) log(p(v) / q(v)).
+    k1: sum of log p(x) - log q(x).
+    k3: sum of q(x) / p(x) - 1 + log p(x) - log q(x).
+    entropy: sum of -sum_v p(v) log p(v).
+    tokens: i64[N] tokens of the sample, EOS included.
+  """
+
+  kl: np.ndarray
+  k1: np.ndarray
+  k3: np.ndarray
+  entropy: np.ndarray
+  tokens: np.ndarray
+
+
+def measure_divergence(
   model: LanguageModel,
   params: Params,
   reference_params: Params,
   prompts: Sequence[np.ndarray],
   samples: Sequence[Written],
   *,
+  temperature: float = 1.0,
   rows: int = 8,
   row_length: int = 256,
   mesh: Mesh | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Exact per-step KL(policy || reference), summed along each sample.
-
-  At every step of a sample the whole next-token distributions are compared: sum_v p(v) log(p(v) / q(v)).
-  By the chain rule of KL the mean of these sums over samples of the policy (temperature 1, no nucleus)
-  estimates KL of the answer distributions without bias, and with far less spread than log-ratios do.
+) -> Divergence:
+  """Compares a policy with a reference along what the policy wrote, in one pass of packed rows.
 
   Args:
     model: of both policies.
     params, reference_params: the policy's and the reference's parameters.
     prompts: i32[P_i] each.
     samples: what the policy wrote after each prompt.
+    temperature: above 0, that of sampling: logits of both are divided by it; traced.
     rows, row_length: rows of a packed group and least tokens of a row; longer texts make longer rows.
     mesh: the devices that share parameters and rows; None: where the parameters are, or the default device.
-
-  Returns:
-    (nats f64[N] a sample, tokens i64[N] a sample).
 
   Raises:
     DataError: a prompt or a sample has no tokens.
@@ -56,14 +77,22 @@ def sample_kl(
   """
   tokens = np.asarray([len(sample.tokens) for sample in samples], np.int64)
   if not samples:
-    return np.zeros(0, np.float64), tokens
+    return Divergence(*np.zeros((4, 0)), tokens)
   examples = [
     TokenExample(np.asarray(prompt, np.int32), (sample.tokens,))
     for prompt, sample in zip(prompts, samples, strict=True)
   ]
-  scorer = Scorer(kl_of_rows, model, (params, reference_params), mesh)
+  scorer = Scorer(compared_rows, model, (params, reference_params, np.float32(temperature)), mesh)
   steps = score_steps(scorer, examples, _shape(examples, rows, row_length), size=len(examples))
-  return np.concatenate([sums for step in steps for sums in step.sums()]), tokens
+  found = [answer.astype(np.float64) for step in steps for (answer,) in step.by_token()]
+  logp, reference_logp, kl, entropy = (np.concatenate([x[:, i] for x in found]) for i in range(4))
+  owner = np.repeat(np.arange(len(samples)), tokens)
+
+  def summed(values: np.ndarray) -> np.ndarray:
+    return np.bincount(owner, values, minlength=len(samples))
+
+  k1 = logp - reference_logp
+  return Divergence(summed(kl), summed(k1), summed(np.expm1(-k1) + k1), summed(entropy), tokens)
 
 
 def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> PackShape:
@@ -77,7 +106,7 @@ def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> Pack
   return PackShape(-(-len(examples) // rows), rows, length, slots, examples=slots, answers=1)
 
 
-def kl_of_rows(model: LanguageModel, params: tuple[Params, Params], rows: PackedBatch) -> jax.Array:
-  """f32[R, S] exact KL(policy || reference) at the scored slots of a row group, of (policy's, reference's) parameters."""
-  policy, reference = params
-  return model.token_kl(policy, reference, rows)
+def compared_rows(model: LanguageModel, params: tuple[Params, Params, jax.Array], rows: PackedBatch) -> jax.Array:
+  """f32[R, S, 4] of `models.language_model.Compared` at the scored slots, of (policy, reference, temperature)."""
+  compared = model.compare(*params[:2], rows, params[2])
+  return jnp.stack([compared.logp, compared.other_logp, compared.kl, compared.entropy], axis=-1)

@@ -77,7 +77,7 @@ class ScoredStep:
   Attributes:
     examples: numbered by their `index`, which rises by 1.
     batch: they packed.
-    values: [G, R, S] by scored slot, or [G, R, E * K, ...] by answer slot.
+    values: [G, R, S, ...] by scored slot, or [G, R, E * K, ...] by answer slot.
   """
 
   examples: Sequence[TokenExample]
@@ -85,7 +85,7 @@ class ScoredStep:
   values: np.ndarray
 
   def by_token(self) -> list[list[np.ndarray]]:
-    """[A] values of the tokens of every answer of every example, of values by scored slot.
+    """[A, ...] values of the tokens of every answer of every example, of values [G, R, S, ...] by scored slot.
 
     Raises:
       DataError: the batch does not hold exactly the examples' answers.
@@ -99,7 +99,8 @@ class ScoredStep:
     ] + slots.answer  # of the answer, among all of the step
     self._check_tokens(number, np.asarray(self.batch.target).reshape(-1)[slots.place])
     lengths = [len(answer) for example in self.examples for answer in example.answers]
-    vectors = iter(np.split(self.values.reshape(-1)[slots.place], np.cumsum(lengths)[:-1]))
+    by_slot = self.values.reshape(-1, *self.values.shape[3:])
+    vectors = iter(np.split(by_slot[slots.place], np.cumsum(lengths)[:-1]))
     return [[next(vectors) for _ in example.answers] for example in self.examples]
 
   def sums(self) -> list[np.ndarray]:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpojax.models.language_model import Compared
+
 WIDTH = 6
 FADE = 0.8
 
@@ -64,13 +66,19 @@ class ToyModel:
     logp = jnp.take_along_axis(self._log_probabilities(params, rows), rows.target[:, :, None], axis=2)[:, :, 0]
     return types.SimpleNamespace(logp=jnp.where(rows.filled, logp, 0.0))
 
-  def token_kl(self, params, reference_params, rows):
-    policy, reference = (self._log_probabilities(p, rows) for p in (params, reference_params))
-    return jnp.sum(jnp.exp(policy) * (policy - reference), axis=-1)
+  def compare(self, params, other_params, rows, temperature):
+    logits = [self.logits(p, self._states(p, rows)) / temperature for p in (params, other_params)]
+    policy, other = (jax.nn.log_softmax(x, axis=-1) for x in logits)
+    of_target = [jnp.take_along_axis(x, rows.target[:, :, None], axis=2)[:, :, 0] for x in (policy, other)]
+    p = jnp.exp(policy)
+    values = *of_target, jnp.sum(p * (policy - other), -1), -jnp.sum(p * policy, -1)
+    return Compared(*(jnp.where(rows.filled, x, 0.0) for x in values))
 
   def _log_probabilities(self, params, rows):
-    states = jnp.take_along_axis(self.hidden(params, rows), rows.scored_at[:, :, None], axis=1)
-    return jax.nn.log_softmax(self.logits(params, states), axis=-1)
+    return jax.nn.log_softmax(self.logits(params, self._states(params, rows)), axis=-1)
+
+  def _states(self, params, rows):
+    return jnp.take_along_axis(self.hidden(params, rows), rows.scored_at[:, :, None], axis=1)
 
 
 def _mix(params, tokens, position, distance, seen):
@@ -78,11 +86,11 @@ def _mix(params, tokens, position, distance, seen):
   return jnp.tanh(jnp.einsum("bts,bsd->btd", weight, jnp.asarray(params["embedding"])[tokens]))
 
 
-def next_probabilities(params, prefix) -> np.ndarray:
+def next_probabilities(params, prefix, temperature=1.0) -> np.ndarray:
   """f64[V]: the distribution of the token after `prefix`."""
   position = np.arange(len(prefix))
   weight = FADE ** (len(prefix) - 1 - position) * np.cos(position)
   state = np.tanh(weight @ params["embedding"].astype(np.float64)[np.asarray(prefix)])
-  logits = params["head"].astype(np.float64) @ state
+  logits = params["head"].astype(np.float64) @ state / temperature
   weights = np.exp(logits - logits.max())
   return weights / weights.sum()

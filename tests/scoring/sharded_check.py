@@ -20,7 +20,7 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.parallel import make_mesh
 from dpojax.references import Cached
 from dpojax.rollout.sampler import Sample
-from dpojax.scoring import reward_scores, sample_kl, score_answers, score_tokens
+from dpojax.scoring import measure_divergence, reward_scores, score_answers, score_tokens
 
 CONFIG = ModelConfig(vocab_size=40, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, max_positions=64, eos_ids=(0,))
 MESHES = {
@@ -43,7 +43,7 @@ def main():
   params, other = (jax.device_get(model.init(jax.random.key(seed))) for seed in (0, 1))
   reward_params = jax.device_get(reward_model.init(jax.random.key(2)))
   prompts = [dataset[i].prompt for i in range(len(dataset))]
-  samples = [Sample(dataset[i].answers[0], True, np.zeros(0)) for i in range(len(dataset))]
+  samples = [Sample(dataset[i].answers[0], "eos", np.zeros(0)) for i in range(len(dataset))]
 
   batches = Batches(dataset, BatchSettings(size=16, rows=8, row_length=64))
 
@@ -59,7 +59,7 @@ def main():
       "answers": np.concatenate([score.logps for score in score_answers(model, params, dataset, **shape)]),
       "tokens": np.concatenate([v for vectors in score_tokens(model, params, dataset, **shape) for v in vectors]),
       "rewards": np.concatenate([r.ravel() for r in reward_scores(reward_model, reward_params, dataset, **shape)]),
-      "kl": sample_kl(model, params, other, prompts, samples, **shape)[0],
+      "kl": measure_divergence(model, params, other, prompts, samples, **shape).kl,
       "cached": cached(mesh),
     }
 

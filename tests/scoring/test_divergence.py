@@ -1,10 +1,11 @@
-"""Exact per-step KL along samples, against enumeration of every answer of a toy vocabulary."""
+"""What is measured along samples, against enumeration of every answer of a toy vocabulary."""
 
 import numpy as np
-from tests.sampling.toy_model import ToyModel, next_probabilities
+import pytest
+from tests.rollout.toy_model import ToyModel, next_probabilities
 
 from dpojax.rollout.sampler import Sample, generate
-from dpojax.scoring import sample_kl
+from dpojax.scoring import measure_divergence
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=3)
@@ -23,45 +24,57 @@ def all_answers(max_tokens):
   return answers + unfinished
 
 
-def probability(params, answer):
-  return np.prod([next_probabilities(params, [*PROMPT, *answer[:t]])[token] for t, token in enumerate(answer)])
+def probability(params, answer, temperature=1.0):
+  steps = enumerate(answer)
+  return np.prod([next_probabilities(params, [*PROMPT, *answer[:t]], temperature)[token] for t, token in steps])
 
 
 def as_samples(answers):
-  return [Sample(np.asarray(a, np.int32), a[-1] == EOS, np.zeros(len(a), np.float32)) for a in answers]
+  ended = {True: "eos", False: "length"}
+  return [Sample(np.asarray(a, np.int32), ended[a[-1] == EOS], np.zeros(len(a), np.float32)) for a in answers]
 
 
-def test_mean_over_all_answers_is_the_sequence_kl():
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+def test_means_over_all_answers_are_kl_and_entropy_of_the_answer_distributions(temperature):
   answers = all_answers(4)
-  p = np.array([probability(POLICY, answer) for answer in answers])
-  q = np.array([probability(REFERENCE, answer) for answer in answers])
+  p = np.array([probability(POLICY, answer, temperature) for answer in answers])
+  q = np.array([probability(REFERENCE, answer, temperature) for answer in answers])
   np.testing.assert_allclose([p.sum(), q.sum()], 1, rtol=1e-9)
-  kl, tokens = sample_kl(MODEL, POLICY, REFERENCE, [PROMPT] * len(answers), as_samples(answers))
-  assert_sums_close(p @ kl, p @ np.log(p / q), p @ np.abs(np.log([p, q])).sum(0))
-  assert kl.dtype == np.float64
-  assert tokens.tolist() == [len(answer) for answer in answers]
+  found = measure_divergence(
+    MODEL, POLICY, REFERENCE, [PROMPT] * len(answers), as_samples(answers), temperature=temperature
+  )
+  size = p @ np.abs(np.log([p, q])).sum(0)
+  assert_sums_close(p @ found.kl, p @ np.log(p / q), size)
+  assert_sums_close(p @ found.k1, p @ np.log(p / q), size)
+  assert_sums_close(p @ found.entropy, -p @ np.log(p), size)
+  assert {x.dtype for x in (found.kl, found.k1, found.k3, found.entropy)} == {np.dtype(np.float64)}
+  assert found.tokens.tolist() == [len(answer) for answer in answers]
 
 
 def test_each_sample_gets_its_own_steps():
   prompts = [np.resize(np.array([1, 2, 2], np.int32), n) for n in (1, 30, 4, 9, 2, 17, 3)]
-  samples = generate(MODEL, POLICY, prompts, max_tokens=20, eos_id=EOS, seed=2)
-  kl, _ = sample_kl(MODEL, POLICY, REFERENCE, prompts, samples, rows=2, row_length=16)
-  for prompt, sample, value in zip(prompts, samples, kl, strict=True):
-    steps = size = 0.0
-    for t in range(len(sample.tokens)):
+  samples = [each[0] for each in generate(MODEL, POLICY, prompts, max_tokens=20, eos_id=EOS, seed=2)]
+  found = measure_divergence(MODEL, POLICY, REFERENCE, prompts, samples, rows=2, row_length=16)
+  for n, (prompt, sample) in enumerate(zip(prompts, samples, strict=True)):
+    steps = np.zeros(4)
+    size = 0.0
+    for t, token in enumerate(sample.tokens):
       prefix = [*prompt, *sample.tokens[:t]]
       p, q = next_probabilities(POLICY, prefix), next_probabilities(REFERENCE, prefix)
-      steps += p @ np.log(p / q)
-      size += p @ np.abs(np.log([p, q])).sum(0)
-    assert_sums_close(value, steps, size)
+      ratio = q[token] / p[token]
+      steps += [p @ np.log(p / q), -np.log(ratio), ratio - 1 - np.log(ratio), -p @ np.log(p)]
+      size += p @ np.abs(np.log([p, q])).sum(0) + ratio
+    for value, expected in zip((found.kl[n], found.k1[n], found.k3[n], found.entropy[n]), steps, strict=True):
+      assert_sums_close(value, expected, size)
 
 
 def test_equal_parameters_have_no_divergence():
   answers = all_answers(3)
-  kl, _ = sample_kl(MODEL, POLICY, POLICY, [PROMPT] * len(answers), as_samples(answers))
-  np.testing.assert_array_equal(kl, 0)
+  found = measure_divergence(MODEL, POLICY, POLICY, [PROMPT] * len(answers), as_samples(answers))
+  for values in (found.kl, found.k1, found.k3):
+    np.testing.assert_array_equal(values, 0)
 
 
 def test_no_samples():
-  kl, tokens = sample_kl(MODEL, POLICY, REFERENCE, [], [])
-  assert kl.shape == tokens.shape == (0,)
+  found = measure_divergence(MODEL, POLICY, REFERENCE, [], [])
+  assert found.kl.shape == found.k3.shape == found.tokens.shape == (0,)
