@@ -9,6 +9,7 @@ from dpojax.config.check_losses import check_losses
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
+from dpojax.rollout.stop import stop_texts
 
 
 def check(config: RunConfig) -> None:
@@ -157,9 +158,41 @@ def _check_evaluation(config: RunConfig) -> None:
     f"checkpoint.best_metric is {config.checkpoint.best_metric!r}, but nothing is evaluated on the way; "
     "set evaluation.every or monitor.every",
   )
-  if config.stop.patience:
-    _require(looks, "stop.patience is set, but the policy is not sampled on the way; set monitor.every and prompts")
+  _check_monitor(config, looks, held_out)
+
+
+def _check_monitor(config: RunConfig, looks: bool, held_out: bool) -> None:
+  monitor, stop = config.monitor, config.stop
+  stop_texts(monitor.stop, "monitor.stop")
+  stop_texts(config.pairs.stop, "pairs.stop")
+  _require(
+    held_out or monitor.every == 0,
+    "monitor.every is set, but nothing is held out that the policy could answer; set data.eval_path, data.eval_split or "
+    "data.eval_fraction",
+  )
+  _require(
+    not monitor.normalise or bool(monitor.rewards),
+    "monitor.normalise is set, but monitor.rewards is empty",
+  )
+  deciding = "stop.patience" if stop.patience else "stop.over_budget=stop" if stop.over_budget == "stop" else ""
+  if not deciding:
+    return
+  _require(looks, f"{deciding} is set, but the policy is not sampled on the way; set monitor.every and monitor.prompts")
+  for name, truncates in (
+    ("temperature", monitor.temperature == 0),
+    ("top_k", monitor.top_k > 0),
+    ("top_p", monitor.top_p < 1),
+  ):
     _require(
-      data.source == "world",
-      "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",
+      not truncates,
+      f"{deciding} reads the KL of what the policy writes, which monitor.{name}={getattr(monitor, name):g} truncates; "
+      "draw from the whole distribution",
     )
+  _require(
+    stop.over_budget == "warn" or stop.kl_budget > 0, "stop.over_budget=stop has no budget; set stop.kl_budget above 0"
+  )
+  _require(
+    not stop.patience or (bool(monitor.rewards) and (monitor.rewards != "auto" or config.data.source == "world")),
+    "stop.patience is set, but it watches the reward of what the policy writes, and none is known: name one, such as "
+    "monitor.rewards=model:runs/reward",
+  )

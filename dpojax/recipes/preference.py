@@ -8,10 +8,10 @@ from dpojax import references
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
-from dpojax.recipes.prompts import policy_sampler
+from dpojax.recipes.monitoring import policy_monitors
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.training.loop import RunResult, train
-from dpojax.training.monitors import Checkpoint, SamplePolicy, StopRule, evaluations
+from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import Trainer
@@ -52,13 +52,10 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     hyper={**config.loss_spec.hyper, **reference.hyper},
     mesh=mesh,
   )
-  evaluation, checkpoint = config.evaluation, config.checkpoint
-  sampler = policy_sampler(config, policy, splits, reference.full_params)
   monitors = [
-    *evaluations(held_out, evaluation.every),
-    *([SamplePolicy(sampler, folder.path, config.monitor.every)] if sampler else []),
-    Checkpoint(folder.checkpointer, folder.log, checkpoint.every),
-    StopRule(config.stop, folder.log, config.monitor.every),
+    *evaluations(held_out, config.evaluation.every),
+    *policy_monitors(config, inputs, policy, splits, reference.full_params, folder, mesh),
+    Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   what = config.loss_spec.describe()
   result = train(folder, trainer, batches, monitors, steps=steps, what=what)

@@ -1,11 +1,12 @@
 """Supervised fine-tuning: the model learns to write the answers of the data.
 
-data (one answer a prompt) -> packed batches -> next-token cross-entropy -> checkpoint
+data (one answer a prompt) -> packed batches -> next-token cross-entropy -> looks at what it writes, checkpoint
 """
 
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.monitoring import policy_monitors
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
@@ -31,8 +32,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   objective = Sft(model.model)
   optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
   trainer = Trainer(objective, optimizer, model.params, mesh=mesh)
+  start = model.params
+  watched = policy_monitors(config, inputs, model, splits, lambda: start, folder, mesh) if config.monitor.every else []
   monitors = [
     *evaluations(held_out, config.evaluation.every),
+    *watched,
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   result = train(folder, trainer, batches, monitors, steps=steps, what="fine-tuning")

@@ -26,6 +26,7 @@ from dpojax.types import Params
 
 PARAMS, REST = "params", "rest"  # stored apart, so that parameters are read without optimizer state
 DAMAGED = ".damaged"
+UNDER_BUDGET = "reward/under_budget"  # metric of checkpoints whose policy kept to the KL budget; the best is kept
 NOTHING = -1  # in place of a step where processes exchange it
 Warn = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class Checkpointer:
 
   Args:
     folder: holds one folder a step; made if missing. What an interrupted save left is deleted.
-    settings: how many to keep, and the metric whose best is kept too.
+    settings: how many to keep, and the metric whose best is kept too (as is the best by `UNDER_BUDGET`).
     config_hash: of the run's config, stored with every checkpoint.
     warn: called with the text of each warning.
   """
@@ -63,13 +64,14 @@ class Checkpointer:
   def latest_step(self) -> int | None:
     return max(self.steps(), default=None)
 
-  def best_step(self) -> int | None:
-    """The step whose `settings.best_metric` is best, the newest of equals; None if no checkpoint has it."""
-    sign = 1.0 if self.settings.best_mode == "max" else -1.0
+  def best_step(self, metric: str = "", mode: str = "") -> int | None:
+    """The step whose `metric` (`settings.best_metric`) is best, the newest of equals; None if no checkpoint has it."""
+    metric, mode = metric or self.settings.best_metric, mode or self.settings.best_mode
+    sign = 1.0 if mode == "max" else -1.0
     scores = []
     for step in self.steps():
       try:
-        value = manifest.read_manifest(self.folder / str(step)).metrics.get(self.settings.best_metric, math.nan)
+        value = manifest.read_manifest(self.folder / str(step)).metrics.get(metric, math.nan)
       except DamagedError:
         continue
       if not math.isnan(value):
@@ -178,7 +180,7 @@ class Checkpointer:
     if not is_primary():
       return
     manifest.write_manifest(path, description)
-    kept = set(self.steps()[-self.settings.keep :]) | {self.best_step()}
+    kept = {*self.steps()[-self.settings.keep :], self.best_step(), self.best_step(UNDER_BUDGET, "max")}
     for step in self.steps():
       if step not in kept:
         remove(self.folder / str(step))

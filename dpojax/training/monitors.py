@@ -10,17 +10,16 @@ parameters of exactly that step. Beside that it may say when it is due:
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dpojax.config.schema import StopSettings
-from dpojax.files import write_atomically
-from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.checkpoint import UNDER_BUDGET, Checkpointer
+from dpojax.training.looks import read_look, write_look, write_stop
 from dpojax.training.runlog import RunLog
 from dpojax.training.sample_policy import PolicySampler
-from dpojax.training.stopping import should_stop
+from dpojax.training.stopping import Look, best_under_budget, budget, should_stop
 from dpojax.training.trainer import BatchSource, Trainer
 
 Measured = Mapping[str, float] | None
@@ -112,16 +111,14 @@ class SamplePolicy:
     return every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    metrics, samples = self.sampler(trainer.params)
-    path = self.folder / "samples" / f"step_{step:08d}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+    metrics, records = self.sampler(trainer.params)
+    write_look(self.folder, step, records)
     return metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """Saves the state, with what was measured last. The state that a run ends in is saved by the run itself.
+  """Saves the state, with what was measured after the same step. The state that a run ends in is saved by the run itself.
 
   Attributes:
     checkpointer: writes it.
@@ -138,31 +135,95 @@ class Checkpoint:
     return step > 0 and self.interval > 0 and step % self.interval == 0
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    self.checkpointer.save(step, trainer.state, metrics=self.log.measured)
+    self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step))
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepBest:
+  """Keeps the checkpoint of the highest reward among the looks that keep to the KL budget.
+
+  Attributes:
+    settings: the budget.
+    reward: the name of the reward that decides.
+    checkpointer: keeps the best by `checkpoint.UNDER_BUDGET`.
+    log: holds the records of `SamplePolicy`.
+    folder: holds its answers.
+    interval: steps between looks.
+  """
+
+  settings: StopSettings
+  reward: str
+  checkpointer: Checkpointer
+  log: RunLog
+  folder: pathlib.Path
+  interval: int = 0
+  name: str = "under_budget"
+
+  def due(self, step: int, last: int) -> bool:
+    return step > 0 and every(step, self.interval, last)
+
+  def __call__(self, step: int, trainer: Trainer) -> Measured:
+    looks = looks_so_far(self.folder, self.log, self.reward)
+    best = best_under_budget(looks, self.settings)
+    if best is None or looks[best].step != step:
+      return None
+    metrics = {UNDER_BUDGET: looks[best].reward}
+    if step < self.log.total_steps:  # the run itself saves its last state, with what is recorded of it
+      self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step) | metrics)
+    return metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class StopRule:
-  """Ends the run when the reward of what the policy writes no longer rises and its KL is stable.
+  """Ends the run when the reward of what the policy writes no longer rises and its KL is stable, or over the budget.
+
+  What it says after each look goes into the log and into `stop.json`.
 
   Attributes:
-    settings: how often that must be seen.
+    settings: see `StopSettings` and `dpojax.training.stopping`.
+    reward: the name of the reward that decides; "": there is none, and only the budget is watched.
     log: holds the records of `SamplePolicy`.
-    interval: steps between these.
+    folder: holds its answers.
+    interval: steps between looks.
   """
 
   settings: StopSettings
+  reward: str
   log: RunLog
+  folder: pathlib.Path
   interval: int = 0
   name: str = "stop"
 
   def due(self, step: int, last: int) -> bool:
-    return self.settings.patience > 0 and step < last and every(step, self.interval, last)
+    return bool(self.settings.patience or self.settings.kl_budget) and every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    records = self.log.records("policy")
-    if should_stop([(r["reward/true"], r["kl/token"]) for r in records if "reward/true" in r], self.settings):
-      raise EndRun("reward no longer rises and KL is stable")
+    settings, looks = self.settings, looks_so_far(self.folder, self.log, self.reward)
+    over = budget(looks[-1], settings)
+    said: dict[str, Any] = {"reward": self.reward, "budget": over.as_json()}
+    decision = should_stop(looks, settings) if self.reward else None
+    if decision is not None and settings.patience:
+      said["decision"] = decision.as_json()
+      self.log.message(decision.said())
+    best = best_under_budget(looks, settings) if self.reward else None
+    if best is not None:
+      look = looks[best]
+      said["best"] = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
+    write_stop(self.folder, said)
+    if over.over and not (len(looks) > 1 and budget(looks[-2], settings).over):
+      self.log.message(over.said())
+    if step == self.log.total_steps:
+      return None
+    if decision is not None and decision.stop:
+      raise EndRun(decision.reason)
+    if over.stop:
+      raise EndRun(over.said())
+    return None
+
+
+def looks_so_far(folder: pathlib.Path, log: RunLog, reward: str) -> list[Look]:
+  """Every look that the log has a record of, oldest first."""
+  return [read_look(folder, record["step"], reward) for record in log.records("policy")]
 
 
 def evaluations(batches: BatchSource | None, interval: int) -> list[Evaluate]:

@@ -144,7 +144,7 @@ class RunFolder:
         f"the loss or its gradient was not finite in all {skipped} steps, so nothing was learned; lower "
         "optimizer.learning_rate, or look at the data (`dpojax data inspect`)"
       )
-    self.checkpointer.save(step, trainer.state, metrics=self.log.measured)
+    self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step))
     self._weights = weights_fingerprint(trainer.params)  # while the checkpoint is written
     self.checkpointer.wait()
 

@@ -80,7 +80,6 @@ class RunLog:
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
     self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
     self._recorded = {(row["step"], row["split"]) for _, row in rows_of(self.folder / METRICS)}
-    self.measured: dict[str, float] = {}  # what monitors recorded last, since the log was opened
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
@@ -89,8 +88,6 @@ class RunLog:
     with self._lock:
       self._metrics.write(line.encode())
       self._recorded.add((step, split))
-      if split != "train":
-        self.measured |= metrics
       if self._writer_type is not None:
         if self._writer is None:
           # Events of an earlier start at or after this step are hidden by TensorBoard.
@@ -101,6 +98,11 @@ class RunLog:
   def has(self, step: int, split: str) -> bool:
     """Whether there is a record of this step and split."""
     return (step, split) in self._recorded
+
+  def measured_at(self, step: int) -> dict[str, float]:
+    """What monitors have recorded of this step, by metric."""
+    rows = [row for row in read_metrics(self.folder / METRICS) if row["step"] == step and row["split"] != "train"]
+    return {name: value for row in rows for name, value in row.items() if name not in ("step", "split")}
 
   def records(self, split: str) -> list[dict[str, Any]]:
     """All records of a split, in order, with every number a number."""

@@ -1,92 +1,244 @@
-"""What the policy writes now: its answers to held-out prompts, their true reward and their KL."""
+"""A look at what the policy writes now: its answers to held-out prompts, their rewards, and how far it has moved."""
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from dpojax.config.schema import MonitorSettings
+from dpojax.data.prompts import PromptRow
+from dpojax.files import write_atomically
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
-from dpojax.rollout.sampler import generate
-from dpojax.scoring import sample_kl
+from dpojax.rewards.normalisation import apply, measure
+from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
+from dpojax.rewards.win_rate import win_rate
+from dpojax.rollout.sampler import Sample, generate
+from dpojax.rollout.stop import stop_texts
+from dpojax.rollout.text import answer_text, distinct
+from dpojax.scoring import Divergence, measure_divergence
 from dpojax.types import Params
 
-Reward = Callable[[str, str], float]
+SAMPLES, REFERENCE, NORMALISATION = "samples", "reference.jsonl", "rewards.json"
 
 
-@dataclasses.dataclass(frozen=True)
 class PolicySampler:
-  """Samples answers to fixed prompts and measures them.
+  """Samples answers to fixed prompts with fixed keys and measures them: two looks differ by the policy alone.
 
-  KL to the reference is a property of text that the policy wrote: it is measured here and nowhere
-  else, as the sum over an answer's tokens of the exact KL between the two next-token distributions.
+  KL to the reference is a property of text that the policy wrote: it is measured here and nowhere else. The
+  reference answers the same prompts once, and what it wrote, its rewards and the rewards' gain and bias stay in
+  `folder`, so that a run that goes on compares with the same.
 
-  Attributes:
+  Args:
     model: of the policy and of the reference.
-    reference: a function that gives the reference's parameters, so that a run with cached log-probs
-      holds them in memory only while it samples.
     tokenizer: decodes answers.
-    prompts: token ids i32[P] of each prompt.
-    prompt_texts: the same prompts as a person reads them.
-    reward: (prompt text, answer text) -> true reward, where the world knows one.
+    prompts: what to answer.
+    settings: how many tokens, how drawn.
+    reference: gives the reference's parameters, so that a run with cached log-probs holds them only while it looks.
+    rewards: what scores the answers; the first is the one that decides.
+    judge: says which of two answers is better, for win rates against the reference; None: the first reward does.
+    folder: of the run.
     display: turns a text into what a person reads in the records.
+    mesh: the devices that share the work; None: where the parameters are.
   """
 
-  model: LanguageModel
-  reference: Callable[[], Params]
-  tokenizer: Tokenizer
-  prompts: Sequence[np.ndarray]
-  prompt_texts: Sequence[str]
-  settings: MonitorSettings
-  reward: Reward | None = None
-  display: Callable[[str], str] = str
+  def __init__(
+    self,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[PromptRow],
+    settings: MonitorSettings,
+    reference: Callable[[], Params],
+    *,
+    rewards: Sequence[Reward] = (),
+    judge: Judge | None = None,
+    folder: pathlib.Path,
+    display: Callable[[str], str] = str,
+    mesh: Mesh | None = None,
+  ):
+    self.model, self.tokenizer, self.prompts, self.settings = model, tokenizer, prompts, settings
+    self._reference, self._rewards, self._judge = reference, list(rewards), judge
+    self._folder, self._display, self._mesh = folder, display, mesh
+    self._stop = stop_texts(settings.stop, "monitor.stop")
+    self._before: ReferenceAnswers | None = None
 
-  def __call__(self, params: Params) -> tuple[dict[str, float], list[dict]]:
-    """(metrics, one record per prompt) of what `params` write.
+  @property
+  def truncated(self) -> bool:
+    """Whether answers are drawn from less than the policy's whole distribution, so that no KL can be had from them."""
+    settings = self.settings
+    return settings.temperature == 0 or settings.top_k > 0 or settings.top_p < 1
 
-    Metrics: `kl/sequence` (nats an answer), `kl/token` (nats a token, over all tokens), their
-    standard error `kl/sequence_error`; `length/policy` (tokens), `finished` (share that ended by
-    EOS); `reward/true` and its standard error `reward/true_error` where there is a reward.
+  def __call__(self, params: Params) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """(metrics, one record a prompt) of what `params` write.
+
+    Metrics, with `*_error` their standard error over prompts: `reward/NAME` of every reward; `kl/sequence` (nats an
+    answer) and `kl/token` (nats a token, over all tokens), exact; `kl/k1`, `kl/k3` (nats an answer), their estimates
+    from the tokens that were drawn; `entropy` (nats a token); `length/policy` (tokens); `finished` (fraction that ended
+    by itself); `distinct/1`, `distinct/2`; `win_rate` against the reference's answers with `win_rate_low` and
+    `win_rate_high`. All at the sampling temperature. Under top-k, a nucleus or greedy choice KL is no expectation over
+    what was drawn: then it is called `path_kl/*`.
     """
+    reference = self._reference()
+    before = self._reference_answers(reference)
+    samples = self._write(params)
+    answers = self._answered(samples)
+    prompts = [row.ids for row in self.prompts]
+    found = measure_divergence(
+      self.model,
+      params,
+      reference,
+      prompts,
+      samples,
+      temperature=self.settings.temperature or 1.0,
+      rows=self._rows(8),
+      mesh=self._mesh,
+    )
+    metrics = self._moved(found)
+    metrics |= {
+      "length/policy": float(np.mean(found.tokens)),
+      "finished": float(np.mean([sample.finished for sample in samples])),
+      "distinct/1": distinct([sample.tokens for sample in samples], 1),
+      "distinct/2": distinct([sample.tokens for sample in samples], 2),
+    }
+    scores = {reward.name: reward(answers) for reward in self._rewards}
+    for name, values in scores.items():
+      metrics |= {f"reward/{name}": float(np.mean(values)), f"reward/{name}_error": standard_error(values)}
+    if before is not None:
+      rate = win_rate(self._preferences(answers, scores, before))
+      metrics |= {"win_rate": rate.rate, "win_rate_low": rate.low, "win_rate_high": rate.high}
+    return metrics, self._records(answers, samples, scores, found)
+
+  def _moved(self, found: Divergence) -> dict[str, float]:
+    kind = "path_kl" if self.truncated else "kl"
+    per_token = float(np.sum(found.kl) / np.sum(found.tokens))
+    return {
+      f"{kind}/sequence": float(np.mean(found.kl)),
+      f"{kind}/sequence_error": standard_error(found.kl),
+      f"{kind}/token": per_token,
+      f"{kind}/token_error": standard_error(found.kl - per_token * found.tokens) / float(np.mean(found.tokens)),
+      f"{kind}/k1": float(np.mean(found.k1)),
+      f"{kind}/k3": float(np.mean(found.k3)),
+      "entropy": float(np.sum(found.entropy) / np.sum(found.tokens)),
+    }
+
+  def _write(self, params: Params) -> list[Sample]:
     settings = self.settings
     written = generate(
       self.model,
       params,
-      self.prompts,
+      [row.ids for row in self.prompts],
       max_tokens=settings.max_tokens,
       eos_id=self.tokenizer.eos_ids,
       temperature=settings.temperature,
+      top_k=settings.top_k,
       top_p=settings.top_p,
+      stop=self._stop,
+      decode=self.tokenizer.decode,
       seed=settings.seed,
+      rows=self._rows(64),
+      mesh=self._mesh,
     )
-    samples = [each[0] for each in written]
-    kl, tokens = sample_kl(self.model, params, self.reference(), self.prompts, samples)
-    metrics = {
-      "kl/sequence": float(np.mean(kl)),
-      "kl/sequence_error": _standard_error(kl),
-      "kl/token": float(np.sum(kl) / np.sum(tokens)),
-      "length/policy": float(np.mean(tokens)),
-      "finished": float(np.mean([s.finished for s in samples])),
-    }
-    answers = [self.tokenizer.decode(s.tokens, skip_special_tokens=True) for s in samples]
-    records = [
-      {
-        "prompt": self.display(prompt),
-        "answer": self.display(answer),
-        "kl": float(k),
-        "tokens": int(t),
-        "finished": bool(s.finished),
-      }
-      for prompt, answer, k, t, s in zip(self.prompt_texts, answers, kl, tokens, samples, strict=True)
+    return [sample for (sample,) in written]
+
+  def _rows(self, wanted: int) -> int:
+    """`wanted`, rounded up to what divides by the devices that share rows."""
+    shards = 1 if self._mesh is None else self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+    return -(-wanted // shards) * shards
+
+  def _answered(self, samples: Sequence[Sample]) -> list[PromptedAnswer]:
+    return [
+      PromptedAnswer(
+        row.given,
+        answer_text(sample, self.tokenizer, self._stop),
+        prompt_ids=row.ids,
+        answer_ids=sample.tokens,
+        finished=sample.finished,
+        details=row.details,
+      )
+      for row, sample in zip(self.prompts, samples, strict=True)
     ]
-    if self.reward is not None:
-      rewards = np.asarray([self.reward(*text) for text in zip(self.prompt_texts, answers, strict=True)], np.float64)
-      for record, reward in zip(records, rewards, strict=True):
-        record["reward"] = float(reward)
-      metrics |= {"reward/true": float(np.mean(rewards)), "reward/true_error": _standard_error(rewards)}
-    return metrics, records
+
+  def _records(self, answers, samples, scores, found: Divergence) -> list[dict[str, Any]]:
+    return [
+      {
+        "prompt": self._display(row.text),
+        "answer": self._display(answer.answer),
+        "rewards": {name: float(values[i]) for name, values in scores.items()},
+        "kl": float(found.kl[i]),
+        "tokens": int(found.tokens[i]),
+        "finished": bool(sample.finished),
+        "ended": sample.ended,
+        "ids": sample.tokens.tolist(),
+      }
+      for i, (row, answer, sample) in enumerate(zip(self.prompts, answers, samples, strict=True))
+    ]
+
+  def _preferences(self, answers, scores, before: "ReferenceAnswers") -> np.ndarray:
+    """f64[N]: 1 where the policy's answer is better than the reference's, 1/2 where neither is."""
+    if self._judge is not None:
+      return self._judge(answers, before.answers)
+    name = self._rewards[0].name
+    return (1 + np.sign(scores[name] - before.scores[name])) / 2
+
+  def _reference_answers(self, reference: Params) -> "ReferenceAnswers | None":
+    """What the reference wrote; written, scored and kept at the first look. Settles the rewards' gain and bias."""
+    if self._before is None and (self._rewards or self._judge is not None):
+      path = self._folder / SAMPLES / REFERENCE
+      lines = read_lines(path, self.prompts)
+      if lines is None:
+        samples = self._write(reference)
+        answers = self._answered(samples)
+        scores = {reward.name: reward(answers) for reward in self._rewards}
+        lines = [
+          {
+            "prompt": row.given,
+            "ids": sample.tokens.tolist(),
+            "ended": sample.ended,
+            "rewards": {name: float(values[i]) for name, values in scores.items()},
+          }
+          for i, (row, sample) in enumerate(zip(self.prompts, samples, strict=True))
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+      samples = [Sample(np.asarray(line["ids"], np.int32), line["ended"], np.zeros(0, np.float32)) for line in lines]
+      answers = self._answered(samples)
+      scores = {reward.name: np.asarray([line["rewards"][reward.name] for line in lines]) for reward in self._rewards}
+      if self.settings.normalise:
+        self._rewards, scores = self._normalised(answers, scores)
+      self._before = ReferenceAnswers(answers, scores)
+    return self._before
+
+  def _normalised(self, answers, scores) -> tuple[list[Reward], dict[str, np.ndarray]]:
+    """The rewards with the gain and bias that were recorded, or are measured now, and the scores that they give."""
+    path = self._folder / NORMALISATION
+    if not path.is_file():
+      recorded = {reward.name: measure(reward, answers) for reward in self._rewards}
+      write_atomically(path, json.dumps(recorded, indent=2) + "\n")
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    rewards = [apply(reward, recorded[reward.name]) for reward in self._rewards]
+    return rewards, {reward.name: reward(answers) for reward in rewards}
 
 
-def _standard_error(values: np.ndarray) -> float:
+@dataclasses.dataclass(frozen=True)
+class ReferenceAnswers:
+  """What the reference wrote to the prompts, and f64[N] of every reward."""
+
+  answers: Sequence[PromptedAnswer]
+  scores: dict[str, np.ndarray]
+
+
+def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[str, Any]] | None:
+  """The reference's answers to exactly these prompts, or None where `path` does not hold them."""
+  if not path.is_file():
+    return None
+  lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+  return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
+
+
+def standard_error(values: np.ndarray) -> float:
+  """Of the mean of f64[N]; 0 of one value."""
   return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

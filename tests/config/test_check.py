@@ -148,12 +148,13 @@ def test_out_of_range(values, message):
     (
       WORLD,
       {"stop.patience": 3},
-      "stop.patience is set, but the policy is not sampled on the way; set monitor.every and prompts",
+      "stop.patience is set, but the policy is not sampled on the way; set monitor.every and monitor.prompts",
     ),
     (
       FILE,
       {"stop.patience": 3, "monitor.every": 10},
-      "stop.patience is set, but it watches the true reward, which only data.source=world knows; set it to 0",
+      "stop.patience is set, but it watches the reward of what the policy writes, and none is known: name one, such as "
+      "monitor.rewards=model:runs/reward",
     ),
   ],
 )

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.rollout.toy_model import ToyModel, next_probabilities
 
 from dpojax.rollout.sampler import Sample, generate
 from dpojax.scoring import measure_divergence
+from tests.rollout.toy_model import ToyModel, next_probabilities
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=3)

@@ -1,0 +1,48 @@
+"""Looks at what the policy writes, as a run's folder keeps them: read by the rule that stops it and by reports."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpojax.errors import CheckpointError
+from dpojax.files import write_atomically
+from dpojax.training.stopping import Look
+
+SAMPLES, STOP = "samples", "stop.json"
+
+
+def look_file(folder: pathlib.Path, step: int) -> pathlib.Path:
+  """Where the answers of the look after `step` are kept, one JSON object a prompt."""
+  return folder / SAMPLES / f"step_{step:08d}.jsonl"
+
+
+def write_look(folder: pathlib.Path, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+  """Keeps the answers of a look."""
+  path = look_file(folder, step)
+  path.parent.mkdir(exist_ok=True)
+  write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
+  """The look after `step`, with the reward of that name; "": a run without rewards, whose rewards are all 0.
+
+  Raises:
+    CheckpointError: the file is missing or damaged, or has no such reward.
+  """
+  path = look_file(folder, step)
+  try:
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
+    return Look(step, np.asarray(rewards), np.asarray([r["kl"] for r in records]), [r["tokens"] for r in records])
+  except FileNotFoundError:
+    raise CheckpointError(f"{path}: no such file, but metrics.jsonl has a look after step {step}; restore it") from None
+  except (ValueError, KeyError, TypeError) as error:
+    raise CheckpointError(f"{path}: it is not the look of a run with reward {reward!r} ({error})") from None
+
+
+def write_stop(folder: pathlib.Path, said: Mapping[str, Any]) -> None:
+  """Keeps what the rule said after the newest look."""
+  write_atomically(folder / STOP, json.dumps(said, indent=2) + "\n")
