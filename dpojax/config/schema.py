@@ -227,11 +227,12 @@ class StopSettings:
 
   patience: int = option(
     0,
-    "stop when the reward rose by no more than its standard error over this many looks, and KL is stable; 0: never",
+    "stop when the reward rose by no more than its standard error over this many looks, and KL is stable; 2 is what "
+    "was measured, see docs/decisions.md; 0: never",
     minimum=0,
   )
   kl_tolerance: float = option(
-    0.1, "KL a token is stable when it moved by at most this fraction, or its standard error", minimum=0.0
+    0.1, "KL a token is stable when it moved by at most this fraction, or two standard errors of the move", minimum=0.0
   )
   kl_budget: float = option(
     0.05, "KL to the reference that a policy should keep to, in nats a token; 0: any", minimum=0.0
