@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from dpojax.data.examples import as_ids
 from dpojax.data.formats.common import Message
-from dpojax.data.prompts import PromptRow
+from dpojax.data.prompts import PromptRow, PromptRows
 from dpojax.errors import WeightsError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
@@ -86,9 +86,41 @@ class AnsweredRow:
   error: str = ""
 
 
-def job_of(
-  prompts: Sequence[PromptRow],
-  dropped: Sequence[tuple[int, str]],
+def sample(
+  model: LanguageModel,
+  params: Params,
+  tokenizer: Tokenizer,
+  prompts: Sequence[np.ndarray],
+  sampling: Sampling,
+  *,
+  numbers: Sequence[int] | None = None,
+  rows: int = 64,
+  mesh: Mesh | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> list[list[Sample]]:
+  """`generate`, with the tokenizer's end of text and the settings together."""
+  return generate(
+    model,
+    params,
+    prompts,
+    samples=sampling.samples,
+    max_tokens=sampling.max_tokens,
+    eos_id=tokenizer.eos_ids or None,
+    temperature=sampling.temperature,
+    top_k=sampling.top_k,
+    top_p=sampling.top_p,
+    stop=sampling.stop,
+    decode=tokenizer.decode,
+    seed=sampling.seed,
+    numbers=numbers,
+    rows=rows,
+    mesh=mesh,
+    progress=progress,
+  )
+
+
+def answers_job(
+  prompts: PromptRows,
   sampling: Sampling,
   *,
   weights: str,
@@ -98,6 +130,8 @@ def job_of(
   """What decides every byte of a file, by names for messages.
 
   Args:
+    prompts: to be answered, and why other rows cannot be.
+    sampling: how answers are drawn.
     weights: digest of the parameters.
     tokenizer: with the template that was used.
   """
@@ -108,8 +142,8 @@ def job_of(
     "precision": model.precision,
     "tokenizer": tokenizer.with_template(None).fingerprint(),
     "template": "" if tokenizer.chat_template is None else _digest(tokenizer.chat_template),
-    "rows": len(prompts) + len(dropped),
-    "prompts": _digest([rows, [list(drop) for drop in dropped]]),
+    "rows": len(prompts) + len(prompts.dropped),
+    "prompts": _digest([rows, prompts.dropped]),
     **dataclasses.asdict(sampling),
   }
 
@@ -117,8 +151,7 @@ def job_of(
 def write_answers(
   path: str | pathlib.Path,
   job: Mapping[str, Any],
-  prompts: Sequence[PromptRow],
-  dropped: Sequence[tuple[int, str]],
+  prompts: PromptRows,
   sampling: Sampling,
   *,
   model: LanguageModel,
@@ -129,14 +162,15 @@ def write_answers(
   mesh: Mesh | None = None,
   progress: Callable[[int, int], None] | None = None,
   option: str = "--out",
-) -> None:
+  about: Mapping[str, Any] | None = None,
+) -> bool:
   """Samples answers to all prompts into a file, going on where an earlier process was killed.
 
   Args:
     path: the file, there when all is done.
-    job: see `job_of`.
-    prompts: to be answered. Samples of a prompt are drawn by its row's number, whatever else is sampled.
-    dropped: (number, why) of rows that could not be used.
+    job: see `answers_job`.
+    prompts: to be answered; samples of a prompt are drawn by its row's number, whatever else is sampled. Rows that gave
+      none get a line with their error.
     sampling: how answers are drawn.
     model, params, tokenizer: what writes them.
     at_once: answers of a chunk, see `resumable`.
@@ -144,13 +178,17 @@ def write_answers(
     mesh: the devices.
     progress: called with (prompts done, those of earlier processes included, tokens that this process wrote).
     option: what names `path`, for messages.
+    about: what else a person should know of the file, written down beside it.
+
+  Returns:
+    False where `path` held these answers already.
 
   Raises:
     ConfigError: as `write_resumably`.
     DataError: a prompt does not fit the model, see `generate`.
     WeightsError: a log-prob is not finite.
   """
-  lines = sorted([*((row.number, row) for row in prompts), *dropped], key=lambda line: line[0])
+  lines = sorted([*((row.number, row) for row in prompts), *prompts.dropped], key=lambda line: line[0])
   usable = np.cumsum([isinstance(what, PromptRow) for _, what in lines])
   written = 0
 
@@ -164,19 +202,12 @@ def write_answers(
         progress(before + answers // sampling.samples, written + tokens)
 
     on_progress(0, 0)
-    found = generate(
+    found = sample(
       model,
       params,
+      tokenizer,
       [row.ids for row in chunk],
-      max_tokens=sampling.max_tokens,
-      samples=sampling.samples,
-      temperature=sampling.temperature,
-      top_k=sampling.top_k,
-      top_p=sampling.top_p,
-      stop=sampling.stop,
-      seed=sampling.seed,
-      eos_id=tokenizer.eos_ids or None,
-      decode=tokenizer.decode,
+      sampling,
       numbers=[row.number for row in chunk],
       rows=rows,
       mesh=mesh,
@@ -193,7 +224,7 @@ def write_answers(
     ]
 
   chunk = max(1, at_once // sampling.samples)
-  write_resumably(path, job, [number for number, _ in lines], make, at_once=chunk, option=option)
+  return write_resumably(path, job, [number for number, _ in lines], make, at_once=chunk, option=option, about=about)
 
 
 def read_answers(path: str | pathlib.Path) -> Iterator[AnsweredRow]:

@@ -12,7 +12,6 @@ function of their chunk.
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -37,7 +36,8 @@ def write_resumably(
   *,
   at_once: int,
   option: str = "--out",
-) -> None:
+  about: Mapping[str, Any] | None = None,
+) -> bool:
   """Writes a line for every row, going on where an earlier process of the same job was killed.
 
   Args:
@@ -47,23 +47,34 @@ def write_resumably(
     make: a range of places in `rows` -> their lines, each with its "row".
     at_once: places of a chunk.
     option: what names `path`, for messages.
+    about: what else a person should know of the file, written down with the job.
+
+  Returns:
+    False where `path` held these lines already, and nothing was made.
 
   Raises:
-    ConfigError: the folder cannot be written, the part file is of another job (says what differs) or is none, or another
+    ConfigError: the folder cannot be written or is full, the part file is of another job (says what differs) or is none, or another
       process is writing it.
   """
   path = pathlib.Path(path)
-  header = {"schema": SCHEMA, "job": json.loads(json.dumps(dict(job)))}
+  header = _header(job)
   with _opened(path, option) as part:
+    if is_finished(path, job):
+      if _left_over(part, header):
+        part_path(path).unlink()
+      return False
     at_once, done = _resume(part, path, header, rows, at_once, option)
     for start in range(done, len(rows), at_once):
       places = range(start, min(start + at_once, len(rows)))
       lines = make(places)
       assert [line["row"] for line in lines] == [rows[place] for place in places]
-      part.write(b"".join(_encoded(line) for line in lines))
-      _to_disk(part)
-    _finish(part, path, header["job"])
-    part_path(path).unlink()  # while it is locked
+      with _disk_errors(path, option):
+        part.write(b"".join(_encoded(line) for line in lines))
+        _to_disk(part)
+    with _disk_errors(path, option):
+      _finish(part, path, header["job"], about or {})
+    part_path(path).unlink(missing_ok=True)  # while it is locked
+  return True
 
 
 def is_finished(path: str | pathlib.Path, job: Job) -> bool:
@@ -73,9 +84,9 @@ def is_finished(path: str | pathlib.Path, job: Job) -> bool:
     record = json.loads(provenance_path(path).read_text(encoding="utf-8"))
     with path.open("rb") as file:
       digest = hashlib.file_digest(file, "sha256").hexdigest()
-  except (OSError, ValueError):
+    return record["sha256"] == digest and not _changed(record, _header(job))
+  except (OSError, ValueError, TypeError, KeyError, AttributeError):
     return False
-  return record == _record(json.loads(json.dumps(dict(job))), digest)
 
 
 def part_path(path: pathlib.Path) -> pathlib.Path:
@@ -99,8 +110,22 @@ def _said(value: Any) -> str:
   return f"{text[1:9]}..." if isinstance(value, str) and len(value) == 64 else text  # a digest
 
 
-def _record(job: Job, digest: str) -> Line:
-  return {"schema": SCHEMA, "job": job, "sha256": digest}
+def _header(job: Job) -> Line:
+  return {"schema": SCHEMA, "job": json.loads(json.dumps(dict(job)))}
+
+
+def _changed(before: Line, now: Line) -> list[str]:
+  """What differs between two headers, a text each."""
+  schema = differences({"schema": before["schema"]}, {"schema": now["schema"]})
+  return schema + differences(before["job"], now["job"])
+
+
+def _left_over(part: BinaryIO, header: Line) -> bool:
+  """Whether a part file beside its finished file is empty, or of the same job."""
+  first = part.readline()
+  with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+    return not first or not _changed(json.loads(first), header)
+  return False
 
 
 def _encoded(line: Line) -> bytes:
@@ -119,13 +144,24 @@ def _opened(path: pathlib.Path, option: str) -> Iterator[BinaryIO]:
     descriptor = os.open(part_path(path), os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
     raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
-  with os.fdopen(descriptor, "r+b", buffering=0) as raw:
-    if not _locked(raw):
+  with os.fdopen(descriptor, "r+b") as part:
+    if not _locked(part):
       raise ConfigError(f"{option}={path}: another process is writing it; wait for it, or name another file")
-    yield raw
+    yield part
 
 
-def _locked(file: io.FileIO) -> bool:
+@contextlib.contextmanager
+def _disk_errors(path: pathlib.Path, option: str) -> Iterator[None]:
+  """Says of a full disk that nothing is lost."""
+  try:
+    yield
+  except OSError as error:
+    raise ConfigError(
+      f"{option}={path}: {error.strerror}; what is done is in {part_path(path)}: make room, and the same command goes on"
+    ) from None
+
+
+def _locked(file: BinaryIO) -> bool:
   """Locks the file until it is closed or the process ends; False where another process has it."""
   try:
     import fcntl
@@ -146,21 +182,21 @@ def _resume(
   """(places of a chunk, places done); the part file ends after the last whole chunk, or after a new header."""
   part.seek(0)
   first = part.readline()
-  if not first.endswith(b"\n"):  # new, or killed while its header was written
+  beginning = _encoded(header | {"at_once": at_once})
+  if first != beginning and beginning.startswith(first):  # new, or killed while its header was written
     part.seek(0)
     part.truncate()
-    part.write(_encoded(header | {"at_once": at_once}))
+    part.write(beginning)
     _to_disk(part)
     return at_once, 0
   place = part_path(path)
   try:
     found = json.loads(first)
-    before, at_once = {key: found[key] for key in header}, int(found["at_once"])
-    changed = differences(before["job"], header["job"])
-    if before["schema"] != header["schema"]:
-      changed.insert(0, f"schema: {before['schema']} -> {header['schema']}")
+    at_once, changed = int(found["at_once"]), _changed(found, header)
   except (ValueError, TypeError, KeyError, AttributeError):
-    raise ConfigError(f"{place} is no unfinished file of this command; move it away, or name another {option}") from None
+    raise ConfigError(
+      f"{place} is no unfinished file of this command; move it away, or name another {option}"
+    ) from None
   if changed:
     raise ConfigError(
       f"{place} is the unfinished file of another job ({'; '.join(changed)}); delete it, or name another {option}"
@@ -186,7 +222,7 @@ def _is_line_of(line: bytes, row: int) -> bool:
     return False
 
 
-def _finish(part: BinaryIO, path: pathlib.Path, job: Job) -> None:
+def _finish(part: BinaryIO, path: pathlib.Path, job: Job, about: Mapping[str, Any]) -> None:
   """Puts the lines of the part file at `path`, and beside it what they were made from."""
   digest = hashlib.sha256()
   part.seek(0)
@@ -196,8 +232,9 @@ def _finish(part: BinaryIO, path: pathlib.Path, job: Job) -> None:
       digest.update(block)
       file.write(block)
     # Before the file itself: one that is killed in between finds a file of another digest, and finishes again.
-    record = json.dumps(_record(job, digest.hexdigest()), indent=2, ensure_ascii=False)
-    write_atomically(provenance_path(path), record + "\n", durable=True)
+    record = {"schema": SCHEMA, "job": job, "sha256": digest.hexdigest(), "about": dict(about)}
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    write_atomically(provenance_path(path), text + "\n", durable=True)
 
 
 def _to_disk(file: BinaryIO) -> None:
