@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from dpojax.cli.arguments import in_range
@@ -32,8 +33,13 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
     default=0,
     help="tokens of a packed row; 0: what the longest row needs",
   )
+  add_data_options(parser)
+
+
+def add_data_options(parser: argparse.ArgumentParser, names: Sequence[str] = DATA_OPTIONS) -> None:
+  """Settings of `data` as options; their defaults are those of the settings."""
   fields = {field.name: field for field in dataclasses.fields(DataSettings)}
-  for name in DATA_OPTIONS:
+  for name in names:
     field = fields[name]
     parser.add_argument(
       f"--{name.replace('_', '-')}",
@@ -45,8 +51,8 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
 
 
 def data_settings(options: argparse.Namespace) -> DataSettings:
-  """The settings of `--data` and the options beside it; nothing is held out."""
-  given: dict[str, Any] = {name: getattr(options, name) for name in DATA_OPTIONS}
+  """The settings of `--data` and those of the options beside it that the command has; nothing is held out."""
+  given: dict[str, Any] = {name: getattr(options, name) for name in DATA_OPTIONS if hasattr(options, name)}
   return DataSettings(source="file", path=options.data, eval_fraction=0.0, **given)
 
 

@@ -1,70 +1,172 @@
-"""`dpojax sample`: answers of a model to prompts."""
+"""`dpojax sample`: answers of a model to prompts, on the screen or in a file."""
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from dpojax import __version__
 from dpojax.cli.arguments import add_model, in_range
 from dpojax.cli.options import Parser
+from dpojax.cli.progress import Line
+from dpojax.cli.rows import add_data_options, data_settings
+from dpojax.config.schema import DataSettings
 from dpojax.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+  from dpojax.rollout.answers_file import Sampling
 
 DESCRIPTION = """Answers of a model to prompts, on stdout; what was done and how fast on stderr.
 
+  dpojax sample --model=MODEL --prompt="How do I say no politely?"
+  dpojax sample --model=MODEL --data=prompts.jsonl --samples=4 --out=answers.jsonl
+
 A prompt is a user's message, written in the tokenizer's chat template where it has one; with --raw, and
-where there is no template, the answer goes on from the prompt's text as it stands."""
+where there is no template, the answer goes on from the prompt's text as it stands.
+
+--data takes rows of any format of docs/data.md, rows with a prompt alone (text or messages), or a .txt file with a
+prompt a line; --out gets a line for every row, in order:
+
+  {"row": 0, "prompt": ..., "samples": [{"text": ..., "ended": "eos", "tokens": [...], "logps": [...]}, ...]}
+  {"row": 1, "error": "prompts.jsonl:2: ..."}
+
+"ended" is eos, stop or length; "logps" are nats a token at the sampling temperature. Until all is done the lines are in
+FILE.part; the same command again goes on from there, after a kill too, to the same bytes."""
+DATA_OPTIONS = ("format", "template", "max_prompt", "overlong", "limit")
 
 
 def main(arguments: list[str]) -> int:
-  """0 when every prompt is answered."""
+  """0 when every prompt is answered, or is in the file with its error."""
   options = _parser().parse_args(arguments)
-  prompts = _prompts(options)
-  if options.greedy and options.samples > 1:
-    raise ConfigError("--greedy gives one answer a prompt, so --samples must be 1; leave --greedy out to draw more")
-  if options.greedy and any(x is not None for x in (options.temperature, options.top_p)):
-    raise ConfigError("--greedy has no --temperature and no --top-p; give the one or the others")
+  _check(options)
+  prompts = [] if options.data else _prompts(options)
 
   from dpojax.cli import compilation_cache
-  from dpojax.config.schema import DataSettings
-  from dpojax.data.dataset import encode_prompts
-  from dpojax.data.examples import check_ids
   from dpojax.parallel import check_one_process
-  from dpojax.rollout.sampler import generate
-  from dpojax.training.model_files import load_language_model
+  from dpojax.rollout.answers_file import Sampling
 
   check_one_process()
   compilation_cache.begin()
+  sampling = Sampling(
+    samples=options.samples,
+    max_tokens=options.max_tokens,
+    temperature=0.0 if options.greedy else 1.0 if options.temperature is None else options.temperature,
+    top_k=options.top_k or 0,
+    top_p=1.0 if options.top_p is None else options.top_p,
+    stop=tuple(options.stop),
+    seed=options.seed,
+  )
+  if options.data:
+    _write_file(options, sampling)
+  else:
+    _write_screen(options, sampling, prompts)
+  return 0
+
+
+def _write_file(options: argparse.Namespace, sampling: "Sampling") -> None:
+  """Answers to the prompts of `--data`, in the file of `--out`."""
+  from dpojax.data.examples import check_ids
+  from dpojax.data.prompts import read_prompts
+  from dpojax.data.templates import with_template
+  from dpojax.rollout.answers_file import answers_job, read_answers, write_answers
+  from dpojax.training.model_files import load_writer
+
+  loaded = load_writer(options.model, precision=options.precision)
+  settings = data_settings(options)
+  loaded = dataclasses.replace(loaded, tokenizer=with_template(loaded.tokenizer, settings.template))
+  positions = loaded.model.config.max_positions
+  if positions and options.max_tokens >= positions:
+    raise ConfigError(
+      f"--max-tokens={options.max_tokens} leaves no room for a prompt in the model's {positions} positions"
+    )
+  longest = positions - options.max_tokens if positions else 0
+  prompts = read_prompts(dataclasses.replace(settings, template="auto"), loaded.tokenizer, longest=longest)
+  for row in prompts:
+    check_ids(row.ids, loaded.model.config.vocab_size, row.where, loaded.tokenizer)
+
+  progress = _Progress(len(prompts))
+  with _compile_seconds() as compiling:
+    made = write_answers(
+      options.out,
+      answers_job(prompts, sampling, weights=loaded.digest, model=loaded.model, tokenizer=loaded.tokenizer),
+      prompts,
+      sampling,
+      model=loaded.model,
+      params=loaded.params,
+      tokenizer=loaded.tokenizer,
+      rows=options.rows,
+      progress=progress.show,
+      about={"model": options.model, "data": options.data, "dpojax": __version__},
+    )
+  progress.line.close()
+  if not made:
+    print(f"{options.out} holds these answers already; delete it to sample them again", file=sys.stderr)
+    return
+  ended = [answer.ended for row in read_answers(options.out) for answer in row.answers]
+  left_out = f"; {prompts.summary} (their errors are in the file)" if prompts.dropped else ""
+  if longest and prompts.counts["dropped/prompt_too_long"]:
+    left_out += f", as --max-tokens leaves {longest} of the model's {positions} positions"
+  print(f"{options.out}: {len(ended):,} answers to {len(prompts):,} prompts{left_out}", file=sys.stderr)
+  print(
+    _speed(progress.tokens, progress.seconds, compiling, ended.count("length"), len(ended), options), file=sys.stderr
+  )
+
+
+class _Progress:
+  """Prompts done, tokens a second and the time left."""
+
+  def __init__(self, total: int):
+    self.total, self.tokens, self.before, self.line = total, 0, -1, Line()
+
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self.line.start
+
+  def show(self, done: int, tokens: int) -> None:
+    if self.before < 0:  # those of an earlier process took none of our time
+      self.before, self.line.start = done, time.monotonic()
+    self.tokens, seconds, new = tokens, self.seconds, done - self.before
+    left = f", {_clock(seconds / new * (self.total - done))} left" if new else ""
+    self.line.show(f"{done}/{self.total} prompts, {tokens / max(seconds, 1e-9):.0f} tokens/s{left}")
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+
+
+def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: list[str]) -> None:
+  """Answers to `--prompt` and `--prompt-file`, on stdout."""
+  from dpojax.data.dataset import encode_prompts
+  from dpojax.data.examples import check_ids
+  from dpojax.rollout.answers_file import answer_text, sample
+  from dpojax.training.model_files import load_language_model
+
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
-  encoded = encode_prompts(prompts, DataSettings(template="none" if options.raw else "auto"), tokenizer)
+  encoded = encode_prompts(prompts, DataSettings(template=options.template), tokenizer)
   for i, ids in enumerate(encoded):
     check_ids(ids, model.config.vocab_size, f"prompt {i}", tokenizer)
   start = time.perf_counter()
   with _compile_seconds() as compiling:
-    written = generate(
-      model,
-      params,
-      encoded,
-      samples=options.samples,
-      max_tokens=options.max_tokens,
-      eos_id=tokenizer.eos_ids,
-      temperature=0.0 if options.greedy else 1.0 if options.temperature is None else options.temperature,
-      top_p=1.0 if options.top_p is None else options.top_p,
-      seed=options.seed,
-    )
-  samples = [sample for each in written for sample in each]
-  seconds = max(time.perf_counter() - start - sum(compiling), 1e-3)
-  answers = [tokenizer.decode(sample.tokens.tolist(), skip_special_tokens=True).strip() for sample in samples]
-  print(_page(prompts, answers, options.samples))
-  tokens = sum(len(sample.tokens) for sample in samples)
-  cut = sum(not sample.finished for sample in samples)
-  print(
+    written = sample(model, params, tokenizer, encoded, sampling, rows=options.rows)
+  samples = [each for answers in written for each in answers]
+  print(_page(prompts, [answer_text(each, sampling.stop, tokenizer).strip() for each in samples], options.samples))
+  tokens, cut = sum(len(each.tokens) for each in samples), sum(not each.finished for each in samples)
+  print(_speed(tokens, time.perf_counter() - start, compiling, cut, len(samples), options), file=sys.stderr)
+
+
+def _speed(
+  tokens: int, seconds: float, compiling: list[float], cut: int, answers: int, options: argparse.Namespace
+) -> str:
+  seconds = max(seconds - sum(compiling), 1e-3)
+  return (
     f"{tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s, after {sum(compiling):.1f} s of compilation"
-    + (f"; {cut} of {len(samples)} cut at --max-tokens={options.max_tokens}" if cut else ""),
-    file=sys.stderr,
+    + (f"; {cut} of {answers} cut at --max-tokens={options.max_tokens}" if cut else "")
   )
-  return 0
 
 
 def _parser() -> Parser:
@@ -72,6 +174,9 @@ def _parser() -> Parser:
   add_model(parser)
   parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given again")
   parser.add_argument("--prompt-file", metavar="FILE", help="one prompt a line; empty lines are skipped")
+  parser.add_argument("--data", metavar="FILE", help="JSONL, JSON, CSV, Parquet or text file, .gz allowed; needs --out")
+  parser.add_argument("--out", metavar="FILE", help="where the answers to --data go, when all are there")
+  add_data_options(parser, DATA_OPTIONS)
   parser.add_argument("--max-tokens", metavar="N", type=in_range(int, 1), default=128, help="longest answer (128)")
   parser.add_argument("--samples", metavar="N", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
   parser.add_argument("--greedy", action="store_true", help="the most probable token at each step")
@@ -79,11 +184,47 @@ def _parser() -> Parser:
     "--temperature", metavar="T", type=in_range(float, 0.0), help="logits are divided by it; 0: greedy (1)"
   )
   parser.add_argument(
+    "--top-k", metavar="N", type=in_range(int, 0), help="most probable tokens that are kept; 0: all (0)"
+  )
+  parser.add_argument(
     "--top-p", metavar="P", type=in_range(float, 1e-6, 1.0), help="mass of the nucleus that is kept (1)"
   )
+  parser.add_argument(
+    "--stop",
+    action="append",
+    default=[],
+    metavar="TEXT",
+    help="text that ends an answer and is cut off; may be given again",
+  )
   parser.add_argument("--seed", metavar="N", type=in_range(int, 0, 2**32 - 1), default=0, help="of all randomness (0)")
-  parser.add_argument("--raw", action="store_true", help="no chat template")
+  parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=64, help="answers at once, at most (64)")
+  parser.add_argument("--raw", action="store_true", help="no chat template: --template=none")
   return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+  """Raises ConfigError for options that contradict; `--raw` becomes a template of none."""
+  defaults = DataSettings()
+  if options.data and (options.prompt or options.prompt_file is not None):
+    raise ConfigError("--data and --prompt are both given; prompts of a file and of the command line go apart")
+  if options.data and not options.out:
+    raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
+  if not options.data:
+    if options.out:
+      raise ConfigError("--out is for the answers to --data=FILE; answers to --prompt go to stdout")
+    for name in (name for name in DATA_OPTIONS if name != "template"):
+      if getattr(options, name) != getattr(defaults, name):
+        raise ConfigError(f"--{name.replace('_', '-')} says how --data=FILE is read, and there is none")
+  if options.raw:
+    if options.template not in (defaults.template, "none"):
+      raise ConfigError(f"--raw means --template=none, but --template={options.template} is given; choose one")
+    options.template = "none"
+  if options.greedy and options.samples > 1:
+    raise ConfigError("--greedy gives one answer a prompt, so --samples must be 1; leave --greedy out to draw more")
+  if options.greedy and any(x is not None for x in (options.temperature, options.top_k, options.top_p)):
+    raise ConfigError("--greedy has no --temperature, no --top-k and no --top-p; give the one or the others")
+  if "" in options.stop:
+    raise ConfigError("--stop is empty; every answer holds an empty text")
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:

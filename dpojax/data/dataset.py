@@ -48,7 +48,7 @@ def load_dataset(
   """
 
   def build(path: str, split: str) -> TokenDataset:
-    source = _source(settings, path, split)
+    source = open_source(settings, path, split)
     make = functools.partial(
       _build, source.rows, source.name, settings, tokenizer, answers=answers, row_length=row_length
     )
@@ -102,7 +102,7 @@ def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: To
   Raises:
     DataError: a prompt is empty and the tokenizer begins with no BOS; or as `load_dataset`.
   """
-  template = _open_template(settings, tokenizer)
+  template = open_template(settings, tokenizer)
   try:
     if template is None:
       start = [tokenizer.bos_id] if tokenizer.adds_bos else []
@@ -124,8 +124,13 @@ def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: To
   return [as_ids(ids) for ids in encoded]
 
 
-def _source(settings: DataSettings, path: str, split: str) -> Source:
-  """The rows of a file or of a split of the hub data set."""
+def open_source(settings: DataSettings, path: str, split: str) -> Source:
+  """The rows of a file or of a split of the hub data set.
+
+  Raises:
+    ConfigError: the settings name neither.
+    DataError: the data set cannot be fetched.
+  """
   if path:
     return file_source(path, settings.limit)
   if settings.source == "world":
@@ -139,7 +144,8 @@ def _source(settings: DataSettings, path: str, split: str) -> Source:
   )
 
 
-def _open_template(settings: DataSettings, tokenizer: Tokenizer) -> ChatTemplate | None:
+def open_template(settings: DataSettings, tokenizer: Tokenizer) -> ChatTemplate | None:
+  """The template that `data.template` means, to be closed; None where texts are used as they stand."""
   source = template_source(settings.template, tokenizer)
   return None if source is None else ChatTemplate(source, tokenizer)
 
@@ -155,7 +161,7 @@ def _build(
 ) -> TokenDataset:
   """Reads, parses, tokenises and sieves all rows."""
   sieve = Sieve(settings, tokenizer, answers, row_length)
-  template = _open_template(settings, tokenizer)
+  template = open_template(settings, tokenizer)
   form: Format | None = None
   try:
     while some := list(itertools.islice(rows, AT_ONCE)):

@@ -60,7 +60,8 @@ class TokenDataset:
     fingerprint: sha256 over all token ids, weights, labels, margins and `origin`.
     counts: what the data doctor counted, name -> number.
     metadata: one mapping per example; `row` (where it was read), `number` (of the row, from 0), `prompt`
-      and `answers` (texts) and whatever its format carries (label, score).
+      and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `sieve.given_prompt`) and
+      `details` (whatever else its format carries: label, score).
     notes: messages about single rows, such as the file and line of a malformed one.
     dropped: (number of the row as read, from 0, and why) of every row left out.
     answer_names: what to call answers 0, 1, ... of every example where their number does not tell.

@@ -1,10 +1,12 @@
 """What becomes of each row: kept as an example, or dropped for a counted reason."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
 from dpojax.data.formats import Comparison
+from dpojax.data.formats.common import Message
 from dpojax.data.limits import Limits, fit
 from dpojax.data.tokenise import Tokenised
 from dpojax.errors import DataError
@@ -44,6 +46,25 @@ COUNTS = (
 def prompt_key(example: TokenExample, prompted: bool) -> bytes:
   """The prompt's ids; a plain text has none to speak of (BOS, or its first token), so the whole text."""
   return example.prompt.tobytes() + (b"" if prompted else example.answers[0].tobytes())
+
+
+def given_prompt(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str | list[Message]:
+  """The prompt exactly as the row's format reads it: no template applied, nothing stripped or cut.
+
+  Messages where a conversation is answered, the text where a text goes on. Rows of ids hold neither, and theirs are
+  decoded.
+  """
+  return tokenizer.decode(ids) if comparison.kind == "ids" else comparison.prompt
+
+
+def prompt_text(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+  """The prompt as a person reads it."""
+  given = given_prompt(comparison, ids, tokenizer)
+  if isinstance(given, str):
+    return given
+  if [message["role"] for message in given] == ["user"]:
+    return given[0]["content"]
+  return "\n\n".join(f"{message['role']}: {message['content']}" for message in given)
 
 
 class Sieve:
@@ -148,20 +169,14 @@ class Sieve:
     counts["eos_inside_answers"] += sum(bool(ends.intersection(answer[:-1].tolist())) for answer in example.answers)
 
   def describe(self, where: str, comparison: Comparison, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
-    """The texts behind an example, for looking at it."""
-    decode = self.tokenizer.decode
+    """The texts behind an example: for looking at it, and for whoever judges answers to its prompt."""
     if comparison.kind == "ids":
-      prompt, texts = decode(ids.prompt), [decode(answer) for answer in texts]
-    elif comparison.kind == "chat":
-      prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in comparison.prompt)
-      if [message["role"] for message in comparison.prompt] == ["user"]:
-        prompt = comparison.prompt[0]["content"]
-    else:
-      prompt = comparison.prompt
+      texts = [self.tokenizer.decode(answer) for answer in texts]
     return {
       "row": where,
       "number": self.counts["rows"] - 1,
-      "prompt": prompt,
+      "prompt": prompt_text(comparison, ids.prompt, self.tokenizer),
+      "given": given_prompt(comparison, ids.prompt, self.tokenizer),
       "answers": texts,
       "details": comparison.details,
     }

@@ -32,6 +32,12 @@ def template_source(setting: str, tokenizer: Tokenizer) -> str | None:
     raise DataError(f"data.template={setting}: {error}; give auto, none, or the path of a Jinja file") from error
 
 
+def with_template(tokenizer: Tokenizer, setting: str) -> Tokenizer:
+  """The tokenizer with the chat template that `data.template` means."""
+  source = template_source(setting, tokenizer)
+  return tokenizer if source == tokenizer.chat_template else tokenizer.with_template(source)
+
+
 class ChatTemplate:
   """Renders conversations; counts those the template refuses.
 

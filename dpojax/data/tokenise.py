@@ -47,7 +47,7 @@ def tokenise(
   """Tokenises comparisons, each answer with its prompt.
 
   Args:
-    comparisons: read rows.
+    comparisons: read rows; one without answers is a prompt alone.
     places: where each was read, for messages.
     tokenizer: text to ids.
     template: renders comparisons of kind "chat".
@@ -59,7 +59,7 @@ def tokenise(
   Raises:
     DataError: conversations without a template; a tokenizer without EOS; a template that fails.
   """
-  if not tokenizer.eos_ids and any(comparison.kind != "ids" for comparison in comparisons):
+  if not tokenizer.eos_ids and any(row.answers and row.kind != "ids" for row in comparisons):
     raise DataError("the tokenizer has no EOS token to end answers with; add eos_token to tokenizer_config.json")
   texts = _texts(comparisons, places, tokenizer, template)
   flat = [text for row in texts if not isinstance(row, DataError) for text in row]

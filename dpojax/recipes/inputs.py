@@ -14,10 +14,9 @@ from dpojax.config.experiment import sources
 from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
-from dpojax.data.templates import template_source
+from dpojax.data.templates import with_template
 from dpojax.data.worlds import get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
 from dpojax.training.model_files import CHECKPOINTS, LoadedModel, files_of_model, load, new_model
 from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
@@ -206,12 +205,6 @@ class Inputs:
         "command makes it anew"
       )
     return loaded
-
-
-def with_template(tokenizer: Tokenizer, setting: str) -> Tokenizer:
-  """The tokenizer with the chat template that `data.template` means."""
-  source = template_source(setting, tokenizer)
-  return tokenizer if source == tokenizer.chat_template else tokenizer.with_template(source)
 
 
 def digest_of_text(text: str | None) -> str:

@@ -117,13 +117,19 @@ def load_language_model(
   Raises:
     ConfigError: it is a reward model.
   """
-  model, params, tokenizer = load_model(path, precision=precision, remat=remat)
-  if isinstance(model, RewardModel):
+  loaded = load_writer(path, precision=precision, remat=remat)
+  return loaded.model, loaded.params, loaded.tokenizer
+
+
+def load_writer(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
+  """As `load_language_model`, in one object."""
+  loaded = load(path, precision=precision, remat=remat)
+  if isinstance(loaded.model, RewardModel):
     raise ConfigError(
       f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax export` or "
       "recipe=reward_model, or give the language model that it was trained from"
     )
-  return model, params, tokenizer
+  return loaded
 
 
 def check_model(path: str) -> None:

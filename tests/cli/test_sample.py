@@ -16,7 +16,7 @@ def tiny(tmp_path_factory):
 def written(tiny, text: str, **options) -> list[str]:
   """Answers of generate to one prompt given as the model is to see it."""
   prompt = np.asarray(tiny.tokenizer.encode(text), np.int32)
-  samples = generate(tiny.model, tiny.params, [prompt] * options.pop("count", 1), eos_id=0, **options)
+  (samples,) = generate(tiny.model, tiny.params, [prompt], samples=options.pop("count", 1), eos_id=0, **options)
   return [tiny.tokenizer.decode(s.tokens.tolist(), skip_special_tokens=True) for s in samples]
 
 
@@ -63,7 +63,7 @@ def test_several_prompts_and_samples_are_told_apart(tiny, capsys, tmp_path):
   [
     ([], "there is no prompt; give --prompt=TEXT"),
     (["--prompt=my", "--greedy", "--samples=2"], "--samples must be 1"),
-    (["--prompt=my", "--greedy", "--top-p=0.5"], "--greedy has no --temperature and no --top-p"),
+    (["--prompt=my", "--greedy", "--top-p=0.5"], "--greedy has no --temperature, no --top-k and no --top-p"),
     (["--prompt=my", "--top-p=0"], "argument --top-p: 0 must be from 1e-06 to 1"),
     (["--prompt=my", "--temperature=-1"], "argument --temperature: -1 must be at least 0"),
     (["--prompt=my", "--max-tokens=0"], "argument --max-tokens: 0 must be at least 1"),

@@ -1,0 +1,280 @@
+"""Prompts to answer: those of a data set, of a file that may hold nothing else, or of a program."""
+
+import dataclasses
+import gzip
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpojax.config.schema import DataSettings
+from dpojax.data.dataset import AT_ONCE, open_source, open_template
+from dpojax.data.examples import TokenDataset, as_ids
+from dpojax.data.formats import FORMATS, Comparison, Row, choose_format, pretokenised
+from dpojax.data.formats.common import Message, is_messages, messages, rest_of, text, token_ids
+from dpojax.data.limits import Limits, cut_prompt
+from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, prompt_text
+from dpojax.data.sources import Source, SourceRow, find_file
+from dpojax.data.splits import first_distinct_prompts
+from dpojax.data.templates import ChatTemplate
+from dpojax.data.tokenise import Tokenised, tokenise
+from dpojax.errors import DataError
+from dpojax.interop.tokenizer import Tokenizer
+
+Parse = Callable[[Row, bool], Comparison]
+TEXTS = (".txt", ".txt.gz")  # a prompt a line
+COUNTS = (
+  "rows",
+  "kept",
+  "dropped/malformed",
+  "dropped/empty_prompt",
+  "dropped/prompt_too_long",
+  "dropped/duplicate_prompt",
+  "truncated/prompts",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PromptRow:
+  """A prompt that a policy answers.
+
+  Attributes:
+    given: exactly as the data have it, see `sieve.given_prompt`: text, or messages.
+    text: as a person reads it.
+    ids: i32[P] what the policy reads: template, generation prompt and BOS included. Never empty.
+    where: it was read, for messages.
+    number: of its row, from 0.
+    details: other columns of the row.
+  """
+
+  given: str | list[Message]
+  text: str
+  ids: np.ndarray
+  where: str
+  number: int
+  details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class PromptRows(list[PromptRow]):
+  """Prompts, and what became of the rows that gave none.
+
+  Attributes:
+    counts: rows read, kept, dropped for each reason, and cut. rows = kept + the sum of all dropped/...
+    dropped: (number of the row, from 0, and why) of every row left out.
+    notes: messages about the first malformed rows.
+  """
+
+  def __init__(self, rows: Iterable[PromptRow] = ()):
+    super().__init__(rows)
+    self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    self.dropped: list[tuple[int, str]] = []
+    self.notes: list[str] = []
+
+  @property
+  def summary(self) -> str:
+    """How many rows are left out, by reason; empty where none is."""
+    return ", ".join(
+      f"{n} {key.removeprefix(DROPPED).replace('_', ' ')}" for key, n in self.counts.items() if n and DROPPED in key
+    )
+
+  def drop(self, reason: str, why: str) -> None:
+    """Counts the row that was counted last as left out."""
+    self.counts[f"{DROPPED}{reason}"] += 1
+    self.dropped.append((self.counts["rows"] - 1, why))
+    if reason == "malformed" and len(self.notes) < MOST_NOTES:
+      self.notes.append(why)
+
+
+def prompts_of(dataset: TokenDataset, wanted: int = 0) -> list[PromptRow]:
+  """The first `wanted` different prompts of a data set; 0: all. Their ids are those of its examples."""
+  found = []
+  for i in first_distinct_prompts(dataset, wanted):
+    row, ids = dataset.metadata[i], dataset[i].prompt
+    shown = str(row.get("prompt", ""))
+    details = row.get("details", {})
+    found.append(PromptRow(row.get("given", shown), shown, ids, dataset.where(i), row.get("number", i), details))
+  return found
+
+
+def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0) -> PromptRows:
+  """The prompts of `data.path`, or of a split of a hub data set.
+
+  A file may hold rows of any format (`docs/data.md`), of which the prompt is taken; rows with nothing but a `prompt`
+  (text or messages), `messages` (an answer at their end is left out) or `prompt_ids`; or, as .txt, a prompt a line. A
+  text becomes a user's message where there is a chat template, as in rows of preferences, and is tokenised as their
+  prompts are, so that a policy reads here what it read in training.
+
+  Args:
+    settings: source, format, template, limits on prompts, `overlong` and `duplicates`.
+    tokenizer: text to ids.
+    longest: tokens that a prompt may have, beside `data.max_prompt`; 0: any number.
+
+  Returns:
+    The prompts in the order of their rows, and what became of every other row.
+
+  Raises:
+    DataError: a file, column or template is wrong, or no row holds a prompt that can be used.
+    ConfigError: the settings name no source.
+  """
+  path = settings.path
+  if path.lower().endswith(TEXTS):
+    source = Source(path, itertools.islice(_lines(path), settings.limit or None))
+  else:
+    source = open_source(settings, path, settings.split)
+  return _read(source.name, source.rows, settings, tokenizer, longest)
+
+
+def prompts_given(
+  prompts: Sequence[str | list[Message]], settings: DataSettings, tokenizer: Tokenizer, *, name: str = "prompt"
+) -> list[PromptRow]:
+  """Prompts that a program holds, by the same path as those of a file.
+
+  Raises:
+    DataError: one cannot be used; names it by its number.
+  """
+  rows = (SourceRow(f"{name} {i}", {"prompt": prompt}) for i, prompt in enumerate(prompts))
+  found = _read(name, rows, dataclasses.replace(settings, format="prompt", duplicates="keep"), tokenizer, 0)
+  if found.dropped:
+    raise DataError(found.dropped[0][1])
+  return found
+
+
+def _read(
+  name: str, rows: Iterator[SourceRow], settings: DataSettings, tokenizer: Tokenizer, longest: int
+) -> PromptRows:
+  limits = Limits.of(settings, 0, tokenizer.bos_id)
+  limits = dataclasses.replace(limits, prompt=min(filter(None, (limits.prompt, longest)), default=0))
+  found, seen = PromptRows(), set()
+  template = open_template(settings, tokenizer)
+  parse: Parse | None = None
+  try:
+    while some := list(itertools.islice(rows, AT_ONCE)):
+      if parse is None:
+        parse = next((_parse_of(row, settings.format) for row in some if not row.fault), None)
+      parsed = [_parsed(row, parse, template) for row in some]
+      good = [(row.where, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
+      places = [where for where, _ in good]
+      done = iter(tokenise([p for _, p in good], places, tokenizer, template, after_eos=settings.after_eos))
+      for row, p in zip(some, parsed, strict=True):
+        found.counts["rows"] += 1
+        ids = next(done) if isinstance(p, Comparison) else p
+        if isinstance(p, DataError) or isinstance(ids, DataError):
+          found.drop("malformed", f"{row.where}: {p if isinstance(p, DataError) else ids}")
+          continue
+        _keep(found, row, p, ids, tokenizer, limits, None if settings.duplicates == "keep" else seen)
+  finally:
+    if template is not None:
+      template.close()
+  if not found:
+    count = found.counts["rows"]
+    what = f"none of its {count} rows gives a prompt: {found.summary}" if count else "it holds no rows"
+    raise DataError("; ".join([f"{name}: {what}", *[why for _, why in found.dropped[:1]]]))
+  return found
+
+
+def _keep(
+  found: PromptRows,
+  row: SourceRow,
+  read: Comparison,
+  ids: Tokenised,
+  tokenizer: Tokenizer,
+  limits: Limits,
+  seen: set[bytes] | None,
+) -> None:
+  """Adds the prompt, or counts why not."""
+  prompt = ids.prompt
+  if not prompt:
+    found.drop("empty_prompt", f"{row.where}: its prompt is empty, and the tokenizer puts no BOS before it")
+    return
+  if limits.prompt and len(prompt) > limits.prompt:
+    if limits.overlong == "drop":
+      found.drop("prompt_too_long", f"{row.where}: its prompt has {len(prompt)} tokens, more than {limits.prompt}")
+      return
+    prompt = cut_prompt(prompt, limits.prompt, limits)
+  kept = as_ids(prompt)
+  if seen is not None:
+    if kept.tobytes() in seen:
+      found.drop("duplicate_prompt", f"{row.where}: an earlier row has the same prompt")
+      return
+    seen.add(kept.tobytes())
+  found.counts["truncated/prompts"] += len(prompt) < len(ids.prompt)
+  found.counts["kept"] += 1
+  given, shown = given_prompt(read, ids.prompt, tokenizer), prompt_text(read, ids.prompt, tokenizer)
+  found.append(PromptRow(given, shown, kept, row.where, found.counts["rows"] - 1, read.details))
+
+
+def _lines(path: str) -> Iterator[SourceRow]:
+  """A row {"prompt": line} for each line of a UTF-8 text file that is not empty."""
+  file = find_file(path)
+  with (gzip.open if path.lower().endswith(".gz") else open)(file, "rb") as stream:
+    try:
+      for number, line in enumerate(stream, 1):
+        if line.strip():
+          try:
+            yield SourceRow(f"{path}:{number}", {"prompt": line.decode("utf-8").rstrip("\r\n")})
+          except UnicodeDecodeError as error:
+            yield SourceRow(f"{path}:{number}", {}, f"not UTF-8: {error}")
+    except (gzip.BadGzipFile, EOFError, OSError) as error:
+      raise DataError(f"{path}: cannot be read ({error}); give a UTF-8 text file") from error
+
+
+def _parsed(row: SourceRow, parse: Parse | None, template: ChatTemplate | None) -> Comparison | DataError:
+  """The prompt of a row as a comparison without answers."""
+  if row.fault or parse is None:
+    return DataError(row.fault)
+  try:
+    return dataclasses.replace(parse(row.values, template is not None), answers=())
+  except DataError as error:
+    return error
+
+
+def _parse_of(row: SourceRow, setting: str) -> Parse:
+  """How prompts are read from rows like this one, the first.
+
+  Raises:
+    DataError: it looks like nothing that holds a prompt.
+    ConfigError: `setting` names no format.
+  """
+  alone = {"prompt": _of_prompt, "chat": _of_messages, pretokenised.FORMAT.name: _of_ids}
+  if setting in alone:
+    return alone[setting]
+  values = row.values
+  if setting == "auto":
+    named = next((form.name for form in FORMATS.values() if form.detects(values)), "")
+    if named in alone:
+      return alone[named]
+    if named in ("", "text") and "prompt" in values:
+      return _of_prompt
+    if not named:
+      found = ", ".join(values) or "none"
+      raise DataError(
+        f"{row.where}: columns {found} hold no prompt; give a column prompt (text or messages), messages or prompt_ids, "
+        "or rows of a format of docs/data.md"
+      )
+    setting = named
+  form = choose_format(setting, values, row.where)
+  if form.name == "text":
+    raise DataError(f"{row.where}: format 'text' holds whole texts and no prompts; name the column 'prompt'")
+  return form.parse
+
+
+def _of_prompt(row: Row, chat: bool) -> Comparison:
+  details = rest_of(row, "prompt")
+  if is_messages(row.get("prompt")):
+    return Comparison("chat", messages(row, "prompt"), (), details)
+  prompt = text(row, "prompt")
+  if chat:
+    return Comparison("chat", [{"role": "user", "content": prompt}], (), details)
+  return Comparison("text", prompt, (), details)
+
+
+def _of_messages(row: Row, chat: bool) -> Comparison:
+  conversation = messages(row, "messages")
+  if conversation[-1]["role"] == "assistant" and len(conversation) > 1:
+    conversation = conversation[:-1]
+  return Comparison("chat", conversation, (), rest_of(row, "messages"))
+
+
+def _of_ids(row: Row, chat: bool) -> Comparison:
+  return Comparison("ids", token_ids(row, "prompt_ids"), (), rest_of(row, "prompt_ids", *pretokenised.ANSWERS))
