@@ -11,7 +11,7 @@ from dpojax.interop.tokenizer import Tokenizer
 from dpojax.rewards.combined import Sum, SumTerm
 from dpojax.rewards.models import ImplicitReward, Loaded, ModelReward
 from dpojax.rewards.reward import Reward
-from dpojax.rewards.spec import RewardSpec, TermSpec
+from dpojax.rewards.terms import RewardSpec, TermSpec
 from dpojax.rewards.text import Environment, LengthReward, RegexReward, SentimentReward, TrueReward
 from dpojax.rewards.user import PythonReward, load_function
 
