@@ -17,7 +17,7 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.scoring.logps import score_answers
 from dpojax.scoring.rewards import reward_scores
 from dpojax.training.model_files import load_model, run_folder
-from dpojax.training.run_reference import find_reference
+from dpojax.training.run_reference import beta_of_run, find_reference
 from dpojax.types import Answers
 
 StartProgress = Callable[[str, int], Callable[[int, int], None]]
@@ -59,7 +59,7 @@ def evaluate_model(
   before = None
   if kind == "implicit":
     before = find_reference(path, reference, precision=precision)
-    beta = _beta(path) if beta is None else beta
+    beta = beta_of_run(path) if beta is None else beta
   decoder = model.model if isinstance(model, RewardModel) else model
   limit = min(data.max_example or decoder.config.max_positions, decoder.config.max_positions)
   dataset, _ = load_dataset(
@@ -121,13 +121,3 @@ def _kind(path: str, model: Any, asked: ScoreKind | None, reference: str) -> Sco
     f"{path} is a language model, and what its score is cannot be guessed; choose --score=sum or mean for its "
     "log-probs, or give --reference=PATH and --beta=B for its implicit reward"
   )
-
-
-def _beta(path: str) -> float:
-  folder = run_folder(path)
-  config = None if folder is None else read_config(folder)
-  if config is None or config.recipe != "preference":
-    raise ConfigError(
-      f"--score=implicit needs --beta=B, the one {path} was trained with, which its folder does not say"
-    )
-  return config.loss_spec.hyper["beta"]

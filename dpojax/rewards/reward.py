@@ -32,15 +32,17 @@ class PromptedAnswer:
 
 
 class Reward(Protocol):
-  """A number for every answer: higher is better.
+  """A number for every answer: higher is better."""
 
-  Attributes:
-    name: how records call it: metrics are `reward/NAME`.
-    fingerprint: of all that decides its values, where it is known; "" where it is not (a service, a clock).
-  """
+  @property
+  def name(self) -> str:
+    """How records call it: metrics are `reward/NAME`."""
+    ...
 
-  name: str
-  fingerprint: str
+  @property
+  def fingerprint(self) -> str:
+    """Of all that decides its values, where it is known; "" where it is not (a service, a clock)."""
+    ...
 
   def __call__(self, answers: Sequence[PromptedAnswer]) -> np.ndarray:
     """f64[N], in the order of `answers`, each as if it stood alone.
@@ -54,8 +56,10 @@ class Reward(Protocol):
 class Judge(Protocol):
   """Which of two answers to a prompt is better."""
 
-  name: str
-  fingerprint: str
+  @property
+  def name(self) -> str: ...
+  @property
+  def fingerprint(self) -> str: ...
 
   def __call__(self, first: Sequence[PromptedAnswer], second: Sequence[PromptedAnswer]) -> np.ndarray:
     """f64[N] in [0, 1]: the probability that the first is better; 1/2 is a tie. Both orders are asked and averaged."""

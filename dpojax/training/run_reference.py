@@ -24,11 +24,50 @@ class RunReference:
   load: Callable[[], LoadedModel]
 
 
-def find_reference(path: str | pathlib.Path, given: str = "", *, precision: str = "float32") -> RunReference:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """How a message calls what asks for a policy's implicit reward, and what names reference and beta there."""
+
+  what: str = "--score=implicit"
+  reference: str = "--reference=PATH"
+  beta: str = "--beta=B"
+
+
+EVAL = Asked()
+
+
+def compared_with(
+  path: str, reference: str = "", beta: float | None = None, *, precision: str = "float32"
+) -> tuple[Callable[[], LoadedModel], float]:
+  """What `implicit:PATH` of a reward compares with: a function that reads the reference, and beta.
+
+  Raises:
+    ConfigError: one is not given, and the folder does not say it.
+    WeightsError: the reference given is not there.
+  """
+  asked = Asked(f"implicit:{path}", "?reference=PATH", "?beta=B")
+  found = find_reference(path, reference, precision=precision, asked=asked)
+  return found.load, beta_of_run(path, asked) if beta is None else beta
+
+
+def beta_of_run(path: str | pathlib.Path, asked: Asked = EVAL) -> float:
+  """The beta that a policy was trained with; ConfigError where its folder does not say it."""
+  folder = run_folder(path)
+  config = None if folder is None else read_config(folder)
+  if config is None or config.recipe != "preference":
+    raise ConfigError(
+      f"{asked.what} needs {asked.beta}, the one {path} was trained with, which its folder does not say"
+    )
+  return config.loss_spec.hyper["beta"]
+
+
+def find_reference(
+  path: str | pathlib.Path, given: str = "", *, precision: str = "float32", asked: Asked = EVAL
+) -> RunReference:
   """The reference of a policy: the one `given`, else `reference.path` of the run's config, else the start of the run.
 
   Raises:
-    ConfigError: it cannot be known or is no longer there; says that --reference names it.
+    ConfigError: it cannot be known or is no longer there; says what names it.
     WeightsError: the one given is not there.
   """
   if given:
@@ -37,29 +76,29 @@ def find_reference(path: str | pathlib.Path, given: str = "", *, precision: str 
   folder = run_folder(path)
   if folder is None:
     raise ConfigError(
-      f"--score=implicit compares {path} with its reference, which only a run's folder knows; "
-      "name the model it was trained from with --reference=PATH"
+      f"{asked.what} compares {path} with its reference, which only a run's folder knows; "
+      f"name the model it was trained from with {asked.reference}"
     )
   config = read_config(folder)
   if config.reference.kind == "moving":
     raise ConfigError(
       f"{folder}: its reference moved while it was trained and is not the model it started from; "
-      "name the one to compare with by --reference=PATH"
+      f"name the one to compare with by {asked.reference}"
     )
   key = "reference.path" if config.reference.path else "model.path"
   source = config.reference.path or config.model.path
   if not source:
     return RunReference(f"the untrained model of {folder}", lambda: new_model(config))
   if is_stage(source):
-    source = _earlier_stage(folder, key, source.removeprefix(STAGE))
+    source = _earlier_stage(folder, key, source.removeprefix(STAGE), asked)
   try:
     check_model(source)
   except InputError as error:
-    raise ConfigError(f"{folder} was trained from {source}: {error}; give its place as --reference=PATH") from None
+    raise ConfigError(f"{folder} was trained from {source}: {error}; give its place as {asked.reference}") from None
   return RunReference(source, lambda: load(source, precision=precision))
 
 
-def _earlier_stage(folder: pathlib.Path, key: str, name: str) -> str:
+def _earlier_stage(folder: pathlib.Path, key: str, name: str, asked: Asked) -> str:
   """The checkpoint that an earlier stage ended with, where it still is what the run started from."""
   record = read_record(folder)
   source = None if record is None else record.sources.get(key)
@@ -67,10 +106,10 @@ def _earlier_stage(folder: pathlib.Path, key: str, name: str) -> str:
   try:
     earlier = None if place is None else read_record(place)
   except CheckpointError as error:
-    raise ConfigError(f"{folder} was trained from stage {name}: {error}; or name it by --reference=PATH") from None
+    raise ConfigError(f"{folder} was trained from stage {name}: {error}; or name it by {asked.reference}") from None
   if place is None or source is None or earlier is None or earlier.ended is None or earlier.identity != source.identity:
     raise ConfigError(
       f"{folder}: the stage {name!r} where the policy started is no longer there as it was; "
-      "name that model with --reference=PATH"
+      f"name that model with {asked.reference}"
     )
   return str(place / CHECKPOINTS / str(earlier.ended.step))
