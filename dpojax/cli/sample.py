@@ -143,7 +143,8 @@ def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: li
   """Answers to `--prompt` and `--prompt-file`, on stdout."""
   from dpojax.data.dataset import encode_prompts
   from dpojax.data.examples import check_ids
-  from dpojax.rollout.answers_file import answer_text, sample
+  from dpojax.rollout.answers_file import sample
+  from dpojax.rollout.text import answer_text
   from dpojax.training.model_files import load_language_model
 
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
@@ -154,7 +155,7 @@ def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: li
   with _compile_seconds() as compiling:
     written = sample(model, params, tokenizer, encoded, sampling, rows=options.rows)
   samples = [each for answers in written for each in answers]
-  print(_page(prompts, [answer_text(each, sampling.stop, tokenizer).strip() for each in samples], options.samples))
+  print(_page(prompts, [answer_text(each, tokenizer, sampling.stop).strip() for each in samples], options.samples))
   tokens, cut = sum(len(each.tokens) for each in samples), sum(not each.finished for each in samples)
   print(_speed(tokens, time.perf_counter() - start, compiling, cut, len(samples), options), file=sys.stderr)
 

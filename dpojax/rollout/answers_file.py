@@ -29,6 +29,7 @@ from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.rollout.resumable import Line, write_resumably
 from dpojax.rollout.sampler import Ended, Sample, generate
+from dpojax.rollout.text import answer_text
 from dpojax.types import Params
 
 AT_ONCE = 256  # answers of a chunk: what a process that is killed loses, and what a call has to fill its batches with
@@ -239,14 +240,6 @@ def read_answers(path: str | pathlib.Path) -> Iterator[AnsweredRow]:
       yield AnsweredRow(line["row"], line.get("prompt"), tuple(answers), line.get("error", ""))
 
 
-def answer_text(sample: Sample, stop: Sequence[str], tokenizer: Tokenizer) -> str:
-  """What a sample says: special tokens left out, cut before a stop text that ended it, and nothing else stripped."""
-  text = tokenizer.decode(sample.tokens.tolist(), skip_special_tokens=True)
-  # A stop text may hold special tokens, which are gone already.
-  places = [text.find(end) for end in stop if end in text] if sample.ended == "stop" else []
-  return text[: min(places)] if places else text
-
-
 def _answered(row: PromptRow, samples: Sequence[Sample], stop: Sequence[str], tokenizer: Tokenizer) -> Line:
   for sample in samples:
     if not np.isfinite(sample.logp).all():
@@ -256,7 +249,7 @@ def _answered(row: PromptRow, samples: Sequence[Sample], stop: Sequence[str], to
     "prompt": row.given,
     "samples": [
       {
-        "text": answer_text(sample, stop, tokenizer),
+        "text": answer_text(sample, tokenizer, stop),
         "ended": sample.ended,
         "tokens": sample.tokens.tolist(),
         "logps": [float(str(logp)) for logp in sample.logp],

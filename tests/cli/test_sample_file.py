@@ -14,9 +14,10 @@ import pytest
 from tiny_model import POSITIONS, TEMPLATE, TinyModel
 
 from dpojax.cli.main import main
-from dpojax.rollout.answers_file import answer_text, read_answers
+from dpojax.rollout.answers_file import read_answers
 from dpojax.rollout.resumable import part_path
 from dpojax.rollout.sampler import Sample, generate
+from dpojax.rollout.text import answer_text
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS = [
@@ -150,7 +151,7 @@ def test_an_unfinished_file_belongs_to_its_job(tiny, data, tmp_path, capsys, mon
 )
 def test_the_text_of_an_answer(tiny, tokens, ended, stop, text):
   ids = np.asarray(tiny.tokenizer.encode(tokens), np.int32)
-  assert answer_text(Sample(ids, ended, np.zeros(len(ids), np.float32)), stop, tiny.tokenizer) == text
+  assert answer_text(Sample(ids, ended, np.zeros(len(ids), np.float32)), tiny.tokenizer, stop) == text
 
 
 @pytest.mark.parametrize(
