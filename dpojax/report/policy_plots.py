@@ -163,9 +163,9 @@ def _frontier(axis: Axes, reward: Curve, kl: Curve, stop: WhenToStop) -> None:
   _note(axis, f"step {steps[0]:,}", x[0], y[0], MARK)
   if len(steps) > 1:  # above its point: curves end at the top, where only the margin is
     _note(axis, f"step {steps[-1]:,}", x[-1], y[-1], MARK, right=x[-1] > max(x) / 2, below=False)
-  best = dict(zip(steps, zip(x, y, strict=True), strict=True)).get(stop.best.step) if stop.best else None
-  if best is not None:
-    _star(axis, *best)
+  for step, k, value in points:
+    if stop.best is not None and step == stop.best.step:
+      _star(axis, k, value)
   title(axis, f"{short(reward.label.name)} against KL")
   axis.set_xlabel(kl.label.axis())
   axis.margins(x=0.14, y=0.14)

@@ -19,13 +19,15 @@ class Best:
     step: of the look.
     reward: its mean.
     kl_token: its KL to the reference, nats a token.
-    label: of the reward, as in `reward/LABEL`; empty: the run's first.
+    label: of the reward, as in `reward/LABEL`; empty: the one that has this value at this step.
+    checkpoint: where its parameters are kept; empty: they are not.
   """
 
   step: int
   reward: float
   kl_token: float
   label: str = ""
+  checkpoint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class WhenToStop:
       lines.append(
         f"Best look{within}: step {best.step:,}, reward {best.reward:.3f} at KL {best.kl_token:.4f} nats a token. The best "
         "of several noisy means is somewhat too high."
+        + (f" It is kept in {best.checkpoint}." if best.checkpoint else "")
       )
     elif budget is not None and budget.budget and budget.over:
       lines.append(f"No look after step 0 kept to the budget of {budget.budget:g}.")
@@ -78,5 +81,5 @@ def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
 
 
 def _best(values: dict[str, Any]) -> Best:
-  label = str(values.get("label", ""))
-  return Best(int(values["step"]), float(values["reward"]), float(values["kl_token"]), label)
+  words = {name: str(values.get(name) or "") for name in ("label", "checkpoint")}
+  return Best(int(values["step"]), float(values["reward"]), float(values["kl_token"]), **words)

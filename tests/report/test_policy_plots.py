@@ -146,6 +146,12 @@ def test_the_run_went_on_and_the_best_look_is_named(tmp_path):
   assert sentences[0].startswith("The rule let the run go on after step 100, as reward rises and KL is not stable: ")
   assert sentences[1].endswith("nats a token at step 100 keeps to the budget of 0.05.")
   assert sentences[2].startswith("Best look within the budget: step 100, reward 2.300 at KL 0.0400 nats a token.")
+  stop = json.loads((tmp_path / "stop.json").read_text())
+  stop["best"] |= {"checkpoint": "checkpoints/100", "label": "length"}
+  (tmp_path / "stop.json").write_text(json.dumps(stop))
+  run = read_run(tmp_path)
+  assert run.when_to_stop.sentences()[2].endswith("It is kept in checkpoints/100.")
+  assert stars(panels(run)["reward length"]) == [(100, 20.0)] and not stars(panels(run)["rewards"])
 
 
 def test_a_budget_that_ended_the_run_says_so(tmp_path):
