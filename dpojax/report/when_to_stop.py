@@ -6,9 +6,8 @@ import pathlib
 from typing import Any
 
 from dpojax.errors import CheckpointError
+from dpojax.training.looks import STOP
 from dpojax.training.stopping import BudgetDecision, Decision
-
-STOP = "stop.json"
 
 
 @dataclasses.dataclass(frozen=True)

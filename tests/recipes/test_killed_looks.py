@@ -11,7 +11,7 @@ from tests.training.runs import start, state_digest, timeless_metrics, train, wr
 pytestmark = pytest.mark.slow
 
 KILLS, STEPS = 10, 40
-REWARD = '''
+REWARD = """
 import os, time
 
 def words(prompts, answers):
@@ -19,7 +19,7 @@ def words(prompts, answers):
     file.write(".")
   time.sleep(0.05)
   return [0.7 * len(set(answer.split())) for answer in answers]
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from dpojax.data.prompts import PromptRow
 
 from dpojax.config.schema import MonitorSettings
+from dpojax.data.prompts import PromptRow
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
