@@ -15,7 +15,9 @@ PACKAGE = ROOT / "dpojax"
 LAYERS = [
   ["dpojax.errors", "dpojax.types", "dpojax.files"],
   ["dpojax.disk_cache", "dpojax.losses"],
-  ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record", "dpojax.config.experiment"],
+  ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record"],
+  ["dpojax.rewards.spec", "dpojax.rewards.terms"],
+  ["dpojax.config.experiment"],
   ["dpojax.parallel"],
   ["dpojax.bradley_terry", "dpojax.ops"],
   ["dpojax.interop"],

@@ -6,9 +6,11 @@ What depends on the devices or the data is checked where those are known.
 from typing import Any
 
 from dpojax.config.check_losses import check_losses
-from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion
+from dpojax.config.experiment import reward_specs
+from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
+from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
 
 
@@ -63,11 +65,13 @@ def _check_recipe(config: RunConfig) -> None:
   if config.recipe in ("reward_model", "preference"):
     check_losses(config)
   if config.recipe == "pairs":
+    _check_pairs(config)
+  for key, spec in reward_specs(config):
     _require(
-      config.data.source == "world",
-      "recipe=pairs needs prompts and a reward that labels the answers, which only data.source=world has",
+      config.data.source == "world" or "true" not in (term.kind for term in getattr(spec, "terms", ())),
+      f"{key}={value_at(config, key)}: true is an environment's own reward, which only data.source=world has; name "
+      "another, such as model:PATH or python:FILE:FUNCTION",
     )
-    _require(bool(config.model.path), "model.path is empty: name the model that writes the answers of recipe=pairs")
   if reference.kind != "cache":
     _require(
       not reference.cache_dir,
@@ -79,10 +83,29 @@ def _check_recipe(config: RunConfig) -> None:
     )
 
 
+def _check_pairs(config: RunConfig) -> None:
+  pairs, world = config.pairs, config.data.source == "world"
+  _require(bool(config.model.path), "model.path is empty: name the model that writes the answers of recipe=pairs")
+  _require(
+    not is_stage(config.data.path),
+    f"data.path={config.data.path}: recipe=pairs reads prompts, from a file, the hub or a built-in world, and no stage "
+    "makes any",
+  )
+  _require(
+    world or pairs.reward != "auto",
+    "pairs.reward=auto is the true reward, which only data.source=world has; name what orders the answers, such as "
+    "pairs.reward=model:runs/reward or pairs.reward=python:FILE:FUNCTION, see docs/rewards.md",
+  )
+  _require(
+    not world or pairs.prompts > 0, "pairs.prompts is 0, but a built-in world has no end of prompts; say how many"
+  )
+  read_reward(pairs.reward, "pairs.reward", environment=world)
+
+
 def _check_data(config: RunConfig) -> None:
   data, batch = config.data, config.batch
   _require(
-    data.source != "hub" or bool(data.name),
+    data.source != "hub" or bool(data.name) or is_stage(data.path),
     "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
   )
   _require(data.source != "world" or bool(data.name), "data.name is empty: name a built-in world (complaint_desk)")
@@ -105,6 +128,11 @@ def _check_data(config: RunConfig) -> None:
     not data.eval_path or data.source != "world",
     "data.eval_path is set, but data.source=world writes its own held-out prompts",
   )
+  for name in ("eval_path", "eval_split"):
+    _require(
+      not (getattr(data, name) and is_stage(data.path)),
+      f"data.{name} is set, but the pairs of a stage are held out by data.eval_fraction; leave it empty",
+    )
   for name in ("max_prompt", "max_answer", "max_example"):
     limit = getattr(data, name)
     _require(

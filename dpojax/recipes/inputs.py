@@ -5,20 +5,28 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from dpojax.config.experiment import sources
+from dpojax.config.experiment import reward_specs, sources
 from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
-from dpojax.data.worlds import get_world, sft_rows
+from dpojax.data.worlds import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
+from dpojax.rewards.build import build
+from dpojax.rewards.judge import build_judge
+from dpojax.rewards.reward import Judge, Reward
+from dpojax.rewards.spec import read_judge, read_reward, read_rewards
+from dpojax.rewards.terms import RewardSpec
 from dpojax.training.model_files import CHECKPOINTS, LoadedModel, files_of_model, load, new_model
+from dpojax.training.run_reference import compared_with
 from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
 from dpojax.types import Answers
 
@@ -115,6 +123,8 @@ class Inputs:
     """The training and held-out examples, as the stage's loss reads them."""
     config = self.config
     data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
+    if is_stage(data.path):
+      data = dataclasses.replace(data, format="auto")  # that of the prompts is not that of the pairs made from them
     spec = config.loss_spec if config.recipe in ("reward_model", "preference") else None
     facts = {
       "answers": config.answers,
@@ -133,6 +143,24 @@ class Inputs:
         rows = sft_rows(get_world(data.name), data.texts, data.seed)
       self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
     return self.memory[key]
+
+  def rewards(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> list[Reward]:
+    """The rewards that the setting `key` names.
+
+    Args:
+      text: its value.
+      tokenizer: of the policy whose answers are scored.
+      mesh: the devices that score.
+
+    Raises:
+      InputError: one cannot be read or built; names the setting.
+    """
+    world = self._world()
+    return [self._build(spec, tokenizer, mesh) for spec in read_rewards(text, key, environment=world is not None)]
+
+  def reward(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Reward:
+    """The one reward that the setting `key` names; arguments and errors as `rewards`."""
+    return self._build(read_reward(text, key, environment=self._world() is not None), tokenizer, mesh)
 
   def rows(self, answers: Answers) -> list[dict[str, Any]]:
     """What the stage that `data.path` names wrote.
@@ -171,9 +199,47 @@ class Inputs:
     if config.data.template not in ("auto", "none"):
       texts.append(config.data.template)
     models = [config.model.path, config.reference.path]
+    for _, spec in reward_specs(config):
+      texts += spec.files
+      models += spec.paths
     return [pathlib.Path(path).expanduser() for path in texts if path and not is_stage(path)] + [
       file for path in models if path and not is_stage(path) for file in files_of_model(path)
     ]
+
+  def judge(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Judge:
+    """Who decides which of two answers is better, as the setting `key` says; arguments and errors as `rewards`."""
+    spec = read_judge(text, key, environment=self._world() is not None)
+    return build_judge(spec, lambda reward: self._build(reward, tokenizer, mesh))
+
+  def _world(self) -> World | None:
+    data = self.config.data
+    return get_world(data.name) if data.source == "world" else None
+
+  def _build(self, spec: RewardSpec, tokenizer: Tokenizer, mesh: Mesh | None) -> Reward:
+    return build(
+      spec, load=self._scorer, compare=self._compare, environment=self._world(), tokenizer=tokenizer, mesh=mesh
+    )
+
+  def _scorer(self, path: str) -> LoadedModel:
+    """The model of a reward, read once."""
+    key = ("scorer", path, self._identity(path))
+    if key not in self.memory:
+      self.memory[key] = self._load(path, ModelSettings())
+      _ = self.memory[key].start_digest
+    return self.memory[key]
+
+  def _compare(self, path: str, reference: str, beta: float | None) -> tuple[Callable[[], LoadedModel], float]:
+    """As `rewards.build.Compare`: what the policy at `path` is compared with."""
+    found, beta = compared_with(str(self._place(path)), str(self._place(reference)) if reference else "", beta)
+    return (lambda: self._scorer(reference)) if is_stage(reference) else found, beta
+
+  def _place(self, path: str) -> str | pathlib.Path:
+    """Where a model lies."""
+    if not is_stage(path):
+      return path
+    # Of the step that the stage ended with: an older checkpoint must not stand in for a damaged one.
+    folder = self._folder(path)
+    return folder / CHECKPOINTS / str(self._ended(folder).step)
 
   def _folder(self, path: str) -> pathlib.Path:
     return self.folders[path.removeprefix(STAGE)]
@@ -194,12 +260,9 @@ class Inputs:
   def _load(self, path: str, settings: ModelSettings) -> LoadedModel:
     if not is_stage(path):
       return load(path, precision=settings.precision, remat=settings.remat)
-    folder = self._folder(path)
-    ended = self._ended(folder)
-    # Of the step that it ended with: an older checkpoint must not stand in for a damaged one.
-    place = folder / CHECKPOINTS / str(ended.step)
+    folder, place = self._folder(path), self._place(path)
     loaded = load(place, precision=settings.precision, remat=settings.remat)
-    if loaded.digest != ended.weights:
+    if loaded.digest != self._ended(folder).weights:
       raise CheckpointError(
         f"{place}: its weights are not those that the stage ended with; restore it, or delete {folder} and the same "
         "command makes it anew"

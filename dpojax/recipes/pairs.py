@@ -1,57 +1,146 @@
 """Comparisons that a model writes itself: several answers to each prompt, ordered by a reward.
 
-prompts of the world -> answers of model.path -> true reward -> pairs.jsonl, rankings.jsonl, triples.jsonl
+prompts (the world's, or the user's) -> answers.jsonl of model.path -> pairs.reward -> pairs.jsonl, rankings.jsonl,
+triples.jsonl, provenance.json
 """
 
+import itertools
 import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from dpojax.data.dataset import encode_prompts
-from dpojax.data.worlds import get_world, pair_rows, ranking_rows
+import numpy as np
+
+from dpojax import __version__
+from dpojax.data.prompts import PromptRow
+from dpojax.errors import DataError
 from dpojax.files import write_atomically
-from dpojax.parallel import check_one_process
-from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs
-from dpojax.rollout.sampler import generate
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs, digest_of_text
+from dpojax.recipes.prompts import prompts_to_answer
+from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.rollout.answers_file import SampledAnswer, Sampling, answers_job, read_answers, write_answers
+from dpojax.rollout.comparison_rows import comparison_rows
+from dpojax.rollout.stop import stop_texts
 from dpojax.training.loop import RunResult
 from dpojax.training.run_folder import RunFolder
+from dpojax.training.stage_record import Fingerprint
 from dpojax.types import Answers
+
+ANSWERS, PROVENANCE = "answers.jsonl", "provenance.json"
+AT_ONCE = 512  # answers sampled, and scored, together
 
 
 def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   """Writes the same sampled answers as pairs, as whole rankings and as triples, for losses of every kind.
 
-  The files appear when they are complete, so a stage that was killed writes them again, the same.
+  Answers appear a chunk at a time, and a stage that was killed goes on from there; the other files appear when they are
+  complete.
 
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  check_one_process()
-  policy = inputs.language_model()
-  folder.begin(inputs.fingerprints(policy), inputs.files(), training=False)
-  settings, world, tokenizer = config.pairs, get_world(config.data.name), policy.tokenizer
-
-  prompts = world.prompts(settings.prompts, settings.seed)
-  folder.log.message(f"pairs: {settings.samples} answers to each of {len(prompts):,} prompts")
-  samples = generate(
-    policy.model,
-    policy.params,
-    encode_prompts(prompts, config.data, tokenizer),
+  mesh = make_mesh(config.parallel)
+  shared = mesh if mesh.size > 1 else None
+  settings, policy = config.pairs, inputs.language_model()
+  model, tokenizer = policy.model, policy.tokenizer
+  prompts = prompts_to_answer(config, policy)
+  reward = inputs.reward(settings.reward, "pairs.reward", tokenizer, mesh=shared)
+  sampling = Sampling(
     samples=settings.samples,
     max_tokens=settings.max_tokens,
-    eos_id=tokenizer.eos_ids,
     temperature=settings.temperature,
+    top_k=settings.top_k,
+    top_p=settings.top_p,
+    stop=stop_texts(settings.stop, "pairs.stop"),
     seed=settings.seed,
-    rows=512,
   )
-  grouped = [[tokenizer.decode(sample.tokens, skip_special_tokens=True) for sample in each] for each in samples]
-
-  made = {
-    PAIRS: pair_rows(world, prompts, grouped, label=settings.label, seed=settings.seed),
-    PAIRS_FILES[Answers.RANKING]: ranking_rows(world, prompts, grouped, settings.label, settings.seed),
-    PAIRS_FILES[Answers.TRIPLE]: ranking_rows(world, prompts, grouped, settings.label, settings.seed, size=3),
+  job = answers_job(prompts, sampling, weights=policy.digest, model=model, tokenizer=tokenizer)
+  read = {
+    "prompts": Fingerprint(job["prompts"], f"{len(prompts):,} prompts"),
+    "reward": Fingerprint(digest_of_text(reward.fingerprint), settings.reward),
   }
-  for name, rows in made.items():
-    write_atomically(folder.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-  folder.log.message(f"pairs: {len(made[PAIRS]):,} pairs in {folder.path / PAIRS}")
+  folder.begin(inputs.fingerprints(policy) | read, inputs.files(), training=False)
+
+  def say(text: str) -> None:
+    folder.log.message(f"pairs: {text}")
+
+  more = prompts.counts["kept"] - len(prompts)
+  beyond = f"; {more:,} more are beyond pairs.prompts" if more > 0 else ""
+  left_out = f"; of {prompts.counts['rows']:,} rows are left out: {prompts.summary}" if prompts.dropped else ""
+  say(f"{settings.samples} answers to each of {len(prompts):,} prompts{beyond}{left_out}")
+
+  path = folder.path / ANSWERS
+  write_answers(
+    path,
+    job,
+    prompts,
+    sampling,
+    model=model,
+    params=policy.params,
+    tokenizer=tokenizer,
+    at_once=AT_ONCE,
+    rows=AT_ONCE,
+    mesh=shared,
+    progress=lambda done, tokens: folder.log.status(f"sampling: {done}/{len(prompts)} prompts, {tokens:,} tokens"),
+    about={"model": config.model.path, "dpojax": __version__},
+    replace_others=True,  # what may be gone on with is settled: the folder is this stage's own
+  )
+  answers = [row.answers for row in read_answers(path) if not row.error]
+  rewards = score(reward, prompts, answers, folder.log.status)
+
+  made = comparison_rows(
+    prompts,
+    answers,
+    rewards,
+    reward=reward.name,
+    choose=settings.choose,
+    label=settings.label,
+    min_margin=settings.min_margin,
+    seed=settings.seed,
+  )
+  if not made.pairs:
+    raise DataError(f"pairs: no two answers make a pair ({made.summary}); raise pairs.temperature or pairs.samples")
+  files = {
+    PAIRS: lines_of(made.pairs),
+    PAIRS_FILES[Answers.RANKING]: lines_of(made.rankings),
+    PAIRS_FILES[Answers.TRIPLE]: lines_of(made.triples),
+    PROVENANCE: json.dumps(
+      {
+        "answers": job,
+        "reward": {"name": reward.name, "setting": settings.reward, "fingerprint": reward.fingerprint},
+        "settings": {name: getattr(settings, name) for name in ("choose", "label", "min_margin", "seed")},
+        "counts": made.counts,
+        "dpojax": __version__,
+      },
+      indent=2,
+    ),
+  }
+  for name, content in files.items():
+    write_atomically(folder.path / name, content)
+  say(f"{len(made.pairs):,} pairs in {folder.path / PAIRS} ({made.summary})")
   result = RunResult(0, "finished")
-  folder.end(result, files=list(made))
+  folder.end(result, files=[*files, ANSWERS])
   return result
+
+
+def lines_of(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows as JSONL."""
+  return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def score(
+  reward: Reward, prompts: Sequence[PromptRow], answers: Sequence[Sequence[SampledAnswer]], say: Callable[[str], None]
+) -> list[np.ndarray]:
+  """f64[N] rewards of the answers to each prompt."""
+  every = [
+    PromptedAnswer(row.given, answer.text, row.ids, answer.tokens, answer.finished, row.details)
+    for row, several in zip(prompts, answers, strict=True)
+    for answer in several
+  ]
+  found = []
+  for start in range(0, len(every), AT_ONCE):
+    say(f"scoring: {start}/{len(every)} answers")
+    found.append(reward(every[start : start + AT_ONCE]))
+  flat = iter(np.concatenate(found).tolist() if found else ())
+  return [np.asarray(list(itertools.islice(flat, len(several)))) for several in answers]

@@ -164,6 +164,7 @@ def write_answers(
   progress: Callable[[int, int], None] | None = None,
   option: str = "--out",
   about: Mapping[str, Any] | None = None,
+  replace_others: bool = False,
 ) -> bool:
   """Samples answers to all prompts into a file, going on where an earlier process was killed.
 
@@ -180,6 +181,7 @@ def write_answers(
     progress: called with (prompts done, those of earlier processes included, tokens that this process wrote).
     option: what names `path`, for messages.
     about: what else a person should know of the file, written down beside it.
+    replace_others: as of `write_resumably`.
 
   Returns:
     False where `path` held these answers already.
@@ -225,7 +227,16 @@ def write_answers(
     ]
 
   chunk = max(1, at_once // sampling.samples)
-  return write_resumably(path, job, [number for number, _ in lines], make, at_once=chunk, option=option, about=about)
+  return write_resumably(
+    path,
+    job,
+    [number for number, _ in lines],
+    make,
+    at_once=chunk,
+    option=option,
+    about=about,
+    replace_others=replace_others,
+  )
 
 
 def read_answers(path: str | pathlib.Path) -> Iterator[AnsweredRow]:

@@ -64,7 +64,7 @@ def pairs_of(
   uniform = np.random.default_rng([seed, place]).random(count**2).reshape(count, -1)
   chosen = _chosen(answers, rewards, choose, seed, place)
   found: list[tuple[int, int]] = []
-  counts = dict.fromkeys((WRITTEN, IDENTICAL, NOT_CHOSEN, BELOW_MARGIN, TIED), 0)
+  counts: dict[str, int] = dict.fromkeys((WRITTEN, IDENTICAL, NOT_CHOSEN, BELOW_MARGIN, TIED), 0)
   for i, j in itertools.combinations(range(count), 2):
     difference = rewards[i] - rewards[j]
     if answers[i] == answers[j]:

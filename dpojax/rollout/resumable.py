@@ -37,6 +37,7 @@ def write_resumably(
   at_once: int,
   option: str = "--out",
   about: Mapping[str, Any] | None = None,
+  replace_others: bool = False,
 ) -> bool:
   """Writes a line for every row, going on where an earlier process of the same job was killed.
 
@@ -48,6 +49,7 @@ def write_resumably(
     at_once: places of a chunk.
     option: what names `path`, for messages.
     about: what else a person should know of the file, written down with the job.
+    replace_others: begin anew where the part file is of another job, for a place that is this job's alone.
 
   Returns:
     False where `path` held these lines already, and nothing was made.
@@ -63,7 +65,7 @@ def write_resumably(
       if _left_over(part, header):
         part_path(path).unlink()
       return False
-    at_once, done = _resume(part, path, header, rows, at_once, option)
+    at_once, done = _resume(part, path, header, rows, at_once, option, replace_others)
     for start in range(done, len(rows), at_once):
       places = range(start, min(start + at_once, len(rows)))
       lines = make(places)
@@ -177,30 +179,34 @@ def _locked(file: BinaryIO) -> bool:
 
 
 def _resume(
-  part: BinaryIO, path: pathlib.Path, header: Line, rows: Sequence[int], at_once: int, option: str
+  part: BinaryIO,
+  path: pathlib.Path,
+  header: Line,
+  rows: Sequence[int],
+  at_once: int,
+  option: str,
+  replace_others: bool,
 ) -> tuple[int, int]:
   """(places of a chunk, places done); the part file ends after the last whole chunk, or after a new header."""
   part.seek(0)
   first = part.readline()
   beginning = _encoded(header | {"at_once": at_once})
-  if first != beginning and beginning.startswith(first):  # new, or killed while its header was written
+  new = first != beginning and beginning.startswith(first)  # or killed while its header was written
+  if not new:
+    before, changed = _read_header(first, header, part_path(path), option)
+    new = bool(changed) and replace_others
+    if not new and changed:
+      raise ConfigError(
+        f"{part_path(path)} is the unfinished file of another job ({'; '.join(changed)}); delete it, or name another "
+        f"{option}"
+      )
+    at_once = at_once if new else before
+  if new:
     part.seek(0)
     part.truncate()
     part.write(beginning)
     _to_disk(part)
     return at_once, 0
-  place = part_path(path)
-  try:
-    found = json.loads(first)
-    at_once, changed = int(found["at_once"]), _changed(found, header)
-  except (ValueError, TypeError, KeyError, AttributeError):
-    raise ConfigError(
-      f"{place} is no unfinished file of this command; move it away, or name another {option}"
-    ) from None
-  if changed:
-    raise ConfigError(
-      f"{place} is the unfinished file of another job ({'; '.join(changed)}); delete it, or name another {option}"
-    )
   ends, end = [len(first)], len(first)
   for row, line in zip(rows, part, strict=False):
     end += len(line)
@@ -211,6 +217,17 @@ def _resume(
   part.seek(ends[done])
   part.truncate()
   return at_once, done
+
+
+def _read_header(first: bytes, header: Line, place: pathlib.Path, option: str) -> tuple[int, list[str]]:
+  """(places of a chunk, what differs from `header`) of a part file's first line."""
+  try:
+    found = json.loads(first)
+    return int(found["at_once"]), _changed(found, header)
+  except (ValueError, TypeError, KeyError, AttributeError):
+    raise ConfigError(
+      f"{place} is no unfinished file of this command; move it away, or name another {option}"
+    ) from None
 
 
 def _is_line_of(line: bytes, row: int) -> bool:

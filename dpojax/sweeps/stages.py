@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from dpojax.config.experiment import ALONE, Experiment
-from dpojax.config.keys import is_stage
+from dpojax.config.experiment import ALONE, Experiment, reward_specs
+from dpojax.config.keys import is_stage, value_at
 from dpojax.config.record import difference
 from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
-from dpojax.errors import ConfigError, InputError
+from dpojax.errors import ConfigError, DataError, InputError
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.report import write_report
@@ -126,12 +126,18 @@ def pending(
 
 
 def check_data_files(experiment: Experiment) -> None:
-  """Raises DataError for a data file that is not there: not when an hour has been spent on the stages before."""
+  """Raises DataError for a data file, or a file of a user's reward, that is not there: not when an hour has been spent on
+  the stages before.
+  """
   for name, config in experiment.stages.items():
     for key in ("path", "eval_path"):
       path = getattr(config.data, key)
       if path and not is_stage(path):
         find_file(path, f"{name}.data.{key}" if name else f"data.{key}")
+    for key, spec in reward_specs(config):
+      for file in spec.files:
+        if not pathlib.Path(file).expanduser().is_file():
+          raise DataError(f"{name}.{key}".lstrip(".") + f"={value_at(config, key)}: there is no file {file}")
 
 
 def ancestors(experiment: Experiment, name: str) -> list[str]:

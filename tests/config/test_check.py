@@ -11,6 +11,7 @@ WORLD = {"data.source": "world", "data.name": "complaint_desk", "data.path": "st
 SFT = {"recipe": "sft", "data.source": "world", "data.name": "complaint_desk"}
 PAIRS = {"recipe": "pairs", "data.source": "world", "data.name": "complaint_desk", "model.path": "stage:sft"}
 FILE = {"data.source": "file", "data.path": "rows.jsonl", "model.path": "model"}
+PROMPTS = FILE | {"recipe": "pairs", "pairs.reward": "length"}
 
 
 def refused(start, values):
@@ -19,7 +20,19 @@ def refused(start, values):
   return str(caught.value)
 
 
-@pytest.mark.parametrize("start", [WORLD, SFT, PAIRS, FILE, {"data.name": "owner/set", "model.path": "model"}])
+@pytest.mark.parametrize(
+  "start",
+  [
+    WORLD,
+    SFT,
+    PAIRS,
+    FILE,
+    PROMPTS,
+    PROMPTS | {"pairs.prompts": 0},
+    {"data.name": "owner/set", "model.path": "model"},
+    {"data.path": "stage:pairs", "model.path": "model"},
+  ],
+)
 def test_sound_settings_pass(start):
   check(replace_values(RunConfig(), start))
 
@@ -123,7 +136,31 @@ def test_out_of_range(values, message):
     (
       PAIRS,
       {"data.source": "hub", "data.name": "owner/set"},
-      "recipe=pairs needs prompts and a reward that labels the answers, which only data.source=world has",
+      "pairs.reward=auto is the true reward, which only data.source=world has; name what orders the answers, such as "
+      "pairs.reward=model:runs/reward or pairs.reward=python:FILE:FUNCTION, see docs/rewards.md",
+    ),
+    (
+      PROMPTS,
+      {"pairs.reward": "length + true"},
+      "pairs.reward=length + true: true is an environment's own reward, which only data.source=world has; name another, "
+      "such as model:PATH or python:FILE:FUNCTION",
+    ),
+    (
+      FILE,
+      {"monitor.rewards": "true"},
+      "monitor.rewards=true: true is an environment's own reward, which only data.source=world has; name another, such "
+      "as model:PATH or python:FILE:FUNCTION",
+    ),
+    (
+      PROMPTS,
+      {"data.path": "stage:pairs"},
+      "data.path=stage:pairs: recipe=pairs reads prompts, from a file, the hub or a built-in world, and no stage makes any",
+    ),
+    (PAIRS, {"pairs.prompts": 0}, "pairs.prompts is 0, but a built-in world has no end of prompts; say how many"),
+    (
+      {"data.path": "stage:pairs", "model.path": "model"},
+      {"data.eval_path": "held_out.jsonl"},
+      "data.eval_path is set, but the pairs of a stage are held out by data.eval_fraction; leave it empty",
     ),
     (
       WORLD,
@@ -165,3 +202,10 @@ def test_contradictions(start, values, message):
 def test_an_unknown_loss_is_never_replaced_by_another():
   assert refused(WORLD, {"loss.name": "dpos"}).startswith("loss.name wants one of all_pairs, alphapo, ")
   assert refused(WORLD, {"loss.name": "dpos"}).endswith(", got 'dpos'; did you mean 'dpo'?")
+
+
+@pytest.mark.parametrize("reward", ["lenght", "length, regex:a", "regex:(", "model"])
+def test_rewards_are_read_before_anything_runs(reward):
+  assert refused(PROMPTS, {"pairs.reward": reward}).startswith("pairs.reward")
+  if "," not in reward:
+    assert refused(FILE, {"monitor.rewards": reward}).startswith("monitor.rewards")

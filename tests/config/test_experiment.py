@@ -138,3 +138,71 @@ def test_points_of_a_file(tmp_path, file):
   assert load_points(str(path)) == [{"dpo.loss.beta": 0.1}, {"dpo.loss.beta": 0.5}]
   path.write_text(TEXT + "\n\ndef get_points():\n  return {'dpo.loss.beta': 1}\n")
   assert "get_points() must return a list of {'KEY': value} dicts" in refused(load_points, str(path))
+
+
+REWARDS = """from dpojax.config import stages
+
+
+def get_config():
+  config = stages(reward="reward_model", second="reward_model", first="preference", pairs="pairs", dpo="preference")
+  config.model.path = "model"
+  config.data.path = "rows.jsonl"
+  config.dpo.data.path = "stage:pairs"
+  config.pairs.pairs.reward = "model:stage:reward"
+  return config
+"""
+
+
+@pytest.mark.parametrize(
+  "values, stage, wanted",
+  [
+    ({}, "pairs", {"pairs.reward": "reward"}),
+    ({}, "dpo", {"data.path": "pairs"}),
+    ({"pairs.pairs.reward": "length"}, "pairs", {}),
+    (
+      {"pairs.pairs.reward": "model:stage:reward + -0.5*model:stage:second?normalised=true"},
+      "pairs",
+      {"pairs.reward": "reward", "pairs.reward[2]": "second"},
+    ),
+    (
+      {
+        "dpo.monitor.rewards": "model:stage:reward, a=implicit:stage:first?reference=stage:first",
+        "dpo.monitor.judge": "model:stage:second",
+      },
+      "dpo",
+      {"data.path": "pairs", "monitor.rewards": "reward", "monitor.rewards[2]": "first", "monitor.judge": "second"},
+    ),
+    ({"dpo.monitor.judge": "judge:stage:x.py:f"}, "dpo", {"data.path": "pairs"}),
+  ],
+)
+def test_rewards_name_earlier_stages(tmp_path, values, stage, wanted):
+  path = tmp_path / "config.py"
+  path.write_text(REWARDS)
+  assert load_experiment(str(path), values=values).sources(stage) == wanted
+
+
+@pytest.mark.parametrize(
+  "reward, message",
+  [
+    (
+      "model:stage:dpo",
+      "pairs.pairs.reward=model:stage:dpo: no such stage before this one; there is reward, second, first",
+    ),
+    (
+      "length + 2*model:stage:first",
+      "pairs.pairs.reward=2*model:stage:first: that is a stage of recipe=preference; this setting needs one of "
+      "recipe=reward_model",
+    ),
+    (
+      "implicit:stage:first?reference=stage:reward",
+      "pairs.pairs.reward=implicit:stage:first?reference=stage:reward: that is a stage of recipe=reward_model; this "
+      "setting needs one of recipe=sft or recipe=preference",
+    ),
+  ],
+)
+def test_rewards_of_stages_that_give_none(tmp_path, reward, message):
+  path = tmp_path / "config.py"
+  path.write_text(REWARDS)
+  with pytest.raises(ConfigError) as caught:
+    load_experiment(str(path), values={"pairs.pairs.reward": reward})
+  assert str(caught.value) == message

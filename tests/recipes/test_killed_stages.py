@@ -12,7 +12,7 @@ import time
 import pytest
 
 from dpojax.training.stage_record import read_record
-from tests.training.runs import ROOT, state_digest, timeless_metrics
+from tests.training.runs import ROOT, state_digest, timeless_metrics, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,18 @@ def get_config():
 STEPS = 40
 STAGES = ("sft", "pairs", "reward", "dpo")
 TRAINED = ("sft", "reward", "dpo")
+MADE = ("answers", "pairs", "rankings", "triples", "provenance")  # by a pairs stage
+PROMPTS = """from dpojax.config import stages
+
+def get_config():
+  config = stages(pairs="pairs")
+  config.model.path = "FOLDER/model"
+  config.data.path = "FOLDER/prompts.txt"
+  config.pairs.pairs.prompts = 0
+  config.pairs.pairs.max_tokens = 24
+  config.pairs.pairs.reward = "regex:word1?count=true"
+  return config
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +88,11 @@ def finish(config, command, workdir, *options):
 
 
 def progress(workdir):
-  """A number that rises with everything that is written: records, stages, pairs, cached log-probs, checkpoints."""
+  """A number that rises with everything that is written: records, stages, answers, pairs, cached log-probs, checkpoints."""
   total = 0
   for folder, _, names in os.walk(workdir):  # which does not mind folders that are removed meanwhile
     for name in names:
-      if name in ("metrics.jsonl", "pairs.jsonl"):
+      if name in ("metrics.jsonl", "pairs.jsonl", "answers.jsonl", "answers.jsonl.part"):
         with contextlib.suppress(OSError):  # a file that is being replaced
           total += pathlib.Path(folder, name).read_bytes().count(b"\n")
       total += name in ("stage.json", "manifest.json") or name.endswith(".records")
@@ -113,9 +125,8 @@ def kill_until_done(config, command, workdir, wanted, seed, *options):
 
 def what_is_there(folder):
   """Everything that a stage computed, by digest."""
-  pairs = [(folder / name).read_bytes() for name in ("pairs.jsonl",) if (folder / name).exists()]
   if folder.name == "pairs":
-    return pairs
+    return {file.name: file.read_bytes() for file in folder.glob("*.json*") if file.stem in MADE}
   return state_digest(folder, STEPS), timeless_metrics(folder)
 
 
@@ -140,3 +151,30 @@ def test_a_sweep_killed_between_and_within_its_points(config, tmp_path):
     folder = f"dpo.loss.beta={beta}/dpo"
     assert what_is_there(tmp_path / folder) == what_is_there(alone / folder)
   assert (tmp_path / "sft").is_dir() and not list(tmp_path.glob("dpo.loss.beta=*/sft"))
+
+
+def test_a_pairs_stage_killed_while_it_samples(tmp_path):
+  write_tiny_model(tmp_path / "model")
+  prompts = [f"word{i % 30} word{i % 29} word{i % 7}\n" * (1 + i % 2) for i in range(3000)]
+  (tmp_path / "prompts.txt").write_text("".join(prompts))
+  file = tmp_path / "config.py"
+  file.write_text(PROMPTS.replace("FOLDER", str(tmp_path)))
+  alone, killed = tmp_path / "alone", tmp_path / "killed"
+  finish(file, "train", alone)
+  part, done, kills, draws = killed / "pairs" / "answers.jsonl.part", [], 0, random.Random(3)
+  while kills < 6:
+    process = start(file, "train", killed)
+    goal = (part.stat().st_size if part.exists() else 0) + draws.randint(1, 1_000_000)
+    while process.poll() is None and (not part.exists() or part.stat().st_size < goal):
+      time.sleep(0.001)
+    time.sleep(draws.uniform(0, 0.02))
+    assert process.poll() is None, process.communicate()[0].decode()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kills += 1
+    done.append(part.read_bytes().count(b"\n"))
+  assert done == sorted(done) and len(set(done)) >= 4, done
+  finish(file, "train", killed)
+  assert what_is_there(killed / "pairs") == what_is_there(alone / "pairs")
+  assert set(what_is_there(alone / "pairs")) == {*(f"{name}.jsonl" for name in MADE[:4]), "provenance.json"}
+  assert read_record(killed / "pairs").ended.files == read_record(alone / "pairs").ended.files
