@@ -1,10 +1,10 @@
 """Exact per-step KL along samples, against enumeration of every answer of a toy vocabulary."""
 
 import numpy as np
-from tests.sampling.toy_model import ToyModel, next_probabilities
 
 from dpojax.rollout.sampler import Sample, generate
 from dpojax.scoring import sample_kl
+from tests.rollout.toy_model import ToyModel, next_probabilities
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=3)
@@ -28,7 +28,9 @@ def probability(params, answer):
 
 
 def as_samples(answers):
-  return [Sample(np.asarray(a, np.int32), a[-1] == EOS, np.zeros(len(a), np.float32)) for a in answers]
+  return [
+    Sample(np.asarray(a, np.int32), "eos" if a[-1] == EOS else "length", np.zeros(len(a), np.float32)) for a in answers
+  ]
 
 
 def test_mean_over_all_answers_is_the_sequence_kl():
@@ -44,7 +46,7 @@ def test_mean_over_all_answers_is_the_sequence_kl():
 
 def test_each_sample_gets_its_own_steps():
   prompts = [np.resize(np.array([1, 2, 2], np.int32), n) for n in (1, 30, 4, 9, 2, 17, 3)]
-  samples = generate(MODEL, POLICY, prompts, max_tokens=20, eos_id=EOS, seed=2)
+  samples = [each[0] for each in generate(MODEL, POLICY, prompts, max_tokens=20, eos_id=EOS, seed=2)]
   kl, _ = sample_kl(MODEL, POLICY, REFERENCE, prompts, samples, rows=2, row_length=16)
   for prompt, sample, value in zip(prompts, samples, kl, strict=True):
     steps = size = 0.0

@@ -6,7 +6,7 @@ import pytest
 from dpojax.data.examples import TokenDataset
 from dpojax.errors import DataError
 from dpojax.scoring import score_answers, score_tokens
-from tests.sampling.toy_model import ToyModel, next_probabilities
+from tests.rollout.toy_model import ToyModel, next_probabilities
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=5)
