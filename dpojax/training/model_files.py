@@ -120,8 +120,8 @@ def load_language_model(
   model, params, tokenizer = load_model(path, precision=precision, remat=remat)
   if isinstance(model, RewardModel):
     raise ConfigError(
-      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax export` or "
-      "recipe=reward_model, or give the language model that it was trained from"
+      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax score`, `dpojax "
+      "export` or recipe=reward_model, or give the language model that it was trained from"
     )
   return model, params, tokenizer
 
