@@ -8,7 +8,7 @@ from dpojax import references
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
-from dpojax.recipes.monitoring import policy_monitors
+from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
@@ -30,7 +30,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   steps = planned_steps(config, batches)
 
   start = inputs.reference(policy)
-  folder.begin(inputs.fingerprints(policy, splits, start), inputs.files())
+  watching = policy_monitoring(config, inputs, policy, splits, mesh)
+  folder.begin(inputs.fingerprints(policy, splits, start) | watching.fingerprints, inputs.files())
   folder.describe(policy, splits, batches)
   reference = references.of(
     config.reference,
@@ -54,7 +55,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   monitors = [
     *evaluations(held_out, config.evaluation.every),
-    *policy_monitors(config, inputs, policy, splits, reference.full_params, folder, mesh),
+    *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   what = config.loss_spec.describe()

@@ -6,7 +6,7 @@ data (one answer a prompt) -> packed batches -> next-token cross-entropy -> look
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
-from dpojax.recipes.monitoring import policy_monitors
+from dpojax.recipes.monitoring import policy_monitoring, without_looks
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
@@ -27,16 +27,16 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   batches, held_out = make_batches(config, splits)
   steps = planned_steps(config, batches)
 
-  folder.begin(inputs.fingerprints(model, splits), inputs.files())
+  watched = config if config.monitor.every else without_looks(config)
+  watching, start = policy_monitoring(watched, inputs, model, splits, mesh), model.params
+  folder.begin(inputs.fingerprints(model, splits) | watching.fingerprints, inputs.files())
   folder.describe(model, splits, batches)
   objective = Sft(model.model)
   optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
   trainer = Trainer(objective, optimizer, model.params, mesh=mesh)
-  start = model.params
-  watched = policy_monitors(config, inputs, model, splits, lambda: start, folder, mesh) if config.monitor.every else []
   monitors = [
     *evaluations(held_out, config.evaluation.every),
-    *watched,
+    *watching.monitors(folder, lambda: start),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   result = train(folder, trainer, batches, monitors, steps=steps, what="fine-tuning")

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, title
 
 Tree = dict[str, Any]
 DARK = "#50555d"

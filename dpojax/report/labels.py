@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dpojax.training.numbers import tied
+from dpojax.training.numbers import reward_in_words, rewards_of, tied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +45,41 @@ HELD_OUT = {
   "entropy": Label("entropy", "nats a token"),
 }
 
+# Of what the policy writes, after its rewards. `kl/*` are exact over each next token's distribution, along sampled answers.
 POLICY = {
-  "reward/true": Label("true reward", decimals=3),
+  "win_rate": Label("win rate against the reference", share=True),
   "kl/sequence": Label("KL to the reference", "nats an answer", decimals=3),
   "kl/token": Label("KL to the reference", "nats a token"),
+  "path_kl/sequence": Label("KL along truncated samples", "nats an answer", decimals=3),
+  "path_kl/token": Label("KL along truncated samples", "nats a token"),
+  "kl/k1": Label("KL by k1, mean log-ratio", "nats an answer", decimals=3),
+  "kl/k3": Label("KL by k3", "nats an answer", decimals=3),
+  "entropy": Label("entropy", "nats a token"),
   "length/policy": Label("length", "tokens", decimals=1),
   "finished": Label("answers that end by themselves", share=True),
+  "distinct/1": Label("distinct-1, tokens", share=True),
+  "distinct/2": Label("distinct-2, pairs of tokens", share=True),
 }
 
 
+def policy_labels(names: Iterable[str]) -> dict[str, Label]:
+  """Labels of those of `names` that a report shows of what the policy writes, in its order: rewards first."""
+  names = list(names)
+  rewards = {name: Label(reward_in_words(name), decimals=3) for name in rewards_of(names)}
+  return rewards | {name: label for name, label in POLICY.items() if name in names}
+
+
 def shown(label: Label, metrics: Mapping[str, Any], name: str) -> str:
-  """The metric called `name` as people read it: as `Label.format`, or 'tied' (`training.numbers.tied`)."""
+  """The metric called `name` as people read it: as `Label.format`, or 'tied' (`training.numbers.tied`).
+
+  With `name_low` and `name_high` beside it the interval follows: '61.2 % (55.0 to 67.0)'.
+  """
   if name in metrics and tied(metrics, name):
     return "tied"
-  value, error = (float(metrics[key]) if key in metrics else None for key in (name, f"{name}_error"))
-  return label.format(value, error)
+  value, error, low, high = (
+    float(metrics[key]) if key in metrics else None for key in (name, f"{name}_error", f"{name}_low", f"{name}_high")
+  )
+  text = label.format(value, error)
+  if low is None or high is None or text == "-":
+    return text
+  return f"{text} ({label.format(low).removesuffix(' %')} to {label.format(high).removesuffix(' %')})"

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dpojax.losses import LOSSES, loss_options
-from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, title
 from dpojax.types import Answers
 
 PURPLE = "#7a5195"

@@ -5,12 +5,11 @@ import pathlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from dpojax.report.labels import HELD_OUT, POLICY, Label
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure, over_steps, title
+from dpojax.report.labels import HELD_OUT, Label
+from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import RunRecords
-
-BLUE, ORANGE, GREEN, GREY = "#2b5d8a", "#c8642b", "#3d8058", "#8a8f98"
 
 
 def draw_run(run: RunRecords) -> list[pathlib.Path]:
@@ -43,46 +42,8 @@ def draw_training(run: RunRecords) -> Figure | None:
   if rewards:
     _chosen_and_rejected(axes[-1], run)
   for axis in axes:
-    _steps(axis)
+    over_steps(axis)
   return figure
-
-
-def draw_policy(run: RunRecords) -> Figure | None:
-  """True reward and exact KL of what the policy writes, over steps and against each other."""
-  steps, kl = run.series("policy", "kl/sequence")
-  rewarded, reward = run.series("policy", "reward/true")
-  if len(steps) == 0:
-    return None
-  known = len(rewarded) == len(steps)
-  figure, axes = new_figure(3 if known else 1)
-  assert figure is not None
-  _band(axes[0], run, "kl/sequence", POLICY["kl/sequence"], BLUE)
-  axes[0].set_ylim(bottom=0)
-  if known:
-    _band(axes[1], run, "reward/true", POLICY["reward/true"], GREEN)
-    _frontier(axes[2], steps, kl, reward)
-  return figure
-
-
-def new_figure(panels: int) -> tuple[Figure | None, list[Axes]]:
-  """A figure of equal panels, at most three in a row (four: two by two); None for no panel."""
-  if panels == 0:
-    return None, []
-  columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(panels, 3)
-  rows = -(-panels // columns)
-  figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout="constrained")
-  axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
-  for axis in axes:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(True, color="#e4e6ea", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(color="#b0b4bb", labelsize=9)
-  return figure, axes
-
-
-def title(axis: Axes, text: str) -> None:
-  """A panel's title, set left: it says what the y axis is."""
-  axis.set_title(text, loc="left", fontsize=10.5, fontweight="bold")
 
 
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
@@ -110,7 +71,7 @@ def _curves(axis: Axes, run: RunRecords, metric: str, label: Label) -> None:
   if len(steps):
     axis.plot(steps, scale * values, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="held out")
   title(axis, label.axis())
-  _legend(axis)
+  legend(axis)
 
 
 def _chosen_and_rejected(axis: Axes, run: RunRecords) -> None:
@@ -123,34 +84,4 @@ def _chosen_and_rejected(axis: Axes, run: RunRecords) -> None:
       axis.plot(steps, smooth(values), color=colour, linewidth=1.8, label=name)
   axis.axhline(0, color="#b0b4bb", linewidth=0.8)
   title(axis, "reward of chosen and rejected, " + ("held out" if split == "eval" else "training, smoothed"))
-  _legend(axis)
-
-
-def _band(axis: Axes, run: RunRecords, metric: str, label: Label, colour: str) -> None:
-  steps, values = run.series("policy", metric)
-  _, errors = run.series("policy", f"{metric}_error")
-  axis.plot(steps, values, color=colour, linewidth=1.8, marker="o", markersize=4)
-  if len(errors) == len(values):
-    axis.fill_between(steps, values - errors, values + errors, color=colour, alpha=0.18, linewidth=0)
-  title(axis, label.axis())
-  _steps(axis)
-
-
-def _frontier(axis: Axes, steps: np.ndarray, kl: np.ndarray, reward: np.ndarray) -> None:
-  axis.plot(kl, reward, color=GREY, linewidth=1.2)
-  axis.scatter(kl, reward, color=BLUE, s=18, zorder=3)
-  for i in sorted({0, len(steps) - 1}):
-    axis.annotate(f"step {steps[i]}", (kl[i], reward[i]), xytext=(6, -11), textcoords="offset points", fontsize=8.5)
-  title(axis, "true reward against KL")
-  axis.set_xlabel(POLICY["kl/sequence"].axis())
-  axis.margins(x=0.12, y=0.12)
-
-
-def _steps(axis: Axes) -> None:
-  axis.set_xlabel("step")
-  axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _legend(axis: Axes) -> None:
-  if len(axis.get_legend_handles_labels()[0]) > 1:
-    axis.legend(frameon=False, fontsize=8.5)
+  legend(axis)

@@ -10,6 +10,7 @@ import numpy as np
 from dpojax.config.record import read_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
+from dpojax.report.when_to_stop import WhenToStop, read_when_to_stop
 from dpojax.training.numbers import tied
 from dpojax.training.runlog import read_metrics
 
@@ -25,12 +26,14 @@ class RunRecords:
     config: its settings.
     splits: records of metrics.jsonl in order of steps, by split ("train", "eval", "policy").
     samples: what the policy wrote, by step: one record a prompt.
+    when_to_stop: what was decided of that; None where nothing was.
   """
 
   folder: pathlib.Path
   config: RunConfig
   splits: dict[str, Records]
   samples: dict[int, Records]
+  when_to_stop: WhenToStop | None = None
 
   def series(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps i64[N], values f64[N]) of the records that have the metric; empty where none has.
@@ -50,7 +53,7 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
   for record in read_metrics(folder / "metrics.jsonl"):
     splits.setdefault(record["split"], []).append(record)
   samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in folder.glob("samples/step_*.jsonl")}
-  return RunRecords(folder, config, splits, dict(sorted(samples.items())))
+  return RunRecords(folder, config, splits, dict(sorted(samples.items())), read_when_to_stop(folder))
 
 
 def read_lines(path: pathlib.Path) -> Records:

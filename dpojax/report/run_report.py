@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from dpojax.config.record import difference, to_json
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, POLICY, shown
+from dpojax.report.labels import HELD_OUT, policy_labels, shown
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.samples import side_by_side, side_by_side_markdown
-from dpojax.report.tables import aligned, markdown
+from dpojax.report.tables import aligned, escape, markdown
 from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
 
 RESULT = "result.json"
@@ -47,6 +48,8 @@ def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
   run = read_run(folder)
   result = read_result(run.folder)
   parts = [aligned(HEADER, table(result)), _speed(result)]
+  if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
+    parts.append("\n".join(textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in sentences))
   samples = _shown(run)
   if samples:
     parts.append(side_by_side(*samples, width=width))
@@ -107,14 +110,14 @@ def table(result: dict[str, Any]) -> list[list[str]]:
   """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, training."""
   rows = []
   for split, heading, labels in (
-    ("eval", "held out", HELD_OUT),
-    ("policy", "what it writes (± standard error)", POLICY),
+    ("eval", "held out", lambda names: HELD_OUT),
+    ("policy", "what it writes (± standard error)", policy_labels),
   ):
     before, after = result["before"].get(split), result["after"].get(split)
     if after is None:
       continue
     rows.append([heading, "", ""])
-    for metric, label in labels.items():
+    for metric, label in labels(after).items():
       if metric in after:
         cells = [shown(label, s or {}, metric) for s in (before, after)]
         name = f"{label.name}, {label.unit}" if label.unit else label.name
@@ -153,6 +156,8 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
   parts = [f"# {run.folder.resolve().name}", markdown(HEADER, table(result)), _speed(result) + "."]
+  if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
+    parts.append("## When to stop\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in sentences))
   changed = difference(RunConfig(), run.config)
   if changed:
     parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in changed))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpojax.report.tables import escape
+from dpojax.training.numbers import reward_in_words
 
 Sample = dict[str, Any]
 
@@ -13,8 +14,8 @@ def side_by_side(before: Sequence[Sample], after: Sequence[Sample], *, width: in
   """Two columns a prompt for a terminal of `width` characters.
 
   Args:
-    before, after: records of the same prompts with `prompt`, `answer`, `tokens` and, where the
-      world knows it, `reward`.
+    before, after: records of the same prompts with `prompt`, `answer`, `tokens`, `finished` and, where answers are
+      scored, `rewards`, a value by label.
   """
   column = max(20, (width - 3) // 2)
   blocks = []
@@ -45,7 +46,8 @@ def printable(text: str) -> str:
 
 
 def _caption(name: str, sample: Sample) -> str:
-  reward = f", true reward {sample['reward']:.2f}" if "reward" in sample else ""
+  rewards = sample.get("rewards", {})
+  reward = "".join(f", {reward_in_words(f'reward/{label}')} {float(value):.2f}" for label, value in rewards.items())
   end = "" if sample.get("finished", True) else ", cut off"
   return f"{name}: {sample['tokens']} tokens{reward}{end}"
 

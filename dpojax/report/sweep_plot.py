@@ -6,12 +6,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dpojax.report.figures import COLOURS, new_figure, title
 from dpojax.report.labels import Label
-from dpojax.report.plots import BLUE, GREEN, GREY, ORANGE, new_figure, title
 from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.training.numbers import tied
 
-COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)
 NAMES = {"loss.beta": "β (loss.beta)", "optimizer.learning_rate": "learning rate"}
 
 

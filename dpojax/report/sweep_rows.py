@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpojax.report.labels import HELD_OUT, POLICY, Label
+from dpojax.report.labels import HELD_OUT, POLICY, Label, policy_labels
+from dpojax.training.numbers import rewards_of
 
-# (split, metric, label) of the columns and panels, where measured.
+# (split, metric, label) of the columns and panels, where measured; every reward of what the policy writes follows.
 COLUMNS: list[tuple[str, str, Label]] = [
   ("eval", "rewards/accuracies", HELD_OUT["rewards/accuracies"]),
   ("eval", "rewards/margins", HELD_OUT["rewards/margins"]),
   ("policy", "kl/sequence", POLICY["kl/sequence"]),
-  ("policy", "reward/true", POLICY["reward/true"]),
 ]
 
 
@@ -34,5 +34,8 @@ class SweepRow:
 
 
 def measured_columns(rows: Sequence[SweepRow]) -> list[tuple[str, str, Label]]:
-  """Those of `COLUMNS` that at least one point has."""
-  return [column for column in COLUMNS if any(row.last(column[0], column[1]) is not None for row in rows)]
+  """Those of `COLUMNS` that at least one point has, and every reward that at least one has."""
+  names = [name for row in rows for name in row.after("policy")]
+  rewards = policy_labels(rewards_of(names)).items()
+  columns = [*COLUMNS, *(("policy", name, label) for name, label in rewards)]
+  return [column for column in columns if any(row.last(column[0], column[1]) is not None for row in rows)]

@@ -77,7 +77,8 @@ def measure_divergence(
   """
   tokens = np.asarray([len(sample.tokens) for sample in samples], np.int64)
   if not samples:
-    return Divergence(*np.zeros((4, 0)), tokens)
+    none = np.zeros(0)
+    return Divergence(none, none, none, none, tokens)
   examples = [
     TokenExample(np.asarray(prompt, np.int32), (sample.tokens,))
     for prompt, sample in zip(prompts, samples, strict=True)

@@ -26,7 +26,8 @@ from dpojax.types import Params
 
 PARAMS, REST = "params", "rest"  # stored apart, so that parameters are read without optimizer state
 DAMAGED = ".damaged"
-UNDER_BUDGET = "reward/under_budget"  # metric of checkpoints whose policy kept to the KL budget; the best is kept
+CHECKPOINTS = "checkpoints"  # the folder of a run that they are in
+UNDER_BUDGET = "under_budget/reward"  # metric of checkpoints whose policy kept to the KL budget; the best is kept
 NOTHING = -1  # in place of a step where processes exchange it
 Warn = Callable[[str], None]
 

@@ -36,7 +36,9 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
   try:
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
-    return Look(step, np.asarray(rewards), np.asarray([r["kl"] for r in records]), [r["tokens"] for r in records])
+    return Look(
+      step, np.asarray(rewards), np.asarray([r["kl"] for r in records]), np.asarray([r["tokens"] for r in records])
+    )
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file, but metrics.jsonl has a look after step {step}; restore it") from None
   except (ValueError, KeyError, TypeError) as error:

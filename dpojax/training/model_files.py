@@ -23,11 +23,11 @@ from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.references import weights_fingerprint
-from dpojax.training.checkpoint import read_params
+from dpojax.training.checkpoint import CHECKPOINTS, read_params
 from dpojax.training.stage_record import FILE, file_digest
 from dpojax.types import Params
 
-DESCRIPTION, TOKENIZER, CHECKPOINTS = "model.json", "tokenizer", "checkpoints"
+DESCRIPTION, TOKENIZER = "model.json", "tokenizer"
 
 
 @dataclasses.dataclass(frozen=True)

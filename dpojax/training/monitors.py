@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dpojax.config.schema import StopSettings
-from dpojax.training.checkpoint import UNDER_BUDGET, Checkpointer
+from dpojax.training.checkpoint import CHECKPOINTS, UNDER_BUDGET, Checkpointer
 from dpojax.training.looks import read_look, write_look, write_stop
 from dpojax.training.runlog import RunLog
 from dpojax.training.sample_policy import PolicySampler
@@ -200,7 +200,7 @@ class StopRule:
   def __call__(self, step: int, trainer: Trainer) -> Measured:
     settings, looks = self.settings, looks_so_far(self.folder, self.log, self.reward)
     over = budget(looks[-1], settings)
-    said: dict[str, Any] = {"reward": self.reward, "budget": over.as_json()}
+    said: dict[str, Any] = {"budget": over.as_json()}
     decision = should_stop(looks, settings) if self.reward else None
     if decision is not None and settings.patience:
       said["decision"] = decision.as_json()
@@ -208,7 +208,8 @@ class StopRule:
     best = best_under_budget(looks, settings) if self.reward else None
     if best is not None:
       look = looks[best]
-      said["best"] = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
+      best_of = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
+      said["best"] = best_of | {"label": self.reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
     write_stop(self.folder, said)
     if over.over and not (len(looks) > 1 and budget(looks[-2], settings).over):
       self.log.message(over.said())

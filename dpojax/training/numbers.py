@@ -1,7 +1,7 @@
 """Numbers as people read them, and as JSON can hold them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Shares of pairs won.
@@ -47,6 +47,23 @@ def tied(metrics: Mapping[str, Any], name: str) -> bool:
   decided = not math.isnan(float(metrics.get("rewards/accuracies", 0.0)))
   of_labels = name != "displacement/chosen" and not decided
   return of_labels or abs(float(metrics.get("rewards/margins", 1.0))) < TIE
+
+
+def rewards_of(names: Iterable[str]) -> list[str]:
+  """The metrics `reward/LABEL` among names of metrics: the true reward first, no standard errors.
+
+  >>> rewards_of(["kl/token", "reward/length", "reward/length_error", "reward/true"])
+  ['reward/true', 'reward/length']
+  """
+  found = [name for name in dict.fromkeys(names) if name.startswith("reward/")]
+  found = [name for name in found if not (name.endswith("_error") and name.removesuffix("_error") in found)]
+  return sorted(found, key=lambda name: name != "reward/true")  # a stable sort
+
+
+def reward_in_words(name: str) -> str:
+  """`true reward` of "reward/true", else `reward LABEL` of "reward/LABEL"."""
+  label = name.removeprefix("reward/")
+  return "true reward" if label == "true" else f"reward {label}"
 
 
 def format_duration(seconds: float) -> str:

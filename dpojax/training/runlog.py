@@ -14,22 +14,35 @@ from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import write_atomically
-from dpojax.training.numbers import format_duration, format_number, from_json_number, tied, to_json_number
+from dpojax.training.numbers import (
+  format_duration,
+  format_number,
+  from_json_number,
+  reward_in_words,
+  rewards_of,
+  tied,
+  to_json_number,
+)
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
 ERASE_LINE = "\r\x1b[2K"
-# Metrics shown on a line, in this order: short name and form.
+# Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
   "rewards/margins": ("margin", format_number),
   "tokens_per_second": ("tokens/s", format_number),
-  "reward/true": ("true reward", format_number),
-  "kl/sequence": ("KL an answer", format_number),
+}
+# Those of what the policy writes, after its rewards.
+SHOWN_OF_POLICY = {
   "kl/token": ("KL a token", format_number),
-  "length/policy": ("tokens an answer", format_number),
+  "path_kl/token": ("KL a token along truncated samples", format_number),
+  "win_rate": ("win rate", "{:.1%}".format),
+  "length/policy": ("length", format_number),
+  "finished": ("ended", "{:.0%}".format),
+  "kl/sequence": ("KL an answer", format_number),
 }
 
 
@@ -196,8 +209,10 @@ class RunLog:
 
 def in_words(metrics: Mapping[str, float]) -> str:
   """`loss 0.5931  accuracy 71.2%  margin 0.3201`: those of the metrics that people follow."""
+  rewards = {name: (reward_in_words(name), format_number) for name in rewards_of(metrics)}
   said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
-  return "  ".join(f"{short} {said(name, form)}" for name, (short, form) in SHOWN.items() if name in metrics)
+  shown = SHOWN | rewards | SHOWN_OF_POLICY
+  return "  ".join(f"{short} {said(name, form)}" for name, (short, form) in shown.items() if name in metrics)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

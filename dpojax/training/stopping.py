@@ -22,7 +22,7 @@ import numpy as np
 
 from dpojax.config.schema import StopSettings
 from dpojax.errors import InputError
-from dpojax.training.numbers import to_json_number
+from dpojax.training.numbers import from_json_number, to_json_number
 
 REWARD_ERRORS = 1.0  # a rise of at most this many standard errors is none
 KL_ERRORS = 2.0  # a move of KL of at most this many is none; at 1, chance moves stable KL in a third of all looks
@@ -129,15 +129,25 @@ class Decision:
     """The figures by name, as JSON holds them."""
     return {name: _as_json(value) for name, value in {**vars(self), "kl_change": self.kl_change}.items()}
 
-  def said(self) -> str:
-    """`reward +0.012 ± 0.034 over steps 200 to 300 (256 prompts, paired), KL 0.131 → 0.133 nats a token: stop`."""
-    if self.change is None:
-      return f"stop rule: {self.reason}"
+  @classmethod
+  def from_json(cls, figures: dict[str, Any]) -> "Decision":
+    """The inverse of `as_json`."""
+    return cls(**_from_json(cls, figures))
+
+  def measured(self) -> str:
+    """`reward +0.012 ± 0.034 over steps 200 to 300 (256 prompts, paired), KL 0.131 → 0.133 nats a token`, or nothing."""
+    if self.change is None or self.kl_before is None or self.kl_now is None:
+      return ""
     return (
-      f"reward {self.change:+.3f} ± {self.error:.3f} over steps {self.first_step} to {self.step} "
-      f"({self.prompts} prompts, paired), KL {self.kl_before:.3f} → {self.kl_now:.3f} nats a token: "
-      + ("stop" if self.stop else f"go on, {self.reason}")
+      f"reward {self.change:+.3f} ± {self.error:.3f} over steps {self.first_step:,} to {self.step:,} "
+      f"({self.prompts} prompts, paired), KL {_nats(self.kl_before)} → {_nats(self.kl_now)} nats a token"
     )
+
+  def said(self) -> str:
+    """What was measured, and `: stop` or `: go on, reward rises`; `stop rule: ...` where it decided nothing."""
+    if not (measured := self.measured()):
+      return f"stop rule: {self.reason}"
+    return f"{measured}: " + ("stop" if self.stop else f"go on, {self.reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,10 +179,15 @@ class BudgetDecision:
     """The figures by name, as JSON holds them."""
     return {name: _as_json(value) for name, value in {**vars(self), "times": self.times}.items()}
 
+  @classmethod
+  def from_json(cls, figures: dict[str, Any]) -> "BudgetDecision":
+    """The inverse of `as_json`."""
+    return cls(**_from_json(cls, figures))
+
   def said(self) -> str:
     """`KL 0.131 ± 0.004 nats a token at step 300 is 2.6 times the budget of 0.05`."""
-    error = f" ± {self.error:.3f}" if math.isfinite(self.error) else ""
-    text = f"KL {self.kl_token:.3f}{error} nats a token at step {self.step}"
+    error = f" ± {_nats(self.error, self.kl_token)}" if math.isfinite(self.error) else ""
+    text = f"KL {_nats(self.kl_token)}{error} nats a token at step {self.step:,}"
     if not self.budget:
       return f"{text}; no budget is set"
     if self.over:
@@ -313,5 +328,16 @@ def _check_paired(looks: Sequence[Look]) -> None:
       raise InputError(f"a look at step {look.step} comes after one at step {before.step}; looks are oldest first")
 
 
+def _nats(value: float, of: float | None = None) -> str:
+  """Three decimals, four of a KL below a tenth; `of`: the KL that `value` is an error of."""
+  return f"{value:.{3 if (value if of is None else of) >= 0.0995 else 4}f}"
+
+
 def _as_json(value: Any) -> Any:
   return to_json_number(value) if isinstance(value, float) else value
+
+
+def _from_json(kind: type, figures: dict[str, Any]) -> dict[str, Any]:
+  fields = {field.name for field in dataclasses.fields(kind)}
+  read = lambda name, value: value if name == "reason" or value is None else from_json_number(value)  # noqa: E731
+  return {name: read(name, value) for name, value in figures.items() if name in fields}

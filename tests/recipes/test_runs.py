@@ -130,7 +130,7 @@ def test_a_report_that_a_kill_prevented_is_written_at_the_next_start(config_file
 
 
 def test_a_finished_run_under_a_constant_rate_goes_on_to_more_steps(config_file, tmp_path):
-  constant = {"optimizer__schedule": "constant", "evaluation__every": 0, "evaluation__prompts": 0}
+  constant = {"optimizer__schedule": "constant", "evaluation__every": 0, "monitor__prompts": 0}
   run(changed(config_file, **constant), tmp_path / "a")
   assert run(changed(config_file, train__steps=9, **constant), tmp_path / "a").step == 9
   run(changed(config_file, train__steps=9, **constant), tmp_path / "b")

@@ -48,7 +48,7 @@ def make_run():
             "finished": step > 0,
             "kl": 0.1,
           }
-          | ({"reward": 1.5} if reward else {})
+          | ({"rewards": {"true": 1.5, "length": 5.0}} if reward else {})
           for i in range(6)
         ]
         (folder / "samples").mkdir(exist_ok=True)

@@ -9,7 +9,8 @@ from matplotlib.image import imread
 
 from dpojax.errors import CheckpointError
 from dpojax.report import read_result, terminal_report
-from dpojax.report.plots import draw_policy, draw_training, smooth
+from dpojax.report.plots import draw_training, smooth
+from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import read_run
 
 
@@ -20,6 +21,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert ["true reward", "0.500 ± 0.100", "2.463 ± 0.100"] in table
   assert ["reward accuracy", "tied", "71.6 %"] in table
   assert "200 steps in 1m40s, 4,000 tokens/s" in text
+  assert "before: 5 tokens, true reward 1.50," in text
   assert text.index("answer 0 of step 0") < text.index("answer 0 of step 200")
   assert "answer 4 of step 0" not in text  # monitor.show is 4
 
@@ -44,13 +46,15 @@ def test_each_panel_says_what_it_shows(finished_run):
   run = read_run(finished_run)
   titles = [axis.get_title(loc="left") for axis in draw_training(run).axes]
   assert titles == ["loss", "reward accuracy (%)", "reward margin", "reward of chosen and rejected, held out"]
-  titles = [axis.get_title(loc="left") for axis in draw_policy(run).axes]
-  assert titles == ["KL to the reference (nats an answer)", "true reward", "true reward against KL"]
 
 
-def test_without_a_true_reward_only_kl_is_drawn(tmp_path, make_run):
+def test_without_a_reward_its_panels_are_left_out(tmp_path, make_run):
   run = read_run(make_run(tmp_path / "run", reward=False))
-  assert [axis.get_title(loc="left") for axis in draw_policy(run).axes] == ["KL to the reference (nats an answer)"]
+  assert [axis.get_title(loc="left") for axis in draw_policy(run).axes] == [
+    "KL to the reference (nats a token)",
+    "answers that end by themselves (%)",
+    "length (tokens)",
+  ]
   assert "true reward" not in terminal_report(run.folder)
 
 

@@ -65,3 +65,12 @@ def test_ties_are_called_tied_and_are_no_point_of_the_plot():
   rows = [row({"loss.beta": 0.1}, 1.0), row({"loss.beta": 0.2}, 1e-9), row({"loss.beta": 0.4}, 2.0)]
   assert [cells[1] for cells in table(rows)[1]] == ["52.5 %", "tied", "55.0 %"]
   assert list(draw_sweep(rows).axes[0].lines[0].get_xdata()) == [0.1, 0.4]
+
+
+def test_every_reward_that_a_point_measured_has_a_column():
+  rows = [row({"loss.beta": 0.1}, 1.0, 2.0), row({"loss.beta": 0.2}, 2.0)]
+  rows[1].result["after"]["policy"] |= {"reward/model:runs/reward": 0.7, "reward/model:runs/reward_error": 0.1}
+  header, cells = table(rows)
+  assert header[-3:] == ["true reward", "reward model:runs/reward", "status"]
+  assert [line[-3:-1] for line in cells] == [["2.000 ± 0.100", "-"], ["-", "0.700 ± 0.100"]]
+  assert len(draw_sweep(rows).axes) == 5

@@ -6,16 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpojax.report import plots, tables
-from dpojax.report.labels import HELD_OUT, POLICY
+from dpojax.report import plots, policy_plots, tables
+from dpojax.report.labels import HELD_OUT, POLICY, Label, policy_labels, shown
 from dpojax.report.samples import side_by_side, side_by_side_markdown
+from dpojax.training import numbers
 
 
 def sample(answer, prompt="a prompt"):
   return {"prompt": prompt, "answer": answer, "tokens": 3, "finished": True}
 
 
-@pytest.mark.parametrize("module", [tables, plots])
+@pytest.mark.parametrize("module", [tables, plots, policy_plots, numbers])
 def test_examples_in_docstrings(module):
   result = doctest.testmod(module)
   assert result.attempted > 0 and result.failed == 0
@@ -49,5 +50,31 @@ def test_values_as_people_read_them():
   assert HELD_OUT["loss"].format(0.693147) == "0.6931"
   assert HELD_OUT["loss"].format(None) == "-"
   assert HELD_OUT["rewards/margins"].format(-5.7e-9) == "0.0000"
-  assert POLICY["reward/true"].format(2.4634, 0.1) == "2.463 ± 0.100"
+  assert Label("true reward", decimals=3).format(2.4634, 0.1) == "2.463 ± 0.100"
   assert POLICY["kl/token"].axis() == "KL to the reference (nats a token)"
+
+
+def test_rewards_come_first_and_their_errors_are_no_rewards():
+  names = ["kl/token", "reward/b", "reward/b_error", "reward/true", "reward/true_error", "reward/of_error", "unknown"]
+  labels = policy_labels(names)
+  assert list(labels) == ["reward/true", "reward/b", "reward/of_error", "kl/token"]
+  assert [label.name for label in labels.values()][:2] == ["true reward", "reward b"]
+
+
+def test_an_interval_follows_its_value():
+  metrics = {
+    "win_rate": 0.612,
+    "win_rate_low": 0.55,
+    "win_rate_high": 0.67,
+    "kl/token": 0.1311,
+    "kl/token_error": 0.004,
+  }
+  assert shown(POLICY["win_rate"], metrics, "win_rate") == "61.2 % (55.0 to 67.0)"
+  assert shown(POLICY["kl/token"], metrics, "kl/token") == "0.1311 ± 0.0040"
+  assert shown(POLICY["win_rate"], {}, "win_rate") == "-"
+
+
+def test_every_reward_of_an_answer_is_in_its_caption():
+  scored = sample("dear anna") | {"rewards": {"true": 1.5, "model:runs/reward": "nan"}, "kl": 0.2, "finished": False}
+  page = side_by_side_markdown([sample("hello")], [scored])
+  assert "| before: 3 tokens | after: 3 tokens, true reward 1.50, reward model:runs/reward nan, cut off |" in page

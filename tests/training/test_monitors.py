@@ -1,15 +1,18 @@
 """The loop: who is called when, on which parameters, what is in the log, and what an early end leaves behind."""
 
-import types
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from dpojax.config.schema import OptimizerSettings, RunConfig, StopSettings
+from dpojax.config.schema import CheckpointSettings, OptimizerSettings, RunConfig, StopSettings
+from dpojax.errors import CheckpointError
 from dpojax.objectives.preference import Preference
+from dpojax.training.checkpoint import Checkpointer
+from dpojax.training.looks import look_file, write_look
 from dpojax.training.loop import train
-from dpojax.training.monitors import EndRun, Every, StopRule
+from dpojax.training.monitors import Checkpoint, EndRun, Every, KeepBest, StopRule
 from dpojax.training.optimizer import make_optimizer
 from dpojax.training.runlog import RunLog, read_metrics
 from dpojax.training.trainer import Trainer
@@ -140,11 +143,93 @@ def test_leaving_the_loop_leaves_the_state_there(states):
   assert int(trainer.state.step) == 2 and same(jax.device_get(trainer.params), states[2])
 
 
-def test_the_stop_rule_reads_what_the_policy_wrote():
-  records = [{"reward/true": r, "kl/token": 0.1} for r in (1.0, 2.0, 2.0, 2.0)]
-  log = types.SimpleNamespace(records=lambda split: records if split == "policy" else [])
-  with pytest.raises(EndRun, match="reward no longer rises and KL is stable"):
-    StopRule(StopSettings(patience=2), log, 10)(30, None)
-  StopRule(StopSettings(patience=3), log, 10)(30, None)
-  assert not StopRule(StopSettings(patience=0), log, 10).due(30, 100)
-  assert not StopRule(StopSettings(patience=2), log, 10).due(100, 100)
+class Looks:
+  """A monitor in the place of `SamplePolicy` that writes looks of given mean rewards and KL."""
+
+  name = "policy"
+
+  def __init__(self, folder, rewards, kl):
+    self.folder, self.rewards, self.kl = folder, rewards, kl
+    self.spread = np.linspace(-1, 1, 8)  # between prompts, the same at every look
+
+  def due(self, step, last):
+    return True
+
+  def __call__(self, step, trainer):
+    rewards, kl = self.rewards[step] + self.spread, self.kl[step] * np.ones(8)
+    pairs = zip(rewards.tolist(), kl.tolist(), strict=True)
+    write_look(self.folder, step, [{"rewards": {"r": reward}, "kl": k, "tokens": 10} for reward, k in pairs])
+    return {"reward/r": self.rewards[step], "kl/token": self.kl[step] / 10}
+
+
+def watched(tmp_path, rewards, kl, **settings):
+  """A run of 6 steps that is looked at after each; (result, checkpoints by step, lines of the log, stop.json)."""
+  settings = StopSettings(**settings)
+  folder = Kept(tmp_path)
+  with Checkpointer(tmp_path / "checkpoints", CheckpointSettings(keep=1)) as checkpointer:
+    looks = Looks(tmp_path, rewards, kl)
+    best = KeepBest(settings, "r", checkpointer, folder.log, tmp_path, 1)
+    rule = StopRule(settings, "r", folder.log, tmp_path, 1)
+    every = Checkpoint(checkpointer, folder.log, 1)
+    result = train(folder, new_trainer(), tiny_batches(), [looks, best, rule, every], steps=STEPS, what="a test")
+    checkpointer.wait()
+    kept = {step: checkpointer.metadata(step).metrics for step in checkpointer.steps()}
+  folder.log.close()
+  said = json.loads((tmp_path / "stop.json").read_text())
+  return result, kept, (tmp_path / "log.txt").read_text(), said
+
+
+def test_a_run_ends_when_its_reward_is_flat_and_its_kl_stable(tmp_path):
+  result, _, text, said = watched(tmp_path, [0, 1, 2, 3, 3, 3, 3], [0, 1, 2, 2, 2, 2, 2], patience=2, kl_budget=0.0)
+  assert (result.reason, result.step) == ("stopped", 5)
+  assert " over steps 3 to 5 (8 prompts, paired), KL 0.200 → 0.200 nats a token: stop" in text
+  assert said["decision"]["stop"] is True and said["decision"]["first_step"] == 3
+
+
+@pytest.mark.parametrize(
+  ("rewards", "kl"), [([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 1, 1, 1, 1]), ([1] * 7, [0, 1, 2, 4, 8, 16, 32])]
+)
+def test_a_run_goes_on_while_reward_rises_or_kl_moves(tmp_path, rewards, kl):
+  result, _, _, said = watched(tmp_path, rewards, kl, patience=2)
+  assert (result.reason, result.step) == ("finished", STEPS)
+  assert said["decision"]["stop"] is False and said["decision"]["step"] == STEPS
+
+
+def test_over_the_budget_a_run_says_so_once_and_goes_on(tmp_path):
+  result, _, text, said = watched(tmp_path, [0, 1, 2, 3, 4, 5, 6], [0, 0.3, 0.4, 0.6, 0.7, 0.8, 1.3], kl_budget=0.05)
+  assert (result.reason, result.step) == ("finished", STEPS)
+  assert text.count("times the budget of 0.05") == 1
+  assert "nats a token at step 3 is 1.2 times the budget of 0.05" in text
+  assert said["budget"]["times"] == pytest.approx(2.6)
+
+
+def test_over_the_budget_a_run_ends_where_that_is_asked_for(tmp_path):
+  result, *_ = watched(tmp_path, [0, 1, 2, 3, 4, 5, 6], [0, 0.3, 0.4, 0.6, 0.7, 0.8, 1.3], over_budget="stop")
+  assert (result.reason, result.step) == ("stopped", 3)
+
+
+def test_the_best_within_the_budget_is_kept_with_its_own_figures(tmp_path):
+  _, kept, _, said = watched(tmp_path, [9, 1, 3, 2, 5, 6, 7], [0, 0.1, 0.2, 0.3, 0.9, 0.9, 0.9], kl_budget=0.05)
+  figures = {"step": 2, "reward": pytest.approx(3.0), "kl_token": pytest.approx(0.02)}
+  assert said["best"] == figures | {"label": "r", "checkpoint": "checkpoints/2"}
+  assert sorted(kept) == [2, 6]  # and the newest
+  assert kept[2]["under_budget/reward"] == pytest.approx(3.0) and kept[2]["reward/r"] == 3
+  assert "under_budget/reward" not in kept[6]
+
+
+def test_a_run_without_rewards_watches_the_budget_alone(tmp_path):
+  folder = Kept(tmp_path)
+  looks = Looks(tmp_path, [0] * 7, [0, 0.1, 0.6, 0.6, 0.6, 0.6, 0.6])
+  rule = StopRule(StopSettings(patience=1), "", folder.log, tmp_path, 1)
+  assert train(folder, new_trainer(), tiny_batches(), [looks, rule], steps=STEPS, what="a test").reason == "finished"
+  assert "times the budget" in (tmp_path / "log.txt").read_text()
+  assert not StopRule(StopSettings(patience=0, kl_budget=0.0), "", folder.log, tmp_path, 1).due(3, STEPS)
+
+
+def test_a_look_that_is_gone_is_named(tmp_path):
+  folder = Kept(tmp_path)
+  looks = Looks(tmp_path, [0] * 7, [0] * 7)
+  folder.log.record(1, "policy", looks(1, None))
+  look_file(tmp_path, 1).unlink()
+  with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: no such file, but metrics.jsonl has a look"):
+    StopRule(StopSettings(), "r", folder.log, tmp_path, 1)(1, None)

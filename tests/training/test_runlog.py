@@ -198,3 +198,22 @@ def test_shares_of_ties_are_called_tied(metrics, said):
   assert tied(metrics, "accuracy/length_matched") == tied(metrics, "rewards/accuracies") == ("tied" in said)
   assert tied(metrics, "displacement/chosen") == (metrics.get("rewards/margins") == 3e-8)
   assert not tied(metrics, "rewards/margins")
+
+
+def test_what_the_policy_writes_in_a_line_most_important_first():
+  metrics = {
+    "length/policy": 26.72,
+    "kl/sequence": 4.348,
+    "kl/token": 0.1588,
+    "kl/token_error": 0.004,
+    "finished": 0.98,
+  }
+  metrics |= {"reward/length": 26.72, "reward/true": 2.347, "reward/true_error": 0.068, "entropy": 1.2}
+  metrics |= {"win_rate": 0.812, "win_rate_low": 0.76}
+  said = in_words(metrics)
+  assert said == (
+    "true reward 2.347  reward length 26.72  KL a token 0.1588  win rate 81.2%  length 26.72  ended 98%  KL an answer 4.348"
+  )
+  alone = in_words({name: value for name, value in metrics.items() if name not in ("reward/length", "kl/sequence")})
+  kept = f"policy writes, after step 300: {alone}"[:79]
+  assert "true reward 2.347  KL a token 0.1588  win rate" in kept

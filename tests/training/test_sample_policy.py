@@ -6,9 +6,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from dpojax.data.prompts import PromptRow
 
 from dpojax.config.schema import MonitorSettings
+from dpojax.data.prompts import PromptRow
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -103,7 +103,7 @@ def test_looks_are_paired_and_a_run_that_goes_on_compares_with_the_same(tmp_path
 def test_gain_and_bias_come_from_the_reference_and_survive_a_restart(tmp_path):
   plain, _ = sampler(tmp_path / "plain", Words())(POLICY)
   (tmp_path / "run").mkdir()
-  metrics, records = sampler(tmp_path / "run", Words(), normalise=True)(POLICY)
+  metrics, _ = sampler(tmp_path / "run", Words(), normalise=True)(POLICY)
   before = [json.loads(line) for line in (tmp_path / "run" / "samples" / "reference.jsonl").read_text().splitlines()]
   raw = np.asarray([line["rewards"]["words"] for line in before])
   assert metrics["reward/words"] == pytest.approx((plain["reward/words"] - raw.mean()) / raw.std(), rel=1e-6)

@@ -10,7 +10,16 @@ import scipy.stats
 from benchmarks.stopping import PATIENCE, RISING, Noise, draw_kl, linear
 from dpojax.config.schema import StopSettings
 from dpojax.errors import InputError
-from dpojax.training.stopping import Look, best_under_budget, budget, kl_change, reward_change, should_stop
+from dpojax.training.stopping import (
+  BudgetDecision,
+  Decision,
+  Look,
+  best_under_budget,
+  budget,
+  kl_change,
+  reward_change,
+  should_stop,
+)
 
 RUNS, PROMPTS = 800, 64
 
@@ -188,13 +197,14 @@ def test_the_decision_in_a_line_and_in_numbers():
   assert (
     should_stop(looks[:2], StopSettings(patience=1))
     .said()
-    .endswith("KL 0.000 → 0.131 nats a token: go on, reward rises and KL is not stable")
+    .endswith("KL 0.0000 → 0.131 nats a token: go on, reward rises and KL is not stable")
   )
   json_ = decision.as_json()
   assert json_["stop"] is True and json_["over_budget"] is True and json_["budget"] == 0.05
   assert abs(json_["kl_change"] - 0.002) < 1e-12 and abs(json_["kl_tolerance"] - 0.0131) < 1e-12
   assert (json_["first_step"], json_["step"], json_["prompts"]) == (200, 300, 256)
   assert abs(json_["ratio"] - 0.012 / decision.error) < 1e-9
+  assert Decision.from_json(json_) == decision
 
 
 def test_the_budget():
@@ -211,7 +221,8 @@ def test_the_budget():
   assert not free.over and not free.stop and free.times is None and free.said().endswith("; no budget is set")
   alone = budget(Look(300, [0.0], [1.0], [10]), StopSettings())
   assert alone.over and alone.said() == "KL 0.100 nats a token at step 300 is 2.0 times the budget of 0.05"
-  json.dumps(alone.as_json(), allow_nan=False)
+  read = BudgetDecision.from_json(json.loads(json.dumps(alone.as_json(), allow_nan=False)))
+  assert math.isnan(read.error) and read.said() == alone.said() and read.over
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""What all plots have in common: colours, a figure of panels, their titles, axes and legends."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+BLUE, ORANGE, GREEN, GREY = "#2b5d8a", "#c8642b", "#3d8058", "#8a8f98"
+COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)  # of lines that a legend tells apart
+
+
+def new_figure(panels: int, columns: int | None = None) -> tuple[Figure | None, list[Axes]]:
+  """A figure of equal panels, `columns` in a row or at most three (four: two by two); None for no panel."""
+  if panels == 0:
+    return None, []
+  columns = min(columns, panels) if columns else {1: 1, 2: 2, 3: 3, 4: 2}.get(panels, 3)
+  rows = -(-panels // columns)
+  figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout="constrained")
+  axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+  for axis in axes:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(True, color="#e4e6ea", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(color="#b0b4bb", labelsize=9)
+  return figure, axes
+
+
+def title(axis: Axes, text: str) -> None:
+  """A panel's title, set left: it says what the y axis is."""
+  axis.set_title(text, loc="left", fontsize=10.5, fontweight="bold")
+
+
+def over_steps(axis: Axes) -> None:
+  """Makes steps the x axis."""
+  axis.set_xlabel("step")
+  axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def legend(axis: Axes) -> None:
+  """A legend where there is more than one thing to tell apart."""
+  if len(axis.get_legend_handles_labels()[0]) > 1:
+    axis.legend(frameon=False, fontsize=8.5)
