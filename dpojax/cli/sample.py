@@ -72,7 +72,7 @@ def _write_file(options: argparse.Namespace, sampling: "Sampling") -> None:
   from dpojax.data.examples import check_ids
   from dpojax.data.prompts import read_prompts
   from dpojax.data.templates import with_template
-  from dpojax.rollout.answers_file import answers_job, read_answers, write_answers
+  from dpojax.rollout.answers_file import AT_ONCE, answers_job, read_answers, write_answers
   from dpojax.training.model_files import load_writer
 
   loaded = load_writer(options.model, precision=options.precision)
@@ -88,8 +88,8 @@ def _write_file(options: argparse.Namespace, sampling: "Sampling") -> None:
   for row in prompts:
     check_ids(row.ids, loaded.model.config.vocab_size, row.where, loaded.tokenizer)
 
-  progress = _Progress(len(prompts))
   with _compile_seconds() as compiling:
+    progress = _Progress(len(prompts), max(1, AT_ONCE // options.samples), compiling)
     made = write_answers(
       options.out,
       answers_job(prompts, sampling, weights=loaded.digest, model=loaded.model, tokenizer=loaded.tokenizer),
@@ -117,21 +117,28 @@ def _write_file(options: argparse.Namespace, sampling: "Sampling") -> None:
 
 
 class _Progress:
-  """Prompts done, tokens a second and the time left."""
+  """Prompts done, tokens a second and the time left, compilation left out.
 
-  def __init__(self, total: int):
-    self.total, self.tokens, self.before, self.line = total, 0, -1, Line()
+  Args:
+    total: prompts.
+    together: that are answered together, and so end at about the same time: nothing can be foretold before.
+    compiling: durations so far.
+  """
+
+  def __init__(self, total: int, together: int, compiling: list[float]):
+    self.total, self.together, self.compiling = total, together, compiling
+    self.tokens, self.before, self.line = 0, -1, Line()
 
   @property
   def seconds(self) -> float:
-    return time.monotonic() - self.line.start
+    return max(time.monotonic() - self.line.start - sum(self.compiling), 1e-3)
 
   def show(self, done: int, tokens: int) -> None:
     if self.before < 0:  # those of an earlier process took none of our time
       self.before, self.line.start = done, time.monotonic()
-    self.tokens, seconds, new = tokens, self.seconds, done - self.before
-    left = f", {_clock(seconds / new * (self.total - done))} left" if new else ""
-    self.line.show(f"{done}/{self.total} prompts, {tokens / max(seconds, 1e-9):.0f} tokens/s{left}")
+    self.tokens, new = tokens, done - self.before
+    left = f", {_clock(self.seconds / new * (self.total - done))} left" if new >= self.together else ""
+    self.line.show(f"{done:,}/{self.total:,} prompts, {tokens / self.seconds:,.0f} tokens/s{left}")
 
 
 def _clock(seconds: float) -> str:
@@ -157,13 +164,13 @@ def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: li
   samples = [each for answers in written for each in answers]
   print(_page(prompts, [answer_text(each, tokenizer, sampling.stop).strip() for each in samples], options.samples))
   tokens, cut = sum(len(each.tokens) for each in samples), sum(not each.finished for each in samples)
-  print(_speed(tokens, time.perf_counter() - start, compiling, cut, len(samples), options), file=sys.stderr)
+  seconds = max(time.perf_counter() - start - sum(compiling), 1e-3)
+  print(_speed(tokens, seconds, compiling, cut, len(samples), options), file=sys.stderr)
 
 
 def _speed(
   tokens: int, seconds: float, compiling: list[float], cut: int, answers: int, options: argparse.Namespace
 ) -> str:
-  seconds = max(seconds - sum(compiling), 1e-3)
   return (
     f"{tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s, after {sum(compiling):.1f} s of compilation"
     + (f"; {cut} of {answers} cut at --max-tokens={options.max_tokens}" if cut else "")

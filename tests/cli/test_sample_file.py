@@ -85,6 +85,24 @@ def test_floats_are_read_back_exactly(tiny, data, tmp_path):
     assert answer.finished == sampled.finished
 
 
+def test_stop_texts_and_top_k(tiny, data, tmp_path):
+  out = tmp_path / "answers.jsonl"
+  options = ["--max-tokens=12", "--samples=4", "--temperature=3", "--limit=4"]
+  sample(tiny, data, out, *options, "--stop=parcel", "--stop=my refund", "--top-k=5")
+  ended = {"eos": 0, "stop": 0, "length": 0}
+  for row in read_answers(out):
+    for answer in row.answers:
+      written = tiny.tokenizer.decode(answer.tokens)
+      ended[answer.ended] += 1
+      assert (answer.ended == "stop") == (written.endswith(("parcel", "my refund")))
+      assert "parcel" not in answer.text and "my refund" not in answer.text
+      assert answer.ended != "stop" or written.startswith(answer.text)
+  assert ended["stop"] > 3
+  sample(tiny, data, out, *options, "--samples=64", "--top-k=2", "--limit=1")
+  firsts = {int(answer.tokens[0]) for row in read_answers(out) for answer in row.answers}
+  assert len(firsts) == 2  # of fifteen words
+
+
 def test_prompts_of_a_text_file_and_of_preferences(tiny, tmp_path):
   text, pairs = tmp_path / "prompts.txt", tmp_path / "pairs.jsonl"
   text.write_text("my parcel\n\nwe will\n")
