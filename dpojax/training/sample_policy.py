@@ -14,6 +14,7 @@ from dpojax.data.prompts import PromptRow
 from dpojax.files import write_atomically
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
+from dpojax.rewards.judge import FunctionJudge, preferences
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
 from dpojax.rewards.win_rate import win_rate
@@ -79,7 +80,7 @@ class PolicySampler:
     answer) and `kl/token` (nats a token, over all tokens), exact; `kl/k1`, `kl/k3` (nats an answer), their estimates
     from the tokens that were drawn; `entropy` (nats a token); `length/policy` (tokens); `finished` (fraction that ended
     by itself); `distinct/1`, `distinct/2`; `win_rate` against the reference's answers with `win_rate_low` and
-    `win_rate_high`. All at the sampling temperature. Under top-k, a nucleus or greedy choice KL is no expectation over
+    `win_rate_high`, and `judge/position_bias` of a user's judge: by how much standing first helps. All at the sampling temperature. Under top-k, a nucleus or greedy choice KL is no expectation over
     what was drawn: then it is called `path_kl/*`.
     """
     reference = self._reference()
@@ -108,8 +109,9 @@ class PolicySampler:
     for name, values in scores.items():
       metrics |= {f"reward/{name}": float(np.mean(values)), f"reward/{name}_error": standard_error(values)}
     if before is not None:
-      rate = win_rate(self._preferences(answers, scores, before))
-      metrics |= {"win_rate": rate.rate, "win_rate_low": rate.low, "win_rate_high": rate.high}
+      preferences, bias = self._preferences(answers, scores, before)
+      rate = win_rate(preferences)
+      metrics |= {"win_rate": rate.rate, "win_rate_low": rate.low, "win_rate_high": rate.high} | bias
     return metrics, self._records(answers, samples, scores, found)
 
   def _moved(self, found: Divergence) -> dict[str, float]:
@@ -177,12 +179,15 @@ class PolicySampler:
       for i, (row, answer, sample) in enumerate(zip(self.prompts, answers, samples, strict=True))
     ]
 
-  def _preferences(self, answers, scores, before: "ReferenceAnswers") -> np.ndarray:
-    """f64[N]: 1 where the policy's answer is better than the reference's, 1/2 where neither is."""
-    if self._judge is not None:
-      return self._judge(answers, before.answers)
-    name = self._rewards[0].name
-    return (1 + np.sign(scores[name] - before.scores[name])) / 2
+  def _preferences(self, answers, scores, before: "ReferenceAnswers") -> tuple[np.ndarray, dict[str, float]]:
+    """f64[N]: 1 where the policy's answer is better than the reference's, 1/2 where neither is; and the judge's bias."""
+    if self._judge is None:
+      name = self._rewards[0].name
+      return preferences(scores[name], before.scores[name]), {}
+    if isinstance(self._judge, FunctionJudge):
+      judged = self._judge.compare(answers, before.answers)
+      return judged.preference, {"judge/position_bias": float(np.mean(judged.position_bias))}
+    return self._judge(answers, before.answers), {}
 
   def _reference_answers(self, reference: Params) -> "ReferenceAnswers | None":
     """What the reference wrote; written, scored and kept at the first look. Settles the rewards' gain and bias."""

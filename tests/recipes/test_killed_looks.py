@@ -32,7 +32,7 @@ def config(tmp_path_factory):
     "monitor.prompts": 3,
     "monitor.rewards": f"python:{folder / 'reward.py'}:words, length",
     "monitor.normalise": True,
-    "stop.kl_budget": 0.004,
+    "stop.kl_budget": 0.05,
     "optimizer.learning_rate": 1e-2,
   }
   return write_config(folder, **settings)
