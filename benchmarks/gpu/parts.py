@@ -276,7 +276,8 @@ def sampling(size: str) -> str:
   model, params = setting.model(), setting.params()
   prompts = [setting.dataset[i].prompt for i in range(16)]
   with jax.default_device(gpu()):
-    samples = generate(model, jax.device_put(params, gpu()), prompts, max_tokens=16, eos_id=None, seed=3)
+    written = generate(model, jax.device_put(params, gpu()), prompts, max_tokens=16, eos_id=None, seed=3)
+  samples = [each[0] for each in written]
   written = TokenDataset.from_examples([(p, [s.tokens]) for p, s in zip(prompts, samples, strict=True)])
   batches = Batches(written, BatchSettings(size=16, rows=2, row_length=setting.row_length))
   host, worst = batches(0), {}

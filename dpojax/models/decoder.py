@@ -14,7 +14,6 @@ Matrices of layers are stored [in, out]. The residual stream, norms and rotary a
 parameters' dtype whatever the precision of the products.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +21,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dpojax.models.cache import Cache, add_slots, cached_attention, visible_slots, write_layer
 from dpojax.models.config import ModelConfig
 from dpojax.ops.attention import attention_plan, packed_attention
 from dpojax.ops.matmul import dense, kept
 from dpojax.ops.norm import rms_norm
 from dpojax.ops.rotary import apply_rotary, rotary_angles, rotary_frequencies
 from dpojax.ops.summed import scan_layers, take
-from dpojax.types import PackedBatch, Params
+from dpojax.types import Array, PackedBatch, Params
 
 # What the backward pass keeps of a block besides its input.
 REMAT_POLICIES: dict[str, Callable | None] = {
@@ -109,7 +107,7 @@ class Decoder(nnx.Module):
       )
       return out, None
 
-    x, angles = self.begin(rows.tokens, position)
+    x, angles = embedded(self.embed.get_value(), rows.tokens, position, self.config)
     graph, layers = nnx.split(self.layers)
 
     def body(x, layer):
@@ -118,36 +116,16 @@ class Decoder(nnx.Module):
     if self.remat != "none":
       # Inside a scan nothing can be merged across the barrier that prevent_cse would add.
       body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-    return self.end(scan_layers(body, x, layers))
+    return final_hidden(scan_layers(body, x, layers), self.final_norm[...], self.config)
 
-  def decode(self, tokens: jax.Array, position: jax.Array, valid: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-    """[B, n, D] hidden states of n new tokens a row, and the cache that holds them too."""
-    cache = add_slots(cache, position, valid)
-    mask = visible_slots(cache, position, self.config.window)
-    x, angles = self.begin(tokens, position)
-    graph, layers = nnx.split(self.layers)
 
-    # The cache travels in the carry: as input and output of the scan it would be copied at every token.
-    def body(carry, numbered_layer):
-      x, keys, values = carry
-      index, layer = numbered_layer
+def embedded(embed: Any, tokens: Array, position: jax.Array, config: ModelConfig):
+  """The embedded tokens [B, T, D] and the rotary angles of their positions."""
+  x = take(embed, jnp.asarray(tokens))
+  frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+  return x, rotary_angles(position, frequencies, x.dtype)
 
-      def attend(q, k, v):
-        stored = write_layer(keys, k, index, cache.used), write_layer(values, v, index, cache.used)
-        return cached_attention(q, stored[0][index], stored[1][index], mask, precision=self.precision), stored
 
-      x, (keys, values) = nnx.merge(graph, layer)(x, angles, attend)
-      return (x, keys, values), None
-
-    numbered = jnp.arange(self.config.layers, dtype=jnp.int32), layers
-    (x, keys, values), _ = jax.lax.scan(body, (x, cache.keys, cache.values), numbered)
-    return self.end(x), dataclasses.replace(cache, keys=keys, values=values)
-
-  def begin(self, tokens, position):
-    """The embedded tokens [B, T, D] and the rotary angles of their positions."""
-    x = take(self.embed.get_value(), tokens)
-    frequencies = rotary_frequencies(self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
-    return x, rotary_angles(position, frequencies, x.dtype)
-
-  def end(self, x):
-    return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
+def final_hidden(x: jax.Array, gain: jax.Array, config: ModelConfig) -> jax.Array:
+  """The residual stream [..., D] after the final norm."""
+  return rms_norm(x, gain, config.norm_epsilon)

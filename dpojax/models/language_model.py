@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dpojax.losses.logps import TokenLogps
-from dpojax.models.cache import Cache
+from dpojax.models import decode
+from dpojax.models.cache import AnswerCache, PromptCache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
 from dpojax.models.parameters import decoder_parameters, draw_parameters
@@ -121,27 +122,50 @@ class LanguageModel:
     collision = log_collision(flat, self.head(params), chunk=self.chunk, precision=self.precision)
     return jnp.where(rows.filled, collision.reshape(rows.target.shape), 0.0)
 
-  def empty_cache(self, batch: int, length: int, dtype=jnp.float32) -> Cache:
-    """A cache of `length` slots for `batch` rows."""
-    stored = jnp.zeros((self.config.layers, batch, self.config.kv_heads, length, self.config.head_dim), dtype)
-    zeros = jnp.zeros((batch, length), jnp.int32)
-    return Cache(stored, stored, zeros, zeros.astype(bool), jnp.zeros((), jnp.int32))
+  def split_layers(self, params: Params) -> Params:
+    """The parameters as `decode` and `next_logits` read them; made once for many tokens. A copy of the layers."""
+    return decode.split_layers(params, self.config, self.precision)
 
-  def decode(
-    self, params: Params, tokens: jax.Array, position: jax.Array, valid: jax.Array, cache: Cache
-  ) -> tuple[jax.Array, Cache]:
-    """Appends n tokens to every row.
+  def prefill(self, params: Params, tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, PromptCache]:
+    """Reads prompts.
 
     Args:
-      tokens: i32[B, n].
-      position: i32[B, n], position of each token within its own text.
-      valid: bool[B, n], False where a row has no token: padding on either side, or a finished row.
-      cache: of the tokens before; needs n free slots.
+      params: as for `hidden`.
+      tokens: i32[P, S], prompts from slot 0 on.
+      length: i32[P], tokens of each; what stands after them is not seen.
 
     Returns:
-      ([B, n, D] hidden states after the final norm, the new cache).
+      ([P, S, D] hidden states after the final norm, of no meaning after a prompt's end; their cache).
     """
-    return self._decoder(params).decode(tokens, position, valid, cache)
+    return decode.prefill(params, tokens, length, self.config, self.precision)
+
+  def empty_answers(self, prompt: PromptCache, samples: int, capacity: int) -> AnswerCache:
+    """A cache of `capacity` slots for `samples` answers to each prompt."""
+    prompts, groups, width, _ = prompt.keys[0].shape
+    keys = jnp.zeros((prompts, samples, groups, width, capacity), prompt.keys[0].dtype)
+    values = keys.swapaxes(-1, -2)
+    layers = len(prompt.keys)
+    return AnswerCache((keys,) * layers, (values,) * layers, jnp.zeros((), jnp.int32))
+
+  def decode(
+    self, split: Params, tokens: jax.Array, prompt: PromptCache, answer: AnswerCache
+  ) -> tuple[jax.Array, AnswerCache]:
+    """Appends a token to every answer.
+
+    Args:
+      split: what `split_layers` made of the parameters.
+      tokens: i32[P, N], the next token of each of the N answers to each prompt.
+      prompt: from `prefill`.
+      answer: the tokens before; needs a free slot.
+
+    Returns:
+      ([P, N, D] hidden states after the final norm, the new cache).
+    """
+    return decode.decode(split, tokens, prompt, answer, self.config, self.precision)
+
+  def next_logits(self, split: Params, hidden: jax.Array) -> jax.Array:
+    """[..., D] hidden states to [..., V] logits; `split` as in `decode`."""
+    return dense(hidden, split["head"].T, precision=self.precision)
 
   def _decoder(self, params: Params) -> Decoder:
     return nnx.merge(_graph(self), params)

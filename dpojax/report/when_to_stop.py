@@ -31,17 +31,20 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class WhenToStop:
-  """What stands in `stop.json`: {"decision": Decision or null, "budget": BudgetDecision or null, "best": Best or null}."""
+  """What stands in `stop.json`: {"decision": Decision or null, "budget": BudgetDecision or null, "best": Best or null,
+  "ended": whether the rule or the budget ended the run before its last step}.
+  """
 
   decision: Decision | None = None
   budget: BudgetDecision | None = None
   best: Best | None = None
+  ended: bool = False
 
   @property
   def stopped_at(self) -> int | None:
     """The step after which the rule or the budget ended the run; None where neither did."""
-    ended = [verdict.step for verdict in (self.decision, self.budget) if verdict is not None and verdict.stop]
-    return ended[0] if ended else None
+    verdicts = [verdict.step for verdict in (self.decision, self.budget) if verdict is not None and verdict.stop]
+    return verdicts[0] if self.ended and verdicts else None
 
   def sentences(self) -> list[str]:
     """What the rule decided last and why, how KL compares with the budget, the best look within it."""
@@ -50,10 +53,14 @@ class WhenToStop:
     if decision is not None and not decision.measured():
       lines.append(f"The rule decided nothing: {decision.reason}.")
     elif decision is not None:
-      what = "stopped the run" if decision.stop else "let the run go on"
+      what = (
+        "let the run go on" if not decision.stop else "stopped the run" if self.ended else "would have stopped the run"
+      )
       lines.append(f"The rule {what} after step {decision.step:,}, as {decision.reason}: {decision.measured()}.")
     if budget is not None:
-      lines.append(budget.said() + (", which ended the run (stop.over_budget=stop)." if budget.stop else "."))
+      lines.append(
+        budget.said() + (", which ended the run (stop.over_budget=stop)." if budget.stop and self.ended else ".")
+      )
     if best is not None:
       within = " within the budget" if budget is None or budget.budget else ""
       lines.append(
@@ -74,7 +81,8 @@ def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
     kinds: dict[str, Any] = {"decision": Decision.from_json, "budget": BudgetDecision.from_json, "best": _best}
-    return WhenToStop(**{name: read(found[name]) for name, read in kinds.items() if found.get(name) is not None})
+    read = {name: read(found[name]) for name, read in kinds.items() if found.get(name) is not None}
+    return WhenToStop(**read, ended=bool(found.get("ended")))
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise CheckpointError(f"{path}: not a record of when to stop ({error}); delete it to go without") from None
 

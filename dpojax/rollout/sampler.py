@@ -1,44 +1,29 @@
-"""Generation with a key-value cache: the prompt in one pass, then a token at a time until all have ended."""
+"""Generation: every prompt is read once, then all its answers are written together, a token at a time."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpojax.data.examples import check_ids
 from dpojax.data.shapes import bucket
-from dpojax.errors import DataError
+from dpojax.errors import ConfigError, DataError
+from dpojax.models.cache import PromptCache
 from dpojax.models.language_model import LanguageModel
-from dpojax.rollout.choose import choose_tokens
+from dpojax.parallel.placement import place_params
+from dpojax.parallel.rules import ROW_AXES, replicated
+from dpojax.rollout import decode_loop
+from dpojax.rollout.answers import Answers, Ended, Ends, Sample, smaller_grid
+from dpojax.rollout.decode_loop import Draws
 from dpojax.types import Params
 
-Ended = Literal["eos", "stop", "length"]
+__all__ = ["Ended", "Sample", "generate"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-  """What a model wrote after a prompt.
-
-  Attributes:
-    tokens: i32[T], T >= 1: the EOS included where it ended by one, and the token that completed a stop string.
-    ended: why it ended: "eos", "stop" (a stop string) or "length" (the limit).
-    logp: f32[T] nats of each token under the model at the sampling temperature, over the whole vocabulary whatever
-      top-k and nucleus left out; of greedy samples at temperature 1.
-  """
-
-  tokens: np.ndarray
-  ended: Ended
-  logp: np.ndarray
-
-  @property
-  def finished(self) -> bool:
-    """Whether it ended by itself, not by the limit."""
-    return self.ended != "length"
+CHUNK = 16  # tokens between two returns to the host
+FIRST_CAPACITY = 64  # tokens of an answer that its cache has room for at first
 
 
 def generate(
@@ -63,7 +48,8 @@ def generate(
   """Writes `samples` answers to every prompt.
 
   Token t of sample n of prompt number i is drawn with the key fold_in(fold_in(fold_in(key(seed), i), n), t), so a
-  sample depends on nothing that is sampled beside it.
+  sample depends on nothing that is sampled beside it. While it works there is a second copy of the layers' weights, in
+  the precision of the products.
 
   Args:
     model: the decoder; its precision holds here too.
@@ -75,58 +61,138 @@ def generate(
     temperature: 0 is greedy.
     top_k: draw among the k most probable tokens; 0: all.
     top_p: in (0, 1]; the smallest set of tokens with this mass is kept (of what top_k left).
-    stop: texts that end an answer when its decoded text holds one.
+    stop: texts that end an answer with the first token after which its decoded text holds one.
     decode: i32[T] -> text; needed where there are stop texts.
     seed: of all randomness.
     numbers: what each prompt is called in the keys; None: its place.
-    rows: answers at once, at most.
+    rows: answers at once, at most (with a mesh: or one prompt a device).
     mesh: the devices that share parameters and rows; None: where the parameters are, or the default device.
-    progress: called with (answers done, tokens written) as they are done.
+    progress: called every few tokens with (answers done, tokens written).
 
   Returns:
     For each prompt, in order, its N `Sample`s.
 
   Raises:
-    DataError: a prompt without tokens, with an id that the model has no row for, or that does not fit its positions.
+    DataError: a prompt without tokens, with an id that the model has no row for, or that does not fit its positions;
+      an option that is out of range.
+    ConfigError: stop texts without `decode`; parameters that do not divide by the mesh.
   """
-  del top_k, stop, decode, mesh, progress
-  _check(model, prompts, max_tokens)
-  params = jax.device_put(params)
-  capacity = bucket(max_tokens)
-  ends = np.asarray([] if eos_id is None else eos_id, np.int32).reshape(-1)
-  names = list(range(len(prompts)) if numbers is None else numbers)
-  every = [(prompt, names[i], n) for i, prompt in enumerate(prompts) for n in range(samples)]
-  found: dict[int, Sample] = {}
-  for members, size in _batches([prompt for prompt, _, _ in every], rows):
-    length = np.zeros(size, np.int32)
-    length[: len(members)] = [len(every[i][0]) for i in members]
+  _check_stop(stop, decode)
+  ends = Ends(max_tokens, np.asarray([] if eos_id is None else eos_id, np.int32).reshape(-1), tuple(stop), decode)
+  draws = Draws(
+    seed=np.asarray(seed, np.uint32),
+    number=np.zeros(0, np.uint32),
+    sample=np.zeros((0, 0), np.uint32),
+    temperature=np.asarray(temperature, np.float32),
+    top_k=np.asarray(top_k, np.int32),
+    top_p=np.asarray(top_p, np.float32),
+    ends=ends.ids,
+  )
+  _check_options(ends, draws, samples)
+  names = range(len(prompts)) if numbers is None else numbers
+  _check_prompts(model, prompts, max_tokens, names)
+  placing = _Placing(mesh)
+  params = place_params(params, mesh, getattr(model, "parameters", {}))
+  split = decode_loop.split_layers(model, params)
+  found: list[list[Sample]] = [[] for _ in prompts]
+  done = written = 0
+  for members, size in _batches(prompts, max(1, rows // samples)):
+    size = placing.round_up(size)
+    number, length = np.zeros(size, np.uint32), np.zeros(size, np.int32)
+    number[: len(members)] = [names[i] for i in members]
+    length[: len(members)] = [len(prompts[i]) for i in members]
     tokens = np.zeros((size, bucket(int(length.max()))), np.int32)
-    index = np.zeros((size, 2), np.int32)
     for row, i in enumerate(members):
-      tokens[row, : length[row]] = every[i][0]
-      index[row] = every[i][1:]
-    written = _answer(
-      model,
-      params,
-      tokens,
-      length,
-      index,
-      np.uint32(seed),
-      np.int32(max_tokens),
-      ends,
-      np.float32(temperature),
-      np.float32(top_p),
-      capacity=capacity,
+      tokens[row, : length[row]] = prompts[i]
+    last, prompt = decode_loop.read_prompts(model, params, *placing.rows((tokens, length)))
+    for some in np.array_split(np.arange(samples, dtype=np.uint32), -(-samples // max(1, rows // len(members)))):
+      answers = Answers(len(members) * len(some), ends)
+      named = dataclasses.replace(draws, number=number, sample=np.tile(some, (size, 1)))
+      for _ in _write(model, split, last, prompt, named, answers, placing):
+        if progress is not None:
+          progress(done + answers.done, written + answers.written)
+      done, written = done + answers.done, written + answers.written
+      for row, i in enumerate(members):
+        found[i] += [answers.sample(row * len(some) + n) for n in range(len(some))]
+  return found
+
+
+def _write(
+  model: LanguageModel,
+  split: Params,
+  last: jax.Array,
+  prompt: PromptCache,
+  draws: Draws,
+  answers: Answers,
+  placing: "_Placing",
+) -> Iterator[None]:
+  """Writes all of `answers`, row by row those of prompt 0, 1, .. of the grid; yields every few tokens.
+
+  Args:
+    last, prompt: what `decode_loop.read_prompts` gave.
+    draws: its `number` and `sample` give the grid's size; prompts beyond those of `answers` are empty.
+  """
+  limit = answers.limit
+  rows = np.arange(draws.sample.size).reshape(draws.sample.shape)
+  rows = np.where(rows < len(answers), rows, -1)  # which answer stands where in the grid; -1: none
+  capacity = min(bucket(limit), FIRST_CAPACITY)
+  cache, token, logp = decode_loop.first_tokens(model, split, last, prompt, placing.draws(draws), capacity=capacity)
+  answers.add(rows, np.asarray(token)[None], np.asarray(logp)[None])
+  yield
+  for count in range(1, limit, CHUNK):  # tokens written
+    going = answers.going(rows)
+    if not going.any():
+      break
+    step = min(CHUNK, limit - count)
+    layout = smaller_grid(going, placing.shards)
+    needed = capacity if count - 1 + step <= capacity else min(bucket(limit), 2 * capacity)
+    if layout is not None:
+      prompts, places, going = layout
+      rows = np.where(going, rows[prompts[:, None], places], -1)
+      sample = np.asarray(draws.sample)[prompts[:, None], places]
+      draws = dataclasses.replace(draws, number=np.asarray(draws.number)[prompts], sample=sample)
+      prompt = decode_loop.take_prompts(prompt, placing.rows(prompts))
+      cache = decode_loop.take_answers(cache, *placing.rows((prompts, places)), capacity=needed)
+    elif needed > capacity:
+      cache = decode_loop.more_room(cache, capacity=needed)
+    capacity = needed
+    token, done = placing.rows((answers.last_tokens(rows), ~going))
+    cache, tokens, logps = decode_loop.next_tokens(
+      model, split, prompt, cache, token, done, np.int32(step), placing.draws(draws), chunk=CHUNK
     )
-    answers, logps, lengths, finished = jax.device_get(written)
-    for row, i in enumerate(members):
-      ended = "eos" if finished[row] else "length"
-      found[i] = Sample(answers[row, : lengths[row]], ended, logps[row, : lengths[row]])
-  return [[found[i * samples + n] for n in range(samples)] for i in range(len(prompts))]
+    answers.add(rows, np.asarray(tokens)[:step], np.asarray(logps)[:step])
+    yield
+
+
+class _Placing:
+  """Where arrays of a grid lie: its prompts over the devices that split rows.
+
+  Attributes:
+    shards: how many devices these are.
+  """
+
+  def __init__(self, mesh: Mesh | None):
+    self._mesh = mesh
+    self.shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+  def round_up(self, size: int) -> int:
+    """The next number of prompts that divides by the devices."""
+    return -(-size // self.shards) * self.shards
+
+  def rows(self, arrays: Any) -> Any:
+    """Arrays [P, ...]."""
+    return arrays if self._mesh is None else jax.device_put(arrays, NamedSharding(self._mesh, PartitionSpec(ROW_AXES)))
+
+  def draws(self, draws: Draws) -> Draws:
+    """Its numbers and samples as `rows`, and the rest everywhere."""
+    if self._mesh is None:
+      return draws
+    everywhere = jax.device_put(draws, replicated(self._mesh))
+    return dataclasses.replace(everywhere, number=self.rows(draws.number), sample=self.rows(draws.sample))
 
 
 def _batches(prompts: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[list[int], int]]:
-  """(prompt indices, rows of the batch): neighbours by length, in batches of equal size."""
+  """(prompt indices, prompts of the grid): neighbours by length, in batches of equal size."""
   order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
   count = -(-len(order) // batch_size)
   for chunk in np.array_split(np.asarray(order, np.int32), count) if count else ():
@@ -134,11 +200,33 @@ def _batches(prompts: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[l
     yield chunk.tolist(), largest if largest < 16 else min(bucket(largest), max(batch_size, largest))
 
 
-def _check(model: LanguageModel, prompts: Sequence[np.ndarray], max_tokens: int) -> None:
-  if max_tokens < 1:
-    raise DataError(f"max_tokens is {max_tokens}; an answer needs at least 1")
+def _check_options(ends: Ends, draws: Draws, samples: int) -> None:
+  if ends.limit < 1:
+    raise DataError(f"max_tokens is {ends.limit}; an answer needs at least 1")
+  if samples < 1:
+    raise DataError(f"samples is {samples}; a prompt gets at least 1 answer")
+  if not draws.temperature >= 0:
+    raise DataError(f"temperature is {draws.temperature}; 0 is greedy, and any other is above it")
+  if draws.top_k < 0:
+    raise DataError(f"top_k is {draws.top_k}; 0 leaves all tokens, k >= 1 the k most probable ones")
+  if not 0 < draws.top_p <= 1:
+    raise DataError(f"top_p is {draws.top_p}; it is a share of the probability, above 0 and at most 1")
+
+
+def _check_stop(stop: Sequence[str], decode: Callable[[np.ndarray], str] | None) -> None:
+  if isinstance(stop, str) or not all(stop):
+    raise ConfigError(f"stop={stop!r}: give a list of texts, each of one character at least")
+  if stop and decode is None:
+    raise ConfigError(f"stop={list(stop)!r}: texts are found in decoded answers; give decode too")
+
+
+def _check_prompts(model: LanguageModel, prompts: Sequence[np.ndarray], max_tokens: int, names: Sequence[int]) -> None:
+  if len(names) != len(prompts):
+    raise DataError(f"numbers has {len(names)} entries for {len(prompts)} prompts; give one for each")
   limit = model.config.max_positions
-  for i, prompt in enumerate(prompts):
+  for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
+    if not 0 <= name < 2**32:
+      raise DataError(f"numbers[{i}] is {name}; a number is at least 0 and below 2**32")
     if len(prompt) == 0:
       raise DataError(f"prompt {i} has no tokens; begin it with the tokenizer's BOS or some text")
     check_ids(np.asarray(prompt), model.config.vocab_size, f"prompt {i}")
@@ -146,64 +234,3 @@ def _check(model: LanguageModel, prompts: Sequence[np.ndarray], max_tokens: int)
       raise DataError(
         f"prompt {i} has {len(prompt)} tokens; with {max_tokens} new ones it passes the model's {limit} positions"
       )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "capacity"))
-def _answer(
-  model: LanguageModel,
-  params: Params,
-  prompts: jax.Array,
-  prompt_length: jax.Array,
-  prompt_index: jax.Array,
-  seed: jax.Array,
-  limit: jax.Array,
-  ends: jax.Array,
-  temperature: jax.Array,
-  top_p: jax.Array,
-  *,
-  capacity: int,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """(tokens i32[B, capacity], logp f32[B, capacity], length i32[B], finished bool[B]); rows of length 0 are empty."""
-  batch, width = prompts.shape
-  key = jax.random.key(seed)
-  row_keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i[0]), i[1]))(prompt_index)
-  rows = jnp.arange(batch)
-
-  place = jnp.broadcast_to(jnp.arange(width), prompts.shape)
-  valid = place < prompt_length[:, None]
-  cache = model.empty_cache(batch, width + capacity)
-  hidden, cache = model.decode(params, prompts, place, valid, cache)
-  last = hidden[rows, jnp.maximum(prompt_length - 1, 0)]
-
-  def going_on(state):
-    step, *_, finished, _ = state
-    return (step < limit) & ~jnp.all(finished)
-
-  def write(state):
-    step, last, cache, tokens, logps, finished, length = state
-    keys = jax.vmap(lambda k: jax.random.fold_in(k, step))(row_keys)
-    logits = model.logits(params, last)
-    chosen = choose_tokens(keys, logits, temperature=temperature, top_p=top_p)
-    logits = logits / jnp.where(temperature > 0, temperature, 1.0)
-    logp = logits[rows, chosen] - jax.nn.logsumexp(logits, axis=-1)
-    tokens = tokens.at[:, step].set(chosen)
-    logps = logps.at[:, step].set(logp)
-    going = ~finished
-    length = length + going.astype(jnp.int32)
-    finished = finished | jnp.isin(chosen, ends)
-    position = prompt_length + step
-    hidden, cache = model.decode(params, chosen[:, None], position[:, None], going[:, None], cache)
-    return step + 1, hidden[:, 0], cache, tokens, logps, finished, length
-
-  empty = prompt_length == 0
-  start = (
-    jnp.int32(0),
-    last,
-    cache,
-    jnp.zeros((batch, capacity), jnp.int32),
-    jnp.zeros((batch, capacity), jnp.float32),
-    empty,
-    jnp.zeros(batch, jnp.int32),
-  )
-  _, _, _, tokens, logps, finished, length = jax.lax.while_loop(going_on, write, start)
-  return tokens, logps, length, finished

@@ -126,8 +126,8 @@ def load_writer(path: str | pathlib.Path, *, precision: str = "float32", remat: 
   loaded = load(path, precision=precision, remat=remat)
   if isinstance(loaded.model, RewardModel):
     raise ConfigError(
-      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax export` or "
-      "recipe=reward_model, or give the language model that it was trained from"
+      f"{path} is a reward model: it scores answers and writes none. Use it with `dpojax eval`, `dpojax score`, `dpojax "
+      "export` or recipe=reward_model, or give the language model that it was trained from"
     )
   return loaded
 

@@ -210,15 +210,13 @@ class StopRule:
       look = looks[best]
       best_of = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
       said["best"] = best_of | {"label": self.reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
+    verdict = decision.reason if decision is not None and decision.stop else over.said() if over.stop else ""
+    said["ended"] = bool(verdict) and step < self.log.total_steps
     write_stop(self.folder, said)
     if over.over and not (len(looks) > 1 and budget(looks[-2], settings).over):
       self.log.message(over.said())
-    if step == self.log.total_steps:
-      return None
-    if decision is not None and decision.stop:
-      raise EndRun(decision.reason)
-    if over.stop:
-      raise EndRun(over.said())
+    if said["ended"]:
+      raise EndRun(verdict)
     return None
 
 

@@ -119,14 +119,8 @@ def test_commands_that_need_a_writer_refuse_it(run, tmp_path, capsys, exported):
   if exported:
     path = tmp_path / "out"
     assert main(["export", f"--workdir={run[0]}", f"--out={path}", "--pad-token=<user>"]) == 0
-  rows = tmp_path / "rows.jsonl"
-  rows.write_text(json.dumps(ROWS[0]) + "\n")
   capsys.readouterr()
-  for command in (
-    ["sample", f"--model={path}", "--prompt=my parcel is"],
-    ["score", f"--model={path}", f"--data={rows}", f"--out={tmp_path / 'scores.jsonl'}"],
-  ):
-    assert main(command) == 2
-    assert f"{path} is a reward model: it scores answers and writes none" in capsys.readouterr().err
+  assert main(["sample", f"--model={path}", "--prompt=my parcel is"]) == 2
+  assert f"{path} is a reward model: it scores answers and writes none" in capsys.readouterr().err
   with pytest.raises(ValueError, match="is a reward model"):
     load_language_model(path)

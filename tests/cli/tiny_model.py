@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dpojax.interop.files import write_model_folder
@@ -54,6 +53,5 @@ class TinyModel:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _all_logps(model, params, text, count):
-  place = jnp.arange(POSITIONS)[None]
-  hidden, _ = model.decode(params, text, place, place < count, model.empty_cache(1, POSITIONS))
+  hidden, _ = model.prefill(params, text, count[None])
   return jax.nn.log_softmax(model.logits(params, hidden)[0], axis=-1)

@@ -14,6 +14,7 @@ from dpojax.interop.files import open_model_files
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.weights import params_from_tensors
+from dpojax.rollout.sampler import generate
 from tests.tolerances import assert_gradients_close, assert_sums_close
 
 GOLDENS = Path(__file__).parents[1] / "oracles" / "goldens" / "models"
@@ -40,30 +41,30 @@ def packed_logits(model, params, tokens):
   return out
 
 
-def decoded_logits(model, params, tokens, *, prompt, padding, side):
-  """The same through the cache: the first prompt[b] tokens at once, padded on one side, then one by one."""
-  batch, length = tokens.shape
-  width = max(prompt) + padding
-  start = np.zeros((batch, width), np.int32)
-  position, valid = start.copy(), start.astype(bool)
-  for b, count in enumerate(prompt):
-    span = slice(0, count) if side == "right" else slice(width - count, width)
-    start[b, span], position[b, span], valid[b, span] = tokens[b, :count], np.arange(count), True
-  decode = jax.jit(model.decode)
-  hidden, cache = decode(params, start, position, valid, model.empty_cache(batch, width + length))
-  out = np.zeros((batch, length, model.config.vocab_size), np.float32)
+def decoded_logits(model, params, tokens, *, prompt, padding, samples=2):
+  """The same as sampling computes it: the first prompt[b] tokens at once, then the rest one by one, in `samples` copies.
+
+  Prompts are padded beyond the longest; rows with a longer one end first and go on with any token.
+  """
+  length = tokens.shape[1]
+  count = np.asarray(prompt)
+  text = np.where(np.arange(max(prompt) + padding) < count[:, None], tokens[:, : max(prompt) + padding], 0)
+  hidden, cache = jax.jit(model.prefill)(params, text, count.astype(np.int32))
+  out = np.full((samples, *tokens.shape, model.config.vocab_size), np.nan, np.float32)
   logits = np.asarray(model.logits(params, hidden))
-  for b, count in enumerate(prompt):
-    out[b, :count] = logits[b, valid[b]]
-  at = np.asarray(prompt)
-  while (at < length).any():
-    going = at < length  # rows with a longer prompt end first and stay in the batch
-    here = np.minimum(at, length - 1)
-    rows = np.arange(batch)
-    hidden, cache = decode(params, tokens[rows, here][:, None], here[:, None], going[:, None], cache)
-    logits = np.asarray(model.logits(params, hidden))[:, 0]
-    out[rows[going], at[going]] = logits[going]
-    at = at + going
+  for b, n in enumerate(prompt):
+    out[:, b, :n] = logits[b, :n]
+  split = model.split_layers(params)
+  answers = model.empty_answers(cache, samples, length).grow(length + 3)
+  decode = jax.jit(model.decode)
+  rows = np.arange(len(prompt))
+  for step in range(length - min(prompt)):
+    at = np.minimum(count + step, length - 1)
+    written = np.repeat(tokens[rows, at][:, None], samples, axis=1)
+    hidden, answers = decode(split, written, cache, answers)
+    logits = np.asarray(model.next_logits(split, hidden)).swapaxes(0, 1)
+    going = count + step < length
+    out[:, rows[going], at[going]] = logits[:, going]
   return out
 
 
@@ -90,12 +91,11 @@ def test_goldens_notice_each_option():
     assert np.abs(packed_logits(LanguageModel(config), params, tokens) - expected).max() > 1e-2
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", ["mistral_window", "llama3_untied_bias_sharded"])
-def test_cached_path_equals_transformers_whatever_the_padding(name, side):
+def test_cached_path_equals_transformers_for_every_answer(name):
   model, params, tokens, expected = open_golden(name)
-  found = decoded_logits(model, params, tokens, prompt=(5, 11, 1), padding=2, side=side)
-  assert_same_logits(found, expected)
+  for found in decoded_logits(model, params, tokens, prompt=(5, 11, 1), padding=2):
+    assert_same_logits(found, expected)
 
 
 @pytest.mark.slow
@@ -118,15 +118,10 @@ def test_what_is_recomputed_changes_memory_but_no_gradient():
 
 def test_smollm2_writes_sense_and_its_two_paths_agree(smollm2):
   model, params, tokenizer = smollm2
-  tokens = np.asarray([tokenizer.encode("The capital of France is")], np.int32)
-  decode = jax.jit(model.decode)
-  position = np.arange(tokens.shape[1])[None]
-  hidden, cache = decode(params, tokens, position, position >= 0, model.empty_cache(1, 16))
-  decoded = [np.asarray(model.logits(params, hidden))[0]]
-  for _ in range(6):
-    tokens = np.append(tokens, [[decoded[-1][-1].argmax()]], axis=1).astype(np.int32)
-    at = np.full((1, 1), tokens.shape[1] - 1)
-    hidden, cache = decode(params, tokens[:, -1:], at, at >= 0, cache)
-    decoded.append(np.asarray(model.logits(params, hidden))[0])
+  prompt = np.asarray(tokenizer.encode("The capital of France is"), np.int32)
+  ((written,),) = generate(model, params, [prompt], max_tokens=6, eos_id=None, temperature=0)
+  tokens = np.concatenate([prompt, written.tokens])[None]
   assert tokenizer.decode(tokens[0]).startswith("The capital of France is Paris.")
-  np.testing.assert_allclose(np.concatenate(decoded), packed_logits(model, params, tokens)[0], atol=1e-4)
+  logps = np.asarray(jax.nn.log_softmax(packed_logits(model, params, tokens)[0, len(prompt) - 1 : -1], axis=-1))
+  np.testing.assert_array_equal(written.tokens, logps.argmax(axis=-1))
+  np.testing.assert_allclose(written.logp, logps.max(axis=-1), atol=1e-4)

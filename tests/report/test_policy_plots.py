@@ -39,6 +39,7 @@ def make_run(folder, *, steps=range(0, 301, 50), rewards=REWARDS, kl=0.13, kl_na
   stop["best"] = (
     None if best is None else {"step": looks[best].step, "reward": looks[best].reward, "kl_token": looks[best].kl_token}
   )
+  stop["ended"] = stop["decision"]["stop"]
   (folder / "stop.json").write_text(json.dumps(stop))
   return read_run(folder)
 
@@ -156,7 +157,7 @@ def test_the_run_went_on_and_the_best_look_is_named(tmp_path):
 
 def test_a_budget_that_ended_the_run_says_so(tmp_path):
   run = make_run(tmp_path)
-  stop = json.loads((tmp_path / "stop.json").read_text()) | {"decision": None}
+  stop = json.loads((tmp_path / "stop.json").read_text()) | {"decision": None, "ended": True}
   stop["budget"]["stop"] = True
   (tmp_path / "stop.json").write_text(json.dumps(stop))
   run = read_run(tmp_path)

@@ -80,7 +80,7 @@ def test_a_judge_compares_answers_to_the_same_prompts(tmp_path):
     found(said("a", "b"), said("c"))
   with pytest.raises(ValueError, match="answers 0 are to different prompts"):
     found(said("a"), said("", "b")[1:])
-  with pytest.raises(ConfigError, match=r"monitor\.judge: .*has no function"):
+  with pytest.raises(ConfigError, match=r"monitor.judge: .*has no function"):
     build_judge(read_judge(f"judge:{tmp_path}/judges.py:worse", "monitor.judge"), pytest.fail)
 
 

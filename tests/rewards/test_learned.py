@@ -68,13 +68,13 @@ def make(text, loaded, **options):
   "policy, of_model, ids",
   [
     ("chatml", "chatml", True),  # the ids that were written
-    ("other", "other", True),
-    ("plain", "plain", True),
-    ("chatml", "chatml", False),  # the text, by the same tokenizer
+    pytest.param("other", "other", True, marks=pytest.mark.slow),
+    pytest.param("plain", "plain", True, marks=pytest.mark.slow),
+    pytest.param("chatml", "chatml", False, marks=pytest.mark.slow),  # the text, by the same tokenizer
     ("other", "chatml", True),  # ids of another tokenizer are none of the model's
-    ("chatml", "other", False),
+    pytest.param("chatml", "other", False, marks=pytest.mark.slow),
     ("plain", "other", False),  # a dialogue as text becomes messages again
-    ("plain", "plain", False),
+    pytest.param("plain", "plain", False, marks=pytest.mark.slow),
   ],
 )
 def test_multi_turn_rows_score_as_eval_scores_them(request, monkeypatch, file, policy, of_model, ids):

@@ -70,7 +70,7 @@ def test_labels_are_fit_for_names_of_metrics(text, label):
 def test_auto_is_the_true_reward_where_there_is_one():
   assert [str(spec) for spec in read_rewards("auto", KEY, environment=True)] == ["true"]
   assert read_rewards("auto", KEY) == read_rewards("  ", KEY) == ()
-  with pytest.raises(ConfigError, match=r"pairs\.reward wants one reward, got 'auto', which is none"):
+  with pytest.raises(ConfigError, match=r"pairs.reward wants one reward, got 'auto', which is none"):
     read_reward("auto", "pairs.reward")
 
 

@@ -1,18 +1,21 @@
 """Generation against probabilities computed again, from the prefix alone, in float64."""
 
+import itertools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_model import ToyModel, next_probabilities
 
-from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.examples import TokenDataset
 from dpojax.data.shapes import bucket
-from dpojax.errors import DataError
+from dpojax.errors import ConfigError, DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
+from dpojax.ops.rotary import RopeScaling
+from dpojax.rollout import sampler
 from dpojax.rollout.sampler import generate
+from dpojax.scoring import score_tokens
 
 MODEL = ToyModel(vocab=7)
 PARAMS = MODEL.init(seed=0)
@@ -29,31 +32,67 @@ def greedy_by_hand(prompt, max_tokens, eos_id):
   return text[len(prompt) :]
 
 
+def flat(written):
+  return [sample for each in written for sample in each]
+
+
+def assert_same(found, expected):
+  """Equal tokens and ends; log-probs to what float32 products of another shape may move."""
+  for one, other in zip(flat(found), flat(expected), strict=True):
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_allclose(one.logp, other.logp, atol=1e-5)
+    assert one.ended == other.ended
+
+
 def test_greedy_is_the_argmax_after_every_prefix():
-  samples = generate(MODEL, PARAMS, PROMPTS, max_tokens=6, eos_id=2, temperature=0)
+  samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=6, eos_id=2, temperature=0))
   for prompt, sample in zip(PROMPTS, samples, strict=True):
     assert sample.tokens.tolist() == greedy_by_hand(prompt, 6, 2)
     assert sample.finished == (sample.tokens[-1] == 2)
   assert {sample.finished for sample in samples} == {True, False}
 
 
-def test_samples_and_logps_do_not_depend_on_batches():
-  options = dict(max_tokens=12, eos_id=2, temperature=0.9, top_p=0.95, seed=3)
-  alone = generate(MODEL, PARAMS, PROMPTS, rows=1, **options)
-  for rows in (4, 64):
-    for one, other in zip(alone, generate(MODEL, PARAMS, PROMPTS, rows=rows, **options), strict=True):
-      np.testing.assert_array_equal(one.tokens, other.tokens)
-      np.testing.assert_allclose(one.logp, other.logp, atol=1e-5)
+OPTIONS = dict(max_tokens=40, eos_id=2, temperature=0.9, top_k=6, top_p=0.95, seed=3)
+
+
+def test_samples_depend_on_nothing_beside_them():
+  together = generate(MODEL, PARAMS, PROMPTS, samples=5, **OPTIONS)
+  for rows in (1, 20):
+    assert_same(generate(MODEL, PARAMS, PROMPTS, samples=5, rows=rows, **OPTIONS), together)
+  few = generate(MODEL, PARAMS, PROMPTS[3:5], samples=2, numbers=[3, 4], **OPTIONS)
+  assert_same(few, [each[:2] for each in together[3:5]])
+  chunks = [
+    generate(MODEL, PARAMS, PROMPTS[i : i + 4], samples=5, numbers=range(i, min(i + 4, 9)), **OPTIONS)
+    for i in (0, 4, 8)
+  ]
+  assert_same([each for chunk in chunks for each in chunk], together)
+  assert len({tuple(sample.tokens.tolist()) for sample in flat(together)}) > 20
+
+
+def test_shrinking_and_growing_change_nothing(monkeypatch):
+  """Grids that drop what has ended, and answer parts that grow, against one grid of full size."""
+  options = dict(OPTIONS, max_tokens=150, eos_id=[2, 3])
+  prompts = PROMPTS * 4
+  sizes = []
+  take = sampler.decode_loop.take_answers
+  monkeypatch.setattr(sampler.decode_loop, "take_answers", lambda *a, **k: sizes.append(a[2].shape) or take(*a, **k))
+  found = generate(MODEL, PARAMS, prompts, samples=3, rows=128, **options)
+  assert len(sizes) >= 2 and all(b[0] * b[1] < a[0] * a[1] for a, b in itertools.pairwise(sizes))
+  monkeypatch.setattr(sampler, "smaller_grid", lambda going, multiple: None)
+  monkeypatch.setattr(sampler, "FIRST_CAPACITY", 1024)
+  sizes.clear()
+  assert_same(found, generate(MODEL, PARAMS, prompts, samples=3, rows=128, **options))
+  assert sizes == []
 
 
 def test_logp_is_of_the_model_itself_and_only_the_last_token_ends():
-  samples = generate(MODEL, PARAMS, PROMPTS, max_tokens=12, eos_id=2, temperature=0.7, top_p=0.9, seed=3)
+  samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=12, eos_id=2, temperature=0.7, top_p=0.9, seed=3))
   for prompt, sample in zip(PROMPTS, samples, strict=True):
     assert 2 not in sample.tokens[:-1]
     assert len(sample.tokens) == 12 or sample.finished
     for t, token in enumerate(sample.tokens):
-      expected = np.log(next_probabilities(PARAMS, [*prompt, *sample.tokens[:t]])[token])
-      assert sample.logp[t] == pytest.approx(expected, abs=1e-5)
+      powers = next_probabilities(PARAMS, [*prompt, *sample.tokens[:t]]) ** (1 / 0.7)
+      assert sample.logp[t] == pytest.approx(np.log(powers[token] / powers.sum()), abs=1e-5)
 
 
 def test_frequencies_of_whole_answers():
@@ -61,7 +100,7 @@ def test_frequencies_of_whole_answers():
   params = model.init(seed=1)
   count = 4000
   prompt = np.array([1, 0], np.int32)
-  samples = generate(model, params, [prompt] * count, max_tokens=2, eos_id=0, rows=1024)
+  samples = flat(generate(model, params, [prompt] * 40, samples=count // 40, max_tokens=2, eos_id=0, rows=1024))
   observed = {}
   for sample in samples:
     observed[tuple(sample.tokens.tolist())] = observed.get(tuple(sample.tokens.tolist()), 0) + 1
@@ -79,8 +118,8 @@ def test_frequencies_of_whole_answers():
 
 def test_seeds_and_places_differ():
   def written(seed):
-    samples = generate(MODEL, PARAMS, [PROMPTS[0]] * 8, max_tokens=16, eos_id=None, seed=seed)
-    return [tuple(sample.tokens.tolist()) for sample in samples]
+    samples = generate(MODEL, PARAMS, [PROMPTS[0]] * 4, samples=2, max_tokens=16, eos_id=None, seed=seed)
+    return [tuple(sample.tokens.tolist()) for sample in flat(samples)]
 
   first, again, other = written(0), written(0), written(1)
   assert first == again
@@ -93,14 +132,64 @@ def test_other_parameters_settings_and_lengths_do_not_compile_again():
   ToyModel.traces.clear()
   other = model.init(seed=9)
   generate(model, other, PROMPTS[2:6], max_tokens=9, eos_id=5, temperature=0, seed=4, rows=4)
-  generate(model, other, PROMPTS[2:6], max_tokens=16, eos_id=5, temperature=0.3, top_p=0.4, rows=4)
+  generate(model, other, PROMPTS[2:6], max_tokens=16, eos_id=5, temperature=0.3, top_k=3, top_p=0.4, rows=4)
   assert ToyModel.traces == []
 
 
 def test_several_ends_and_no_prompts():
-  samples = generate(MODEL, PARAMS, PROMPTS, max_tokens=40, eos_id=[2, 4], seed=1)
+  samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=40, eos_id=[2, 4], seed=1))
   assert {int(sample.tokens[-1]) for sample in samples if sample.finished} == {2, 4}
   assert generate(MODEL, PARAMS, [], max_tokens=4, eos_id=2) == []
+
+
+# ---- stop strings
+
+WORDS = [b"a", b"\xc3", b"\xa9", b"b", b"ab", b"", b"\xe2\x82\xac"]  # é in two tokens, € in one
+
+
+def decode(tokens):
+  return b"".join(WORDS[token] for token in tokens).decode("utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("stop", [["é"], ["ba"], ["aba", "€a"], ["\ufffda"], ["bbbbbbbbbbbbb"]])
+def test_stop_strings_end_at_the_first_token_that_completes_one(stop):
+  options = dict(samples=6, max_tokens=70, eos_id=5, seed=2)
+  whole = flat(generate(MODEL, PARAMS, PROMPTS, **options))
+  found = flat(generate(MODEL, PARAMS, PROMPTS, stop=stop, decode=decode, **options))
+  ended = []
+  for one, free in zip(found, whole, strict=True):
+    text = free.tokens[:-1] if free.ended == "eos" else free.tokens
+    holds = [n for n in range(1, len(text) + 1) if any(each in decode(text[:n]) for each in stop)]
+    assert len(one.tokens) == (holds[0] if holds else len(free.tokens))
+    np.testing.assert_array_equal(one.tokens, free.tokens[: len(one.tokens)])
+    np.testing.assert_allclose(one.logp, free.logp[: len(one.tokens)], atol=1e-5)
+    assert one.ended == ("stop" if holds else free.ended)
+    ended += holds[:1]
+  if stop != ["bbbbbbbbbbbbb"]:
+    assert len(ended) > 7
+  if stop == ["é"]:
+    assert max(ended) > 17 > min(ended)  # beyond the first return to the host, and before
+
+
+def test_stop_strings_across_chunks():
+  """A stop text of which each chunk has a part, whatever the chunk's size; greedy, so that all is known beforehand."""
+  (free,) = flat(generate(MODEL, PARAMS, PROMPTS[:1], max_tokens=48, eos_id=None, seed=6))
+  text = [f"<{token}>" for token in free.tokens]
+  spelled = lambda tokens: "".join(f"<{token}>" for token in tokens)  # noqa: E731
+  for at in (1, 15, 16, 17, 18, 32, 33, 34, 47):
+    stop = "".join(text[at - 1 : at + 1])
+    expected = next(n for n in range(1, 49) if stop in "".join(text[:n]))
+    (one,) = flat(generate(MODEL, PARAMS, PROMPTS[:1], max_tokens=48, eos_id=None, seed=6, stop=[stop], decode=spelled))
+    assert (len(one.tokens), one.ended) == (expected, "stop")
+
+
+def test_progress_counts_what_is_kept():
+  seen = []
+  options = dict(samples=3, max_tokens=40, eos_id=2, stop=["é"], decode=decode)
+  written = flat(generate(MODEL, PARAMS, PROMPTS, rows=8, progress=lambda *counts: seen.append(counts), **options))
+  assert seen[-1] == (27, sum(len(sample.tokens) for sample in written))
+  assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(seen))
+  assert len(seen) > 9
 
 
 @pytest.mark.parametrize("size", [1, 16, 17, 24, 25, 100, 129, 1000])
@@ -113,29 +202,44 @@ def test_bad_input_is_named():
     generate(MODEL, PARAMS, [PROMPTS[0], np.zeros(0, np.int32)], max_tokens=4, eos_id=2)
   with pytest.raises(DataError, match="prompt 2 has 20 tokens; with 45 new ones it passes the model's 64 positions"):
     generate(ToyModel(vocab=7, max_positions=64), PARAMS, PROMPTS, max_tokens=45, eos_id=2)
-  with pytest.raises(DataError, match="max_tokens is 0"):
-    generate(MODEL, PARAMS, PROMPTS, max_tokens=0, eos_id=2)
+  for option, message in (
+    (dict(max_tokens=0), "max_tokens is 0"),
+    (dict(samples=0), "samples is 0"),
+    (dict(temperature=-1.0), "temperature is -1"),
+    (dict(top_k=-1), "top_k is -1"),
+    (dict(top_p=0.0), "top_p is 0"),
+    (dict(numbers=[1]), "numbers has 1 entries for 9 prompts"),
+    (dict(numbers=[-1, *range(8)]), r"numbers\[0\] is -1"),
+  ):
+    with pytest.raises(DataError, match=message):
+      generate(MODEL, PARAMS, PROMPTS, **{"max_tokens": 4, "eos_id": 2, **option})
+  for option, message in (
+    (dict(stop=["\n"]), "give decode too"),
+    (dict(stop=[""], decode=decode), "one character at least"),
+    (dict(stop="end", decode=decode), "give a list of texts"),
+  ):
+    with pytest.raises(ConfigError, match=message):
+      generate(MODEL, PARAMS, PROMPTS, max_tokens=4, eos_id=2, **option)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-def test_cached_generation_is_the_packed_forward(window):
-  """The real decoder: what greedy generation writes is the argmax of the packed forward, log-probs equal."""
-  config = ModelConfig(vocab_size=53, hidden=32, layers=2, heads=4, kv_heads=2, ffn=48, window=window)
+@pytest.mark.parametrize(
+  "option",
+  [{}, dict(window=7), dict(rope_scaling=RopeScaling("linear", 2.0), attention_bias=True, tie_embeddings=False)],
+)
+def test_logps_are_those_of_packed_scoring(option):
+  """The real decoder: prompts shared by several answers, against all of it in packed rows."""
+  config = ModelConfig(vocab_size=53, hidden=32, layers=2, heads=4, kv_heads=2, ffn=48, **option)
   model = LanguageModel(config)
   params = model.init(jax.random.key(0))
-  params["embed"] = params["embed"] * 30  # so that answers vary
+  head = "embed" if config.tie_embeddings else "head"
+  params[head] = params[head] * 30  # so that answers vary
   prompts = [DRAWS.integers(0, 53, size=n).astype(np.int32) for n in (3, 1, 20, 9)]
-  samples = generate(model, params, prompts, max_tokens=15, eos_id=2, temperature=0)
-  examples = [TokenExample(p, (s.tokens,), index=i) for i, (p, s) in enumerate(zip(prompts, samples, strict=True))]
-  rows = pack(examples, PackShape(groups=1, rows=4, length=64, scored=64, examples=4, answers=1)).group(0)
-
-  @jax.jit
-  def packed(params):
-    hidden = jnp.take_along_axis(model.hidden(params, rows), jnp.asarray(rows.scored_at)[..., None], axis=1)
-    return jnp.argmax(model.logits(params, hidden), axis=-1), model.logps(params, rows).sums()
-
-  written, sums = map(np.asarray, packed(params))
-  np.testing.assert_array_equal(written[rows.filled], rows.target[rows.filled])
-  for row, slot in zip(*np.nonzero(rows.example_index >= 0), strict=True):
-    np.testing.assert_allclose(sums[row, slot], samples[rows.example_index[row, slot]].logp.sum(), atol=2e-4)
-  assert len({tuple(s.tokens.tolist()) for s in samples}) == 4
+  written = generate(model, params, prompts, samples=3, max_tokens=80, eos_id=2, seed=1)
+  dataset = TokenDataset.from_examples(
+    [(p, [s.tokens for s in each]) for p, each in zip(prompts, written, strict=True)]
+  )
+  scored = score_tokens(model, params, dataset)
+  for sample, expected in zip(flat(written), [logps for each in scored for logps in each], strict=True):
+    np.testing.assert_allclose(sample.logp, expected, atol=1e-4)
+  assert len({tuple(s.tokens.tolist()) for s in flat(written)}) > 6
+  assert max(len(s.tokens) for s in flat(written)) > 64

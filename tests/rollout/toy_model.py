@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpojax.models.cache import AnswerCache, PromptCache
 from dpojax.models.language_model import Compared
 
 WIDTH = 6
@@ -35,22 +36,41 @@ class ToyModel:
       "head": (scale * draws.normal(size=(self.vocab, WIDTH))).astype(np.float32),
     }
 
-  def empty_cache(self, batch, length):
-    slots = jnp.zeros((batch, length), jnp.int32)
-    return {"token": slots, "position": slots, "valid": slots.astype(bool), "used": jnp.int32(0)}
+  def split_layers(self, params):
+    return params
 
-  def decode(self, params, tokens, position, valid, cache):
+  def prefill(self, params, tokens, length):
+    self.traces.append("prefill")
+    place = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    seen = (place[:, None, :] <= place[:, :, None]) & (place < length[:, None])[:, None, :]
+    cache = PromptCache((tokens[:, None, None],), (tokens[:, None, :, None],), length)  # the tokens are the keys
+    return _mix(params, tokens, place, place[:, :, None] - place[:, None, :], seen), cache
+
+  def empty_answers(self, prompt, samples, capacity):
+    keys = jnp.zeros((prompt.length.shape[0], samples, 1, 1, capacity), jnp.int32)
+    return AnswerCache((keys,), (keys.swapaxes(-1, -2),), jnp.int32(0))
+
+  def decode(self, params, tokens, prompt, answer):
     self.traces.append("decode")
-    at = (0, cache["used"])
-    cache = {
-      "token": jax.lax.dynamic_update_slice(cache["token"], tokens, at),
-      "position": jax.lax.dynamic_update_slice(cache["position"], position.astype(jnp.int32), at),
-      "valid": jax.lax.dynamic_update_slice(cache["valid"], valid, at),
-      "used": cache["used"] + tokens.shape[1],
-    }
-    distance = position[:, :, None] - cache["position"][:, None, :]
-    seen = cache["valid"][:, None, :] & (distance >= 0)
-    return _mix(params, cache["token"], cache["position"], distance, seen), cache
+    keys = jax.lax.dynamic_update_slice(answer.keys[0], tokens[..., None, None, None], (0, 0, 0, 0, answer.used))
+    answer = AnswerCache((keys,), answer.values, answer.used + 1)
+    prompts, samples = tokens.shape
+    size, capacity = prompt.keys[0].shape[-1], answer.capacity
+
+    def alone(x, length):  # of [P, N, n] one row an answer
+      return jnp.broadcast_to(x, (prompts, samples, length)).reshape(-1, length)
+
+    text = alone(prompt.keys[0][:, 0], size), alone(keys[:, :, 0, 0], capacity)
+    length = prompt.length[:, None, None]
+    place = alone(jnp.arange(size)[None, None], size), alone(length + jnp.arange(capacity)[None, None], capacity)
+    valid = place[0] < alone(length, size), alone((jnp.arange(capacity) < answer.used)[None, None], capacity)
+    text, place, valid = (jnp.concatenate(parts, axis=1) for parts in (text, place, valid))
+    now = jnp.broadcast_to(length[:, :, 0] + answer.used - 1, tokens.shape).reshape(-1, 1)
+    state = _mix(params, text, place, (now - place)[:, None], valid[:, None])
+    return state.reshape(prompts, samples, -1), answer
+
+  def next_logits(self, params, hidden):
+    return self.logits(params, hidden)
 
   def logits(self, params, hidden):
     return hidden @ params["head"].T

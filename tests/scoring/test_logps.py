@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.sampling.toy_model import ToyModel, next_probabilities
 
 from dpojax.data.examples import TokenDataset
 from dpojax.errors import DataError
 from dpojax.scoring import score_answers, score_tokens
+from tests.rollout.toy_model import ToyModel, next_probabilities
 from tests.tolerances import assert_sums_close
 
 MODEL = ToyModel(vocab=5)

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,8 +31,7 @@ def dataset():
 
 @functools.partial(jax.jit, static_argnames="model")
 def hidden_states(model, params, text, count):
-  place = jnp.arange(text.shape[1])[None]
-  return model.trunk.decode(params, text, place, place < count, model.trunk.empty_cache(1, text.shape[1]))[0][0]
+  return model.trunk.prefill(params, text, count[None])[0][0]
 
 
 def alone(model, params, prompt, answer):

@@ -19,6 +19,9 @@ def test_devices_change_nothing():
   assert done.returncode == 0, done.stderr
   results = json.loads(done.stdout)
   assert "batch.rows: 2 rows a group do not divide by the 8 devices" in results["two rows"]
+  assert len(results["sampled"]) == 3
+  for mesh, (others, apart) in results["sampled"].items():
+    assert others == 0 and apart <= 1e-6, (mesh, others, apart)  # log-probs are stored in float32
   worst = results["worst"]
   assert len(worst) == 3
   for mesh, differences in worst.items():
