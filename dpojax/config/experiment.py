@@ -78,9 +78,9 @@ def _named(config: RunConfig) -> Iterator[tuple[str, str, str, tuple[str, ...]]]
       yield key, path, path.removeprefix(STAGE), recipes
   for key, spec in reward_specs(config):
     for term in spec.terms if isinstance(spec, RewardSpec) else ():
-      for number, path in enumerate(term.paths):  # after the first: what an implicit reward is compared with
+      for path in term.paths:
         if is_stage(path):
-          yield key, str(term), path.removeprefix(STAGE), REWARD_KINDS["implicit" if number else term.kind]
+          yield key, str(term), path.removeprefix(STAGE), REWARD_KINDS[term.kind]
 
 
 def reward_specs(config: RunConfig) -> Iterator[tuple[str, RewardSpec | JudgeSpec]]:

@@ -85,7 +85,7 @@ def lines(path):
 @pytest.mark.parametrize("messages", [False, True], ids=["text", "messages"])
 def test_from_prompts_to_examples(tmp_path, messages):
   rows = folder_of(tmp_path, messages)
-  experiment, folder = load(tmp_path), tmp_path / "run" / "pairs"
+  experiment, folder = load(tmp_path, data__format="prompt"), tmp_path / "run" / "pairs"
   run(experiment, tmp_path / "run", until="pairs")
 
   answers = {line["row"]: line for line in lines(folder / "answers.jsonl")}
@@ -160,6 +160,24 @@ def test_what_it_read_is_known_again(tmp_path):
     run(experiment, tmp_path / "run", until="pairs")
   run(experiment, tmp_path / "run", until="pairs", allow_config_change=True)
   assert len(lines(tmp_path / "run" / "pairs" / "answers.jsonl")) == 22
+
+
+def test_a_stage_that_was_killed_goes_on_with_other_settings_when_asked(tmp_path, monkeypatch):
+  folder_of(tmp_path, False)
+
+  def killed(*_, **__):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr("dpojax.rollout.answers_file.generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+      run(load(tmp_path), tmp_path / "run", until="pairs")
+  hotter = load(tmp_path, pairs__pairs__temperature=2.0)
+  with pytest.raises(ConfigError, match=r"pairs.temperature: 1.0 -> 2.0"):
+    run(hotter, tmp_path / "run", until="pairs")
+  run(hotter, tmp_path / "run", until="pairs", allow_config_change=True)
+  provenance = json.loads((tmp_path / "run" / "pairs" / "provenance.json").read_text())
+  assert provenance["answers"]["temperature"] == 2.0
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_each_choice_of_five_answers():
   assert chosen["best_worst"] == ((1, 3),)
   assert chosen["adjacent"] == ((2, 0), (0, 3), (1, 2))
   assert chosen["best_random"] in (((1, 0),), ((1, 2),), ((1, 3),))
-  assert pairs_of(texts, rewards, choose="adjacent", label="highest", min_margin=1.5).won_lost == ((0, 3),)
+  assert pairs_of(texts, rewards, choose="adjacent", label="highest", min_margin=2.0).won_lost == ((0, 3),)
 
 
 def test_the_other_of_best_random_is_drawn_evenly():
