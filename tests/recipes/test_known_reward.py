@@ -55,7 +55,6 @@ def test_scores_are_the_known_reward_and_need_no_temperature(tmp_path):
       "optimizer.warmup_steps": 20,
       "checkpoint.every": 0,
       "evaluation.every": 0,
-      "monitor.every": 0,
     },
   )
   run(load_config(str(config_file)), tmp_path / "run")

@@ -26,7 +26,6 @@ SHORT = {
   "checkpoint.every": 2,
   "checkpoint.keep": 5,
   "evaluation.every": 0,
-  "monitor.every": 0,
   "data.eval_fraction": 0.25,
 }
 

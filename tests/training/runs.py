@@ -70,6 +70,8 @@ def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
     "monitor.max_tokens": 8,
     "logging.plots": False,
   } | changes
+  if settings.get("recipe") == "reward_model":  # which writes nothing that could be looked at
+    settings = {key: value for key, value in settings.items() if not key.startswith("monitor.")}
   lines = ["from dpojax.config import base", "", "def get_config():", "  config = base()"]
   lines += [f"  config.{key} = {value!r}" for key, value in settings.items()]
   file = folder / "config.py"
