@@ -53,7 +53,7 @@ def get_config():
   dpo.train.steps = 300
   dpo.train.log_every = 10
   dpo.evaluation.every = 100
-  dpo.monitor.every = 100
+  dpo.monitor.every = 25
   dpo.monitor.prompts = 256
   dpo.monitor.max_tokens = 48
   return config

@@ -5,7 +5,7 @@
 
 Stage reward trains a Bradley-Terry reward model; stage dpo trains the policy on the same training pairs and asks it every
 8 steps for answers to 64 held-out prompts, which neither stage has seen. The reward model scores them, beside their length;
-KL is exact. The run ends when that reward no longer rises over 3 looks and KL is stable (docs/monitoring.md).
+KL is exact. The run ends when that reward no longer rises over 2 looks and KL is stable (docs/monitoring.md).
 
 The pairs come from the hub (Anthropic/hh-rlhf, harmless-base); a file of `chosen` and `rejected` columns serves as
 well: --config.data.path=hh_harmless.jsonl.gz. Result: section `smollm2_hh_stop` of experiments/README.md.
@@ -45,5 +45,5 @@ def get_config():
   dpo.monitor.prompts = 64
   dpo.monitor.max_tokens = 64
   dpo.monitor.rewards = "model:stage:reward, length"
-  dpo.stop.patience = 3
+  dpo.stop.patience = 2
   return config
