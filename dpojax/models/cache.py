@@ -3,7 +3,7 @@
 A prompt's part is computed once and read by all its answers; each answer has a part of its own::
 
   prompt part   [P, KV, ..S..]       read once a token as the product of [N * H / KV, d] with [d, S]
-  answer part   [P, N, KV, ..T..]    one slot a token; all answers are at the same slot
+  answer part   [P * N, KV, ..T..]   one slot a token; all answers are at the same slot
 
 Both are softmax over one row of scores: each part gives its largest score, the sum of its exponentials and the sum
 weighted by them, and the parts are brought to one maximum and added (Milakov and Gimelshein 2018, arXiv:1805.02867).
@@ -46,8 +46,9 @@ class AnswerCache:
   """Keys and values of N answers to each of P prompts, in T slots; slot t is the answer's token t.
 
   Attributes:
-    keys: [P, N, KV, d, T] of each layer, rotary applied.
-    values: [P, N, KV, T, d] of each layer.
+    keys: [P * N, KV, d, T] of each layer, rotary applied. (P and N are one axis: as two, and N = 1, XLA for CPU
+      copies the cache at every token, four times.)
+    values: [P * N, KV, T, d] of each layer.
     used: i32[] slots written; the caller makes T large enough, nothing checks it on the device.
   """
 
@@ -60,18 +61,27 @@ class AnswerCache:
     """T."""
     return self.keys[0].shape[-1]
 
-  def take(self, prompts: Array, answers: Array) -> "AnswerCache":
-    """Of some prompts i32[P'] some answers i32[P', N']."""
-    return jax.tree.map(lambda x: x[prompts[:, None], answers] if x.ndim else x, self)
+  def take(self, rows: Array) -> "AnswerCache":
+    """Some answers i32[R], numbered along the axis of P * N."""
+    return jax.tree.map(lambda x: x[rows] if x.ndim else x, self)
 
   def grow(self, capacity: int) -> "AnswerCache":
     """The same with `capacity` slots, at least as many as before."""
     room, whole = (0, capacity - self.capacity), (0, 0)
     return AnswerCache(
-      tuple(jnp.pad(x, (whole, whole, whole, whole, room)) for x in self.keys),
-      tuple(jnp.pad(x, (whole, whole, whole, room, whole)) for x in self.values),
+      tuple(jnp.pad(x, (whole, whole, whole, room)) for x in self.keys),
+      tuple(jnp.pad(x, (whole, whole, room, whole)) for x in self.values),
       self.used,
     )
+
+
+def attention_precision(precision: str) -> str:
+  """What attention's products are computed in, and the cache kept in, where all others are in `precision`.
+
+  XLA for CPU cannot write into a bfloat16 array: it widens and rounds the whole cache at every token. There they are float32,
+  which for products as small as these is as fast.
+  """
+  return "float32" if jax.default_backend() == "cpu" else precision
 
 
 def prompt_layer(k: jax.Array, v: jax.Array, precision: str) -> tuple[jax.Array, jax.Array]:
@@ -81,6 +91,7 @@ def prompt_layer(k: jax.Array, v: jax.Array, precision: str) -> tuple[jax.Array,
 
 def write_token(keys: jax.Array, values: jax.Array, k: jax.Array, v: jax.Array, slot: jax.Array):
   """Puts k, v [P, N, KV, d] of one token an answer into `slot` of one layer of an `AnswerCache`."""
+  k, v = (x.reshape(-1, *x.shape[2:]) for x in (k, v))
   keys = lax.dynamic_update_slice_in_dim(keys, k[..., None].astype(keys.dtype), slot, axis=-1)
   values = lax.dynamic_update_slice_in_dim(values, v[..., None, :].astype(values.dtype), slot, axis=-2)
   return keys, values
@@ -111,7 +122,7 @@ def shared_attention(
   Args:
     q: [P, N, H, d]; query head h reads key head h // (H / KV).
     prompt: keys [P, KV, d, S] and values [P, KV, S, d].
-    answer: keys [P, N, KV, d, T] and values [P, N, KV, T, d], the new token among them.
+    answer: keys [P * N, KV, d, T] and values [P * N, KV, T, d], the new token among them.
     visible: see `visible_slots`; of the answer, at least the new token.
     precision: of the operands, see `dpojax.ops.matmul.contract`.
 
@@ -120,11 +131,12 @@ def shared_attention(
   """
   prompts, count, heads, width = q.shape
   groups = prompt[0].shape[1]
-  q = q.reshape(prompts, count, groups, heads // groups, width) * width**-0.5
-  together = q.transpose(0, 2, 1, 3, 4).reshape(prompts, groups, -1, width)  # a prompt's answers side by side
+  q = q.reshape(prompts, count, groups, -1, width) * width**-0.5
+  together = q.swapaxes(1, 2).reshape(prompts, groups, -1, width)  # a prompt's answers side by side
   shared = _part(together, *prompt, visible[0][:, None, None], precision)
-  shared = [x.reshape(prompts, groups, count, -1, x.shape[-1]).transpose(0, 2, 1, 3, 4) for x in shared]
-  own = _part(q, *answer, visible[1][None, None, None, None], precision)
+  shared = [x.reshape(prompts, groups, count, -1, x.shape[-1]).swapaxes(1, 2) for x in shared]
+  own = _part(q.reshape(-1, *q.shape[2:]), *answer, visible[1][None, None, None], precision)
+  own = [x.reshape(prompts, count, *x.shape[1:]) for x in own]
   largest = jnp.maximum(shared[0], own[0])
   weight, own_weight = jnp.exp(shared[0] - largest), jnp.exp(own[0] - largest)
   out = (weight * shared[2] + own_weight * own[2]) / (weight * shared[1] + own_weight * own[1])
@@ -132,15 +144,14 @@ def shared_attention(
 
 
 def _part(q, keys, values, visible, precision):
-  """Of scores q[..., n, d] . keys[..., d, s]: their maximum, the sum of exponentials, and the values' weighted sum.
+  """Of scores q[B, KV, n, d] . keys[B, KV, d, s]: their maximum, the sum of exponentials, and the values' weighted sum.
 
   Where nothing is visible: (the lowest number, 0, 0).
   """
-  batch = tuple(range(q.ndim - 2))
-  last, first = (q.ndim - 1,), (q.ndim - 2,)
-  scores = contract(q, keys, ((last, first), (batch, batch)), precision=precision)
+  last_with_first = ((3,), (2,)), ((0, 1), (0, 1))
+  scores = contract(q, keys, last_with_first, precision=precision)
   scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
   largest = jnp.max(scores, axis=-1, keepdims=True)
   weight = jnp.where(visible, jnp.exp(scores - largest), 0.0)
-  mixed = contract(weight, values, ((last, first), (batch, batch)), precision=precision)
+  mixed = contract(weight, values, last_with_first, precision=precision)
   return largest, jnp.sum(weight, axis=-1, keepdims=True), mixed

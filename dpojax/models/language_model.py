@@ -142,7 +142,7 @@ class LanguageModel:
   def empty_answers(self, prompt: PromptCache, samples: int, capacity: int) -> AnswerCache:
     """A cache of `capacity` slots for `samples` answers to each prompt."""
     prompts, groups, width, _ = prompt.keys[0].shape
-    keys = jnp.zeros((prompts, samples, groups, width, capacity), prompt.keys[0].dtype)
+    keys = jnp.zeros((prompts * samples, groups, width, capacity), prompt.keys[0].dtype)
     values = keys.swapaxes(-1, -2)
     layers = len(prompt.keys)
     return AnswerCache((keys,) * layers, (values,) * layers, jnp.zeros((), jnp.int32))
@@ -165,7 +165,7 @@ class LanguageModel:
 
   def next_logits(self, split: Params, hidden: jax.Array) -> jax.Array:
     """[..., D] hidden states to [..., V] logits; `split` as in `decode`."""
-    return dense(hidden, split["head"].T, precision=self.precision)
+    return decode.next_logits(split, hidden, self.precision)
 
   def _decoder(self, params: Params) -> Decoder:
     return nnx.merge(_graph(self), params)

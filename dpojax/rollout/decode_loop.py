@@ -36,12 +36,6 @@ class Draws:
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def split_layers(model: LanguageModel, params: Params) -> Params:
-  """See `LanguageModel.split_layers`."""
-  return model.split_layers(params)
-
-
-@functools.partial(jax.jit, static_argnames="model")
 def read_prompts(
   model: LanguageModel, params: Params, tokens: jax.Array, length: jax.Array
 ) -> tuple[jax.Array, PromptCache]:
@@ -113,9 +107,9 @@ def take_prompts(cache: PromptCache, prompts: jax.Array) -> PromptCache:
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def take_answers(cache: AnswerCache, prompts: jax.Array, answers: jax.Array, *, capacity: int) -> AnswerCache:
+def take_answers(cache: AnswerCache, rows: jax.Array, *, capacity: int) -> AnswerCache:
   """See `AnswerCache.take` and `AnswerCache.grow`."""
-  return cache.take(prompts, answers).grow(capacity)
+  return cache.take(rows).grow(capacity)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")

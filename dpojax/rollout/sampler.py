@@ -93,7 +93,7 @@ def generate(
   _check_prompts(model, prompts, max_tokens, names)
   placing = _Placing(mesh)
   params = place_params(params, mesh, getattr(model, "parameters", {}))
-  split = decode_loop.split_layers(model, params)
+  split = model.split_layers(params)
   found: list[list[Sample]] = [[] for _ in prompts]
   done = written = 0
   for members, size in _batches(prompts, max(1, rows // samples)):
@@ -148,11 +148,12 @@ def _write(
     needed = capacity if count - 1 + step <= capacity else min(bucket(limit), 2 * capacity)
     if layout is not None:
       prompts, places, going = layout
-      rows = np.where(going, rows[prompts[:, None], places], -1)
-      sample = np.asarray(draws.sample)[prompts[:, None], places]
+      taken = prompts[:, None] * rows.shape[1] + places  # of the grid so far
+      rows = np.where(going, rows.reshape(-1)[taken], -1)
+      sample = np.asarray(draws.sample).reshape(-1)[taken]
       draws = dataclasses.replace(draws, number=np.asarray(draws.number)[prompts], sample=sample)
       prompt = decode_loop.take_prompts(prompt, placing.rows(prompts))
-      cache = decode_loop.take_answers(cache, *placing.rows((prompts, places)), capacity=needed)
+      cache = decode_loop.take_answers(cache, placing.rows(taken.reshape(-1)), capacity=needed)
     elif needed > capacity:
       cache = decode_loop.more_room(cache, capacity=needed)
     capacity = needed

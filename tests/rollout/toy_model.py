@@ -47,12 +47,12 @@ class ToyModel:
     return _mix(params, tokens, place, place[:, :, None] - place[:, None, :], seen), cache
 
   def empty_answers(self, prompt, samples, capacity):
-    keys = jnp.zeros((prompt.length.shape[0], samples, 1, 1, capacity), jnp.int32)
+    keys = jnp.zeros((prompt.length.shape[0] * samples, 1, 1, capacity), jnp.int32)
     return AnswerCache((keys,), (keys.swapaxes(-1, -2),), jnp.int32(0))
 
   def decode(self, params, tokens, prompt, answer):
     self.traces.append("decode")
-    keys = jax.lax.dynamic_update_slice(answer.keys[0], tokens[..., None, None, None], (0, 0, 0, 0, answer.used))
+    keys = jax.lax.dynamic_update_slice(answer.keys[0], tokens.reshape(-1, 1, 1, 1), (0, 0, 0, answer.used))
     answer = AnswerCache((keys,), answer.values, answer.used + 1)
     prompts, samples = tokens.shape
     size, capacity = prompt.keys[0].shape[-1], answer.capacity
@@ -60,7 +60,7 @@ class ToyModel:
     def alone(x, length):  # of [P, N, n] one row an answer
       return jnp.broadcast_to(x, (prompts, samples, length)).reshape(-1, length)
 
-    text = alone(prompt.keys[0][:, 0], size), alone(keys[:, :, 0, 0], capacity)
+    text = alone(prompt.keys[0][:, 0], size), keys[:, 0, 0]
     length = prompt.length[:, None, None]
     place = alone(jnp.arange(size)[None, None], size), alone(length + jnp.arange(capacity)[None, None], capacity)
     valid = place[0] < alone(length, size), alone((jnp.arange(capacity) < answer.used)[None, None], capacity)
