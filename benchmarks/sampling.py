@@ -53,9 +53,10 @@ def read_prompts(count: int, longest: int) -> list[list[int]]:
 def serve(calls: dict) -> None:
   """Runs the call that each line of the input names, and prints its result and seconds."""
   for line in sys.stdin:
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     said = calls[line.strip()]()
-    print(json.dumps({"seconds": time.perf_counter() - began, "said": said}), flush=True)
+    seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - busy}
+    print(json.dumps(seconds | {"said": said}), flush=True)
 
 
 # ---- the sides: each a process of its own -----------------------------------------------------------------
@@ -166,7 +167,13 @@ def in_turns(calls: dict, repetitions: int) -> dict[str, list[float]]:
   seconds: dict[str, list[float]] = {name: [] for name in calls}
   for repetition in range(repetitions):
     for name in list(calls) if repetition % 2 == 0 else reversed(list(calls)):
-      seconds[name].append(calls[name]()["seconds"])
+      measured = calls[name]()
+      seconds[name].append(measured["seconds"])
+      print(
+        f"{name}: {measured['seconds']:.2f} s, of processors {measured['cpu_seconds']:.2f} s",
+        file=sys.stderr,
+        flush=True,
+      )
   return seconds
 
 

@@ -69,6 +69,20 @@ def test_samples_depend_on_nothing_beside_them():
   assert len({tuple(sample.tokens.tolist()) for sample in flat(together)}) > 20
 
 
+def test_256_prompts_of_4_answers_in_one_call():
+  prompts = [DRAWS.integers(0, 7, size=1 + i % 16).astype(np.int32) for i in range(256)]
+  seen = []
+  written = generate(
+    MODEL, PARAMS, prompts, samples=4, max_tokens=5, eos_id=2, rows=64, progress=lambda *counts: seen.append(counts)
+  )
+  assert [len(each) for each in written] == [4] * 256
+  assert [done for done, _ in seen if done % 64 == 0 and done][-1] == 1024
+  assert len(seen) >= 16  # calls of 16 prompts
+  assert_same(
+    [written[200]], generate(MODEL, PARAMS, prompts[200:201], samples=4, max_tokens=5, eos_id=2, numbers=[200])
+  )
+
+
 def test_shrinking_and_growing_change_nothing(monkeypatch):
   """Grids that drop what has ended, and answer parts that grow, against one grid of full size."""
   options = dict(OPTIONS, max_tokens=150, eos_id=[2, 3])
@@ -222,10 +236,10 @@ def test_bad_input_is_named():
       generate(MODEL, PARAMS, PROMPTS, max_tokens=4, eos_id=2, **option)
 
 
-@pytest.mark.parametrize(
-  "option",
-  [{}, dict(window=7), dict(rope_scaling=RopeScaling("linear", 2.0), attention_bias=True, tie_embeddings=False)],
-)
+OTHERWISE = dict(window=7, rope_scaling=RopeScaling("linear", 2.0), attention_bias=True, tie_embeddings=False)
+
+
+@pytest.mark.parametrize("option", [{}, OTHERWISE])
 def test_logps_are_those_of_packed_scoring(option):
   """The real decoder: prompts shared by several answers, against all of it in packed rows."""
   config = ModelConfig(vocab_size=53, hidden=32, layers=2, heads=4, kv_heads=2, ffn=48, **option)
@@ -234,7 +248,7 @@ def test_logps_are_those_of_packed_scoring(option):
   head = "embed" if config.tie_embeddings else "head"
   params[head] = params[head] * 30  # so that answers vary
   prompts = [DRAWS.integers(0, 53, size=n).astype(np.int32) for n in (3, 1, 20, 9)]
-  written = generate(model, params, prompts, samples=3, max_tokens=80, eos_id=2, seed=1)
+  written = generate(model, params, prompts, samples=3, max_tokens=70, eos_id=2, seed=1)
   dataset = TokenDataset.from_examples(
     [(p, [s.tokens for s in each]) for p, each in zip(prompts, written, strict=True)]
   )
