@@ -235,3 +235,14 @@ def test_killed_ten_times_it_is_the_file_of_a_process_that_was_left_alone(tiny, 
   assert out.read_bytes() == alone.read_bytes()
   assert len(out.read_bytes().splitlines()) == len(rows)
   assert not part.exists()
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl", "link.jsonl"])
+@pytest.mark.parametrize("command", [["sample", "--model=MODEL"], ["score", "--rewards=length", "--model=MODEL"]])
+def test_the_file_that_is_read_is_not_replaced(tiny, data, capsys, command, name):
+  (data.parent / "link.jsonl").symlink_to(data)
+  before, out = data.read_bytes(), data.parent / name
+  options = [option.replace("MODEL", str(tiny.path)) for option in command]
+  assert main([*options, f"--data={data}", f"--out={out}"]) != 0
+  assert f"--out={out} is the file that --data reads" in capsys.readouterr().err
+  assert data.read_bytes() == before and sorted(p.name for p in data.parent.iterdir()) == ["link.jsonl", data.name]
