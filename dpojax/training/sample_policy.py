@@ -183,7 +183,10 @@ class PolicySampler:
     """f64[N]: 1 where the policy's answer is better than the reference's, 1/2 where neither is; and the judge's bias."""
     if self._judge is None:
       name = self._rewards[0].name
-      return preferences(scores[name], before.scores[name]), {}
+      found = preferences(scores[name], before.scores[name])
+      # Scored in two calls, and so packed beside others, a learned reward of one and the same answer differs by rounding.
+      pairs = zip(answers, before.answers, strict=True)
+      return np.where([np.array_equal(a.answer_ids, b.answer_ids) for a, b in pairs], 0.5, found), {}
     if isinstance(self._judge, FunctionJudge):
       judged = self._judge.compare(answers, before.answers)
       return judged.preference, {"judge/position_bias": float(np.mean(judged.position_bias))}
