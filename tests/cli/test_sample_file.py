@@ -165,6 +165,9 @@ def test_an_unfinished_file_belongs_to_its_job(tiny, data, tmp_path, capsys, mon
     ("we will refund my parcel", "stop", ("parcel", "refund my"), "we will "),
     ("we will refund my parcel", "length", ("never",), "we will refund my parcel"),
     ("we will <end>", "stop", ("<end>",), "we will"),
+    ("we will <end> my parcel", "stop", ("<end> my parcel",), "we will"),
+    ("we <end> will refund my", "stop", ("refund my",), "we will "),
+    ("we <end> will my", "stop", ("nd> will",), "we"),
   ],
 )
 def test_the_text_of_an_answer(tiny, tokens, ended, stop, text):
