@@ -241,7 +241,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
   prompts = list(options.prompt)
   if options.prompt_file is not None:
     try:
-      lines = pathlib.Path(options.prompt_file).read_text(encoding="utf-8").split("\n")  # \r\n is read as \n
+      lines = pathlib.Path(options.prompt_file).read_text(encoding="utf-8-sig").split("\n")  # \r\n is read as \n
     except (OSError, UnicodeDecodeError) as error:
       raise DataError(f"--prompt-file={options.prompt_file}: {error}; give a UTF-8 text file") from None
     prompts += [line for line in lines if line.strip()]
