@@ -6,9 +6,10 @@ Everything in the package that others read back is written here.
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 PART = ".part"
@@ -90,6 +91,27 @@ def replacing_path(
       _to_disk(path.parent)
   finally:
     part.unlink(missing_ok=True)
+
+
+def json_line(value: Any) -> bytes:
+  """A value as a line of JSONL, its end included: UTF-8 as it is, but for halves of surrogate pairs, which have none."""
+  try:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+  except UnicodeEncodeError:
+    return json.dumps(value).encode() + b"\n"
+
+
+def write_json_lines(path: str | pathlib.Path, values: Iterable[Any]) -> None:
+  """Writes a JSONL file whole or not at all, as `write_atomically`."""
+  write_atomically(path, b"".join(map(json_line, values)))
+
+
+def lines_of(path: str | pathlib.Path) -> list[bytes]:
+  """The lines of a JSONL file, without their ends.
+
+  Bytes and not text: `str.splitlines` also divides at U+0085, U+2028 and U+2029, which JSON's strings may hold as they are.
+  """
+  return pathlib.Path(path).read_bytes().splitlines()
 
 
 def is_part(path: pathlib.Path) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from dpojax import files
 from dpojax.config.record import read_config, write_config
 from dpojax.config.schema import RunConfig
-from dpojax.files import is_part, replacing, replacing_path, write_atomically
+from dpojax.files import is_part, lines_of, replacing, replacing_path, write_atomically, write_json_lines
 from dpojax.references.record_store import RecordStore
 from dpojax.training import manifest
 
@@ -200,3 +200,9 @@ def test_files_are_put_in_place_here_alone():
 def test_the_check_sees_what_writes(source):
   assert list(writes(source)) == [1]
   assert not list(writes('text.replace("a", "b"); dataclasses.replace(a, b=1); open(a, "ab"); open(a)'))
+
+
+def test_json_lines_come_back_whatever_their_texts_hold(tmp_path):
+  rows = [{"text": f"a{chr(code)}b"} for code in (*range(0x100), *range(0x2000, 0x2100), 0xD83D, 0xDE00, 0x1F600)]
+  write_json_lines(tmp_path / "rows.jsonl", rows)
+  assert [json.loads(line) for line in lines_of(tmp_path / "rows.jsonl")] == rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dpojax.cli.arguments import in_range
 from dpojax.cli.board import everything, summary, write_csv, write_json
 from dpojax.cli.options import Parser
-from dpojax.cli.output import output_path
+from dpojax.cli.output import check_not_read, output_path
 from dpojax.cli.progress import Line
 from dpojax.errors import ConfigError, DataError
 
@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
   """0 when the leaderboard is printed and written, 1 when the fit did not converge."""
   options = _options(arguments)
   prior = _prior(options.prior)
+  for option, path in (("--out", options.out), ("--plot", options.plot)):
+    check_not_read(path, option, options.file, "dpojax bt")
   with _written(options.out, "--out", OUT) as out, _written(options.plot, "--plot", PLOT) as plot:
     data, read = _read(options)
     fit, unconverged = _fit(options, data, prior)

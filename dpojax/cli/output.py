@@ -1,6 +1,7 @@
 """Files that an option names and a command writes when all is done."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -21,3 +22,9 @@ def output_path(path: str, option: str) -> Iterator[pathlib.Path]:
     except OSError as error:
       raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
     yield part
+
+
+def check_not_read(path: str | None, option: str, read: str | None, reading: str) -> None:
+  """Raises ConfigError where `option`=`path` would replace the file `read` that `reading` names."""
+  if path and read and pathlib.Path(read).exists() and pathlib.Path(path).exists() and os.path.samefile(path, read):
+    raise ConfigError(f"{option}={path} is the file that {reading} reads, and would replace it; name another file")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dpojax import __version__
 from dpojax.cli.arguments import add_model, in_range
 from dpojax.cli.options import Parser
+from dpojax.cli.output import check_not_read
 from dpojax.cli.progress import Line
 from dpojax.cli.rows import add_data_options, data_settings
 from dpojax.config.schema import DataSettings
@@ -217,6 +218,7 @@ def _check(options: argparse.Namespace) -> None:
     raise ConfigError("--data and --prompt are both given; prompts of a file and of the command line go apart")
   if options.data and not options.out:
     raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
+  check_not_read(options.out, "--out", options.data, "--data")
   if not options.data:
     if options.out:
       raise ConfigError("--out is for the answers to --data=FILE; answers to --prompt go to stdout")
@@ -239,7 +241,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
   prompts = list(options.prompt)
   if options.prompt_file is not None:
     try:
-      lines = pathlib.Path(options.prompt_file).read_text(encoding="utf-8").splitlines()
+      lines = pathlib.Path(options.prompt_file).read_text(encoding="utf-8-sig").split("\n")  # \r\n is read as \n
     except (OSError, UnicodeDecodeError) as error:
       raise DataError(f"--prompt-file={options.prompt_file}: {error}; give a UTF-8 text file") from None
     prompts += [line for line in lines if line.strip()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpojax.cli.arguments import add_model
 from dpojax.cli.options import Parser
-from dpojax.cli.output import output_path
+from dpojax.cli.output import check_not_read, output_path
 from dpojax.cli.rows import Progress, add_rows, data_settings
 from dpojax.errors import ConfigError
 
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
   options = parser.parse_args(arguments)
   if options.model is None and options.rewards is None:
     raise ConfigError("there is nothing to score with; give --model=PATH, or --rewards=SPEC; see dpojax score --help")
+  check_not_read(options.out, "--out", options.data, "--data")
   specs: "Sequence[RewardSpec]" = ()
   if options.rewards is not None:
     from dpojax.rewards.spec import read_rewards

@@ -1,5 +1,6 @@
 """Prompts to answer: those of a data set, of a file that may hold nothing else, or of a program."""
 
+import codecs
 import dataclasses
 import gzip
 import itertools
@@ -210,6 +211,8 @@ def _lines(path: str) -> Iterator[SourceRow]:
   with (gzip.open if path.lower().endswith(".gz") else open)(file, "rb") as stream:
     try:
       for number, line in enumerate(stream, 1):
+        if number == 1:
+          line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
           try:
             yield SourceRow(f"{path}:{number}", {"prompt": line.decode("utf-8").rstrip("\r\n")})

@@ -18,6 +18,7 @@ from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
 from dpojax.data.worlds import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import lines_of
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
 from dpojax.rewards.build import build
@@ -170,8 +171,7 @@ class Inputs:
     """
     folder = self._folder(self.config.data.path)
     self._ended(folder)
-    text = (folder / PAIRS_FILES.get(answers, PAIRS)).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in lines_of(folder / PAIRS_FILES.get(answers, PAIRS))]
 
   def fingerprints(
     self, policy: LoadedModel, splits: Splits | None = None, reference: LoadedModel | None = None

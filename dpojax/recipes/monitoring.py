@@ -10,6 +10,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.data.prompts import PromptRow, prompts_given, prompts_of
 from dpojax.data.splits import Splits
 from dpojax.data.worlds import get_world
+from dpojax.errors import ConfigError, DataError
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
 from dpojax.training.model_files import LoadedModel
@@ -31,6 +32,7 @@ class Monitoring:
     rewards: that score its answers; the first decides.
     judge: of win rates; None: the first reward.
     mesh: devices.
+    notes: what the log is to say of the prompts.
   """
 
   config: RunConfig
@@ -39,18 +41,23 @@ class Monitoring:
   rewards: Sequence[Reward]
   judge: Judge | None
   mesh: Mesh
+  notes: Sequence[str] = ()
 
   @property
   def fingerprints(self) -> dict[str, Fingerprint]:
     """Of the rewards and the judge, for the stage's record."""
-    scorers: list[Reward | Judge] = [*self.rewards, *([self.judge] if self.judge else [])]
-    return {f"reward {x.name}": Fingerprint(digest_of_text(x.fingerprint)) for x in scorers}
+    found = {f"reward {reward.name}": reward.fingerprint for reward in self.rewards}
+    if self.judge is not None:  # under a word of its own: it may be called as a reward is
+      found[f"judge {self.judge.name}"] = self.judge.fingerprint
+    return {name: Fingerprint(digest_of_text(text)) for name, text in found.items()}
 
   def monitors(self, folder: RunFolder, reference: Callable[[], Params]) -> list[Any]:
     """In the order in which they are to be called; `reference` gives the parameters that KL is measured to."""
     if not self.prompts:
       return []
     settings, stop, log = self.config.monitor, self.config.stop, folder.log
+    for note in self.notes:
+      log.message(f"monitor: {note}")
     world = get_world(self.config.data.name) if self.config.data.source == "world" else None
     sampler = PolicySampler(
       self.policy.model,
@@ -88,23 +95,64 @@ def policy_monitoring(config: RunConfig, inputs: Inputs, policy: LoadedModel, sp
   Raises:
     InputError: a reward cannot be had; names the setting.
   """
-  prompts = held_out_prompts(config, policy, splits)
+  prompts, notes = held_out_prompts(config, policy, splits)
   if not prompts:
     return Monitoring(config, policy, [], [], None, mesh)
   monitor, tokenizer, shared = config.monitor, policy.tokenizer, mesh if mesh.size > 1 else None
   rewards = inputs.rewards(monitor.rewards, "monitor.rewards", tokenizer, mesh=shared)
   judge = inputs.judge(monitor.judge, "monitor.judge", tokenizer, mesh=shared) if monitor.judge else None
-  return Monitoring(config, policy, prompts, rewards, judge, mesh)
+  return Monitoring(config, policy, prompts, rewards, judge, mesh, notes)
 
 
-def held_out_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> list[PromptRow]:
-  """The prompts that the policy answers at every look."""
+def held_out_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tuple[list[PromptRow], list[str]]:
+  """(the prompts that the policy answers at every look, what is to be said of their number).
+
+  Raises:
+    InputError: looks are wanted, and there is no prompt for them, or too few for `stop.patience`.
+  """
   wanted = config.monitor.prompts
   if wanted == 0:
-    return []
-  if config.data.source != "world":
-    return prompts_of(splits.held_out, wanted)
-  world = get_world(config.data.name)
+    return [], []
+  if config.data.source == "world":
+    found, notes = _world_prompts(config, policy), []
+  else:
+    found, notes = _data_prompts(config, policy, splits)
+  if config.stop.patience and len(found) < 2:
+    raise ConfigError(
+      "stop.patience is set, but one held-out prompt has no standard error that a rise could be told from; raise "
+      "monitor.prompts, or hold out more of the data (data.eval_fraction, data.eval_path or data.eval_split)"
+    )
+  return found, notes
+
+
+def _data_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tuple[list[PromptRow], list[str]]:
+  """The first different ones of the held-out examples that leave room for an answer."""
+  settings, positions = config.monitor, policy.model.config.max_positions
+  every = prompts_of(splits.held_out)
+  fit = [row for row in every if not positions or len(row.ids) + settings.max_tokens <= positions]
+  if every and not fit:
+    raise ConfigError(
+      f"monitor.max_tokens={settings.max_tokens} leaves no room for any of the {len(every):,} held-out prompts in the "
+      f"model's {positions} positions; lower it, or set monitor.prompts=0"
+    )
+  if settings.every and not fit:
+    raise DataError(
+      f"monitor.every={settings.every} is set, but none of {len(splits.train):,} examples is held out for the policy to "
+      "answer; raise data.eval_fraction, name a data.eval_path or data.eval_split, or set monitor.every=0"
+    )
+  found, notes = fit[: settings.prompts], []
+  if found and len(found) < settings.prompts:
+    notes.append(f"{len(found):,} different prompts are held out, not monitor.prompts={settings.prompts:,}")
+  if long := len(every) - len(fit):
+    notes.append(
+      f"{long:,} of {len(every):,} held-out prompts are left out, as monitor.max_tokens={settings.max_tokens} more tokens "
+      f"pass the model's {positions} positions"
+    )
+  return found, notes
+
+
+def _world_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:
+  wanted, world = config.monitor.prompts, get_world(config.data.name)
   texts = world.prompts(wanted, config.monitor.seed, split="held_out")
   found = prompts_given(texts, dataclasses.replace(config.data, template="auto"), policy.tokenizer)
   # As the world has them, which is what its reward reads, not as the one message that a template makes of them.

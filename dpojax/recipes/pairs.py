@@ -6,15 +6,14 @@ triples.jsonl, provenance.json
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dpojax import __version__
 from dpojax.data.prompts import PromptRow
 from dpojax.errors import DataError
-from dpojax.files import write_atomically
+from dpojax.files import write_atomically, write_json_lines
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs, digest_of_text
 from dpojax.recipes.prompts import prompts_to_answer
@@ -102,31 +101,24 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   if not made.pairs:
     raise DataError(f"pairs: no two answers make a pair ({made.summary}); raise pairs.temperature or pairs.samples")
   files = {
-    PAIRS: lines_of(made.pairs),
-    PAIRS_FILES[Answers.RANKING]: lines_of(made.rankings),
-    PAIRS_FILES[Answers.TRIPLE]: lines_of(made.triples),
-    PROVENANCE: json.dumps(
-      {
-        "answers": job,
-        "reward": {"name": reward.name, "setting": settings.reward, "fingerprint": reward.fingerprint},
-        "settings": {name: getattr(settings, name) for name in ("choose", "label", "min_margin", "seed")},
-        "counts": made.counts,
-        "dpojax": __version__,
-      },
-      indent=2,
-    ),
+    PAIRS: made.pairs,
+    PAIRS_FILES[Answers.RANKING]: made.rankings,
+    PAIRS_FILES[Answers.TRIPLE]: made.triples,
   }
-  for name, content in files.items():
-    write_atomically(folder.path / name, content)
+  for name, rows in files.items():
+    write_json_lines(folder.path / name, rows)
+  provenance = {
+    "answers": job,
+    "reward": {"name": reward.name, "setting": settings.reward, "fingerprint": reward.fingerprint},
+    "settings": {name: getattr(settings, name) for name in ("choose", "label", "min_margin", "seed")},
+    "counts": made.counts,
+    "dpojax": __version__,
+  }
+  write_atomically(folder.path / PROVENANCE, json.dumps(provenance, indent=2))
   say(f"{len(made.pairs):,} pairs in {folder.path / PAIRS} ({made.summary})")
   result = RunResult(0, "finished")
-  folder.end(result, files=[*files, ANSWERS])
+  folder.end(result, files=[*files, PROVENANCE, ANSWERS])
   return result
-
-
-def lines_of(rows: Sequence[Mapping[str, Any]]) -> str:
-  """The rows as JSONL."""
-  return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def score(

@@ -10,6 +10,7 @@ import numpy as np
 from dpojax.config.record import read_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
+from dpojax.files import lines_of
 from dpojax.report.when_to_stop import WhenToStop, read_when_to_stop
 from dpojax.training.numbers import tied
 from dpojax.training.runlog import read_metrics
@@ -59,9 +60,9 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
 def read_lines(path: pathlib.Path) -> Records:
   """The JSON objects of a file's lines; CheckpointError names the line at fault."""
   records = []
-  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+  for number, line in enumerate(lines_of(path), start=1):
     try:
       records.append(json.loads(line))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
       raise CheckpointError(f"{path}:{number}: not JSON ({error})") from None
   return records

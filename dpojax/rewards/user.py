@@ -5,10 +5,11 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import ModuleType
 from typing import Any
 
@@ -57,6 +58,8 @@ class UserFunction:
     """
     try:
       returned = self.function(*arguments, **options)
+      if isinstance(returned, Iterator):  # which runs the user's code no sooner than it is read
+        returned = list(itertools.islice(returned, len(answers) + 1))
     except Exception as error:
       said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
       raise DataError(f"{self.where} fails with {said}{self._line(error)}") from error
@@ -70,7 +73,8 @@ class UserFunction:
   def _numbers(self, returned: Any, answers: Sequence[PromptedAnswer]) -> np.ndarray:
     wanted = f"it must return {len(answers)} finite numbers, one an answer"
     values = returned.tolist() if hasattr(returned, "tolist") else returned
-    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
+    # Of a mapping the keys would be read, and a set has no order.
+    if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__iter__"):
       raise DataError(f"{self.where} returns {'None' if values is None else type(returned).__name__}; {wanted}")
     values = list(values)
     if len(values) != len(answers):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from dpojax.errors import ConfigError
-from dpojax.files import PART, replacing, write_atomically
+from dpojax.files import PART, json_line, replacing, write_atomically
 
 SCHEMA = 1
 PROVENANCE = ".provenance.json"
@@ -71,7 +71,7 @@ def write_resumably(
       lines = make(places)
       assert [line["row"] for line in lines] == [rows[place] for place in places]
       with _disk_errors(path, option):
-        part.write(b"".join(_encoded(line) for line in lines))
+        part.write(b"".join(json_line(line) for line in lines))
         _to_disk(part)
     with _disk_errors(path, option):
       _finish(part, path, header["job"], about or {})
@@ -130,13 +130,6 @@ def _left_over(part: BinaryIO, header: Line) -> bool:
   return False
 
 
-def _encoded(line: Line) -> bytes:
-  try:
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-  except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write as an escape alone
-    return json.dumps(line).encode() + b"\n"
-
-
 @contextlib.contextmanager
 def _opened(path: pathlib.Path, option: str) -> Iterator[BinaryIO]:
   """The part file, made where it is missing, for this process alone."""
@@ -190,7 +183,7 @@ def _resume(
   """(places of a chunk, places done); the part file ends after the last whole chunk, or after a new header."""
   part.seek(0)
   first = part.readline()
-  beginning = _encoded(header | {"at_once": at_once})
+  beginning = json_line(header | {"at_once": at_once})
   new = first != beginning and beginning.startswith(first)  # or killed while its header was written
   if not new:
     before, changed = _read_header(first, header, part_path(path), option)

@@ -13,7 +13,17 @@ def answer_text(sample: Sample, tokenizer: Tokenizer, stop: Sequence[str] = ()) 
   text = tokenizer.decode(sample.tokens, skip_special_tokens=True)
   if sample.ended != "stop":
     return text
-  return text[: min((at for word in stop if (at := text.find(word)) >= 0), default=len(text))]
+  whole = tokenizer.decode(sample.tokens)
+  end = min((at for word in stop if (at := whole.find(word)) >= 0), default=len(whole))
+  if whole == text:
+    return text[:end]
+  # The stop text was found among special tokens, whose texts may be a part of it. What stands before it are whole tokens,
+  # and perhaps the beginning of the next.
+  befores = [tokenizer.decode(sample.tokens[:n]) for n in range(len(sample.tokens))]
+  count = max(n for n, before in enumerate(befores) if len(before) <= end and whole.startswith(before))
+  special = not tokenizer.decode(sample.tokens[count : count + 1], skip_special_tokens=True)
+  beginning = "" if special else whole[len(befores[count]) : end]
+  return tokenizer.decode(sample.tokens[:count], skip_special_tokens=True) + beginning
 
 
 def distinct(samples: Sequence[np.ndarray], n: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
+from dpojax.files import lines_of, write_atomically, write_json_lines
 from dpojax.training.stopping import Look
 
 SAMPLES, STOP = "samples", "stop.json"
@@ -23,7 +23,7 @@ def write_look(folder: pathlib.Path, step: int, records: Sequence[Mapping[str, A
   """Keeps the answers of a look."""
   path = look_file(folder, step)
   path.parent.mkdir(exist_ok=True)
-  write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+  write_json_lines(path, records)
 
 
 def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
@@ -34,7 +34,7 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
   """
   path = look_file(folder, step)
   try:
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in lines_of(path)]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
     return Look(
       step, np.asarray(rewards), np.asarray([r["kl"] for r in records]), np.asarray([r["tokens"] for r in records])

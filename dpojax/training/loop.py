@@ -75,6 +75,9 @@ def train(
     except EndRun as end:
       reason = "stopped"
       log.message(f"stopping after step {step}: {end}")
+      # This step has become the last, at which others are due as well: a report compares start and end.
+      left = [monitor for monitor in monitors if not monitor.due(step, steps)]
+      observe(left, step, trainer, log, last=step)
     folder.save(trainer)
   if reason == "finished" and step < steps:
     reason = "preempted"

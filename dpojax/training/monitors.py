@@ -26,7 +26,7 @@ Measured = Mapping[str, float] | None
 
 
 class EndRun(Exception):
-  """Raised by a monitor to end the run after this step; its text says why."""
+  """Raised by a monitor to end the run after this step; its text says why. What is due at the end is called then."""
 
 
 class Monitor(Protocol):

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
-from dpojax.files import write_atomically
+from dpojax.files import lines_of, write_atomically, write_json_lines
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.rewards.judge import FunctionJudge, preferences
@@ -183,7 +183,10 @@ class PolicySampler:
     """f64[N]: 1 where the policy's answer is better than the reference's, 1/2 where neither is; and the judge's bias."""
     if self._judge is None:
       name = self._rewards[0].name
-      return preferences(scores[name], before.scores[name]), {}
+      found = preferences(scores[name], before.scores[name])
+      # Scored in two calls, and so packed beside others, a learned reward of one and the same answer differs by rounding.
+      pairs = zip(answers, before.answers, strict=True)
+      return np.where([np.array_equal(a.answer_ids, b.answer_ids) for a, b in pairs], 0.5, found), {}
     if isinstance(self._judge, FunctionJudge):
       judged = self._judge.compare(answers, before.answers)
       return judged.preference, {"judge/position_bias": float(np.mean(judged.position_bias))}
@@ -208,7 +211,7 @@ class PolicySampler:
           for i, (row, sample) in enumerate(zip(self.prompts, samples, strict=True))
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_json_lines(path, lines)
       samples = [Sample(np.asarray(line["ids"], np.int32), line["ended"], np.zeros(0, np.float32)) for line in lines]
       answers = self._answered(samples)
       scores = {reward.name: np.asarray([line["rewards"][reward.name] for line in lines]) for reward in self._rewards}
@@ -240,7 +243,7 @@ def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[st
   """The reference's answers to exactly these prompts, or None where `path` does not hold them."""
   if not path.is_file():
     return None
-  lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+  lines = [json.loads(line) for line in lines_of(path)]
   return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
 
 

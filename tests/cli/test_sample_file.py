@@ -165,6 +165,9 @@ def test_an_unfinished_file_belongs_to_its_job(tiny, data, tmp_path, capsys, mon
     ("we will refund my parcel", "stop", ("parcel", "refund my"), "we will "),
     ("we will refund my parcel", "length", ("never",), "we will refund my parcel"),
     ("we will <end>", "stop", ("<end>",), "we will"),
+    ("we will <end> my parcel", "stop", ("<end> my parcel",), "we will"),
+    ("we <end> will refund my", "stop", ("refund my",), "we will "),
+    ("we <end> will my", "stop", ("nd> will",), "we"),
   ],
 )
 def test_the_text_of_an_answer(tiny, tokens, ended, stop, text):
@@ -235,3 +238,14 @@ def test_killed_ten_times_it_is_the_file_of_a_process_that_was_left_alone(tiny, 
   assert out.read_bytes() == alone.read_bytes()
   assert len(out.read_bytes().splitlines()) == len(rows)
   assert not part.exists()
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl", "link.jsonl"])
+@pytest.mark.parametrize("command", [["sample", "--model=MODEL"], ["score", "--rewards=length", "--model=MODEL"]])
+def test_the_file_that_is_read_is_not_replaced(tiny, data, capsys, command, name):
+  (data.parent / "link.jsonl").symlink_to(data)
+  before, out = data.read_bytes(), data.parent / name
+  options = [option.replace("MODEL", str(tiny.path)) for option in command]
+  assert main([*options, f"--data={data}", f"--out={out}"]) != 0
+  assert f"--out={out} is the file that --data reads" in capsys.readouterr().err
+  assert data.read_bytes() == before and sorted(p.name for p in data.parent.iterdir()) == ["link.jsonl", data.name]

@@ -95,7 +95,7 @@ def test_rows_of_prompts_alone(chatml, tmp_path, row, given):
 
 def test_lines_of_text_are_prompts_as_the_command_line_encodes_them(llama, tmp_path):
   path = tmp_path / "prompts.txt.gz"
-  path.write_bytes(gzip.compress(b"the sky?\n\n  is it blue? \r\n"))
+  path.write_bytes(gzip.compress(b"\xef\xbb\xbfthe sky?\n\n  is it blue? \r\n"))
   found = read_prompts(DataSettings(path=str(path)), llama)
   assert [row.text for row in found] == ["the sky?", "  is it blue? "]
   assert [row.number for row in found] == [0, 1]

@@ -114,6 +114,21 @@ def test_the_order_of_the_list_is_the_order_of_the_calls_and_an_end_ends_it(tmp_
   assert "stopping after step 3: enough" in (tmp_path / "log.txt").read_text()
 
 
+def test_what_is_due_at_the_end_is_called_at_an_early_end_once(tmp_path):
+  called, steps = [], []
+
+  def stop(step, trainer):
+    steps.append(step)
+    if step == 3:
+      raise EndRun("enough")
+
+  def note(name):
+    return lambda step, trainer: called.append((name, step))
+
+  run(tmp_path, Every(0, note("start and end")), Every(3, stop), Every(3, note("after it")))
+  assert called == [("start and end", 0), ("after it", 0), ("start and end", 3)] and steps == [0, 3]
+
+
 def test_a_failing_monitor_is_not_hidden(tmp_path):
   def wrong(step, trainer):
     raise KeyError("no such metric")

@@ -133,3 +133,21 @@ def test_a_judge_of_the_users_own_decides_the_win_rate(tmp_path):
   metrics, _ = sampler(tmp_path, judge=First())(POLICY)
   assert metrics["win_rate"] == pytest.approx(0.5)
   assert "reward/words" not in metrics
+
+
+@dataclasses.dataclass
+class Rounded(Words):
+  """Words, whose last bits depend on the call."""
+
+  def __call__(self, answers):
+    values = super().__call__(answers)
+    return values + 1e-9 * self.asked
+
+
+def test_answers_that_are_the_same_tie_whatever_a_reward_rounds(tmp_path):
+  metrics, records = sampler(tmp_path, Rounded(), max_tokens=1, temperature=4.0, seed=0)(POLICY)
+  before = [json.loads(line) for line in (tmp_path / "samples" / "reference.jsonl").read_text().splitlines()]
+  same = np.asarray([a["ids"] == b["ids"] for a, b in zip(records, before, strict=True)])
+  difference = np.asarray([a["rewards"]["words"] - b["rewards"]["words"] for a, b in zip(records, before, strict=True)])
+  assert 0 < same.sum() < N
+  assert metrics["win_rate"] == np.mean(np.where(same, 0.5, difference > 0))
