@@ -27,7 +27,8 @@ rewards by --rewards. One JSON object a row, in row order.
   one answer    {"row": 0, "logp": -61.2, "tokens": 30}             {"row": 0, "reward": 1.3}
   left out      {"row": 0, "error": "pairs.jsonl:1: empty answer"}
 
-Log-probs are in nats, summed over the answer's tokens with its EOS. Rewards are raw: not normalised. Those of several
+Log-probs are in nats, summed over the answer's tokens with its EOS. --data may be what `dpojax sample --out` wrote:
+its samples are K answers a row, and one that was cut at --max-tokens has no EOS. Rewards are raw: not normalised. Those of several
 heads are their means, with "heads": [[1.1, ...], ...], a list a head, beside them. Rows are counted from 0.
 
 --rewards=SPEC takes what monitor.rewards takes (docs/rewards.md), such as 'model:runs/reward?less=1, length'; of several
@@ -149,9 +150,9 @@ def _by_rewards(
   rewards = [build(spec, load=load, compare=compare, tokenizer=tokenizer) for spec in specs]
   rows, dropped = read_answers(data_settings(options), tokenizer)
   answers = [
-    PromptedAnswer(row.given, text, row.prompt_ids, ids, details=row.details)
+    PromptedAnswer(row.given, text, row.prompt_ids, ids, finished=ended, details=row.details)
     for row in rows
-    for text, ids in zip(row.answers, row.answers_ids or [None] * len(row.answers), strict=True)
+    for text, ids, ended in zip(row.answers, row.answers_ids or [None] * len(row.answers), row.finished, strict=True)
   ]
   by_name = {reward.name: reward(answers).tolist() for reward in rewards}
   values: Iterator[Any] = (

@@ -25,6 +25,7 @@ class AnswerRow:
     given: the prompt: text, or messages.
     answers: texts in the row's order, best first where they are ranked.
     details: other columns of the row.
+    finished: which answers ended by themselves.
     prompt_ids, answers_ids: i32[P] and i32[A] of each answer, of rows that hold ids; else None.
   """
 
@@ -33,6 +34,7 @@ class AnswerRow:
   given: str | list[Message]
   answers: tuple[str, ...]
   details: Mapping[str, Any]
+  finished: tuple[bool, ...]
   prompt_ids: np.ndarray | None = None
   answers_ids: tuple[np.ndarray, ...] | None = None
 
@@ -63,14 +65,15 @@ def read_answers(
     form = form or choose_format(settings.format, row.values, row.where)
     try:
       read = form.parse(row.values, chat)
+      finished = read.finished or (True,) * len(read.answers)
       if read.kind != "ids":
-        found.append(AnswerRow(number, row.where, read.prompt, tuple(read.answers), read.details))
+        found.append(AnswerRow(number, row.where, read.prompt, tuple(read.answers), read.details, finished))
         continue
       if tokenizer is None:
         raise DataError("it holds token ids; give the model whose they are as --model=PATH")
       texts = tuple(tokenizer.decode(ids, skip_special_tokens=True) for ids in read.answers)
       ids = as_ids(read.prompt), tuple(map(as_ids, read.answers))
-      found.append(AnswerRow(number, row.where, tokenizer.decode(read.prompt), texts, read.details, *ids))
+      found.append(AnswerRow(number, row.where, tokenizer.decode(read.prompt), texts, read.details, finished, *ids))
     except DataError as error:
       dropped.append((number, f"{row.where}: {error}"))
   if not found:

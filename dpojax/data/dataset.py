@@ -194,7 +194,7 @@ def _format_of(row: SourceRow, setting: str, answers: Answers) -> Format:
   if (answers.compared or answers is Answers.UNPAIRED) and form.answers is Answers.ANY:
     raise DataError(
       f"{row.where}: format {form.name!r} ({form.wants}) has several answers of equal standing, which is no ranking to "
-      "learn from; it serves `dpojax eval` and `dpojax score`"
+      "learn from; `dpojax score` scores it, and recipe=pairs makes pairs of a policy's answers"
     )
   return form
 

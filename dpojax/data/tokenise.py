@@ -27,7 +27,7 @@ class Tokenised:
 
   Attributes:
     prompt: ids, BOS first where the tokenizer or the template writes one; may be empty.
-    answers: ids, each ending in EOS once (`pretokenised` rows: as given).
+    answers: ids, each ending in EOS once, but for those that did not end by themselves (`pretokenised` rows: as given).
     mismatch: whether the prompt's last token had to move to the answers.
   """
 
@@ -73,10 +73,14 @@ def tokenise(
     ids = [next(encoded) for _ in row]
     if comparison.kind == "ids":
       found.append(_given_ids(comparison, tokenizer.vocab_size))
-    elif comparison.kind == "chat":
-      found.append(_divide(ids[0], [_end_rendered(full, ending, tokenizer, after_eos) for full in ids[1:]]))
+      continue
+    if comparison.kind == "chat":
+      prompt, fulls = ids[0], [_end_rendered(full, ending, tokenizer, after_eos) for full in ids[1:]]
     else:
-      found.append(_divide(*_plain(ids[0], ids[1:], tokenizer)))
+      prompt, fulls = _plain(ids[0], ids[1:], tokenizer)
+    finished = comparison.finished or (True,) * len(fulls)
+    fulls = [full if ended else _open_ended(full, tokenizer) for full, ended in zip(fulls, finished, strict=True)]
+    found.append(_divide(prompt, fulls))
   return found
 
 
@@ -145,6 +149,11 @@ def _end_rendered(full: Ids, ending: Ids, tokenizer: Tokenizer, after_eos: str) 
     if at < 0 or tokenizer.decode(full[at + 1 :]).strip():
       return [*full, tokenizer.eos_ids[0]]
   return full if after_eos == "keep" else full[: at + 1]
+
+
+def _open_ended(full: Ids, tokenizer: Tokenizer) -> Ids:
+  """Without the EOS at its end and what a template writes behind that."""
+  return full[: max(i for i, token in enumerate(full) if token in tokenizer.eos_ids)]
 
 
 def _divide(prompt: Ids, fulls: list[Ids]) -> Tokenised:

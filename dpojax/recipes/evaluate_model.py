@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from dpojax.config.record import read_config
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
-from dpojax.data.formats import FORMATS
+from dpojax.data.formats import FORMATS, sampled
 from dpojax.errors import ConfigError, DataError
 from dpojax.evaluation.scored_examples import ModelScores, ScoreKind, format_of
 from dpojax.models.reward_model import RewardModel
@@ -69,6 +69,10 @@ def evaluate_model(
   form = format_of(dataset)
   if FORMATS[form].answers in (Answers.ONE, Answers.UNPAIRED):
     raise DataError(f"{data.path}: format {form!r} has one answer a row; to evaluate, give two or more to compare")
+  if FORMATS[form] is sampled.FORMAT:
+    raise DataError(
+      f"{data.path}: its samples are not compared; `dpojax score` scores them, recipe=pairs compares them"
+    )
   if subset and not any(metadata["details"].get(subset, "") != "" for metadata in dataset.metadata):
     raise DataError(f"--subset={subset}: no row of {data.path} has text in that column")
 

@@ -20,6 +20,7 @@ class Best:
     kl_token: its KL to the reference, nats a token.
     label: of the reward, as in `reward/LABEL`; empty: the one that has this value at this step.
     checkpoint: where its parameters are kept; empty: they are not.
+    start: the mean reward at step 0, where the run started; None: not known.
   """
 
   step: int
@@ -27,6 +28,7 @@ class Best:
   kl_token: float
   label: str = ""
   checkpoint: str = ""
+  start: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +65,15 @@ class WhenToStop:
       )
     if best is not None:
       within = " within the budget" if budget is None or budget.budget else ""
+      start = "" if best.start is None else f" ({best.start:.3f} before training)"
+      no_better = best.start is not None and best.start >= best.reward
       lines.append(
-        f"Best look{within}: step {best.step:,}, reward {best.reward:.3f} at KL {best.kl_token:.4f} nats a token. The best "
-        "of several noisy means is somewhat too high."
+        f"Best look{within}: step {best.step:,}, reward {best.reward:.3f}{start} at KL {best.kl_token:.4f} nats a token. "
+        + (
+          "It is no better than what the run started from."
+          if no_better
+          else "The best of several noisy means is somewhat too high."
+        )
         + (f" It is kept in {best.checkpoint}." if best.checkpoint else "")
       )
     elif budget is not None and budget.budget and budget.over:
@@ -89,4 +97,5 @@ def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
 
 def _best(values: dict[str, Any]) -> Best:
   words = {name: str(values.get(name) or "") for name in ("label", "checkpoint")}
-  return Best(int(values["step"]), float(values["reward"]), float(values["kl_token"]), **words)
+  start = None if values.get("start") is None else float(values["start"])
+  return Best(int(values["step"]), float(values["reward"]), float(values["kl_token"]), **words, start=start)

@@ -208,7 +208,8 @@ class StopRule:
     best = best_under_budget(looks, settings) if self.reward else None
     if best is not None:
       look = looks[best]
-      best_of = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
+      best_of: dict[str, Any] = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
+      best_of["start"] = looks[0].reward if looks[0].step == 0 else None
       said["best"] = best_of | {"label": self.reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
     verdict = decision.reason if decision is not None and decision.stop else over.said() if over.stop else ""
     said["ended"] = bool(verdict) and step < self.log.total_steps

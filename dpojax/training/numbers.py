@@ -61,9 +61,13 @@ def rewards_of(names: Iterable[str]) -> list[str]:
 
 
 def reward_in_words(name: str) -> str:
-  """`true reward` of "reward/true", else `reward LABEL` of "reward/LABEL"."""
+  """What a person reads for a metric `reward/LABEL`.
+
+  >>> [reward_in_words(f"reward/{label}") for label in ("true", "length", "reward")]
+  ['true reward', 'reward length', 'reward']
+  """
   label = name.removeprefix("reward/")
-  return "true reward" if label == "true" else f"reward {label}"
+  return {"true": "true reward", "reward": "reward"}.get(label, f"reward {label}")
 
 
 def format_duration(seconds: float) -> str:

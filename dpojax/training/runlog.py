@@ -177,13 +177,13 @@ class RunLog:
     self.close()
 
   def _summary(self, step: int, metrics: Mapping[str, float]) -> str:
-    """`step 120/500  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240  left 3m05s`."""
+    """`step 120/500  left 3m05s  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240`."""
     parts = [f"step {step:,}/{self.total_steps:,}" if self.total_steps else f"step {step:,}"]
-    parts += [words] if (words := in_words(metrics)) else []
     if self.total_steps and len(self._recent) > 1:
       (first, began), (now, at) = self._recent[0], self._recent[-1]
       left = (at - began) / max(now - first, 1) * (self.total_steps - step)
       parts.append(f"left {format_duration(left)}")
+    parts += [words] if (words := in_words(metrics)) else []
     return "  ".join(parts)
 
   def _draw(self, line: str) -> None:

@@ -45,6 +45,7 @@ class PolicySampler:
     folder: of the run.
     display: turns a text into what a person reads in the records.
     mesh: the devices that share the work; None: where the parameters are.
+    status: shows passing text, of how far a look is; None: nobody reads it.
   """
 
   def __init__(
@@ -60,10 +61,11 @@ class PolicySampler:
     folder: pathlib.Path,
     display: Callable[[str], str] = str,
     mesh: Mesh | None = None,
+    status: Callable[[str], None] | None = None,
   ):
     self.model, self.tokenizer, self.prompts, self.settings = model, tokenizer, prompts, settings
     self._reference, self._rewards, self._judge = reference, list(rewards), judge
-    self._folder, self._display, self._mesh = folder, display, mesh
+    self._folder, self._display, self._mesh, self._status = folder, display, mesh, status
     self._stop = stop_texts(settings.stop, "monitor.stop")
     self._before: ReferenceAnswers | None = None
 
@@ -85,8 +87,9 @@ class PolicySampler:
     """
     reference = self._reference()
     before = self._reference_answers(reference)
-    samples = self._write(params)
+    samples = self._write(params, "the policy")
     answers = self._answered(samples)
+    self._say(f"look: measuring {len(answers):,} answers")
     prompts = [row.ids for row in self.prompts]
     found = measure_divergence(
       self.model,
@@ -127,8 +130,13 @@ class PolicySampler:
       "entropy": float(np.sum(found.entropy) / np.sum(found.tokens)),
     }
 
-  def _write(self, params: Params) -> list[Sample]:
-    settings = self.settings
+  def _say(self, text: str) -> None:
+    if self._status is not None:
+      self._status(text)
+
+  def _write(self, params: Params, who: str) -> list[Sample]:
+    settings, count = self.settings, len(self.prompts)
+    self._say(f"look: {who} answers {count:,} prompts")
     written = generate(
       self.model,
       params,
@@ -143,6 +151,7 @@ class PolicySampler:
       seed=settings.seed,
       rows=self._rows(64),
       mesh=self._mesh,
+      progress=lambda done, tokens: self._say(f"look: {who} answers, {done:,}/{count:,} prompts, {tokens:,} tokens"),
     )
     return [sample for (sample,) in written]
 
@@ -198,7 +207,7 @@ class PolicySampler:
       path = self._folder / SAMPLES / REFERENCE
       lines = read_lines(path, self.prompts)
       if lines is None:
-        samples = self._write(reference)
+        samples = self._write(reference, "the reference")
         answers = self._answered(samples)
         scores = {reward.name: reward(answers) for reward in self._rewards}
         lines = [

@@ -354,6 +354,10 @@ def test_a_reward_model_is_evaluated_by_its_rewards(reward, tmp_path):
     (["--score=sum", "--length-within=2"], "--length-within: 2 must be from 0 to 1"),
     (["--score=sum", "--subset=kind"], "--subset=kind: no row of rows.jsonl has text in that column"),
     (["--score=sum", "--data=single.jsonl"], "format 'completion' has one answer a row; to evaluate, give two or more"),
+    (
+      ["--score=sum", "--data=sampled.jsonl"],
+      "sampled.jsonl: its samples are not compared; `dpojax score` scores them",
+    ),
     (["--score=sum", "--data=nowhere.jsonl"], "nowhere.jsonl"),
     (["--score=sum", "--out=rows.jsonl"], "--out=rows.jsonl: File exists; name a folder that can be written"),
     (
@@ -373,6 +377,7 @@ def test_wrong_options_are_named(tiny, reward, tmp_path, monkeypatch, capsys, op
   monkeypatch.chdir(tmp_path)
   write_rows(tmp_path / "rows.jsonl", PAIRS[:4])
   write_rows(tmp_path / "single.jsonl", [{"prompt": "my parcel", "completion": "yes"}])
+  write_rows(tmp_path / "sampled.jsonl", [{"prompt": "my parcel", "samples": [{"text": "yes", "ended": "eos"}] * 2}])
   (tmp_path / "TINY").symlink_to(tiny.path)
   (tmp_path / "REWARD").symlink_to(reward[0])
   model = [] if any(option.startswith("--model") for option in options) else [f"--model={tiny.path}"]

@@ -118,6 +118,20 @@ def test_ids_are_scored_as_they_are(models, tmp_path, capsys):
   assert "it holds token ids; give the model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("by", ["--model", "--rewards"])
+def test_sampled_answers_are_scored_and_cut_ones_without_eos(tiny, models, tmp_path, by):
+  texts = ["we will refund", "we will", "refund"]
+  samples = [{"text": text, "ended": ended} for text, ended in zip(texts, ("eos", "length", "stop"), strict=True)]
+  rows = [{"row": 0, "error": "p.jsonl:1: empty"}, {"row": 1, "prompt": "my parcel", "samples": samples}]
+  path, model, params = models[1]
+  failed, found = score(tmp_path, rows, f"--model={path}" if by == "--model" else f"--rewards=model:{path}")
+  assert failed == {"row": 0, "error": f"{tmp_path}/rows.jsonl:1: it has no answers: p.jsonl:1: empty"}
+  encode = tiny.tokenizer.encode
+  ids = [encode(text) for text in ("we will refund <end>", "we will", "refund <end>")]
+  dataset = TokenDataset.from_examples([(encode("<user> my parcel <bot>"), ids)])
+  assert found == {"row": 1, "rewards": pytest.approx(reward_scores(model, params, dataset)[0][0].tolist(), abs=1e-5)}
+
+
 def test_the_template_is_the_one_given(tiny, models, tmp_path):
   row = {"prompt": "<user> my parcel <bot>", "completion": "we will refund"}
   for template in ("none", "auto"):

@@ -147,6 +147,9 @@ def test_answers_of_equal_standing_are_no_ranking(plain):
   with pytest.raises(DataError, match=r"rows\[0\]: format 'rewardbench_v2' .* has several answers of equal standing"):
     read([row])
   assert len(read([row], tokenizer=plain, answers=Answers.ANY, template="none")[0].answers) == 3
+  row = {"prompt": "a", "samples": [{"text": "b", "ended": "eos"}, {"text": "c", "ended": "length"}]}
+  with pytest.raises(DataError, match=r"format 'sampled' .*; `dpojax score` scores it, and recipe=pairs makes pairs"):
+    read([row])
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason():

@@ -78,6 +78,16 @@ READ = {
     ("chat", [USER], ("yes", "no")),
     ("chat", [USER], ("yes", "no")),
   ),
+  "sampled": (
+    {"row": 0, "prompt": "hi", "samples": [{"text": "no", "ended": "length"}, {"text": "yes", "ended": "eos"}]},
+    ("text", "hi", ("no", "yes")),
+    ("chat", [USER], ("no", "yes")),
+  ),
+  "sampled, messages": (
+    {"row": 0, "prompt": [USER], "samples": [{"text": "no", "ended": "stop", "tokens": [1], "logps": [-0.5]}]},
+    ("chat", [USER], ("no",)),
+    ("chat", [USER], ("no",)),
+  ),
   "rewardbench": (
     {"prompt": "hi", "chosen": "yes", "rejected": "no", "subset": "shp", "chosen_model": "a", "rejected_model": "b"},
     ("text", "\n\nHuman: hi\n\nAssistant:", (" yes", " no")),
@@ -211,6 +221,13 @@ WRONG = [
   ("nectar", {"answers": [{"answer": "a"}]}, "entry 0 of column 'answers' has no number as its 'rank'"),
   ("ranked", {"answers": "yes"}, "column 'answers' holds text, not a list of texts, best first"),
   ("ranked", {"answers": []}, "column 'answers' holds a list, not a list of texts"),
+  ("sampled", {"samples": []}, "column 'samples' holds a list, not a list of objects with 'text' and 'ended'"),
+  (
+    "sampled",
+    {"samples": [{"text": "a", "ended": "EOS"}]},
+    "is no object with a 'text' and 'ended': eos, stop, length",
+  ),
+  ("sampled", {"prompt": 3}, "column 'prompt' holds a number, not text"),
   ("rewardbench", {"rejected": None}, "column 'rejected' holds nothing, not text"),
   ("rewardbench_v2", {"chosen": "yes"}, "column 'chosen' holds text, not a list of texts"),
   ("rewardbench_v2", {"rejected": [1]}, "column 'rejected' holds a list, not a list of texts"),

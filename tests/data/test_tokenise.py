@@ -45,6 +45,19 @@ def chat_template(request):
     template.close()
 
 
+@pytest.mark.parametrize("after_eos", ["drop", "keep"])
+@pytest.mark.parametrize("kind", ["text", "chat"])
+def test_an_answer_that_did_not_end_by_itself_has_no_eos(chat_template, kind, after_eos):
+  tokenizer = merging()
+  source = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}$b{% endif %}{% endfor %}"
+  prompt = "d" if kind == "text" else [{"role": "user", "content": "d"}]
+  row = Comparison(kind, prompt, ("ac", "ad"), finished=(False, True))
+  template = chat_template(tokenizer, source) if kind == "chat" else None
+  (found,) = tokenise([row], ["row"], tokenizer, template, after_eos=after_eos)
+  behind = ["b"] if kind == "chat" and after_eos == "keep" else []
+  assert [tokenizer.pieces(ids) for ids in found.answers] == [["a", "c"], ["a", "d", "$", *behind]]
+
+
 def test_a_merge_across_the_boundary_moves_it_for_every_answer():
   tokenizer = merging()
   found = tokenised(tokenizer, "db", "c", "d")  # db + c -> d bc

@@ -148,10 +148,14 @@ def test_the_run_went_on_and_the_best_look_is_named(tmp_path):
   assert sentences[1].endswith("nats a token at step 100 keeps to the budget of 0.05.")
   assert sentences[2].startswith("Best look within the budget: step 100, reward 2.300 at KL 0.0400 nats a token.")
   stop = json.loads((tmp_path / "stop.json").read_text())
-  stop["best"] |= {"checkpoint": "checkpoints/100", "label": "length"}
+  stop["best"] |= {"checkpoint": "checkpoints/100", "label": "length", "start": 2.4}
   (tmp_path / "stop.json").write_text(json.dumps(stop))
   run = read_run(tmp_path)
-  assert run.when_to_stop.sentences()[2].endswith("It is kept in checkpoints/100.")
+  said = run.when_to_stop.sentences()[2]
+  assert (
+    "step 100, reward 2.300 (2.400 before training) at KL 0.0400 nats a token. It is no better than what the" in said
+  )
+  assert said.endswith("It is kept in checkpoints/100.")
   assert stars(panels(run)["reward length"]) == [(100, 20.0)] and not stars(panels(run)["rewards"])
 
 

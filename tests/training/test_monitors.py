@@ -225,7 +225,7 @@ def test_over_the_budget_a_run_ends_where_that_is_asked_for(tmp_path):
 
 def test_the_best_within_the_budget_is_kept_with_its_own_figures(tmp_path):
   _, kept, _, said = watched(tmp_path, [9, 1, 3, 2, 5, 6, 7], [0, 0.1, 0.2, 0.3, 0.9, 0.9, 0.9], kl_budget=0.05)
-  figures = {"step": 2, "reward": pytest.approx(3.0), "kl_token": pytest.approx(0.02)}
+  figures = {"step": 2, "reward": pytest.approx(3.0), "kl_token": pytest.approx(0.02), "start": 9.0}
   assert said["best"] == figures | {"label": "r", "checkpoint": "checkpoints/2"}
   assert sorted(kept) == [2, 6]  # and the newest
   assert kept[2]["under_budget/reward"] == pytest.approx(3.0) and kept[2]["reward/r"] == 3

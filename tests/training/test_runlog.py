@@ -120,7 +120,7 @@ def test_one_live_line_that_messages_do_not_tear(tmp_path, monkeypatch):
     log.progress(3, ROW)
   rows = screen.shown()
   assert rows[:2] == ["begin", "saved step 2"] and rows[3:] == [""]
-  assert rows[2].startswith("step 3/3  loss 0.5  accuracy 71.2%") and len(rows[2]) < 60  # never wraps
+  assert rows[2].startswith("step 3/3  left 0s  loss 0.5  accuracy 71.2%") and len(rows[2]) < 60  # never wraps
 
 
 def test_the_live_line_is_not_redrawn_too_often(tmp_path):
@@ -139,8 +139,8 @@ def test_time_left(tmp_path, monkeypatch):
   with RunLog(tmp_path, total_steps=100, stream=stream) as log:
     for step in range(41, 61):
       now[0] += 2.0
-      log.progress(step, {})
-  assert stream.getvalue().splitlines()[-1] == "step 60/100  left 1m20s"  # 40 steps of two seconds
+      log.progress(step, {"loss": 0.5})
+  assert stream.getvalue().splitlines()[-1] == "step 60/100  left 1m20s  loss 0.5"  # 40 steps of two seconds
 
 
 def test_tensorboard_events(tmp_path):

@@ -45,11 +45,23 @@ class Words:
     return np.asarray([self.scale * 0.7 * len(answer.answer.split()) for answer in answers])
 
 
-def sampler(folder, *rewards, judge=None, **settings):
+def sampler(folder, *rewards, judge=None, status=None, **settings):
   settings = MonitorSettings(**{"max_tokens": 8, "seed": 3} | settings)
   return PolicySampler(
-    MODEL, TOKENIZER, prompts(), settings, lambda: REFERENCE, rewards=rewards, judge=judge, folder=folder
+    MODEL, TOKENIZER, prompts(), settings, lambda: REFERENCE, rewards=rewards, judge=judge, folder=folder, status=status
   )
+
+
+def test_a_look_says_how_far_it_is(tmp_path):
+  said = []
+  look = sampler(tmp_path, Words(), status=said.append)
+  metrics, _ = look(POLICY)
+  written = round(metrics["length/policy"] * N)
+  assert said[0] == f"look: the reference answers {N} prompts" and said[-1] == f"look: measuring {N} answers"
+  assert f"look: the policy answers, {N}/{N} prompts, {written} tokens" in said
+  said.clear()
+  look(POLICY)
+  assert not any("reference" in text for text in said)  # it answered once
 
 
 def test_every_figure_of_a_look_is_what_its_name_says(tmp_path):

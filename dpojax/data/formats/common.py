@@ -38,6 +38,7 @@ class Comparison:
     answers: texts or ids, best first where they are ranked.
     details: whatever else of the row is worth keeping (labels, scores).
     judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
+    finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
   """
 
   kind: Literal["text", "chat", "ids"]
@@ -45,6 +46,7 @@ class Comparison:
   answers: tuple[Any, ...]
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
   judgement: Judgement = Judgement()
+  finished: tuple[bool, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
