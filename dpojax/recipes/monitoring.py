@@ -72,8 +72,6 @@ class Monitoring:
       mesh=self.mesh if self.mesh.size > 1 else None,
       status=log.status,
     )
-    if len(self.prompts) < settings.prompts:
-      log.message(f"monitor: {len(self.prompts):,} different held-out prompts, of monitor.prompts={settings.prompts:,}")
     looks = SamplePolicy(sampler, folder.path, settings.every)
     if sampler.truncated:
       if stop.kl_budget:

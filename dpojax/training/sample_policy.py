@@ -194,8 +194,8 @@ class PolicySampler:
       name = self._rewards[0].name
       found = preferences(scores[name], before.scores[name])
       # Scored in two calls, and so packed beside others, a learned reward of one and the same answer differs by rounding.
-      pairs = zip(answers, before.answers, strict=True)
-      return np.where([np.array_equal(a.answer_ids, b.answer_ids) for a, b in pairs], 0.5, found), {}
+      same = [written_alike(*pair) for pair in zip(answers, before.answers, strict=True)]
+      return np.where(same, 0.5, found), {}
     if isinstance(self._judge, FunctionJudge):
       judged = self._judge.compare(answers, before.answers)
       return judged.preference, {"judge/position_bias": float(np.mean(judged.position_bias))}
@@ -246,6 +246,12 @@ class ReferenceAnswers:
 
   answers: Sequence[PromptedAnswer]
   scores: dict[str, np.ndarray]
+
+
+def written_alike(answer: PromptedAnswer, other: PromptedAnswer) -> bool:
+  """Whether two answers are the same tokens."""
+  assert answer.answer_ids is not None and other.answer_ids is not None
+  return np.array_equal(answer.answer_ids, other.answer_ids)
 
 
 def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[str, Any]] | None:
