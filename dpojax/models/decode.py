@@ -2,7 +2,7 @@
 
 The prompts go through the stacked layers of training. A step of writing instead reads every weight once and does little
 with it, so what would be nothing in training counts: a scan over stacked layers copies each layer's weights out of
-the stack at every token, which on a CPU doubles the step. The layers are therefore split once a call
+the stack at every token. The layers are therefore split once a call
 (`split_layers`), rounded once where products round them, and unrolled.
 """
 
