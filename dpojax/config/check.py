@@ -198,9 +198,14 @@ def _check_monitor(config: RunConfig, looks: bool, held_out: bool) -> None:
     "monitor.every is set, but nothing is held out that the policy could answer; set data.eval_path, data.eval_split or "
     "data.eval_fraction",
   )
+  rewards = bool(monitor.rewards.strip()) and (monitor.rewards.strip() != "auto" or config.data.source == "world")
   _require(
-    not monitor.normalise or bool(monitor.rewards),
-    "monitor.normalise is set, but monitor.rewards is empty",
+    rewards or not monitor.normalise,
+    "monitor.normalise is set, but there is no reward; name one, such as monitor.rewards=model:runs/reward",
+  )
+  _require(
+    monitor.prompts > 0 or not (monitor.normalise or monitor.judge),
+    f"monitor.{'normalise' if monitor.normalise else 'judge'} is set, but monitor.prompts=0 looks at no answers",
   )
   deciding = "stop.patience" if stop.patience else "stop.over_budget=stop" if stop.over_budget == "stop" else ""
   if not deciding:
@@ -220,7 +225,7 @@ def _check_monitor(config: RunConfig, looks: bool, held_out: bool) -> None:
     stop.over_budget == "warn" or stop.kl_budget > 0, "stop.over_budget=stop has no budget; set stop.kl_budget above 0"
   )
   _require(
-    not stop.patience or (bool(monitor.rewards) and (monitor.rewards != "auto" or config.data.source == "world")),
+    rewards or not stop.patience,
     "stop.patience is set, but it watches the reward of what the policy writes, and none is known: name one, such as "
     "monitor.rewards=model:runs/reward",
   )

@@ -141,7 +141,7 @@ def _data_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tup
       f"monitor.every={settings.every} is set, but none of {len(splits.train):,} examples is held out for the policy to "
       "answer; raise data.eval_fraction, name a data.eval_path or data.eval_split, or set monitor.every=0"
     )
-  found, notes = fit[: settings.prompts], []
+  found, notes = [_as_read(row, policy) for row in fit[: settings.prompts]], []
   if found and len(found) < settings.prompts:
     notes.append(f"{len(found):,} different prompts are held out, not monitor.prompts={settings.prompts:,}")
   if long := len(every) - len(fit):
@@ -150,6 +150,12 @@ def _data_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tup
       f"pass the model's {positions} positions"
     )
   return found, notes
+
+
+def _as_read(row: PromptRow, policy: LoadedModel) -> PromptRow:
+  """A row of plain text has no prompt, and where there is no BOS its first token stands in: that is what is answered."""
+  text = policy.tokenizer.decode(row.ids, skip_special_tokens=True) if row.given == "" else ""
+  return dataclasses.replace(row, given=text, text=text) if text else row
 
 
 def _world_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:

@@ -47,7 +47,7 @@ def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
   """The report of a finished run for a terminal of `width` characters: table, samples, where the curves are."""
   run = read_run(folder)
   result = read_result(run.folder)
-  parts = [aligned(HEADER, table(result)), _speed(result)]
+  parts = [aligned(HEADER, table(result), width=width), _speed(result)]
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
     parts.append("\n".join(textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in sentences))
   samples = _shown(run)

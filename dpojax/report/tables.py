@@ -1,12 +1,16 @@
 """Tables, aligned for a terminal or in Markdown."""
 
+import textwrap
 from collections.abc import Sequence
 
 Row = Sequence[str]
+NARROWEST = 20  # characters of a first column that is broken
 
 
-def aligned(header: Row, rows: Sequence[Row]) -> str:
+def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
   """Columns padded to their widest cell; the first is set left, numbers right.
+
+  Where lines would be longer than `width` characters (0: any length is right), the first column's texts are broken.
 
   >>> print(aligned(["", "before", "after"], [["loss", "0.6931", "0.5"]]))
         before  after
@@ -14,10 +18,14 @@ def aligned(header: Row, rows: Sequence[Row]) -> str:
   """
   table = [list(header), *map(list, rows)]
   widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+  if width:
+    widths[0] = min(widths[0], max(width - sum(size + 2 for size in widths[1:]), NARROWEST))
   lines = []
   for row in table:
-    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-    lines.append("  ".join(cells).rstrip())
+    indent = row[0][: len(row[0]) - len(row[0].lstrip())]
+    *above, first = textwrap.wrap(row[0], widths[0], subsequent_indent=indent + "  ") or [""]
+    cells = [first.ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))]
+    lines += [*above, "  ".join(cells).rstrip()]
   return "\n".join(lines)
 
 

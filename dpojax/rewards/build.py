@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from dpojax.errors import ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.rewards.combined import Sum, SumTerm
-from dpojax.rewards.models import ImplicitReward, Loaded, ModelReward
+from dpojax.rewards.models import ImplicitReward, Loaded, ModelReward, check_writes
 from dpojax.rewards.reward import Reward
 from dpojax.rewards.terms import RewardSpec, TermSpec
 from dpojax.rewards.text import Environment, LengthReward, RegexReward, SentimentReward, TrueReward
@@ -97,6 +97,7 @@ class _Builder:
   def implicit(self, term: TermSpec, name: str) -> Reward:
     if self.compare is None:
       raise ConfigError(f"{self.key}: implicit:{term.argument} cannot be scored here, where no references are known")
-    reference, beta = self.compare(term.argument, term.option("reference", ""), term.option("beta"))
     policy = self.load(term.argument)
+    check_writes(policy, term.argument)  # before anybody asks for the beta of a reward model
+    reference, beta = self.compare(term.argument, term.option("reference", ""), term.option("beta"))
     return ImplicitReward(name, term.argument, policy, reference, beta, policy=self.tokenizer, mesh=self.mesh)

@@ -131,8 +131,7 @@ class ImplicitReward:
 
   def __post_init__(self):
     """Raises ConfigError: it is a reward model."""
-    if isinstance(self.loaded.model, RewardModel):
-      raise ConfigError(f"implicit:{self.path} is a reward model; give it as model:{self.path}")
+    check_writes(self.loaded, self.path)
 
   @property
   def fingerprint(self) -> str:
@@ -167,6 +166,12 @@ class ImplicitReward:
         f"implicit:{self.path}: its reference is no language model over the same vocabulary; token ids must agree"
       )
     return found
+
+
+def check_writes(loaded: Loaded, path: str) -> None:
+  """Raises ConfigError where the model of an implicit reward is a reward model."""
+  if isinstance(loaded.model, RewardModel):
+    raise ConfigError(f"implicit:{path} is a reward model; give it as model:{path}")
 
 
 def finite(values: np.ndarray, answers: Sequence[PromptedAnswer], name: str) -> np.ndarray:

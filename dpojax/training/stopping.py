@@ -330,7 +330,7 @@ def _check_paired(looks: Sequence[Look]) -> None:
 
 def _nats(value: float, of: float | None = None) -> str:
   """Three decimals, four of a KL below a tenth; `of`: the KL that `value` is an error of."""
-  return f"{value:.{3 if (value if of is None else of) >= 0.0995 else 4}f}"
+  return f"{value:z.{3 if (value if of is None else of) >= 0.0995 else 4}f}"  # z: -0.0000 is rounding
 
 
 def _as_json(value: Any) -> Any:

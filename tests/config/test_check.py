@@ -183,6 +183,16 @@ def test_out_of_range(values, message):
       "checkpoint.best_metric is 'reward', but nothing is evaluated on the way; set evaluation.every or monitor.every",
     ),
     (
+      FILE,
+      {"monitor.normalise": True},
+      "monitor.normalise is set, but there is no reward; name one, such as monitor.rewards=model:runs/reward",
+    ),
+    (
+      WORLD,
+      {"monitor.judge": "length", "monitor.prompts": 0},
+      "monitor.judge is set, but monitor.prompts=0 looks at no answers",
+    ),
+    (
       WORLD,
       {"stop.patience": 3},
       "stop.patience is set, but the policy is not sampled on the way; set monitor.every and monitor.prompts",

@@ -50,6 +50,13 @@ def test_prompts_that_leave_no_room_for_an_answer_are_left_out_and_counted():
     held_out_prompts(config_of(max_tokens=18), POLICY, splits)
 
 
+def test_of_plain_text_the_token_that_is_read_is_the_prompt():
+  rows = [{"text": "word3 word4 word5"}, {"text": "word6 word7"}]
+  made = dataset_from_rows(rows, DataSettings(), TOKENIZER, answers=Answers.ONE, row_length=64)
+  found, _ = held_out_prompts(config_of(prompts=2, max_tokens=8), POLICY, Splits(made, made))
+  assert [(row.given, row.text, TOKENIZER.decode(row.ids)) for row in found] == [("word3",) * 3, ("word6",) * 3]
+
+
 def test_fewer_prompts_than_wanted_are_said():
   found, notes = held_out_prompts(config_of(prompts=4, max_tokens=8), POLICY, splits_of(3, 4, 5))
   assert len(found) == 3 and notes == ["3 different prompts are held out, not monitor.prompts=4"]

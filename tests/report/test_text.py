@@ -22,6 +22,19 @@ def test_examples_in_docstrings(module):
   assert result.attempted > 0 and result.failed == 0
 
 
+LABELS = [f"{label.name}, {label.unit}" for label in (*HELD_OUT.values(), *POLICY.values())]
+
+
+@pytest.mark.parametrize("width", [80, 100, 0])
+def test_a_report_fits_its_terminal_and_loses_no_word(width):
+  rows = [["held out", "", ""], *([f"  {name}", "100.0 % (21.5 to 78.5)", "-12.345 ± 0.123"] for name in LABELS)]
+  text = tables.aligned(["", "before", "after"], rows, width=width)
+  assert not width or max(map(len, text.split("\n"))) <= width
+  assert text.split() == " ".join(["before after", *(" ".join(row) for row in rows)]).split()
+  if not width:
+    assert len(text.split("\n")) == len(rows) + 1
+
+
 @given(st.text(), st.text(), st.integers(40, 200))
 def test_columns_stay_within_the_width_and_obey_no_control_character(before, after, width):
   text = side_by_side([sample(before)], [sample(after)], width=width)
