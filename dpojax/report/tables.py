@@ -1,5 +1,6 @@
 """Tables, aligned for a terminal or in Markdown."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -10,13 +11,21 @@ NARROWEST = 20  # characters of a first column that is broken
 def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
   """Columns padded to their widest cell; the first is set left, numbers right.
 
-  Where lines would be longer than `width` characters (0: any length is right), the first column's texts are broken.
+  Where lines would be longer than `width` characters (0: any length is right), headings are broken between words, no
+  narrower than their cells, and then the first column's texts.
 
   >>> print(aligned(["", "before", "after"], [["loss", "0.6931", "0.5"]]))
         before  after
   loss  0.6931    0.5
+  >>> print(aligned(["beta", "reward of chosen"], [["0.1", "0.5"]], width=15))
+        reward
+            of
+  beta  chosen
+  0.1      0.5
   """
   table = [list(header), *map(list, rows)]
+  if width and sum(max(len(row[i]) for row in table) + 2 for i in range(len(header))) - 2 > width:
+    table = [*_broken(header, rows), *map(list, rows)]
   widths = [max(len(row[i]) for row in table) for i in range(len(header))]
   if width:
     widths[0] = min(widths[0], max(width - sum(size + 2 for size in widths[1:]), NARROWEST))
@@ -27,6 +36,16 @@ def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
     cells = [first.ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))]
     lines += [*above, "  ".join(cells).rstrip()]
   return "\n".join(lines)
+
+
+def _broken(header: Row, rows: Sequence[Row]) -> list[list[str]]:
+  """The header as several rows: words one below the other where their column's cells are narrower; the last is full."""
+  least = [max([8, *(len(row[i]) for row in rows)]) for i in range(len(header))]
+  heads = [
+    textwrap.wrap(name, most, break_long_words=False, break_on_hyphens=False)
+    for name, most in zip(header, least, strict=True)
+  ]
+  return [list(line) for line in itertools.zip_longest(*(reversed(head) for head in heads), fillvalue="")][::-1]
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:

@@ -40,7 +40,8 @@ def train(
 ) -> RunResult:
   """Trains from the newest checkpoint, or the start, to `steps` or the first reason to stop before.
 
-  Every record of a step is on disk before any monitor is called after that step.
+  Every record of a step is on disk before any monitor is called after that step. When a monitor ends the run, those that
+  are due at a run's last step, and were not due here yet, are called.
 
   Args:
     folder: of the run.
@@ -75,9 +76,10 @@ def train(
     except EndRun as end:
       reason = "stopped"
       log.message(f"stopping after step {step}: {end}")
-      # This step has become the last, at which others are due as well: a report compares start and end.
-      left = [monitor for monitor in monitors if not monitor.due(step, steps)]
-      observe(left, step, trainer, log, last=step)
+      # This step became the last: who waited for the end, such as an evaluation, sees it now. Nobody is asked twice.
+      waited = [monitor for monitor in monitors if not monitor.due(step, steps)]
+      with contextlib.suppress(EndRun):
+        observe(waited, step, trainer, log, last=step)
     folder.save(trainer)
   if reason == "finished" and step < steps:
     reason = "preempted"

@@ -114,19 +114,23 @@ def test_the_order_of_the_list_is_the_order_of_the_calls_and_an_end_ends_it(tmp_
   assert "stopping after step 3: enough" in (tmp_path / "log.txt").read_text()
 
 
-def test_what_is_due_at_the_end_is_called_at_an_early_end_once(tmp_path):
-  called, steps = [], []
+def test_an_early_end_is_the_end_for_monitors_that_waited_for_it(tmp_path, states):
+  called, seen = [], {}
+
+  def held_out(step, trainer):
+    called.append(step)
+    seen[step] = jax.device_get(trainer.params)
+    return {"loss": float(step)}
 
   def stop(step, trainer):
-    steps.append(step)
+    called.append(-step)
     if step == 3:
       raise EndRun("enough")
 
-  def note(name):
-    return lambda step, trainer: called.append((name, step))
-
-  run(tmp_path, Every(0, note("start and end")), Every(3, stop), Every(3, note("after it")))
-  assert called == [("start and end", 0), ("after it", 0), ("start and end", 3)] and steps == [0, 3]
+  run(tmp_path, Every(0, held_out), stop)
+  assert called == [0, 0, -1, -2, -3, 3] and same(seen[3], states[3])
+  records = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["split"] == "held_out"]
+  assert [row["step"] for row in records] == [0, 3]
 
 
 def test_a_failing_monitor_is_not_hidden(tmp_path):
