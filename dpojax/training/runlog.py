@@ -86,6 +86,7 @@ class RunLog:
     self._live = self._stream.isatty() if live is None else live
     self._lock = threading.RLock()
     self._line = ""  # the live line on the screen now
+    self._step = ""  # the live line of the newest step, which stays where passing text does not
     self._drawn_at = -REDRAW_SECONDS
     self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=32)  # (step, seconds)
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,8 @@ class RunLog:
         if step % self.log_every == 0 or last:
           self._print(self._summary(step, metrics))
       elif last or time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
-        self._draw(self._summary(step, metrics))
+        self._step = self._summary(step, metrics)
+        self._draw(self._step)
 
   def message(self, text: str) -> None:
     """Prints text, above the live line if there is one, and appends it to log.txt."""
@@ -141,11 +143,11 @@ class RunLog:
       line = self._line
       self._erase()
       self._print(text)
-      if line:
-        self._draw(line)
+      if line and self._step:
+        self._draw(self._step)
 
   def status(self, text: str) -> None:
-    """Shows passing text on the live line; nothing where there is no terminal."""
+    """Shows passing text on the live line until the next message or step; nothing where there is no terminal."""
     with self._lock:
       if self._live and time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
         self._draw(text)
@@ -161,8 +163,12 @@ class RunLog:
       self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
 
   def close(self) -> None:
-    """Leaves the live line on the screen as it is and closes the files."""
+    """Leaves the newest step on the screen, without passing text, and closes the files."""
     with self._lock:
+      if self._line != self._step:
+        self._erase()
+        if self._step:
+          self._draw(self._step)
       if self._line:
         self._print("")
         self._line = ""

@@ -183,6 +183,20 @@ def test_durations_for_people(seconds, text):
   assert format_duration(seconds) == text
 
 
+def test_passing_text_does_not_stay(tmp_path, monkeypatch):
+  monkeypatch.setattr(runlog, "REDRAW_SECONDS", 0.0)
+  for step in (0, 2):
+    screen = Screen()
+    with RunLog(tmp_path, total_steps=2, stream=screen) as log:
+      if step:
+        log.progress(step, {"loss": 0.5})
+      log.status("look: 3 answers")
+      assert screen.shown() == ["look: 3 answers"]
+      log.message("policy writes")
+      log.status("look: 4 answers")
+    assert screen.shown() == ["policy writes", *(["step 2/2  loss 0.5"] if step else []), ""]
+
+
 @pytest.mark.parametrize(
   ("metrics", "said"),
   [
