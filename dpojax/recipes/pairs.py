@@ -66,7 +66,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 
   more = prompts.counts["kept"] - len(prompts)
   beyond = f"; {more:,} more are beyond pairs.prompts" if more > 0 else ""
-  left_out = f"; of {prompts.counts['rows']:,} rows are left out: {prompts.summary}" if prompts.dropped else ""
+  left_out = f"; left out of {prompts.counts['rows']:,} rows: {prompts.summary}" if prompts.dropped else ""
   say(f"{settings.samples} answers to each of {len(prompts):,} prompts{beyond}{left_out}")
 
   path = folder.path / ANSWERS

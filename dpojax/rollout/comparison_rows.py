@@ -41,10 +41,12 @@ class ComparisonRows:
   def summary(self) -> str:
     """What was compared, and what was left out."""
     counts = self.counts
+    drawn = sum(pair["reward_chosen"] < pair["reward_rejected"] for pair in self.pairs)
     left_out = [f"{counts[key]:,} {words}" for key, words in LEFT_OUT.items() if counts[key]]
     return (
       f"{counts['answers']:,} answers to {counts['prompts']:,} prompts, {counts['cut']:,} cut at the limit"
       + (f"; pairs left out: {', '.join(left_out)}" if left_out else "")
+      + (f"; in {drawn:,} pairs the lower reward was drawn as the winner" if drawn else "")
       + (f"; {counts['alike']:,} prompts have one distinct answer" if counts["alike"] else "")
     )
 

@@ -118,7 +118,7 @@ def test_from_prompts_to_examples(tmp_path, messages):
   made = {"pairs.jsonl", "rankings.jsonl", "triples.jsonl", "provenance.json", "answers.jsonl"}
   assert set(record.ended.files) == made
   log = (folder / "log.txt").read_text()
-  assert "4 answers to each of 20 prompts; of 21 rows are left out: 1 malformed" in log
+  assert "4 answers to each of 20 prompts; left out of 21 rows: 1 malformed" in log
   assert f"{len(pairs)} pairs in " in log
 
   # The policy is trained on the ids that it read when it wrote.

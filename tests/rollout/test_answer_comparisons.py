@@ -1,6 +1,7 @@
 """Comparisons of sampled answers: every two of them in one class, labels that follow the Bradley-Terry model."""
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -143,6 +144,8 @@ def test_rows_say_where_their_answers_stand(prompt):
   assert made.summary == (
     "4 answers to 1 prompts, 4 cut at the limit; pairs left out: 1 of identical answers, 4 not chosen"
   )
+  upside_down = dataclasses.replace(made, pairs=[made.pairs[0] | {"reward_chosen": -1.0, "reward_rejected": 2.0}] * 2)
+  assert upside_down.summary == f"{made.summary}; in 2 pairs the lower reward was drawn as the winner"
 
 
 def some_answers(n: int, k: int) -> tuple[list[str], list[list[str]]]:
