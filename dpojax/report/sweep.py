@@ -9,13 +9,13 @@ from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.report.tables import aligned, markdown
 
 
-def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path) -> str:
-  """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal."""
+def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width: int = 0) -> str:
+  """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal of `width` characters, 0: any."""
   header, cells = table(rows)
   measured = any(row.result for row in rows)
   plot = "\n![sweep](sweep.png)\n" if measured else ""
   write_atomically(workdir / "sweep.md", f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n{plot}")
-  text = aligned(header, cells) + f"\n\nreport: {workdir / 'sweep.md'}"
+  text = aligned(header, cells, width=width) + f"\n\nreport: {workdir / 'sweep.md'}"
   if measured:
     from dpojax.report.sweep_plot import draw_sweep  # matplotlib takes long to import
 

@@ -1,5 +1,6 @@
 """Tables, aligned for a terminal or in Markdown."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -10,15 +11,23 @@ NARROWEST = 20  # characters of a first column that is broken
 def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
   """Columns padded to their widest cell; the first is set left, numbers right.
 
-  Where lines would be longer than `width` characters (0: any length is right), the first column's texts are broken.
+  Where lines would be longer than `width` characters (0: any length is right), headings are broken between words, no
+  narrower than their cells, and then the first column's texts.
 
   >>> print(aligned(["", "before", "after"], [["loss", "0.6931", "0.5"]]))
         before  after
   loss  0.6931    0.5
+  >>> print(aligned(["beta", "reward of chosen"], [["0.1", "0.5"]], width=15))
+        reward
+            of
+  beta  chosen
+  0.1      0.5
   """
   table = [list(header), *map(list, rows)]
   widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-  if width:
+  if width and sum(widths) + 2 * (len(widths) - 1) > width:
+    table = [*_broken(header, [max(8, *(len(row[i]) for row in rows), 0) for i in range(len(header))]), *map(list, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     widths[0] = min(widths[0], max(width - sum(size + 2 for size in widths[1:]), NARROWEST))
   lines = []
   for row in table:
@@ -27,6 +36,16 @@ def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
     cells = [first.ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))]
     lines += [*above, "  ".join(cells).rstrip()]
   return "\n".join(lines)
+
+
+def _broken(header: Row, widths: Sequence[int]) -> list[list[str]]:
+  """The lines of headings broken between words to these widths, set low."""
+  heads = [
+    textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False)
+    for name, width in zip(header, widths, strict=True)
+  ]
+  lines = itertools.zip_longest(*(reversed(head) for head in heads), fillvalue="")
+  return [list(line) for line in reversed(list(lines))]
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:

@@ -61,6 +61,14 @@ def test_when_every_point_failed_there_is_a_table_and_no_plot(tmp_path):
   assert table([SweepRow({"seed": 0}, None, "failed")]) == (["seed", "status"], [["0", "failed"]])
 
 
+def test_headings_break_where_a_terminal_is_narrow(tmp_path):
+  rows = [row({"loss.beta": 0.1}, 1.0, 2.0), row({"loss.beta": 0.2}, 2.0)]
+  wide, narrow = (write_sweep_report(rows, tmp_path, width=width).split("\n\n")[0] for width in (0, 80))
+  assert max(map(len, wide.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+  assert wide.splitlines()[1].split() == narrow.splitlines()[-2].split()  # the same cells
+  assert sorted(wide.splitlines()[0].split()) == sorted(" ".join(narrow.splitlines()[:-2]).split())
+
+
 def test_ties_are_called_tied_and_are_no_point_of_the_plot():
   rows = [row({"loss.beta": 0.1}, 1.0), row({"loss.beta": 0.2}, 1e-9), row({"loss.beta": 0.4}, 2.0)]
   assert [cells[1] for cells in table(rows)[1]] == ["52.5 %", "tied", "55.0 %"]
