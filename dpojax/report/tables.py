@@ -26,7 +26,10 @@ def aligned(header: Row, rows: Sequence[Row], *, width: int = 0) -> str:
   table = [list(header), *map(list, rows)]
   widths = [max(len(row[i]) for row in table) for i in range(len(header))]
   if width and sum(widths) + 2 * (len(widths) - 1) > width:
-    table = [*_broken(header, [max(8, *(len(row[i]) for row in rows), 0) for i in range(len(header))]), *map(list, rows)]
+    table = [
+      *_broken(header, [max(8, *(len(row[i]) for row in rows), 0) for i in range(len(header))]),
+      *map(list, rows),
+    ]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     widths[0] = min(widths[0], max(width - sum(size + 2 for size in widths[1:]), NARROWEST))
   lines = []
