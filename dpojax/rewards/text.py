@@ -102,7 +102,7 @@ class LengthReward:
     if self.tokenizer is None:
       raise DataError(
         f"{name_of(answers[without[0]], without[0])}: length counts tokens, but the answer has none and no tokenizer is "
-        "known; give the model whose tokens are to be counted"
+        "known; give the model whose tokens are to be counted (`dpojax score --model=PATH`)"
       )
     encoded = self.tokenizer.encode_batch([answers[i].answer for i in without])
     ends = self.tokenizer.eos_ids
