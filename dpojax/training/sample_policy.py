@@ -186,7 +186,8 @@ class PolicySampler:
       found = preferences(scores[name], before.scores[name])
       # Scored in two calls, and so packed beside others, a learned reward of one and the same answer differs by rounding.
       pairs = zip(answers, before.answers, strict=True)
-      return np.where([np.array_equal(a.answer_ids, b.answer_ids) for a, b in pairs], 0.5, found), {}
+      same = [np.asarray(a.answer_ids).tolist() == np.asarray(b.answer_ids).tolist() for a, b in pairs]
+      return np.where(same, 0.5, found), {}
     if isinstance(self._judge, FunctionJudge):
       judged = self._judge.compare(answers, before.answers)
       return judged.preference, {"judge/position_bias": float(np.mean(judged.position_bias))}
