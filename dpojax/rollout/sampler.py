@@ -16,8 +16,8 @@ from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.placement import place_params
 from dpojax.parallel.rules import ROW_AXES, replicated
 from dpojax.rollout import decode_loop
-from dpojax.rollout.answers import Answers, Ended, Ends, Sample, smaller_grid
 from dpojax.rollout.decode_loop import Draws
+from dpojax.rollout.writing import Ended, Ends, Sample, Writing, smaller_grid
 from dpojax.types import Params
 
 __all__ = ["Ended", "Sample", "generate"]
@@ -106,7 +106,7 @@ def generate(
       tokens[row, : length[row]] = prompts[i]
     last, prompt = decode_loop.read_prompts(model, params, *placing.rows((tokens, length)))
     for some in np.array_split(np.arange(samples, dtype=np.uint32), -(-samples // max(1, rows // len(members)))):
-      answers = Answers(len(members) * len(some), ends)
+      answers = Writing(len(members) * len(some), ends)
       named = dataclasses.replace(draws, number=number, sample=np.tile(some, (size, 1)))
       for _ in _write(model, split, last, prompt, named, answers, placing):
         if progress is not None:
@@ -123,7 +123,7 @@ def _write(
   last: jax.Array,
   prompt: PromptCache,
   draws: Draws,
-  answers: Answers,
+  answers: Writing,
   placing: "_Placing",
 ) -> Iterator[None]:
   """Writes all of `answers`, row by row those of prompt 0, 1, .. of the grid; yields every few tokens.

@@ -65,8 +65,8 @@ class Ends:
     return any(each in text for each in self.stop)
 
 
-class Answers:
-  """Answers in rows that keep their number, whatever grid writes them.
+class Writing:
+  """Answers that are being written, in rows that keep their number, whatever grid writes them.
 
   Attributes:
     limit: tokens of an answer at most.
