@@ -19,7 +19,7 @@ _HOME = {
   "losses": "dpojax.losses",
   "make_batches": "dpojax.recipes.steps",
   "make_optimizer": "dpojax.training.optimizer",
-  "policy_sampler": "dpojax.recipes.prompts",
+  "policy_monitoring": "dpojax.recipes.monitoring",
   "replace_values": "dpojax.config.keys",
   "run": "dpojax.sweeps.stages",
   "stage_folders": "dpojax.sweeps.stages",

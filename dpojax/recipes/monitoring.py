@@ -1,6 +1,7 @@
 """What watches a policy while it trains: looks at its answers to held-out prompts, the budget, the rule that stops."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,15 +52,19 @@ class Monitoring:
       found[f"judge {self.judge.name}"] = self.judge.fingerprint
     return {name: Fingerprint(digest_of_text(text)) for name, text in found.items()}
 
-  def monitors(self, folder: RunFolder, reference: Callable[[], Params]) -> list[Any]:
-    """In the order in which they are to be called; `reference` gives the parameters that KL is measured to."""
-    if not self.prompts:
-      return []
-    settings, stop, log = self.config.monitor, self.config.stop, folder.log
-    for note in self.notes:
-      log.message(f"monitor: {note}")
+  def sampler(
+    self, folder: pathlib.Path, reference: Callable[[], Params], *, status: Callable[[str], None] | None = None
+  ) -> PolicySampler:
+    """What looks at the policy, and keeps the reference's answers in `folder`.
+
+    Args:
+      folder: of the run.
+      reference: gives the parameters that KL is measured to.
+      status: shows passing text, of how far a look is.
+    """
     world = get_world(self.config.data.name) if self.config.data.source == "world" else None
-    sampler = PolicySampler(
+    settings = self.config.monitor
+    return PolicySampler(
       self.policy.model,
       self.policy.tokenizer,
       self.prompts,
@@ -67,11 +72,20 @@ class Monitoring:
       reference,
       rewards=self.rewards,
       judge=self.judge,
-      folder=folder.path,
+      folder=folder,
       display=world.display if world else str,
       mesh=self.mesh if self.mesh.size > 1 else None,
-      status=log.status,
+      status=status,
     )
+
+  def monitors(self, folder: RunFolder, reference: Callable[[], Params]) -> list[Any]:
+    """In the order in which they are to be called; `reference` gives the parameters that KL is measured to."""
+    if not self.prompts:
+      return []
+    settings, stop, log = self.config.monitor, self.config.stop, folder.log
+    for note in self.notes:
+      log.message(f"monitor: {note}")
+    sampler = self.sampler(folder.path, reference, status=log.status)
     looks = SamplePolicy(sampler, folder.path, settings.every)
     if sampler.truncated:
       if stop.kl_budget:
