@@ -6,7 +6,10 @@ A decoder of 0.45M parameters learns to write from 25,000 answers by clerks of m
 1,000 letters four times each (stage pairs), and is trained on the 6,000 pairs, labelled by Bradley-Terry draws from
 the true reward (stage dpo). What it writes to held-out letters is scored by that reward before and after.
 
-Result: row `quickstart` of experiments/README.md; true reward about 0.6 before and 2.3 after, at a KL of about 4 nats.
+Result: section `quickstart` of experiments/README.md; true reward 0.67 before and 2.28 after, at a KL of 4.8 nats an answer. That
+is 0.17 nats a token, 3.4 times the classic budget of 0.05: the reward here is the true one and cannot be gamed, so the
+run shows how far it can be raised (beta = 0.2 and a high rate), and says that it left the budget. The checkpoint that kept to it
+(step 25: 1.63 at 0.045 nats a token) stays in the folder.
 """
 
 from dpojax.config import stages
