@@ -69,6 +69,16 @@ def _spec(mesh: Mesh, path: tuple, shape: tuple[int, ...], axes: tuple[str | Non
   return PartitionSpec(*spec) if any(spec) else PartitionSpec()
 
 
+def row_shards(mesh: Mesh | None) -> int:
+  """How many devices split the rows of a batch; 1 without a mesh."""
+  return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def whole_rows(wanted: int, mesh: Mesh | None) -> int:
+  """`wanted` rows, rounded up to what divides by the devices that split them."""
+  return -(-wanted // row_shards(mesh)) * row_shards(mesh)
+
+
 def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
   """NamedShardings of a whole step [G, R, ...]: rows over the data and fsdp axes.
 
@@ -76,7 +86,7 @@ def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
     ConfigError: the rows of a group do not divide by those axes.
   """
   rows = batch.tokens.shape[1]
-  shards = mesh.shape["data"] * mesh.shape["fsdp"]
+  shards = row_shards(mesh)
   if rows % shards:
     raise ConfigError(
       f"batch.rows: {rows} rows a group do not divide by the {shards} devices of the data and fsdp axes; "

@@ -16,6 +16,7 @@ from dpojax.data.shapes import bucket
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
+from dpojax.parallel.rules import whole_rows
 from dpojax.rewards.examples import Placed, check_fits, examples_of, name_of
 from dpojax.rewards.reward import PromptedAnswer
 from dpojax.scoring.logps import logps_of_rows
@@ -188,11 +189,7 @@ def _score(function: Callable, loaded: Loaded, placed: Placed, what: str, mesh: 
   config = loaded.model.config
   check_fits(placed, config.max_positions, config.vocab_size, loaded.tokenizer, what)
   scorer = Scorer(function, loaded.model, loaded.params, mesh)
-  rows = ROWS
-  if mesh is not None:
-    shared = int(np.prod([size for axis, size in mesh.shape.items() if axis != "tensor"]))
-    rows = -(-ROWS // shared) * shared
-  steps = score_steps(scorer, placed.dataset, _shape(placed.dataset, rows), size=AT_ONCE)
+  steps = score_steps(scorer, placed.dataset, _shape(placed.dataset, whole_rows(ROWS, mesh)), size=AT_ONCE)
   if function is rewards_of_rows:
     return placed.in_order([values.T for step in steps for values in step.by_answer()])
   return placed.in_order([sums for step in steps for sums in step.sums()])

@@ -14,7 +14,7 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.models.cache import PromptCache
 from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.placement import place_params
-from dpojax.parallel.rules import ROW_AXES, replicated
+from dpojax.parallel.rules import ROW_AXES, replicated, row_shards, whole_rows
 from dpojax.rollout import decode_loop
 from dpojax.rollout.decode_loop import Draws
 from dpojax.rollout.writing import Ended, Ends, Sample, Writing, smaller_grid
@@ -174,11 +174,11 @@ class _Placing:
 
   def __init__(self, mesh: Mesh | None):
     self._mesh = mesh
-    self.shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    self.shards = row_shards(mesh)
 
   def round_up(self, size: int) -> int:
     """The next number of prompts that divides by the devices."""
-    return -(-size // self.shards) * self.shards
+    return whole_rows(size, self._mesh)
 
   def rows(self, arrays: Any) -> Any:
     """Arrays [P, ...]."""

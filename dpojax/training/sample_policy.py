@@ -14,6 +14,7 @@ from dpojax.data.prompts import PromptRow
 from dpojax.files import lines_of, write_atomically, write_json_lines
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
+from dpojax.parallel.rules import whole_rows
 from dpojax.rewards.judge import FunctionJudge, preferences
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
@@ -22,9 +23,11 @@ from dpojax.rollout.sampler import Sample, generate
 from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.text import answer_text, distinct
 from dpojax.scoring import Divergence, measure_divergence
+from dpojax.training.looks import SAMPLES
+from dpojax.training.stopping import kl_per_token, standard_error
 from dpojax.types import Params
 
-SAMPLES, REFERENCE, NORMALISATION = "samples", "reference.jsonl", "rewards.json"
+REFERENCE, NORMALISATION = "reference.jsonl", "rewards.json"
 
 
 class PolicySampler:
@@ -98,7 +101,7 @@ class PolicySampler:
       prompts,
       samples,
       temperature=self.settings.temperature or 1.0,
-      rows=self._rows(8),
+      rows=whole_rows(8, self._mesh),
       mesh=self._mesh,
     )
     metrics = self._moved(found)
@@ -110,7 +113,7 @@ class PolicySampler:
     }
     scores = {reward.name: reward(answers) for reward in self._rewards}
     for name, values in scores.items():
-      metrics |= {f"reward/{name}": float(np.mean(values)), f"reward/{name}_error": standard_error(values)}
+      metrics |= {f"reward/{name}": float(np.mean(values)), f"reward/{name}_error": known(standard_error(values))}
     if before is not None:
       preferences, bias = self._preferences(answers, scores, before)
       rate = win_rate(preferences)
@@ -119,12 +122,12 @@ class PolicySampler:
 
   def _moved(self, found: Divergence) -> dict[str, float]:
     kind = "path_kl" if self.truncated else "kl"
-    per_token = float(np.sum(found.kl) / np.sum(found.tokens))
+    per_token, error = kl_per_token(found.kl, found.tokens)
     return {
       f"{kind}/sequence": float(np.mean(found.kl)),
-      f"{kind}/sequence_error": standard_error(found.kl),
+      f"{kind}/sequence_error": known(standard_error(found.kl)),
       f"{kind}/token": per_token,
-      f"{kind}/token_error": standard_error(found.kl - per_token * found.tokens) / float(np.mean(found.tokens)),
+      f"{kind}/token_error": known(error),
       f"{kind}/k1": float(np.mean(found.k1)),
       f"{kind}/k3": float(np.mean(found.k3)),
       "entropy": float(np.sum(found.entropy) / np.sum(found.tokens)),
@@ -149,16 +152,11 @@ class PolicySampler:
       stop=self._stop,
       decode=self.tokenizer.decode,
       seed=settings.seed,
-      rows=self._rows(64),
+      rows=whole_rows(64, self._mesh),
       mesh=self._mesh,
       progress=lambda done, tokens: self._say(f"look: {who} answers, {done:,}/{count:,} prompts, {tokens:,} tokens"),
     )
     return [sample for (sample,) in written]
-
-  def _rows(self, wanted: int) -> int:
-    """`wanted`, rounded up to what divides by the devices that share rows."""
-    shards = 1 if self._mesh is None else self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-    return -(-wanted // shards) * shards
 
   def _answered(self, samples: Sequence[Sample]) -> list[PromptedAnswer]:
     return [
@@ -262,6 +260,6 @@ def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[st
   return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
 
 
-def standard_error(values: np.ndarray) -> float:
-  """Of the mean of f64[N]; 0 of one value."""
-  return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+def known(error: Any) -> float:
+  """A standard error as records have it: 0 where one prompt has none."""
+  return float(np.nan_to_num(error))

@@ -77,12 +77,12 @@ class Look:
   @property
   def kl_token(self) -> float:
     """Nats a token: over all tokens of all answers."""
-    return float(np.sum(self.kl) / np.sum(self.tokens))
+    return kl_per_token(self.kl, self.tokens)[0]
 
   @property
   def kl_token_error(self) -> float:
     """Standard error of `kl_token` over prompts, by the delta method; NaN of one prompt."""
-    return float(_standard_error(_influence(self.kl, self.tokens)))
+    return kl_per_token(self.kl, self.tokens)[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +280,12 @@ def reward_change(rewards: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, n
   weights = centred / np.sum(centred**2) * (steps[-1] - steps[0])
   # Less the first look's, so that rewards that are all the same give exactly 0.
   rises = np.einsum("l,...ln->...n", weights, rewards - rewards[..., :1, :])
-  return np.mean(rises, axis=-1), _standard_error(rises)
+  return np.mean(rises, axis=-1), standard_error(rises)
+
+
+def kl_per_token(kl: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+  """(nats a token over all tokens, its standard error over prompts by the delta method) of f64[N] and i64[N]."""
+  return float(np.sum(kl) / np.sum(tokens)), float(standard_error(_influence(kl, tokens)))
 
 
 def kl_change(
@@ -292,7 +297,7 @@ def kl_change(
   (kl_i - ratio tokens_i) / mean(tokens) between the looks, paired by prompt.
   """
   before, now = (np.sum(kl, -1) / np.sum(n, -1) for kl, n in ((kl_before, tokens_before), (kl_now, tokens_now)))
-  return before, now, _standard_error(_influence(kl_now, tokens_now) - _influence(kl_before, tokens_before))
+  return before, now, standard_error(_influence(kl_now, tokens_now) - _influence(kl_before, tokens_before))
 
 
 def stable_within(before: np.ndarray, error: np.ndarray, tolerance: float, errors: float = KL_ERRORS) -> np.ndarray:
@@ -305,7 +310,8 @@ def _influence(kl: np.ndarray, tokens: np.ndarray) -> np.ndarray:
   return (kl - ratio * tokens) / np.mean(tokens, -1, keepdims=True)
 
 
-def _standard_error(values: np.ndarray) -> np.ndarray:
+def standard_error(values: np.ndarray) -> np.ndarray:
+  """Of the means of f64[..., N], f64[...]; NaN of one value."""
   count = values.shape[-1]
   return np.std(values, axis=-1, ddof=1) / math.sqrt(count) if count > 1 else np.full(values.shape[:-1], math.nan)
 
