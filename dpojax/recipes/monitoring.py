@@ -14,6 +14,7 @@ from dpojax.data.worlds import get_world
 from dpojax.errors import ConfigError, DataError
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
+from dpojax.training.looks import Looks
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.monitors import KeepBest, SamplePolicy, StopRule
 from dpojax.training.run_folder import RunFolder
@@ -91,10 +92,11 @@ class Monitoring:
       if stop.kl_budget:
         log.message("monitor: answers are drawn with top-k, a nucleus or greedily, so stop.kl_budget cannot be watched")
       return [looks]
-    rule = StopRule(stop, self.rewards[0].name if self.rewards else "", log, folder.path, settings.every)
+    so_far = Looks(folder.path, log, self.rewards[0].name if self.rewards else "")
+    rule = StopRule(stop, so_far, settings.every)
     if not self.rewards:
       return [looks, rule]
-    return [looks, KeepBest(stop, rule.reward, folder.checkpointer, log, folder.path, settings.every), rule]
+    return [looks, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
 
 
 def policy_monitoring(config: RunConfig, inputs: Inputs, policy: LoadedModel, splits: Splits, mesh: Mesh) -> Monitoring:

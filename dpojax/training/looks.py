@@ -9,6 +9,7 @@ import numpy as np
 
 from dpojax.errors import CheckpointError
 from dpojax.files import lines_of, write_atomically, write_json_lines
+from dpojax.training.runlog import RunLog
 from dpojax.training.stopping import Look
 
 SAMPLES, STOP = "samples", "stop.json"
@@ -43,6 +44,28 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
     raise CheckpointError(f"{path}: no such file, but metrics.jsonl has a look after step {step}; restore it") from None
   except (ValueError, KeyError, TypeError) as error:
     raise CheckpointError(f"{path}: it is not the look of a run with reward {reward!r} ({error})") from None
+
+
+class Looks:
+  """Every look of a run so far, each read once.
+
+  Args:
+    folder: of the run.
+    log: says which looks there are.
+    reward: the name of the reward that decides; "": there is none.
+  """
+
+  def __init__(self, folder: pathlib.Path, log: RunLog, reward: str):
+    self.folder, self.log, self.reward = folder, log, reward
+    self._read: dict[int, Look] = {}
+
+  def so_far(self) -> list[Look]:
+    """Oldest first; errors as of `read_look`."""
+    steps = [record["step"] for record in self.log.records("policy")]
+    for step in steps:
+      if step not in self._read:
+        self._read[step] = read_look(self.folder, step, self.reward)
+    return [self._read[step] for step in steps]
 
 
 def write_stop(folder: pathlib.Path, said: Mapping[str, Any]) -> None:

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from dpojax.config.schema import StopSettings
 from dpojax.training.checkpoint import CHECKPOINTS, UNDER_BUDGET, Checkpointer
-from dpojax.training.looks import read_look, write_look, write_stop
+from dpojax.training.looks import Looks, write_look, write_stop
 from dpojax.training.runlog import RunLog
 from dpojax.training.sample_policy import PolicySampler
-from dpojax.training.stopping import Look, best_under_budget, budget, should_stop
+from dpojax.training.stopping import best_under_budget, budget, should_stop
 from dpojax.training.trainer import BatchSource, Trainer
 
 Measured = Mapping[str, float] | None
@@ -144,18 +144,14 @@ class KeepBest:
 
   Attributes:
     settings: the budget.
-    reward: the name of the reward that decides.
+    looks: of `SamplePolicy`, with a reward that decides.
     checkpointer: keeps the best by `checkpoint.UNDER_BUDGET`.
-    log: holds the records of `SamplePolicy`.
-    folder: holds its answers.
     interval: steps between looks.
   """
 
   settings: StopSettings
-  reward: str
+  looks: Looks
   checkpointer: Checkpointer
-  log: RunLog
-  folder: pathlib.Path
   interval: int = 0
   name: str = "under_budget"
 
@@ -163,13 +159,13 @@ class KeepBest:
     return step > 0 and every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    looks = looks_so_far(self.folder, self.log, self.reward)
+    looks, log = self.looks.so_far(), self.looks.log
     best = best_under_budget(looks, self.settings)
     if best is None or looks[best].step != step:
       return None
     metrics = {UNDER_BUDGET: looks[best].reward}
-    if step < self.log.total_steps:  # the run itself saves its last state, with what is recorded of it
-      self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step) | metrics)
+    if step < log.total_steps:  # the run itself saves its last state, with what is recorded of it
+      self.checkpointer.save(step, trainer.state, metrics=log.measured_at(step) | metrics)
     return metrics
 
 
@@ -181,16 +177,12 @@ class StopRule:
 
   Attributes:
     settings: see `StopSettings` and `dpojax.training.stopping`.
-    reward: the name of the reward that decides; "": there is none, and only the budget is watched.
-    log: holds the records of `SamplePolicy`.
-    folder: holds its answers.
+    looks: of `SamplePolicy`; without a reward that decides only the budget is watched.
     interval: steps between looks.
   """
 
   settings: StopSettings
-  reward: str
-  log: RunLog
-  folder: pathlib.Path
+  looks: Looks
   interval: int = 0
   name: str = "stop"
 
@@ -198,32 +190,27 @@ class StopRule:
     return bool(self.settings.patience or self.settings.kl_budget) and every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    settings, looks = self.settings, looks_so_far(self.folder, self.log, self.reward)
+    settings, looks, log, reward = self.settings, self.looks.so_far(), self.looks.log, self.looks.reward
     over = budget(looks[-1], settings)
     said: dict[str, Any] = {"budget": over.as_json()}
-    decision = should_stop(looks, settings) if self.reward else None
+    decision = should_stop(looks, settings) if reward else None
     if decision is not None and settings.patience:
       said["decision"] = decision.as_json()
-      self.log.message(decision.said())
-    best = best_under_budget(looks, settings) if self.reward else None
+      log.message(decision.said())
+    best = best_under_budget(looks, settings) if reward else None
     if best is not None:
       look = looks[best]
       best_of: dict[str, Any] = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
       best_of["start"] = looks[0].reward if looks[0].step == 0 else None
-      said["best"] = best_of | {"label": self.reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
+      said["best"] = best_of | {"label": reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
     verdict = decision.reason if decision is not None and decision.stop else over.said() if over.stop else ""
-    said["ended"] = bool(verdict) and step < self.log.total_steps
-    write_stop(self.folder, said)
+    said["ended"] = bool(verdict) and step < log.total_steps
+    write_stop(self.looks.folder, said)
     if over.over and not (len(looks) > 1 and budget(looks[-2], settings).over):
-      self.log.message(over.said())
+      log.message(over.said())
     if said["ended"]:
       raise EndRun(verdict)
     return None
-
-
-def looks_so_far(folder: pathlib.Path, log: RunLog, reward: str) -> list[Look]:
-  """Every look that the log has a record of, oldest first."""
-  return [read_look(folder, record["step"], reward) for record in log.records("policy")]
 
 
 def evaluations(batches: BatchSource | None, interval: int) -> list[Evaluate]:

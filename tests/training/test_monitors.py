@@ -10,7 +10,7 @@ from dpojax.config.schema import CheckpointSettings, OptimizerSettings, RunConfi
 from dpojax.errors import CheckpointError
 from dpojax.objectives.preference import Preference
 from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.looks import look_file, write_look
+from dpojax.training.looks import Looks, look_file, write_look
 from dpojax.training.loop import train
 from dpojax.training.monitors import Checkpoint, EndRun, Every, KeepBest, StopRule
 from dpojax.training.optimizer import make_optimizer
@@ -162,7 +162,7 @@ def test_leaving_the_loop_leaves_the_state_there(states):
   assert int(trainer.state.step) == 2 and same(jax.device_get(trainer.params), states[2])
 
 
-class Looks:
+class WrittenLooks:
   """A monitor in the place of `SamplePolicy` that writes looks of given mean rewards and KL."""
 
   name = "policy"
@@ -186,9 +186,9 @@ def watched(tmp_path, rewards, kl, **settings):
   settings = StopSettings(**settings)
   folder = Kept(tmp_path)
   with Checkpointer(tmp_path / "checkpoints", CheckpointSettings(keep=1)) as checkpointer:
-    looks = Looks(tmp_path, rewards, kl)
-    best = KeepBest(settings, "r", checkpointer, folder.log, tmp_path, 1)
-    rule = StopRule(settings, "r", folder.log, tmp_path, 1)
+    looks = WrittenLooks(tmp_path, rewards, kl)
+    best = KeepBest(settings, Looks(tmp_path, folder.log, "r"), checkpointer, 1)
+    rule = StopRule(settings, best.looks, 1)
     every = Checkpoint(checkpointer, folder.log, 1)
     result = train(folder, new_trainer(), tiny_batches(), [looks, best, rule, every], steps=STEPS, what="a test")
     checkpointer.wait()
@@ -238,17 +238,26 @@ def test_the_best_within_the_budget_is_kept_with_its_own_figures(tmp_path):
 
 def test_a_run_without_rewards_watches_the_budget_alone(tmp_path):
   folder = Kept(tmp_path)
-  looks = Looks(tmp_path, [0] * 7, [0, 0.1, 0.6, 0.6, 0.6, 0.6, 0.6])
-  rule = StopRule(StopSettings(patience=1), "", folder.log, tmp_path, 1)
+  looks = WrittenLooks(tmp_path, [0] * 7, [0, 0.1, 0.6, 0.6, 0.6, 0.6, 0.6])
+  rule = StopRule(StopSettings(patience=1), Looks(tmp_path, folder.log, ""), 1)
   assert train(folder, new_trainer(), tiny_batches(), [looks, rule], steps=STEPS, what="a test").reason == "finished"
   assert "times the budget" in (tmp_path / "log.txt").read_text()
-  assert not StopRule(StopSettings(patience=0, kl_budget=0.0), "", folder.log, tmp_path, 1).due(3, STEPS)
+  assert not StopRule(StopSettings(patience=0, kl_budget=0.0), Looks(tmp_path, folder.log, ""), 1).due(3, STEPS)
 
 
 def test_a_look_that_is_gone_is_named(tmp_path):
   folder = Kept(tmp_path)
-  looks = Looks(tmp_path, [0] * 7, [0] * 7)
+  looks = WrittenLooks(tmp_path, [0] * 7, [0] * 7)
   folder.log.record(1, "policy", looks(1, None))
   look_file(tmp_path, 1).unlink()
   with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: no such file, but metrics.jsonl has a look"):
-    StopRule(StopSettings(), "r", folder.log, tmp_path, 1)(1, None)
+    StopRule(StopSettings(), Looks(tmp_path, folder.log, "r"), 1)(1, None)
+
+
+def test_a_look_is_read_once(tmp_path):
+  folder = Kept(tmp_path)
+  written, looks = WrittenLooks(tmp_path, [1, 2, 3], [0, 0, 0]), Looks(tmp_path, folder.log, "r")
+  for step in range(3):
+    folder.log.record(step, "policy", written(step, None))
+    assert [look.reward for look in looks.so_far()] == pytest.approx(list(range(1, step + 2)))
+    look_file(tmp_path, step).unlink()
