@@ -232,7 +232,10 @@ class ComplaintDesk:
 
   def reward(self, prompt: str, answer: str) -> float:
     """The true reward of an answer to a letter, the sum of `explain`."""
-    return float(sum(self.explain(prompt, answer).values()))
+    total = 0.0  # added up one by one: `sum` compensates its rounding from Python 3.12 on, and gives other last digits
+    for value in self.explain(prompt, answer).values():
+      total += value
+    return total
 
   def explain(self, prompt: str, answer: str) -> dict[str, float]:
     """The true reward, term by term; terms that are zero are left out.
