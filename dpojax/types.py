@@ -79,6 +79,10 @@ class PackedBatch:
     example_margin: f32[..., E], by how much it won, in whatever unit the data has; 0 where not known.
     answer_end: i32[..., E * K], index into the row of an answer's last token, 0 where empty.
     reference_logp: f32[..., S] cached reference log-probs of `target`, or None.
+    behaviour_logp: f32[..., S] of a roll-out: log-probs of `target` under the policy that wrote it; else None, as the next.
+    advantage: f32[..., S] how much better than expected the token turned out.
+    old_value: f32[..., S] what the critic expected there when the roll-out was made.
+    value_target: f32[..., S] what it should have expected.
     num_groups: i32[], how many of the G groups hold examples; None inside the step's loop.
     answers_per_example: K (static), so that a row has E * K answer slots.
     score_prompt: (static) the prompt's tokens but for the first are scored too, in the last of the K answer
@@ -98,6 +102,10 @@ class PackedBatch:
   example_margin: Array
   answer_end: Array
   reference_logp: Array | None = None
+  behaviour_logp: Array | None = None
+  advantage: Array | None = None
+  old_value: Array | None = None
+  value_target: Array | None = None
   num_groups: Any = None
   answers_per_example: int = dataclasses.field(default=2, metadata=dict(static=True))
   score_prompt: bool = dataclasses.field(default=False, metadata=dict(static=True))

@@ -22,6 +22,7 @@ LAYERS = [
   ["dpojax.bradley_terry", "dpojax.ops"],
   ["dpojax.interop"],
   ["dpojax.models"],
+  ["dpojax.environments"],
   ["dpojax.data"],
   ["dpojax.rollout", "dpojax.scoring", "dpojax.objectives", "dpojax.evaluation"],
   ["dpojax.references", "dpojax.rewards"],

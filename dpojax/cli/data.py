@@ -148,7 +148,7 @@ def _tokenizer(config: RunConfig):
 
   path = config.model.path
   if not path:
-    from dpojax.data.worlds import end_token, get_world
+    from dpojax.environments import end_token, get_world
 
     return Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
   if (pathlib.Path(path) / "model.json").is_file():  # a run of ours
@@ -170,7 +170,7 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   }
   rows = None
   if data.source == "world":
-    from dpojax.data.worlds import get_world, sft_rows
+    from dpojax.environments import get_world, sft_rows
 
     rows = sft_rows(get_world(data.name), data.texts, data.seed)
     about = f"texts of the world {data.name}, from which a model learns to write"

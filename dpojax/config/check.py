@@ -6,6 +6,7 @@ What depends on the devices or the data is checked where those are known.
 from typing import Any
 
 from dpojax.config.check_losses import check_losses
+from dpojax.config.check_on_policy import check_on_policy
 from dpojax.config.experiment import reward_specs
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
 from dpojax.config.schema import RunConfig
@@ -66,6 +67,8 @@ def _check_recipe(config: RunConfig) -> None:
     check_losses(config)
   if config.recipe == "pairs":
     _check_pairs(config)
+  if reads_section(config.recipe, "rollout.reward"):
+    check_on_policy(config)
   for key, spec in reward_specs(config):
     _require(
       config.data.source == "world" or "true" not in (term.kind for term in getattr(spec, "terms", ())),

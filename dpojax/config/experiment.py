@@ -10,15 +10,22 @@ from dpojax.rewards.spec import read_judge, read_rewards
 from dpojax.rewards.terms import JudgeSpec, RewardSpec
 
 ALONE = ""  # the name of a stage that is a whole experiment: its folder is the workdir itself
+TRAINED = ("preference", "policy_gradient", "online")  # stages whose policy has a reference
 # Where a setting may be an earlier stage, and what that stage must have made.
 PATHS = {
-  "model.path": ("sft", "reward_model", "preference"),
-  "reference.path": ("sft", "preference"),
+  "model.path": ("sft", "reward_model", *TRAINED),
+  "reference.path": ("sft", *TRAINED),
   "data.path": ("pairs",),
+  "policy_gradient.critic_path": ("reward_model", "policy_gradient"),
 }
 # Settings that name rewards, which may be of earlier stages: model:stage:NAME, implicit:stage:NAME?reference=stage:NAME.
-REWARDS = {"pairs.reward": read_rewards, "monitor.rewards": read_rewards, "monitor.judge": read_judge}
-REWARD_KINDS = {"model": ("reward_model",), "implicit": ("sft", "preference")}
+REWARDS = {
+  "pairs.reward": read_rewards,
+  "rollout.reward": read_rewards,
+  "monitor.rewards": read_rewards,
+  "monitor.judge": read_judge,
+}
+REWARD_KINDS = {"model": ("reward_model",), "implicit": ("sft", *TRAINED)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,11 +23,15 @@ RENAMED = {
 
 EVERY = ("model", "data", "parallel", "logging")
 TRAINING = (*EVERY, "batch", "optimizer", "train", "evaluation", "checkpoint")
+ON_POLICY = (*EVERY, "batch", "optimizer", "train", "checkpoint", "reference", "monitor", "stop", "rollout")
 SECTIONS = {
   "sft": (*TRAINING, "monitor", "stop"),
   "pairs": (*EVERY, "pairs"),
   "reward_model": (*TRAINING, "loss", "reward"),
   "preference": (*TRAINING, "loss", "reference", "monitor", "stop"),
+  "policy_gradient": (*ON_POLICY, "policy_gradient"),
+  "online": (*ON_POLICY, "loss", "online"),
+  "best_of_n": (*EVERY, "rollout", "monitor", "best_of_n"),
 }  # of the settings that each recipe reads
 SHARED = (*EVERY, "batch")  # sections that all stages of an experiment may take from its root
 STAGE = "stage:"  # before the name of an earlier stage, where a path could stand

@@ -3,6 +3,7 @@
 import codecs
 import dataclasses
 import gzip
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -96,6 +97,21 @@ def prompts_of(dataset: TokenDataset, wanted: int = 0) -> list[PromptRow]:
     details = row.get("details", {})
     found.append(PromptRow(row.get("given", shown), shown, ids, dataset.where(i), row.get("number", i), details))
   return found
+
+
+def hold_out_prompts(rows: Sequence[PromptRow], fraction: float, seed: int) -> tuple[list[PromptRow], list[PromptRow]]:
+  """(training, held out), the latter with a share `fraction` of the different prompts, at least one where it is above 0.
+
+  Which prompts depends on `seed` and the prompts alone, not on their order; equal ones are on one side.
+  """
+  ranked = sorted(
+    {row.ids.tobytes() for row in rows}, key=lambda ids: hashlib.sha256(f"{seed} ".encode() + ids).digest()
+  )
+  count = round(fraction * len(ranked))
+  taken = set(ranked[: max(count, int(fraction > 0 and len(ranked) > 1))])
+  kept = [row for row in rows if row.ids.tobytes() not in taken]
+  held_out = {row.ids.tobytes(): row for row in reversed(rows) if row.ids.tobytes() in taken}
+  return kept, sorted(held_out.values(), key=lambda row: row.number)
 
 
 def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0) -> PromptRows:

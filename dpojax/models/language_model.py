@@ -13,7 +13,7 @@ from dpojax.models.cache import AnswerCache, PromptCache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
 from dpojax.models.parameters import decoder_parameters, draw_parameters
-from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_kl
+from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_entropy, token_kl
 from dpojax.ops.matmul import dense
 from dpojax.ops.summed import plain
 from dpojax.types import Declared, PackedBatch, Params
@@ -107,6 +107,12 @@ class LanguageModel:
       precision=self.precision,
     )
     return jnp.where(rows.filled, kl.reshape(rows.target.shape), 0.0)
+
+  def entropy_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
+    """[R, S] entropy of the next token, of hidden states [R, S, D], differentiable; 0 where empty."""
+    flat = hidden.reshape(-1, self.config.hidden)
+    entropy = token_entropy(flat, self.head(params), chunk=self.chunk, precision=self.precision)
+    return jnp.where(rows.filled, entropy.reshape(rows.target.shape), 0.0)
 
   def compare(self, params: Params, other_params: Params, rows: PackedBatch, temperature: jax.Array) -> Compared:
     """Two policies at the scored slots, both with logits divided by `temperature` f32[], traced; see `Compared`."""

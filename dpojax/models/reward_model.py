@@ -105,6 +105,15 @@ class RewardModel:
     hidden = jnp.where((end > 0)[..., None], hidden, 0.0)
     return jax.lax.dot_general(hidden, params["score"], (((2,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
 
+  def scored_hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
+    """[R, S, D] hidden states at the scored slots, 0 in empty ones: what `values` reads."""
+    return self.trunk.scored_hidden({name: value for name, value in params.items() if name != "score"}, rows)
+
+  def values(self, params: Params, hidden: jax.Array) -> jax.Array:
+    """[R, S] what the first head, as a critic, expects at hidden states [R, S, D]; of `params` it reads `score` only."""
+    score = params["score"][:1]
+    return jax.lax.dot_general(hidden, score, (((2,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)[..., 0]
+
   def normalised(self, rewards: Array) -> Array:
     """[..., H] raw rewards to mean 0 and standard deviation 1 over the reference set; unchanged where there is none."""
     return rewards if self.normalisation is None else self.normalisation.apply(rewards)

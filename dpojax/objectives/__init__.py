@@ -29,7 +29,7 @@ class Objective(Protocol):
     """Statistics that go from step to step, at their start.
 
     They are part of the training state. `loss` finds the current ones in `hyper` under these names and
-    gives the new ones as metrics of the same names. Only coupled objectives have any.
+    gives the new ones as metrics of the same names, or `settle` does. Only coupled objectives may give them as metrics.
     """
     return {}
 
@@ -41,6 +41,20 @@ class Objective(Protocol):
     leaves out is held by every device, and its gradient is added when it is known.
     """
     return {}
+
+  def policy(self, params: Params) -> Params:
+    """What of the trained parameters is the model that the stage is about: all, or those of one of several models."""
+    return params
+
+  def settle(
+    self, metrics: Metrics, running: dict[str, jax.Array], hyper: dict, /
+  ) -> tuple[jax.Array | bool, dict[str, jax.Array]]:
+    """(whether the step is taken, new `running` numbers by name), once the metrics of the whole step are known.
+
+    A step that is not taken leaves parameters and the optimizer's state as they are; metrics say so by "taken".
+    """
+    del metrics, running, hyper
+    return True, {}
 
   def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     """Denominators of the whole step: f32[] each, over all groups, never 0."""

@@ -19,6 +19,7 @@ from dpojax.losses.modifiers import (
 )
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
+from dpojax.objectives import Objective
 from dpojax.objectives.metrics import preference_metrics
 from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params
 
@@ -46,7 +47,7 @@ class ForwardOutput:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preference:
+class Preference(Objective):
   """The weighted mean over examples of one preference loss, or of a weighted sum of several.
 
   The reference is live when `reference_params` are given: its log-probs come from the same program

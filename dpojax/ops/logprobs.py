@@ -108,6 +108,25 @@ def token_kl(
   return _whole(lax.map(one_chunk, chunks), policy_hidden.shape[0])
 
 
+def token_entropy(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: str) -> jax.Array:
+  """Entropy of next-token distributions, -sum_v p log p, in nats, with a gradient.
+
+  Args:
+    hidden, head: f32[N, D], f32[V, D].
+    chunk, precision: as in `scored_logps`.
+
+  Returns:
+    f32[N], at least 0 up to rounding.
+  """
+
+  @jax.checkpoint
+  def one_chunk(states):
+    log_p = jax.nn.log_softmax(dense(states, head.T, precision=precision))
+    return -jnp.sum(jnp.exp(log_p) * log_p, -1)
+
+  return _whole(lax.map(one_chunk, _chunks(hidden, chunk)), hidden.shape[0])
+
+
 def log_collision(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: str) -> jax.Array:
   """Log of the probability that two draws of the next token agree, log sum_v p_v^2, without a gradient.
 

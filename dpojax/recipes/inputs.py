@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.config.experiment import reward_specs, sources
@@ -16,7 +17,7 @@ from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
-from dpojax.data.worlds import World, get_world, sft_rows
+from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import lines_of
 from dpojax.interop.tokenizer import Tokenizer
@@ -26,7 +27,15 @@ from dpojax.rewards.judge import build_judge
 from dpojax.rewards.reward import Judge, Reward
 from dpojax.rewards.spec import read_judge, read_reward, read_rewards
 from dpojax.rewards.terms import RewardSpec
-from dpojax.training.model_files import CHECKPOINTS, LoadedModel, files_of_model, load, new_model
+from dpojax.training.model_files import (
+  CHECKPOINTS,
+  LoadedModel,
+  files_of_model,
+  has_critic,
+  load,
+  load_critic,
+  new_model,
+)
 from dpojax.training.run_reference import compared_with
 from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
 from dpojax.types import Answers
@@ -34,6 +43,8 @@ from dpojax.types import Answers
 PAIRS = "pairs.jsonl"
 # What a stage of recipe=pairs writes, by what an example is to hold.
 PAIRS_FILES = {Answers.RANKING: "rankings.jsonl", Answers.TRIPLE: "triples.jsonl"}
+
+REFERRING = ("preference", "policy_gradient", "online")  # recipes whose policy has a reference
 
 Memory = dict[Any, Any]
 
@@ -76,7 +87,7 @@ class Inputs:
       CheckpointError: the earlier stage no longer holds the weights that it ended with.
     """
     config = self.config
-    settings, live = config.model, config.recipe == "preference" and config.reference.kind == "live"
+    settings, live = config.model, config.recipe in REFERRING and config.reference.kind == "live"
     key = ("policy", settings, self._identity(settings.path), config.batch.row_length, config.data.template, live)
     key = (*key, "" if settings.path else config.data.name)
     if key not in self.memory:
@@ -120,13 +131,46 @@ class Inputs:
       raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
     return loaded
 
+  def critic(self, policy: LoadedModel) -> LoadedModel:
+    """The network that a critic of its own starts from, as a reward model whose head is zero.
+
+    That of `policy_gradient.critic_path`; else the reward model of `rollout.reward`, where it is one; else the policy.
+
+    Raises:
+      ConfigError: it reads other tokens than the policy writes.
+    """
+    path = self.config.policy_gradient.critic_path
+    if not path:
+      spec = read_reward(self.config.rollout.reward, "rollout.reward", environment=self._world() is not None)
+      path = spec.terms[0].argument if [term.kind for term in spec.terms] == ["model"] else ""
+    loaded = policy
+    if path:
+      settings = self.config.model
+      key = ("critic", path, self._identity(path))
+      if key not in self.memory:
+        place = self._place(path)
+        read = load_critic if has_critic(place) else load
+        self.memory[key] = read(place, precision=settings.precision, remat=settings.remat)
+      loaded = self.memory[key]
+      if loaded.tokenizer.with_template(None).fingerprint() != policy.tokenizer.with_template(None).fingerprint():
+        raise ConfigError(
+          f"policy_gradient.critic_path: {path} has another tokenizer than the policy, so it cannot read what the policy "
+          "writes token by token; name a model with the policy's, or set policy_gradient.critic=shared"
+        )
+    decoder = loaded.model.model if isinstance(loaded.model, RewardModel) else loaded.model
+    model = RewardModel(decoder)
+    params = {name: value for name, value in loaded.params.items() if name not in ("head", "score")}
+    return dataclasses.replace(
+      loaded, model=model, params=params | {"score": np.zeros((1, decoder.config.hidden), np.float32)}
+    )
+
   def splits(self, policy: LoadedModel) -> Splits:
     """The training and held-out examples, as the stage's loss reads them."""
     config = self.config
     data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
     if is_stage(data.path):
       data = dataclasses.replace(data, format="auto")  # that of the prompts is not that of the pairs made from them
-    spec = config.loss_spec if config.recipe in ("reward_model", "preference") else None
+    spec = config.loss_spec if config.recipe in ("reward_model", "preference", "online") else None
     facts = {
       "answers": config.answers,
       "mismatched": spec is not None and spec.reads("mismatched"),
@@ -198,7 +242,7 @@ class Inputs:
     texts = [config.data.path, config.data.eval_path]
     if config.data.template not in ("auto", "none"):
       texts.append(config.data.template)
-    models = [config.model.path, config.reference.path]
+    models = [config.model.path, config.reference.path, config.policy_gradient.critic_path]
     for _, spec in reward_specs(config):
       texts += spec.files
       models += spec.paths

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from dpojax.config.schema import RunConfig
 from dpojax.data.prompts import PromptRow, prompts_given, prompts_of
 from dpojax.data.splits import Splits
-from dpojax.data.worlds import get_world
+from dpojax.environments import get_world
 from dpojax.errors import ConfigError, DataError
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
@@ -99,20 +99,22 @@ class Monitoring:
     return [looks, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
 
 
-def policy_monitoring(config: RunConfig, inputs: Inputs, policy: LoadedModel, splits: Splits, mesh: Mesh) -> Monitoring:
+def policy_monitoring(
+  config: RunConfig, inputs: Inputs, policy: LoadedModel, held_out: Splits | Sequence[PromptRow], mesh: Mesh
+) -> Monitoring:
   """Prompts and rewards of a stage that trains a policy.
 
   Args:
     config: of the stage.
     inputs: builds the rewards.
     policy: what is trained.
-    splits: the prompts are the first different ones of the held-out examples; a world gives its own.
+    held_out: prompts to look with, or examples, whose first different prompts they are; a world gives its own.
     mesh: devices.
 
   Raises:
     InputError: a reward cannot be had; names the setting.
   """
-  prompts, notes = held_out_prompts(config, policy, splits)
+  prompts, notes = held_out_prompts(config, policy, held_out)
   if not prompts:
     return Monitoring(config, policy, [], [], None, mesh)
   monitor, tokenizer, shared = config.monitor, policy.tokenizer, mesh if mesh.size > 1 else None
@@ -121,7 +123,9 @@ def policy_monitoring(config: RunConfig, inputs: Inputs, policy: LoadedModel, sp
   return Monitoring(config, policy, prompts, rewards, judge, mesh, notes)
 
 
-def held_out_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tuple[list[PromptRow], list[str]]:
+def held_out_prompts(
+  config: RunConfig, policy: LoadedModel, held_out: Splits | Sequence[PromptRow]
+) -> tuple[list[PromptRow], list[str]]:
   """(the prompts that the policy answers at every look, what is to be said of their number).
 
   Raises:
@@ -133,7 +137,8 @@ def held_out_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> 
   if config.data.source == "world":
     found, notes = _world_prompts(config, policy), []
   else:
-    found, notes = _data_prompts(config, policy, splits)
+    every = prompts_of(held_out.held_out) if isinstance(held_out, Splits) else held_out
+    found, notes = _data_prompts(config, policy, every)
   if config.stop.patience and len(found) < 2:
     raise ConfigError(
       "stop.patience is set, but one held-out prompt has no standard error that a rise could be told from; raise "
@@ -142,10 +147,11 @@ def held_out_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> 
   return found, notes
 
 
-def _data_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tuple[list[PromptRow], list[str]]:
+def _data_prompts(
+  config: RunConfig, policy: LoadedModel, every: Sequence[PromptRow]
+) -> tuple[list[PromptRow], list[str]]:
   """The first different ones of the held-out examples that leave room for an answer."""
   settings, positions = config.monitor, policy.model.config.max_positions
-  every = prompts_of(splits.held_out)
   fit = [row for row in every if not positions or len(row.ids) + settings.max_tokens <= positions]
   if every and not fit:
     raise ConfigError(
@@ -154,8 +160,8 @@ def _data_prompts(config: RunConfig, policy: LoadedModel, splits: Splits) -> tup
     )
   if settings.every and not fit:
     raise DataError(
-      f"monitor.every={settings.every} is set, but none of {len(splits.train):,} examples is held out for the policy to "
-      "answer; raise data.eval_fraction, name a data.eval_path or data.eval_split, or set monitor.every=0"
+      f"monitor.every={settings.every} is set, but no prompt is held out for the policy to answer; "
+      "raise data.eval_fraction, name a data.eval_path or data.eval_split, or set monitor.every=0"
     )
   found, notes = [_as_read(row, policy) for row in fit[: settings.prompts]], []
   if found and len(found) < settings.prompts:

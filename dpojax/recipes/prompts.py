@@ -1,13 +1,43 @@
-"""Prompts that a stage of recipe=pairs answers: those of a built-in world, or the user's."""
+"""Prompts that a stage answers: those of a built-in world, or the user's; and those it keeps apart to look at."""
 
 import dataclasses
 
-from dpojax.config.schema import RunConfig
+from dpojax.config.keys import SECTIONS
+from dpojax.config.schema import DataSettings, RunConfig
 from dpojax.data.examples import check_ids
-from dpojax.data.prompts import PromptRows, prompts_given, read_prompts
-from dpojax.data.worlds import get_world
+from dpojax.data.prompts import PromptRow, PromptRows, hold_out_prompts, prompts_given, read_prompts
+from dpojax.environments import get_world
 from dpojax.errors import ConfigError, DataError
 from dpojax.training.model_files import LoadedModel
+
+WORLD_PROMPTS = 10_000  # of a world, which has no end of them, where no number is given
+
+
+def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
+  """(prompts that roll-outs answer, others that the policy is looked at with; a world gives the latter itself).
+
+  Raises:
+    InputError: as `prompts_to_answer`.
+  """
+  rollout, data = config.rollout, config.data
+  room = config.batch.row_length - rollout.max_tokens if "batch" in SECTIONS[config.recipe] else 0
+  if data.source == "world":
+    count = rollout.prompts or WORLD_PROMPTS
+    seed = rollout.seed + config.seed
+    return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", room), []
+  rows = _answered(config, policy, 0, 0, rollout.max_tokens, "rollout", room)
+  if data.eval_path or data.eval_split:
+    held = dataclasses.replace(data, path=data.eval_path, split=data.eval_split or data.split, template="auto")
+    held_out = list(read_prompts(held, policy.tokenizer))
+    seen = {row.ids.tobytes() for row in held_out}
+    kept = [row for row in rows if row.ids.tobytes() not in seen]
+  else:
+    kept, held_out = hold_out_prompts(rows, data.eval_fraction, data.seed)
+  if not kept:
+    raise DataError(f"no prompt is left to train on: {len(held_out):,} are held out of {len(rows):,}")
+  chosen = PromptRows(kept[: rollout.prompts or None])
+  chosen.counts, chosen.dropped, chosen.notes = rows.counts, rows.dropped, rows.notes
+  return chosen, held_out
 
 
 def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
@@ -16,20 +46,32 @@ def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
   Raises:
     InputError: a file, row or column is wrong, no prompt can be used, or the model has no positions left for one.
   """
-  settings, model, tokenizer = config.pairs, policy.model.config, policy.tokenizer
-  data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
+  settings = config.pairs
+  return _answered(config, policy, settings.prompts, settings.seed, settings.max_tokens, "pairs")
+
+
+def _answered(
+  config: RunConfig, policy: LoadedModel, count: int, seed: int, max_tokens: int, section: str, room: int = 0
+) -> PromptRows:
+  """The first `count` usable prompts (0: all); `room` is what a row leaves for one (0: any)."""
+  model, tokenizer = policy.model.config, policy.tokenizer
+  data: DataSettings = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
   if data.source == "world":
-    texts = get_world(data.name).prompts(settings.prompts, settings.seed)
+    texts = get_world(data.name).prompts(count, seed)
     found = prompts_given(texts, data, tokenizer)
     # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
     return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
-  longest = model.max_positions - settings.max_tokens if model.max_positions else 0
-  if longest < 0 or model.max_positions == settings.max_tokens:
+  if model.max_positions and model.max_positions <= max_tokens:
     raise ConfigError(
-      f"pairs.max_tokens={settings.max_tokens} leaves no room for a prompt in the model's {model.max_positions} positions"
+      f"{section}.max_tokens={max_tokens} leaves no room for a prompt in the model's {model.max_positions} positions"
     )
+  if room < 0 or ("batch" in SECTIONS[config.recipe] and room == 0):
+    raise ConfigError(
+      f"{section}.max_tokens={max_tokens} leaves no room for a prompt in rows of batch.row_length={config.batch.row_length}"
+    )
+  longest = min(filter(None, (model.max_positions - max_tokens if model.max_positions else 0, room)), default=0)
   found = read_prompts(data, tokenizer, longest=longest)
-  rows = PromptRows(found[: settings.prompts or None])
+  rows = PromptRows(found[: count or None])
   rows.counts, rows.dropped, rows.notes = found.counts, found.dropped, found.notes
   for row in rows:
     check_ids(row.ids, model.vocab_size, row.where, tokenizer)

@@ -16,7 +16,7 @@ from dpojax.rewards.reward import PromptedAnswer
 
 
 class Environment(Protocol):
-  """What knows a true reward; `dpojax.data.worlds.World` is one."""
+  """What knows a true reward; `dpojax.environments.World` is one."""
 
   name: str
 

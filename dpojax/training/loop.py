@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dpojax.config.schema import RunConfig
 from dpojax.training.monitors import EndRun, Monitor, as_monitor
-from dpojax.training.preemption import Preemption
+from dpojax.training.preemption import Interrupted, Preemption
 from dpojax.training.runlog import RunLog, in_words
 from dpojax.training.step_log import StepLog
 from dpojax.training.trainer import BatchSource, Trainer
@@ -60,9 +60,11 @@ def train(
   log.message(f"{what}: {steps:,} steps of {folder.config.batch.size}; compiling before the first")
   monitors = [as_monitor(monitor) for monitor in monitors]
   with Preemption() as preemption:
+    if hasattr(batches, "interrupted"):
+      batches.interrupted = preemption.requested  # pyright: ignore[reportAttributeAccessIssue]
     folder.resume(trainer)
     step, reason = int(trainer.state.step), "finished"
-    step_log = StepLog(log, trainer, batches.num_tokens, start=step, max_skipped=folder.config.train.max_skipped)
+    step_log = StepLog(log, trainer, batches, start=step, max_skipped=folder.config.train.max_skipped)
     try:
       observe(monitors, step, trainer, log, last=steps)
       step_log.resume_clock()
@@ -72,6 +74,8 @@ def train(
           step_log.flush()
           observe(monitors, step, trainer, log, last=steps)
           step_log.resume_clock()
+      step_log.flush()
+    except Interrupted:
       step_log.flush()
     except EndRun as end:
       reason = "stopped"

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from dpojax.config.schema import RunConfig
-from dpojax.data.worlds import end_token, get_world
+from dpojax.environments import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import write_atomically
 from dpojax.interop.files import find_model_files, open_model_files
@@ -28,6 +28,7 @@ from dpojax.training.stage_record import FILE, file_digest
 from dpojax.types import Params
 
 DESCRIPTION, TOKENIZER = "model.json", "tokenizer"
+POLICY, CRITIC = "policy", "critic"  # where a checkpoint holds both
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,46 @@ def load_model(
   model = _described_model(folder / DESCRIPTION, step, precision, remat)
   tokenizer = Tokenizer.from_folder(folder / TOKENIZER)
   check_embedding(tokenizer, model.config.vocab_size, folder)
-  return model, read_params(folder / CHECKPOINTS, step), tokenizer
+  params = read_params(folder / CHECKPOINTS, step)
+  return model, params.get(POLICY, params), tokenizer
+
+
+def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
+  """The critic of a run of recipe=policy_gradient, or of one of its checkpoints, as a reward model of one head.
+
+  What it says of an answer at its last token is the value there: what it expects of the score.
+
+  Raises:
+    ConfigError: the run has none.
+    CheckpointError: it is damaged; the message names the file.
+  """
+  folder, step = _run_and_step(path)
+  described = _critic_description(folder)
+  if described is None:
+    raise ConfigError(
+      f"{path}: there is no critic; a run of recipe=policy_gradient with policy_gradient.method=ppo has one"
+    )
+  policy = _described_model(folder / DESCRIPTION, step, precision, remat)
+  assert isinstance(policy, LanguageModel)
+  params = read_params(folder / CHECKPOINTS, step)
+  if described["shared"]:
+    trunk = {name: value for name, value in params[POLICY].items() if name != "head"}
+    return LoadedModel(RewardModel(policy), trunk | params[CRITIC], Tokenizer.from_folder(folder / TOKENIZER))
+  model = LanguageModel(ModelConfig.from_dict(described["model"]), precision=precision, remat=remat)
+  return LoadedModel(RewardModel(model), params[CRITIC], Tokenizer.from_folder(folder / TOKENIZER))
+
+
+def has_critic(path: str | pathlib.Path) -> bool:
+  """Whether a path is that of a run with a critic, or of one of its checkpoints."""
+  return _critic_description(_run_and_step(path)[0]) is not None
+
+
+def _critic_description(folder: pathlib.Path) -> dict[str, Any] | None:
+  file = folder / DESCRIPTION
+  try:
+    return json.loads(file.read_text(encoding="utf-8")).get("critic") if file.is_file() else None
+  except (ValueError, AttributeError) as error:
+    raise CheckpointError(f"{file}: not the description of a model ({error}); restore it from the run") from None
 
 
 def load_language_model(
@@ -144,16 +184,27 @@ def run_folder(path: str | pathlib.Path) -> pathlib.Path | None:
   return folder if (folder / DESCRIPTION).is_file() and (folder / "config.json").is_file() else None
 
 
-def save_description(folder: pathlib.Path, loaded: LoadedModel, *, measured_at: int | None = None) -> None:
+def save_description(
+  folder: pathlib.Path,
+  loaded: LoadedModel,
+  *,
+  measured_at: int | None = None,
+  critic: RewardModel | None = None,
+  shared: bool = False,
+) -> None:
   """Writes `model.json` and `tokenizer/`, which make a run's checkpoints readable without its config.
 
   Args:
     loaded: its tokenizer carries the chat template that the run was trained with.
     measured_at: of a reward model, the step whose rewards its normalisation was measured on.
+    critic: that is trained beside the policy; checkpoints then hold both, "policy" and "critic".
+    shared: it is a head on the policy's decoder.
   """
   described = loaded.model.config.to_dict()
   if isinstance(loaded.model, RewardModel):
     described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
+  if critic is not None:
+    described["critic"] = {"shared": shared, "model": None if shared else critic.config.to_dict()}
   write_atomically(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
   loaded.tokenizer.save(folder / TOKENIZER)
 
@@ -190,6 +241,7 @@ def _described_model(file: pathlib.Path, step: int | None, precision: str, remat
   try:
     described = json.loads(file.read_text(encoding="utf-8"))
     head = described.pop("reward_head", None)
+    described.pop("critic", None)
     model = LanguageModel(ModelConfig.from_dict(described), precision=precision, remat=remat)
     if head is None:
       return model

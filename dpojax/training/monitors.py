@@ -20,7 +20,7 @@ from dpojax.training.looks import Looks, write_look, write_stop
 from dpojax.training.runlog import RunLog
 from dpojax.training.sample_policy import PolicySampler
 from dpojax.training.stopping import best_under_budget, budget, should_stop
-from dpojax.training.trainer import BatchSource, Trainer
+from dpojax.training.trainer import DatasetBatches, Trainer
 
 Measured = Mapping[str, float] | None
 
@@ -81,7 +81,7 @@ class Evaluate:
     interval: steps between evaluations; 0: at the start and the end.
   """
 
-  batches: BatchSource
+  batches: DatasetBatches
   interval: int = 0
   name: str = "eval"
 
@@ -111,7 +111,7 @@ class SamplePolicy:
     return every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    metrics, records = self.sampler(trainer.params)
+    metrics, records = self.sampler(trainer.policy_params)
     write_look(self.folder, step, records)
     return metrics
 
@@ -213,6 +213,6 @@ class StopRule:
     return None
 
 
-def evaluations(batches: BatchSource | None, interval: int) -> list[Evaluate]:
+def evaluations(batches: DatasetBatches | None, interval: int) -> list[Evaluate]:
   """`Evaluate` of the held-out examples, or nothing where there are none."""
   return [] if batches is None else [Evaluate(batches, interval)]

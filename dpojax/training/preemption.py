@@ -9,6 +9,10 @@ import jax
 from jax.experimental import multihost_utils
 
 
+class Interrupted(Exception):
+  """Raised by what takes long between two steps, such as a roll-out, when the run was asked to stop."""
+
+
 class Preemption:
   """Context manager: SIGTERM and the first SIGINT set a flag, a second SIGINT raises KeyboardInterrupt.
 

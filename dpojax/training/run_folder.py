@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -108,6 +109,35 @@ class RunFolder:
     self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
     self.log.message(doctor.gist(splits.train.counts))
 
+  def describe_prompts(
+    self, policy: LoadedModel, counts: Mapping[str, int], notes: Sequence[str], **files: Any
+  ) -> None:
+    """As `describe`, of a stage whose data are prompts: what became of their rows.
+
+    Args:
+      files: further arguments of `save_description`.
+    """
+    save_description(self.path, policy, **files)
+    write_atomically(self.path / "data.json", json.dumps({"prompts": dict(counts)}, indent=2) + "\n")
+    for note in notes:
+      self.log.message(note)
+
+  def record_once(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    """Records metrics of a step unless they are there, as after a checkpoint they may be."""
+    if not self.log.has(step, split):
+      self.log.record(step, split, metrics)
+
+  def oldest_step(self) -> int:
+    """That of the oldest of the newest checkpoints, which the run may go back to; 0 where there is none."""
+    return min(self.checkpointer.steps()[-self.config.checkpoint.keep :], default=0)
+
+  @property
+  def identity(self) -> str:
+    """Of the stage as it was begun."""
+    record = read_record(self.path)
+    assert record is not None
+    return record.identity
+
   def resume(self, trainer: Trainer) -> None:
     """Puts the trainer's state where the newest sound checkpoint left it, and cuts the log back to there.
 
@@ -145,7 +175,7 @@ class RunFolder:
         "optimizer.learning_rate, or look at the data (`dpojax data inspect`)"
       )
     self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step))
-    self._weights = weights_fingerprint(trainer.params)  # while the checkpoint is written
+    self._weights = weights_fingerprint(trainer.policy_params)  # while the checkpoint is written
     self.checkpointer.wait()
 
   def end(self, result: RunResult, *, files: Sequence[str] = ()) -> None:

@@ -32,6 +32,10 @@ SHOWN = {
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
+  "objective/score": ("score", format_number),
+  "objective/kl": ("KL", format_number),
+  "policy/approx_kl": ("moved", format_number),
+  "policy/clip_fraction": ("clipped", "{:.1%}".format),
   "rewards/margins": ("margin", format_number),
   "tokens_per_second": ("tokens/s", format_number),
 }

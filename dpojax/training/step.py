@@ -34,22 +34,41 @@ def accumulate(objective: Objective, params: Params, reference_params: Params, b
   Returns:
     (loss f32[], gradient like params, Metrics).
   """
+  return gradient_and_outputs(objective, params, reference_params, batch, hyper, keep=False)[:3]
+
+
+def gradient_and_outputs(
+  objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict, *, keep: bool
+):
+  """(loss, gradient, metrics, outputs), see `accumulate`; outputs [G, R, ...] of an uncoupled objective with `keep`, else {}."""
   if objective.coupled:
-    return _two_passes(objective, params, reference_params, batch, hyper)
+    return *_two_passes(objective, params, reference_params, batch, hyper), {}
   normalizers = objective.normalizers(batch)
 
-  def group(index, gradient):
+  def group(index, carry):
+    gradient, kept = carry
     rows = batch.group(index)
 
     def partial_loss(params, read):
-      return objective.loss(objective.forward(read(params), reference_params, rows), rows, normalizers, hyper)
+      outputs = objective.forward(read(params), reference_params, rows)
+      loss, metrics = objective.loss(outputs, rows, normalizers, hyper)
+      return loss, (metrics, outputs if keep else {})
 
-    loss, gradient, metrics = add_gradient(partial_loss, params, gradient, objective.parameters)
-    return gradient, (loss, metrics)
+    loss, gradient, (metrics, outputs) = add_gradient(partial_loss, params, gradient, objective.parameters)
+    kept = jax.tree.map(lambda all, one: all.at[index].set(one), kept, outputs)
+    return (gradient, kept), (loss, metrics)
 
-  zeros = jax.tree.map(jnp.zeros_like, params)
-  gradient, (loss, metrics) = over_groups(trace(group)(INDEX, zeros), zeros, batch)
-  return loss, gradient, metrics
+  kept = _empty_outputs(objective, params, reference_params, batch) if keep else {}
+  start = jax.tree.map(jnp.zeros_like, params), kept
+  (gradient, kept), (loss, metrics) = over_groups(trace(group)(INDEX, start), start, batch)
+  return loss, gradient, metrics, kept
+
+
+def _empty_outputs(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch):
+  """Zeros [G, R, ...] like what `forward` says of every group."""
+  shapes = jax.eval_shape(lambda i: objective.forward(params, reference_params, batch.group(i)), INDEX)
+  groups = batch.tokens.shape[0]
+  return jax.tree.map(lambda x: jnp.zeros((groups, *x.shape), x.dtype), shapes)
 
 
 def add_gradient(function: Callable, params: Params, total: Params, declared: Declared) -> tuple[Any, Params, Any]:
@@ -171,17 +190,19 @@ def make_train_step(objective: Objective, rule: UpdateRule, mesh: Mesh) -> jax.s
     loss, gradient, metrics = accumulate(objective, state.params, reference, batch, hyper | state.running)
     grad_norm = gradient_norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    taken, settled = objective.settle(metrics, state.running, hyper)
     params, opt_state, of_update = rule.apply(
       state.params,
       state.opt_state,
       gradient,
       loss=loss,
       norm=grad_norm,
-      finite=finite,
+      finite=finite & taken,
       step=state.step,
       hyper=hyper,
     )
-    running = {name: jnp.where(finite, metrics[name][0] / metrics[name][1], old) for name, old in state.running.items()}
+    measured = {name: metrics[name][0] / metrics[name][1] for name in state.running if name in metrics}
+    running = {name: jnp.where(finite, (measured | settled).get(name, old), old) for name, old in state.running.items()}
     skipped_now = (~finite).astype(jnp.int32)
     new = TrainState(
       step=state.step + 1,
@@ -197,12 +218,38 @@ def make_train_step(objective: Objective, rule: UpdateRule, mesh: Mesh) -> jax.s
     metrics = metrics | {
       "grad_norm": (grad_norm, one),
       **of_update,
+      **({} if taken is True else {"taken": (jnp.asarray(taken, jnp.float32), one)}),
       "skipped": (new.skipped, one),
       "skipped_in_row": (new.skipped_in_row, one),
     }
     return new, metrics
 
   return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
+
+
+@functools.lru_cache(maxsize=8)
+def make_outputs(objective: Objective, mesh: Mesh) -> Callable[..., Any]:
+  """The jitted outputs of a step's own forward pass: (params, reference_params, batch, hyper) -> [G, R, ...] of its groups.
+
+  The pass is that of the loop whose gradient a step adds up, gradient included: a program that only went forward would be
+  fused otherwise and round otherwise, by some 1e-7 a log-prob in float32 and by hundredths of a nat in bfloat16.
+  """
+
+  def outputs(params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
+    _, gradient, _, found = gradient_and_outputs(objective, params, reference_params, batch, hyper, keep=True)
+    return found, gradient_norm(gradient)  # or the gradient would be optimised away
+
+  return jax.jit(outputs, compiler_options=compiler_options(mesh))
+
+
+@functools.lru_cache(maxsize=8)
+def make_forward(objective: Objective) -> Callable[[Params, Params, PackedBatch], Any]:
+  """The jitted forward pass of a whole step: (params, reference_params, batch) -> outputs [G, R, ...] of its groups."""
+
+  def forward(params: Params, reference_params: Params, batch: PackedBatch):
+    return _forward_all(objective, params, reference_params, batch)
+
+  return jax.jit(forward)
 
 
 def choose_reference(state: TrainState, reference_params: Params) -> Params:

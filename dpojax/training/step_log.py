@@ -1,11 +1,11 @@
 """Metrics of steps, written one step late, so that the devices never wait for the host."""
 
+import math
 import time
-from collections.abc import Callable
 
 from dpojax.errors import TrainingError
 from dpojax.training.runlog import RunLog
-from dpojax.training.trainer import Trainer, fetch
+from dpojax.training.trainer import BatchSource, Trainer, fetch
 from dpojax.types import Metrics
 
 
@@ -15,17 +15,23 @@ class StepLog:
   Args:
     log: where they go.
     trainer: says how long a step waited for its batch.
-    num_tokens: step -> tokens of its batch, as each answer alone, its prompt included.
+    batches: say how many tokens a step has, as each answer alone, its prompt included.
     start: steps taken before.
     max_skipped: a run ends after this many steps in a row whose loss or gradient was not finite.
   """
 
-  def __init__(self, log: RunLog, trainer: Trainer, num_tokens: Callable[[int], int], *, start: int, max_skipped: int):
+  def __init__(self, log: RunLog, trainer: Trainer, batches: BatchSource, *, start: int, max_skipped: int):
     self.log, self.trainer, self.max_skipped = log, trainer, max_skipped
-    self._num_tokens = num_tokens
-    self._tokens = sum(map(num_tokens, range(start)))
+    self._num_tokens = batches.num_tokens
+    self._tokens = self._before(batches, start)
     self._pending: tuple[int, Metrics, float] | None = None
     self._last = time.perf_counter()
+
+  def _before(self, batches: BatchSource, start: int) -> int:
+    """Tokens of the steps that were taken: counted again, or, of roll-outs, which are gone, as they were recorded."""
+    if getattr(batches, "ahead", True):
+      return sum(map(batches.num_tokens, range(start)))
+    return int(max((row.get("num_tokens", 0) for row in self.log.records("train")), default=0))
 
   def step(self, step: int, metrics: Metrics) -> None:
     """Takes the metrics of a step that was dispatched just now.
@@ -45,10 +51,11 @@ class StepLog:
     if self._pending is None:
       return
     (step, metrics, waited), self._pending = self._pending, None
-    numbers = fetch(metrics)
+    tokens, numbers = self._num_tokens(step - 1), fetch(metrics)
+    if tokens == 0:  # a step of no rows, which a roll-out's end left over: there is nothing to say of it
+      numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
     now = time.perf_counter()
     seconds, self._last = max(now - self._last, 1e-9), now
-    tokens = self._num_tokens(step - 1)
     self._tokens += tokens
     numbers |= {"time/step": seconds, "time/data": waited, "tokens_per_second": tokens / seconds}
     self.log.record(step, "train", numbers | {"num_tokens": self._tokens})

@@ -1,10 +1,11 @@
 """The trainer: a state, a compiled step and the batches it reads. No disk, no screen."""
 
 import contextlib
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh
@@ -19,6 +20,8 @@ from dpojax.training.state import TrainState
 from dpojax.training.step import (
   choose_reference,
   make_evaluation_step,
+  make_forward,
+  make_outputs,
   make_train_step,
   place_hyper,
   place_state,
@@ -28,13 +31,21 @@ from dpojax.types import Metrics, PackedBatch, Params
 
 
 class BatchSource(Protocol):
-  """step -> packed batch, a pure function; `Batches`, or one that attaches reference log-probs."""
+  """step -> packed batch: `Batches`, or one that attaches reference log-probs: pure functions, called ahead in a thread.
+
+  One whose batches depend on the parameters, such as roll-outs, has `ahead = False`: it is called step by step, after
+  the step before was dispatched.
+  """
 
   def __call__(self, step: int) -> PackedBatch: ...
 
-  def in_order(self) -> Iterator[PackedBatch]: ...
-
   def num_tokens(self, step: int) -> int: ...
+
+
+class DatasetBatches(BatchSource, Protocol):
+  """Batches of a data set that is known from the start."""
+
+  def in_order(self) -> Iterator[PackedBatch]: ...
 
   @property
   def steps_per_epoch(self) -> int: ...
@@ -92,6 +103,8 @@ class Trainer:
     self.waited = 0.0
     self._step = make_train_step(objective, rule, self.mesh)
     self._evaluate = make_evaluation_step(objective)
+    self._forward = make_forward(objective)
+    self._outputs = make_outputs(objective, self.mesh)
     self._compiled = False
     self.when_compiled: Callable[[], None] = lambda: None
 
@@ -99,6 +112,11 @@ class Trainer:
   def params(self) -> Params:
     """Those after the latest step that was taken; the next step donates them."""
     return self.state.params
+
+  @property
+  def policy_params(self) -> Params:
+    """Of `params` those of the model that the stage is about: see `Objective.policy`."""
+    return self.objective.policy(self.state.params)
 
   @property
   def abstract_state(self) -> TrainState:
@@ -130,13 +148,13 @@ class Trainer:
     steps are on their way at a time.
 
     Args:
-      batches: step -> packed batch, a pure function; called ahead, in a thread.
+      batches: step -> packed batch, called ahead, in a thread, if it has no `ahead = False`.
       until: number of steps taken at the end, those before included.
       stop: asked before each step with the number of steps taken; true ends the loop.
     """
     start = int(self.state.step)
     before: Metrics = {}
-    with contextlib.closing(prefetch(lambda s: self.place(batches(s)), start, until)) as prepared:
+    with contextlib.closing(self._prepared(batches, start, until)) as prepared:
       for number in range(start, until):
         if stop(number):
           return
@@ -148,7 +166,39 @@ class Trainer:
         jax.block_until_ready(before)
         before = metrics
 
-  def evaluate(self, batches: BatchSource) -> dict[str, float]:
+  def _prepared(
+    self, batches: Callable[[int], PackedBatch], start: int, until: int
+  ) -> Generator[tuple[int, PackedBatch], None, None]:
+    if getattr(batches, "ahead", True):
+      return prefetch(lambda step: self.place(batches(step)), start, until)
+    return ((step, self.place(batches(step))) for step in range(start, until))
+
+  def forward(self, batch: PackedBatch, *, reference: bool = False) -> Any:
+    """What the objective's `forward` says of a placed batch: arrays [G, R, ...], 0 in groups that are not in use.
+
+    The same function that a step differentiates, with the parameters as they are.
+
+    Args:
+      reference: with the reference's parameters.
+    """
+    compared = choose_reference(self.state, self.reference_params) if reference else {}
+    return self._forward(self.params, compared, batch)
+
+  def outputs(self, batch: PackedBatch) -> Any:
+    """As `forward` without a reference, by the very pass that a step differentiates: to the last bit what it will see.
+
+    Args:
+      batch: placed, with everything that the loss reads; what the arrays hold beside the tokens does not matter.
+    """
+    hyper = place_hyper(self.hyper, self.mesh) | self.state.running
+    return self._outputs(self.params, {}, batch, hyper)[0]
+
+  def set_running(self, **numbers: float) -> None:
+    """Sets statistics of the state that go from step to step."""
+    given = place_hyper(numbers, self.mesh)
+    self.state = dataclasses.replace(self.state, running=self.state.running | given)
+
+  def evaluate(self, batches: DatasetBatches) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
     hyper = place_hyper(self.hyper, self.mesh) | self.state.running
     reference = choose_reference(self.state, self.reference_params)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from dpojax.data.worlds import get_world
+from dpojax.environments import get_world
 from dpojax.errors import ConfigError, DataError
 from dpojax.rewards.build import build
 from dpojax.rewards.reward import PromptedAnswer

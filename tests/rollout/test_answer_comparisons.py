@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpojax.data.prompts import PromptRow
-from dpojax.data.worlds import get_world
+from dpojax.environments import get_world
 from dpojax.errors import ConfigError
 from dpojax.rollout.answers_file import SampledAnswer
 from dpojax.rollout.comparison_rows import comparison_rows

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpojax.data.worlds.complaint_desk import ISSUES, REMEDIES, ComplaintDesk, split_sentences
+from dpojax.environments.complaint_desk import ISSUES, REMEDIES, ComplaintDesk, split_sentences
 from dpojax.errors import DataError
 
 WORLD = ComplaintDesk()

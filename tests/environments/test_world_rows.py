@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpojax.data.worlds import end_token, get_world, sft_rows
+from dpojax.environments import end_token, get_world, sft_rows
 from dpojax.errors import ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 

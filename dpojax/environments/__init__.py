@@ -7,7 +7,7 @@ them; pairs are made of what a model writes, see `dpojax.recipes.pairs`.
 from collections.abc import Sequence
 from typing import Protocol
 
-from dpojax.data.worlds.complaint_desk import ComplaintDesk
+from dpojax.environments.complaint_desk import ComplaintDesk
 from dpojax.errors import ConfigError
 
 __all__ = ["World", "end_token", "get_world", "sft_rows"]

@@ -1,0 +1,70 @@
+"""Checks of the settings of stages that learn from what the policy writes."""
+
+from dpojax.config.keys import is_stage
+from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
+from dpojax.rewards.spec import read_reward
+from dpojax.rollout.stop import stop_texts
+
+
+def check_on_policy(config: RunConfig) -> None:
+  """Raises ConfigError, naming the key, for the first contradiction in the settings of a stage with roll-outs."""
+  rollout, world = config.rollout, config.data.source == "world"
+  _require(bool(config.model.path), f"model.path is empty: name the model that recipe={config.recipe} starts from")
+  _require(
+    not is_stage(config.data.path),
+    f"data.path={config.data.path}: recipe={config.recipe} reads prompts, from a file, the hub or a built-in world, and no "
+    "stage makes any",
+  )
+  _require(
+    world or rollout.reward != "auto",
+    "rollout.reward=auto is the true reward, which only data.source=world has; name what scores the answers, such as "
+    "rollout.reward=model:runs/reward or rollout.reward=python:FILE:FUNCTION, see docs/rewards.md",
+  )
+  read_reward(rollout.reward, "rollout.reward", environment=world)
+  stop_texts(rollout.stop, "rollout.stop")
+  _require(
+    config.reference.kind != "cache",
+    f"reference.kind=cache: the answers of recipe={config.recipe} are new at every roll-out, so nothing could be cached; "
+    "set reference.kind=live or moving",
+  )
+  if config.recipe == "policy_gradient":
+    _check_policy_gradient(config)
+
+
+def _check_policy_gradient(config: RunConfig) -> None:
+  settings, samples = config.policy_gradient, config.rollout.samples
+  grouped = settings.method in ("rloo", "grpo", "dr_grpo")
+  _require(
+    samples > 1 or not grouped,
+    f"rollout.samples is {samples}, but policy_gradient.method={settings.method} compares the answers to a prompt with one "
+    "another; set 2 or more",
+  )
+  defaults = type(settings)()
+  for name in ("gamma", "gae_lambda", "critic", "critic_path", "value_coef", "value_clip", "whiten_rewards"):
+    _require(
+      settings.method == "ppo" or getattr(settings, name) == getattr(defaults, name),
+      f"policy_gradient.{name} is set, but policy_gradient.method={settings.method} has no critic and no rewards of tokens; "
+      "it belongs to method=ppo",
+    )
+  _require(
+    settings.method == "grpo" or settings.group_std == defaults.group_std,
+    f"policy_gradient.group_std is set, but policy_gradient.method={settings.method} divides by no standard deviation",
+  )
+  _require(
+    settings.critic == "reward" or not settings.critic_path,
+    "policy_gradient.critic_path is set, but policy_gradient.critic=shared reads the policy's own decoder; leave it empty",
+  )
+  _require(
+    settings.dual_clip == 0 or settings.dual_clip > 1,
+    f"policy_gradient.dual_clip is {settings.dual_clip:g}; a bound on the loss of bad tokens is above 1, and 0 is none",
+  )
+  _require(
+    settings.kl_controller == "fixed" or settings.kl_coef > 0,
+    "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
+  )
+
+
+def _require(holds: bool, message: str) -> None:
+  if not holds:
+    raise ConfigError(message)

@@ -1,0 +1,79 @@
+"""How a stage's policy writes its roll-outs, and the reward on the scale of what its reference writes."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from dpojax.config.schema import RolloutSettings
+from dpojax.data.prompts import PromptRow
+from dpojax.files import write_atomically
+from dpojax.parallel.rules import whole_rows
+from dpojax.rewards.normalisation import apply, measure
+from dpojax.rewards.reward import Reward
+from dpojax.rollout.sampler import generate
+from dpojax.rollout.stop import stop_texts
+from dpojax.rollout.writing import Sample
+from dpojax.training.model_files import LoadedModel
+from dpojax.training.rollouts import ROLLOUTS, Write, prompted
+from dpojax.training.run_folder import RunFolder
+from dpojax.types import Params
+
+AT_ONCE = 512  # answers sampled together
+FIRST_NUMBER = 2**31  # prompts that a normalisation is measured on have numbers from here, roll-outs' from 0
+
+
+def writer(policy: LoadedModel, settings: RolloutSettings, mesh: Mesh) -> Write:
+  """The sampler with a stage's settings: from the whole distribution at the temperature, so that KL is that of the text."""
+  stop = stop_texts(settings.stop, "rollout.stop")
+  shared = mesh if mesh.size > 1 else None
+
+  def write(
+    params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int], progress: Callable[[int, int], None]
+  ) -> list[list[Sample]]:
+    return generate(
+      policy.model,
+      params,
+      prompts,
+      samples=settings.samples,
+      max_tokens=settings.max_tokens,
+      eos_id=policy.tokenizer.eos_ids,
+      temperature=settings.temperature,
+      stop=stop,
+      decode=policy.tokenizer.decode,
+      seed=settings.seed,
+      numbers=numbers,
+      rows=whole_rows(AT_ONCE, shared),
+      mesh=shared,
+      progress=progress,
+    )
+
+  return write
+
+
+def normalised_reward(
+  reward: Reward,
+  settings: RolloutSettings,
+  write: Write,
+  prompts: Sequence[PromptRow],
+  reference: Callable[[], Params],
+  decode: Callable[[Sample], str],
+  folder: RunFolder,
+) -> Reward:
+  """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
+
+  Gain and bias are measured once and stay in the folder.
+  """
+  if not settings.normalise:
+    return reward
+  path = folder.path / ROLLOUTS / "normalisation.json"
+  if not path.is_file():
+    some = prompts[: settings.normalise_on]
+    folder.log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
+    numbers = range(FIRST_NUMBER, FIRST_NUMBER + len(some))
+    samples = write(reference(), [row.ids for row in some], numbers, lambda done, tokens: None)
+    recorded = measure(reward, prompted(some, samples, decode))
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)
+  return apply(reward, json.loads(path.read_text(encoding="utf-8")))
