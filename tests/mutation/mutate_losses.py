@@ -97,19 +97,8 @@ def notices(module: str, source: str, path: pathlib.Path, function: str, quick: 
 
   sys.meta_path.insert(0, Changed(module, source, path))
   # The project's own options are left out: some are xdist's, which would start processes.
-  quiet = [
-    "-q",
-    "-x",
-    "-o",
-    "addopts=",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "--no-header",
-    "--tb=no",
-    "--hypothesis-seed=0",
-  ]
+  quiet = ["-q", "-x", "-o", "addopts=", *(["-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no"])]
+  quiet.append("--hypothesis-seed=0")
   for names, files in runs(path, function, quick):
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
       code = pytest.main([*quiet, "-k", names, *files])
@@ -197,6 +186,7 @@ def main() -> None:
     known = {key: r for key, r in known.items() if r["outcome"] == "killed"}
   if options.policy_gradients:
     paths = {name: ROOT / "dpojax" / name for name in POLICY_GRADIENTS}
+    paths = {name: path for name, path in paths.items() if not options.only or name in options.only}
     whole = list(paths.values())
   else:
     skipped = SKIPPED | {pathlib.Path(name).name for name in POLICY_GRADIENTS if name.startswith("losses/")}
