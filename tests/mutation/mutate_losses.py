@@ -97,8 +97,8 @@ def notices(module: str, source: str, path: pathlib.Path, function: str, quick: 
 
   sys.meta_path.insert(0, Changed(module, source, path))
   # The project's own options are left out: some are xdist's, which would start processes.
-  quiet = ["-q", "-x", "-o", "addopts=", *(["-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no"])]
-  quiet.append("--hypothesis-seed=0")
+  own = ("-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist")
+  quiet = ["-q", "-x", "--no-header", "--tb=no", "--hypothesis-seed=0", *own]
   for names, files in runs(path, function, quick):
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
       code = pytest.main([*quiet, "-k", names, *files])
