@@ -50,11 +50,11 @@ def gae(
   advantages = np.zeros(mask.shape)
   following, next_value = np.zeros((2, len(mask)))
   for t in reversed(range(mask.shape[1])):
+    # Behind the end everything is 0 and stays so, and the last token sees V = A = 0.
     delta = rewards[:, t] + gamma * next_value - values[:, t]
-    # Behind the end both carried numbers are 0, so the last token sees V = A = 0.
-    advantages[:, t] = np.where(mask[:, t], delta + gamma * lam * following, 0.0)
+    advantages[:, t] = delta + gamma * lam * following
     following, next_value = advantages[:, t], values[:, t]
-  return advantages, np.where(mask, advantages + values, 0.0)
+  return advantages, advantages + values
 
 
 def reinforce(returns: np.ndarray) -> np.ndarray:
