@@ -94,7 +94,7 @@ class PolicyGradient(Objective):
     value, reference_logp = None, None
     if self.critic is not None:
       read = hidden if self.shared else self.critic.scored_hidden(params["critic"], rows)
-      value = jnp.where(rows.filled, self.critic.values(params["critic"], read), 0.0)
+      value = self.critic.values(params["critic"], read)  # a head without bias reads 0 in empty slots
     if jax.tree.leaves(reference_params):
       reference_hidden = self.model.scored_hidden(reference_params, rows) / self.temperature
       reference_logp = self.model.score_hidden(reference_params, reference_hidden, rows).logp
