@@ -35,7 +35,7 @@ from dpojax.references.reference_cache import CachedBatches, ReferenceCache
 from dpojax.rollout.sampler import generate
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
-from dpojax.scoring.slots import locate
+from dpojax.data.slots import locate
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.step import accumulate, place_hyper
 from dpojax.training.trainer import Trainer, one_step_late

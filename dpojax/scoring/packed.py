@@ -23,7 +23,7 @@ from dpojax.data.packing import PackShape, pack
 from dpojax.data.shapes import bucket
 from dpojax.errors import DataError
 from dpojax.parallel.placement import place_batch, place_params, to_host
-from dpojax.scoring.slots import locate
+from dpojax.data.slots import locate
 from dpojax.types import Array, PackedBatch, Params
 
 SHORTEST_ROW = 512

@@ -22,7 +22,7 @@ from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.parallel.placement import place_params
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
-from dpojax.scoring.slots import locate
+from dpojax.data.slots import locate
 from dpojax.training.step import accumulate, place_hyper
 from dpojax.types import sum_by_answer
 
