@@ -1,6 +1,7 @@
 """How a stage's policy writes its roll-outs, and the reward on the scale of what its reference writes."""
 
 import json
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from dpojax.config.schema import RolloutSettings
 from dpojax.data.prompts import PromptRow
 from dpojax.files import write_atomically
 from dpojax.parallel.rules import whole_rows
+from dpojax.references import Log
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.sampler import generate
@@ -17,7 +19,6 @@ from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.writing import Sample
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.rollouts import ROLLOUTS, Write, prompted
-from dpojax.training.run_folder import RunFolder
 from dpojax.types import Params
 
 AT_ONCE = 512  # answers sampled together
@@ -59,7 +60,8 @@ def normalised_reward(
   prompts: Sequence[PromptRow],
   reference: Callable[[], Params],
   decode: Callable[[Sample], str],
-  folder: RunFolder,
+  folder: pathlib.Path,
+  log: Log | None = None,
 ) -> Reward:
   """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
 
@@ -67,13 +69,14 @@ def normalised_reward(
   """
   if not settings.normalise:
     return reward
-  path = folder.path / ROLLOUTS / "normalisation.json"
+  path = folder / ROLLOUTS / "normalisation.json"
   if not path.is_file():
     some = prompts[: settings.normalise_on]
-    folder.log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
+    if log is not None:
+      log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
     numbers = range(FIRST_NUMBER, FIRST_NUMBER + len(some))
     samples = write(reference(), [row.ids for row in some], numbers, lambda done, tokens: None)
     recorded = measure(reward, prompted(some, samples, decode))
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)
   return apply(reward, json.loads(path.read_text(encoding="utf-8")))

@@ -18,8 +18,8 @@ import numpy as np
 
 from dpojax.data.examples import TokenExample
 from dpojax.data.packing import PackShape, empty_rows, pack
-from dpojax.errors import ConfigError
 from dpojax.data.slots import locate
+from dpojax.errors import ConfigError
 from dpojax.types import PackedBatch
 
 PER_SLOT = ("reference_logp", "behaviour_logp", "advantage", "old_value", "value_target")

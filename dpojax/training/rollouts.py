@@ -142,9 +142,13 @@ class Rollouts:
     decode: the answer's text.
     folder: `rollouts/` is in it.
     identity: of the stage: roll-outs of another are not read.
+
+  Attributes:
+    current: the latest roll-out.
     record: called with (step, metrics) of a new roll-out.
     status: shows passing text.
-    oldest_step: the oldest checkpoint that a run may go back to; roll-outs before it are deleted.
+    oldest_step: gives the oldest checkpoint that a run may go back to; roll-outs before it are deleted.
+    interrupted: asked with a step while a roll-out is made; true ends it by `Interrupted`.
   """
 
   ahead = False
@@ -163,19 +167,22 @@ class Rollouts:
     decode: Callable[[Sample], str],
     folder: pathlib.Path,
     identity: str = "",
-    record: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
-    status: Callable[[str], None] = lambda text: None,
-    oldest_step: Callable[[], int] = lambda: 0,
   ):
     assert isinstance(trainer.objective, PolicyGradient)
     self.trainer, self.write, self.prompts, self.reward = trainer, write, prompts, reward
     self.rollout, self.settings, self.shape = rollout, settings, shape
     self.batch_prompts, self.decode = batch_prompts, decode
     self._folder, self._identity = folder / ROLLOUTS, identity
-    self._record, self._status, self._oldest_step = record, status, oldest_step
     self._current: tuple[int, Rollout, PackedRows] | None = None
     self._tokens: dict[int, int] = {}
-    self.interrupted: Callable[[int], bool] = lambda step: False  # asked while a roll-out is made
+    self.record: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    self.status: Callable[[str], None] = lambda text: None
+    self.oldest_step: Callable[[], int] = lambda: 0
+    self.interrupted: Callable[[int], bool] = lambda step: False
+
+  @property
+  def current(self) -> Rollout | None:
+    return None if self._current is None else self._current[1]
 
   @property
   def updates(self) -> int:
@@ -218,7 +225,7 @@ class Rollouts:
       kl, episodes = found.metrics["objective/kl"], len(found.length)
       following = control(found.kl_coef, kl, self.settings.kl_target, episodes, self.settings.kl_horizon)
       self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, STOPPED: 0.0})
-      self._record(number * self.updates, found.metrics)
+      self.record(number * self.updates, found.metrics)
     return found, rows
 
   def _make(self, number: int, coef: float) -> Rollout:
@@ -229,14 +236,14 @@ class Rollouts:
     def progress(done: int, tokens: int) -> None:
       if self.interrupted(number * self.updates):
         raise Interrupted
-      self._status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
+      self.status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
 
     began = time.perf_counter()
     ids = [row.ids for row in prompts]
     samples = self.write(self.trainer.policy_params, ids, range(first, first + len(ids)), progress)
     flat = [sample for several in samples for sample in several]
     sampled = time.perf_counter()
-    self._status(f"roll-out {number}: scoring {len(flat):,} answers")
+    self.status(f"roll-out {number}: scoring {len(flat):,} answers")
     raw, score = self._scores(prompts, samples)
     scored = time.perf_counter()
     rows = PackedRows(ids, [[sample.tokens for sample in several] for several in samples], self.shape)
@@ -387,7 +394,7 @@ class Rollouts:
 
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
-    needed = min(self._oldest_step() // self.updates, number)
+    needed = min(self.oldest_step() // self.updates, number)
     for path in self._folder.glob("*.npz"):
       if path.stem.isdecimal() and int(path.stem) < needed:
         path.unlink(missing_ok=True)
