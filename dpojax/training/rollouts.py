@@ -94,7 +94,7 @@ class Rollout:
     facts = {"identity": identity, "metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
     file = io.BytesIO()
     np.savez(file, facts=np.asarray(json.dumps(facts)), **fields)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, file.getvalue(), durable=True)
 
   @classmethod
