@@ -167,7 +167,11 @@ class ReferenceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-  name: str = option("adamw", "optimizer", choices=("adamw", "rmsprop"))
+  name: str = option(
+    "adamw",
+    "optimizer; adamw_tensorflow does not correct the bias of eps, which then acts like eps / sqrt(1 - b2^t) at step t",
+    choices=("adamw", "adamw_tensorflow", "rmsprop"),
+  )
   learning_rate: float = option(1e-6, "peak learning rate", above=0.0)
   schedule: str = option("linear", "after warm-up", choices=("constant", "linear", "cosine"))
   warmup_steps: int = option(0, "steps of linear warm-up", minimum=0)
@@ -181,7 +185,7 @@ class OptimizerSettings:
   )
   b1: float = option(0.9, "adamw: decay of the first moment", minimum=0.0, below=1.0)
   b2: float = option(0.999, "adamw: decay of the second moment", minimum=0.0, below=1.0)
-  eps: float = option(1e-8, "adamw and rmsprop: added to the root of the second moment", above=0.0)
+  eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
   rms_decay: float = option(0.99, "rmsprop: decay of the second moment", minimum=0.0, below=1.0)
 
 

@@ -81,8 +81,8 @@ def grpo(scores: np.ndarray, *, scaled: bool = True, unbiased: bool = True) -> n
   """f64[P, K]: (score - mean) / (sd + 1e-4) over the answers to the prompt.
 
   Args:
-    scaled: False: the score less the mean (Dr. GRPO), whose expected gradient is that of the reward; divided by sd it is
-      none of any reward's.
+    scaled: False: the score less the mean (Dr. GRPO), which is (K - 1) / K of RLOO's advantage, so that the expected
+      gradient is along that of the mean score. Divided by sd it is not: every prompt counts as if its scores had sd 1.
     unbiased: the standard deviation divides by K - 1, as TRL's does, and not by K.
 
   References:

@@ -103,6 +103,8 @@ class PolicyGradient(Objective):
 
   def loss(self, outputs: PolicyOutput, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
     behaviour, advantage = _present(rows.behaviour_logp), _present(rows.advantage)
+    kind = outputs.logp.dtype
+    normalizers, hyper = ({name: jnp.asarray(x, kind) for name, x in given.items()} for given in (normalizers, hyper))
     filled, clip = rows.filled, hyper["clip"]
     weights = self._weights(rows, normalizers)
     per_token = clipped_policy_loss(outputs.logp, behaviour, advantage, clip=clip, dual_clip=hyper["dual_clip"])
@@ -123,6 +125,8 @@ class PolicyGradient(Objective):
       "policy/clip_fraction": share(jnp.abs(ratio - 1) > clip),
       "policy/ratio": (jnp.sum(ratio), tokens),
       "policy/ratio_square": (jnp.sum(jnp.square(ratio)), tokens),
+      # About 1, which is the ratio's mean under the policy that wrote the tokens.
+      "policy/ratio_variance": (jnp.sum(jnp.where(filled, jnp.square(ratio - 1), 0.0)), tokens),
       "policy/entropy": (jnp.sum(jnp.where(filled, outputs.entropy, 0.0)), tokens),
     }
     if self.kl_loss:
@@ -151,8 +155,8 @@ class PolicyGradient(Objective):
     return stopped == 0, {STOPPED: stopped}
 
   def _weights(self, rows: PackedBatch, normalizers: dict) -> jax.Array:
-    """f32[R, S]: what each token's loss is multiplied with; over all tokens of a step they are the reduction."""
-    filled = rows.filled.astype(jnp.float32)
+    """[R, S]: what each token's loss is multiplied with; over all tokens of a step they are the reduction."""
+    filled = jnp.asarray(rows.filled, normalizers["tokens"].dtype)
     if self.reduction == "token":
       return filled / normalizers["tokens"]
     if self.reduction == "sequence":

@@ -21,7 +21,7 @@ DECAY_RULES: dict[str, tuple[str, ...]] = {
 
 
 def make_optimizer(settings: OptimizerSettings, steps: int, declared: Declared = None) -> "Optimizer":
-  """AdamW or RMSprop with clipping, decoupled decay and a schedule.
+  """AdamW, in PyTorch's or TensorFlow's form, or RMSprop, with clipping, decoupled decay and a schedule.
 
   Args:
     settings: see `config.schema`.
@@ -124,10 +124,18 @@ class InPlaceUpdate:
 
 def make_moments(settings: OptimizerSettings) -> optax.GradientTransformation:
   """The optimizer's moments, and the direction they give."""
+  if settings.name == "rmsprop":
+    # eps outside the root, as PyTorch has it and the DPO paper's code therefore used it.
+    return optax.scale_by_rms(decay=settings.rms_decay, eps=settings.eps, eps_in_sqrt=False)
+  adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps)
   if settings.name == "adamw":
-    return optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps)
-  # eps outside the root, as PyTorch has it and the DPO paper's code therefore used it.
-  return optax.scale_by_rms(decay=settings.rms_decay, eps=settings.eps, eps_in_sqrt=False)
+    return adam
+
+  def update(updates, state, params=None):
+    _, state = adam.update(updates, state, params)
+    return _direction(settings, state, updates), state
+
+  return optax.GradientTransformation(adam.init, update)
 
 
 def make_decay(settings: OptimizerSettings, decayed: frozenset[str] | None) -> optax.GradientTransformation:
@@ -171,12 +179,16 @@ def make_update(settings: OptimizerSettings, decayed: frozenset[str] | None) -> 
 
 
 def _direction(settings: OptimizerSettings, scale, gradient: Params) -> Params:
-  """What optax's transformation of this name makes of the gradient, from its new state."""
-  if settings.name == "adamw":
-    mean = optax.tree.bias_correction(scale.mu, settings.b1, scale.count)
-    square = optax.tree.bias_correction(scale.nu, settings.b2, scale.count)
-    return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + settings.eps), mean, square)
-  return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + settings.eps), gradient, scale.nu)
+  """What the transformation of this name makes of the gradient, from its new state."""
+  if settings.name == "rmsprop":
+    return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + settings.eps), gradient, scale.nu)
+  mean = optax.tree.bias_correction(scale.mu, settings.b1, scale.count)
+  square = optax.tree.bias_correction(scale.nu, settings.b2, scale.count)
+  eps = jnp.asarray(settings.eps)
+  if settings.name == "adamw_tensorflow":
+    # TensorFlow adds eps to the root of the biased moment, and corrects what comes out: eps / sqrt(1 - b2^t) here.
+    eps = eps / jnp.sqrt(1 - settings.b2**scale.count)
+  return jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + eps.astype(s.dtype)), mean, square)
 
 
 def gradient_norm(gradient: Params) -> jax.Array:

@@ -53,7 +53,53 @@ def test_an_update_is_that_of_optax_s_chain(name, size):
     np.testing.assert_allclose(a, b, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+def adam_of_tensorflow(gradients, *, rate, b1, b2, eps):
+  """Changes of one array by Kingma and Ba (arXiv:1412.6980), end of section 2: "epsilon hat" beside the plain root."""
+  first, second, changes = 0.0, 0.0, []
+  for t, gradient in enumerate(gradients, 1):
+    first = b1 * first + (1 - b1) * gradient
+    second = b2 * second + (1 - b2) * gradient**2
+    changes.append(-rate * np.sqrt(1 - b2**t) / (1 - b1**t) * first / (np.sqrt(second) + eps))
+  return changes
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("way", ["in place", "as a transformation"])
+def test_tensorflow_s_adam_is_its_formula(way):
+  rate = 2**-7  # a schedule is float32, in which this one is exact
+  settings = OptimizerSettings(name="adamw_tensorflow", learning_rate=rate, schedule="constant", clip_norm=0, eps=1e-2)
+  optimizer = make_optimizer(settings, 1)
+  # Of the size of eps and beyond, so that eps is seen.
+  gradients = [0.03 * np.random.default_rng(step).normal(size=(4, 3)) for step in range(5)]
+  expected = np.cumsum(adam_of_tensorflow(gradients, rate=rate, b1=settings.b1, b2=settings.b2, eps=1e-2), axis=0)
+  params = {"w": jnp.zeros((4, 3))}
+  state = optimizer.in_place().init(params) if way == "in place" else optimizer.init(params)
+  update = jax.jit(make_update(settings, optimizer.decayed))
+  for gradient, want in zip(gradients, expected, strict=True):
+    if way == "in place":
+      params, state = update(params, state, {"w": jnp.asarray(gradient)}, jnp.ones(()), True, jnp.float64(rate))
+    else:
+      changes, state = optimizer.update({"w": jnp.asarray(gradient)}, state, params)
+      params = optax.apply_updates(params, changes)
+    np.testing.assert_allclose(params["w"], want, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_tensorflow_s_first_step_is_that_of_32_times_the_eps():
+  gradient = {"w": jnp.asarray([1e-5, 1e-4, 1.0])}
+  change = {}
+  for name, eps in (("adamw_tensorflow", 1e-5), ("adamw", 1e-5 / np.sqrt(1e-3)), ("adamw plain", 1e-5)):
+    settings = OptimizerSettings(name=name.split()[0], learning_rate=1.0, schedule="constant", clip_norm=0, eps=eps)
+    optimizer = make_optimizer(settings, 1)
+    change[name] = optimizer.update(gradient, optimizer.init(gradient), gradient)[0]["w"]
+  assert 1 / np.sqrt(1e-3) == pytest.approx(31.6, abs=0.05)
+  np.testing.assert_allclose(change["adamw_tensorflow"], change["adamw"], rtol=1e-12)
+  # A gradient as large as eps moves half as far as one that is much larger, and 1/33 as far under TensorFlow's.
+  np.testing.assert_allclose(change["adamw plain"][0], -1 / 2, rtol=1e-9)
+  np.testing.assert_allclose(change["adamw_tensorflow"][0], -1 / (1 + 1 / np.sqrt(1e-3)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_tensorflow", "rmsprop"])
 def test_an_unsound_gradient_changes_nothing(name):
   settings = OptimizerSettings(name=name, clip_norm=1.0)
   params = jax.tree.map(lambda x: x.astype(jnp.float32), draw(0))
@@ -67,7 +113,7 @@ def test_an_unsound_gradient_changes_nothing(name):
     assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_tensorflow", "rmsprop"])
 def test_an_update_of_donated_arrays_copies_none_of_them(name):
   """Its temporaries are smaller than one of the arrays that it changes."""
   settings = OptimizerSettings(name=name, clip_norm=1.0, weight_decay=0.1)
