@@ -134,7 +134,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, settings, size))
+  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, settings, size, steps))
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result
@@ -178,10 +178,11 @@ def planned_steps(config, settings: PolicyGradientSettings, prompts: int) -> int
   return steps
 
 
-def described(config, settings: PolicyGradientSettings, prompts: int) -> str:
+def described(config, settings: PolicyGradientSettings, prompts: int, steps: int) -> str:
   """The run in words."""
-  updates = settings.epochs * settings.minibatches
+  updates, samples = settings.epochs * settings.minibatches, config.rollout.samples
+  rollouts = -(-steps // updates)
   return (
-    f"{settings.method}: roll-outs of {prompts * config.rollout.samples:,} answers ({config.rollout.samples} to each of "
-    f"{prompts:,} prompts), {updates} steps from each"
+    f"{settings.method}: {rollouts:,} roll-out{'s' * (rollouts > 1)} of {prompts * samples:,} answers ({samples} to each of "
+    f"{prompts:,} prompts), {updates} step{'s' * (updates > 1)} from each"
   )
