@@ -32,14 +32,15 @@ STANDING = ("objective/score", "objective/kl")
 ERASE_LINE = "\r\x1b[2K"
 # Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
-  "objective/score": ("score", "{:.3f}".format),
-  "objective/kl": ("KL", "{:.3f}".format),
+  "objective/score": ("score", lambda value: thousandths(value)),
+  "objective/kl": ("KL", lambda value: thousandths(value)),
   "policy/approx_kl": ("moved", lambda value: f"{value:.4f}" if value >= 5e-5 else "0"),
   "policy/clip_fraction": ("clipped", "{:.1%}".format),
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
   "rewards/margins": ("margin", format_number),
+  "taken": ("", lambda value: "" if value else "stopped"),
   "tokens_per_second": ("tokens/s", format_number),
 }
 # Those of what the policy writes, after its rewards.
@@ -244,8 +245,14 @@ def in_words(metrics: Mapping[str, float]) -> str:
   shown = SHOWN | rewards | SHOWN_OF_POLICY
   if "policy/approx_kl" in metrics or "taken" in metrics:
     del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
-  words = [f"{short} {said(name, form)}" for name, (short, form) in shown.items() if name in metrics]
-  return "  ".join(words + ["stopped"] * (metrics.get("taken") == 0))
+  words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]
+  return "  ".join(filter(None, words))
+
+
+def thousandths(value: float) -> str:
+  """Three decimals, never `-0.000`."""
+  text = f"{value:.3f}"
+  return "0.000" if text == "-0.000" else text
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
