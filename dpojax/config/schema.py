@@ -97,7 +97,9 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  size: int = option(32, "examples (pairs) a step", minimum=1)
+  size: int = option(
+    32, "examples a step: pairs, or prompts with all their answers where the policy writes them", minimum=1
+  )
   rows: int = option(4, "rows of a row group, over all devices", minimum=1)
   row_length: int = option(1024, "tokens of a row", minimum=8)
   scored: int = option(0, "scored slots of a row; 0: from the data's lengths", minimum=0)
@@ -346,7 +348,8 @@ class PolicyGradientSettings:
   )
   critic_path: str = option(
     "",
-    "ppo, critic=reward: model it starts from; empty: rollout.reward where that is a model, else where the policy does",
+    "ppo, critic=reward: model it starts from, of a ppo run its critic; empty: rollout.reward where that is a model, else "
+    "where the policy does",
   )
   value_coef: float = option(0.1, "ppo: weight of the value loss", minimum=0.0)
   value_clip: float = option(0.2, "ppo: a value moves by at most this from its old one, in units of reward", above=0.0)

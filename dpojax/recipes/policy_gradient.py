@@ -66,7 +66,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config))
+  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, steps))
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result

@@ -172,10 +172,12 @@ def hyper(settings: PolicyGradientSettings) -> dict[str, float]:
   }
 
 
-def described(config: RunConfig) -> str:
+def described(config: RunConfig, steps: int) -> str:
   """The run in words."""
   settings, samples, prompts = config.policy_gradient, config.rollout.samples, prompts_of_rollout(config)
+  updates = settings.epochs * settings.minibatches
+  rollouts = -(-steps // updates)
   return (
-    f"{settings.method}: roll-outs of {prompts * samples:,} answers ({samples} to each of {prompts:,} prompts), "
-    f"{settings.epochs * settings.minibatches} steps from each"
+    f"{settings.method}: {rollouts:,} roll-out{'s' * (rollouts > 1)} of {prompts * samples:,} answers ({samples} to each of "
+    f"{prompts:,} prompts), {updates} step{'s' * (updates > 1)} from each"
   )

@@ -57,7 +57,9 @@ def train(
   """
   log = folder.log
   log.total_steps, trainer.when_compiled = steps, give_back_memory
-  log.message(f"{what}: {steps:,} steps of {folder.config.batch.size}; compiling before the first")
+  log.cycle = getattr(batches, "updates", 1)
+  each = f" of {folder.config.batch.size}" if getattr(batches, "ahead", True) else ""  # else `what` says it
+  log.message(f"{what}: {steps:,} steps{each}; compiling before the first")
   monitors = [as_monitor(monitor) for monitor in monitors]
   with Preemption() as preemption:
     if hasattr(batches, "interrupted"):

@@ -158,6 +158,8 @@ class Trainer:
       for number in range(start, until):
         if stop(number):
           return
+        if not getattr(batches, "ahead", True):
+          jax.block_until_ready(before)  # the next batch is made with its parameters, and that is all it waits for
         asked = time.perf_counter()
         step, batch = next(prepared)
         self.waited = time.perf_counter() - asked
