@@ -115,7 +115,8 @@ def test_kl_and_reward_rise_and_effective_answers_run_out():
   ids = drawn((reference, trained), (30, 30), np.random.default_rng(5))
   r, p, q = (np.take_along_axis(x, ids, axis=1) for x in (rewards, reference, trained))
   curve = oracle_curve(r, p, np.stack([p, q], -1), (30, 30), lambdas)
-  assert np.all(np.diff(curve.kl, axis=1) >= -1e-9) and np.all(np.diff(curve.reward, axis=1) >= -1e-9)
+  # Weights are e^(r / lambda), r / lambda up to 4e4: right to 1e-11, and KL has reward / lambda of them.
+  assert np.all(np.diff(curve.kl, axis=1) >= -1e-6) and np.all(np.diff(curve.reward, axis=1) >= -1e-10)
   assert np.all(curve.kl[:, 0] < 1e-9)
   assert np.all((curve.ess >= 1 - 1e-9) & (curve.ess <= 60 + 1e-9))
   # Only copies of the best answer are left of 60.
