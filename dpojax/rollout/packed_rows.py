@@ -147,7 +147,8 @@ def minibatch_shape(
     rows=rows,
     length=length,
     scored=length,
-    examples=min(examples, length // (shortest_prompt + 1)),
+    # Fewer rows than minibatches would leave one empty: a step that moves by the optimizer's momentum alone.
+    examples=max(1, min(examples // minibatches, length // (shortest_prompt + 1))),
     answers=answers,
   )
 
