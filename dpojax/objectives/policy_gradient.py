@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses.policy_gradient import clipped_policy_loss, clipped_value_loss, kl_k3, log_ratio
+from dpojax.losses.policy_gradient import LARGEST_LOG_RATIO, clipped_policy_loss, clipped_value_loss, kl_k3, log_ratio
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
@@ -114,6 +114,9 @@ class PolicyGradient(Objective):
     moved = jnp.where(filled, log_ratio(outputs.logp, behaviour), 0.0)
     ratio = jnp.where(filled, jnp.exp(moved), 0.0)
     tokens = jnp.sum(filled, dtype=ratio.dtype)
+    here = jnp.asarray(rows.answer_end) > 0
+    of_answers = jnp.clip(sum_by_answer(moved, rows.answer_of, rows.num_answers), -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    weight, answers = jnp.where(here, jnp.exp(of_answers), 0.0), jnp.sum(here, dtype=ratio.dtype)
     part = tokens / normalizers["tokens"]  # parts of a step's loss add up to it, and these to 1
 
     def share(where) -> tuple[jax.Array, jax.Array]:
@@ -127,6 +130,9 @@ class PolicyGradient(Objective):
       "policy/ratio_square": (jnp.sum(jnp.square(ratio)), tokens),
       # About 1, which is the ratio's mean under the policy that wrote the tokens.
       "policy/ratio_variance": (jnp.sum(jnp.where(filled, jnp.square(ratio - 1), 0.0)), tokens),
+      # Of whole answers: products over their tokens. (mean)^2 / mean of squares is the share of samples that still count.
+      "policy/answer_ratio": (jnp.sum(weight), answers),
+      "policy/answer_ratio_square": (jnp.sum(jnp.square(weight)), answers),
       "policy/entropy": (jnp.sum(jnp.where(filled, outputs.entropy, 0.0)), tokens),
     }
     if self.kl_loss:
