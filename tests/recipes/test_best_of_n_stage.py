@@ -149,6 +149,7 @@ def test_the_command_shows_the_table_and_does_nothing_twice(folder, capsys):
   assert again.out == first.out and "ended before, skipped" in again.err
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_goes_on(folder, monkeypatch):
   monkeypatch.setattr(best_of_n, "AT_ONCE", 32)  # chunks of 4 rows
   run(load(folder), folder / "whole")
