@@ -176,7 +176,9 @@ def table(found: dict[str, Any]) -> str:
     known = row.get("share_low") is not None and row["share_high"] is not None
     interval = f" [{row['share_low']:.1%}, {row['share_high']:.1%}]" if known else ""
     share = f"{row['share']:.1%}{interval}" if at.strip() else ""
-    share = share or ("" if row is found["reference"] else "beyond the curve")
+    if not share and row is not found["reference"]:
+      beyond = not found["points"] or row["kl"] > found["points"][-1]["kl"]
+      share = "beyond the curve" if beyond else "the oracle's gain is 0"
     reward, kl = (f"{row[name]:.3f} ± {row[f'{name}_error']:.3f}" for name in ("reward", "kl"))
     lines.append(f"{reward:>16} {kl:>15} {at} {share:>24}  {row['path']}")
   points = found["points"]

@@ -1,8 +1,11 @@
 """Checks of the settings of stages that learn from what the policy writes."""
 
+import dataclasses
+
 from dpojax.config.keys import is_stage
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
+from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
 
@@ -30,6 +33,8 @@ def check_on_policy(config: RunConfig) -> None:
   )
   if config.recipe == "policy_gradient":
     _check_policy_gradient(config)
+  if config.recipe == "best_of_n":
+    _check_best_of_n(config)
 
 
 def _check_policy_gradient(config: RunConfig) -> None:
@@ -62,6 +67,27 @@ def _check_policy_gradient(config: RunConfig) -> None:
   _require(
     settings.kl_controller == "fixed" or settings.kl_coef > 0,
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
+  )
+
+
+def _check_best_of_n(config: RunConfig) -> None:
+  rollout, monitor = config.rollout, config.monitor
+  read_counts(config.best_of_n.counts, rollout.samples)
+  for name, value in (("normalise", False), ("missing_eos", "keep")):
+    _require(
+      getattr(rollout, name) == value,
+      f"rollout.{name} is set, but recipe=best_of_n chooses by the reward as it is; leave it at {value}",
+    )
+  defaults = type(monitor)()
+  for field in dataclasses.fields(monitor):
+    _require(
+      field.name == "rewards" or getattr(monitor, field.name) == getattr(defaults, field.name),
+      f"monitor.{field.name} is set, but recipe=best_of_n has no policy to look at; of this section it reads "
+      "monitor.rewards alone, which score the answers beside rollout.reward",
+    )
+  _require(
+    config.data.source == "world" or config.best_of_n.split == "held_out",
+    "best_of_n.split=train is for the prompts of a built-in world; of data those of data.path are answered",
   )
 
 

@@ -296,7 +296,9 @@ class PairsSettings:
 class RolloutSettings:
   """What the policy writes to learn from, in recipes policy_gradient, online and best_of_n."""
 
-  prompts: int = option(0, "different prompts that are answered; 0: all of the data, 10,000 of a world", minimum=0)
+  prompts: int = option(
+    0, "different prompts that are answered; 0: all of the data, 10,000 of a world; recipe=best_of_n: 256", minimum=0
+  )
   samples: int = option(4, "answers a prompt", minimum=1)
   reward: str = option("auto", "what scores the answers, as in monitor.rewards but one alone; auto: true where known")
   normalise: bool = option(
@@ -396,7 +398,12 @@ class OnlineSettings:
 class BestOfNSettings:
   """Of recipe=best_of_n: the best of N answers, for several N, from the same rollout.samples answers a prompt."""
 
-  counts: str = option("1,2,4,8,16", "N, by commas; each well below rollout.samples")
+  counts: str = option("1,2,4,8,16", "N, by commas; the largest at most a quarter of rollout.samples")
+  split: str = option(
+    "held_out",
+    "whose prompts of a world: held_out, as looks at a policy have them; or train, to make data of the best answers",
+    choices=("held_out", "train"),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def best_of(policy: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
   order = np.argsort(rewards, axis=-1, kind="stable")
   below, upto = tie_ranks(rewards)
   total = np.cumsum(np.take_along_axis(policy, order, axis=-1), axis=-1)
-  total = np.concatenate([np.zeros((*total.shape[:-1], 1)), total / total[..., -1:]], axis=-1)
+  total = np.concatenate([np.zeros((*total.shape[:-1], 1)), total], axis=-1)
   low, high = (np.take_along_axis(total, rank, axis=-1) for rank in (below, upto))
   return policy * (high**n - low**n) / (high - low)
 

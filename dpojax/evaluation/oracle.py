@@ -168,7 +168,7 @@ def share_of_oracle(
 
   Returns:
     {"oracle": its reward at the policy's KL, "share", "share_low", "share_high": the bootstrap's 95 % interval}; all
-    None where the policy's KL lies beyond the points that are shown, or the oracle gains nothing.
+    None where the policy's KL lies beyond the points that are shown, or the interval of the oracle's gain reaches 0.
   """
   nothing: dict[str, float | None] = dict.fromkeys(("oracle", "share", "share_low", "share_high"))
   every = np.concatenate([np.full((1, len(kl)), 1 / len(kl)), weights])
@@ -178,10 +178,11 @@ def share_of_oracle(
   kls, rewards, slope = every @ curve.kl[:, :shown], every @ curve.reward[:, :shown], curve.lambdas[shown - 1]
   points = zip(every @ kl, before, kls, rewards, strict=True)
   oracle = np.asarray([_reward_at(*point, slope=slope) for point in points])
-  if oracle[0] <= before[0]:
+  gains = oracle - before
+  if min(gains[0], np.percentile(gains[1:], INTERVAL[0])) <= 0:
     return nothing
-  with np.errstate(divide="ignore", invalid="ignore"):  # of single draws near KL 0
-    shares = (every @ reward - before) / (oracle - before)
+  with np.errstate(divide="ignore", invalid="ignore"):  # of single draws without a gain
+    shares = (every @ reward - before) / gains
   low, high = np.percentile(shares[1:], INTERVAL)
   return {
     "oracle": float(oracle[0]),

@@ -11,6 +11,7 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.training.model_files import LoadedModel
 
 WORLD_PROMPTS = 10_000  # of a world, which has no end of them, where no number is given
+BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 
 
 def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
@@ -50,14 +51,28 @@ def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
   return _answered(config, policy, settings.prompts, settings.seed, settings.max_tokens, "pairs")
 
 
+def best_of_prompts(config: RunConfig, policy: LoadedModel) -> PromptRows:
+  """The first `rollout.prompts` usable prompts of the data, or as many of a world's `best_of_n.split`; errors as above."""
+  rollout = config.rollout
+  count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
+  return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=config.best_of_n.split)
+
+
 def _answered(
-  config: RunConfig, policy: LoadedModel, count: int, seed: int, max_tokens: int, section: str, room: int = 0
+  config: RunConfig,
+  policy: LoadedModel,
+  count: int,
+  seed: int,
+  max_tokens: int,
+  section: str,
+  room: int = 0,
+  split: str = "train",
 ) -> PromptRows:
-  """The first `count` usable prompts (0: all); `room` is what a row leaves for one (0: any)."""
+  """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any)."""
   model, tokenizer = policy.model.config, policy.tokenizer
   data: DataSettings = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
   if data.source == "world":
-    texts = get_world(data.name).prompts(count, seed)
+    texts = get_world(data.name).prompts(count, seed, split)
     found = prompts_given(texts, data, tokenizer)
     # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
     return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))

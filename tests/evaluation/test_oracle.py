@@ -1,5 +1,7 @@
 """The oracle curve against worlds so small that every answer can be counted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,8 @@ def test_the_share_of_a_known_policy():
   nothing = dict.fromkeys(("oracle", "share", "share_low", "share_high"))
   assert share_of_oracle(curve, 3.1 * flat, 1.0 * flat, 0 * flat, weights) == nothing
   assert share_of_oracle(curve, 0 * flat, 0 * flat, 0 * flat, weights) == nothing
+  noisy = np.where(np.arange(100) < 10, 9.0, 0.0)  # 0.9 before, against 1: a gain within the noise
+  assert share_of_oracle(curve, 1 * flat, 2 * flat, noisy, weights) == nothing
   assert share_of_oracle(curve, 1 * flat, 2 * flat, 1.5 * flat, weights) == nothing  # its start is above the curve
 
 
@@ -216,3 +220,12 @@ def test_what_is_refused(change, message):
   }
   with pytest.raises(ValueError, match=message):
     oracle_curve(**(arguments | change))
+
+
+def test_draws_beyond_the_end_go_on_along_the_slope():
+  # A straight curve, reward = KL, and a policy on it whose KL is that of the end: its share is 1 in every draw.
+  curve = dataclasses.replace(with_ess([50, 50], reward=[1, 2], kl=[1, 2]), lambdas=np.ones(2))
+  kl = np.linspace(1, 2.99, 100)
+  found = share_of_oracle(curve, kl, kl, np.zeros(100), bootstrap_weights(100, 200))
+  assert found["oracle"] == pytest.approx(kl.mean())
+  assert [found[name] for name in ("share", "share_low", "share_high")] == pytest.approx([1, 1, 1])
