@@ -10,11 +10,13 @@ import math
 import numpy as np
 
 from dpojax import references
+from dpojax.config.resolved import resolved
 from dpojax.config.schema import PolicyGradientSettings
 from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.parallel import make_mesh
+from dpojax.parallel.rules import check_rows
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
@@ -29,15 +31,6 @@ from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
 from dpojax.training.trainer import Trainer
 
-# What "auto" means: (reduction, whiten, kl) of each method.
-DEFAULTS = {
-  "ppo": ("token", "minibatch", "reward"),
-  "rloo": ("sequence", "none", "reward"),
-  "reinforce": ("sequence", "none", "reward"),
-  "grpo": ("answer", "none", "loss"),
-  "dr_grpo": ("constant", "none", "loss"),
-}
-
 
 def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   """Trains the model of `model.path` by `policy_gradient.method` and watches what it writes.
@@ -46,6 +39,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  check_rows(config.batch.rows, mesh)
   shared_mesh = mesh if mesh.size > 1 else None
   settings, rollout = resolved(config.policy_gradient), config.rollout
   rollout = dataclasses.replace(rollout, seed=rollout.seed + config.seed)
@@ -138,16 +132,6 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result
-
-
-def resolved(settings: PolicyGradientSettings) -> PolicyGradientSettings:
-  """The settings with what "auto" means for the method."""
-  names = ("reduction", "whiten", "kl")
-  chosen = {
-    name: default if getattr(settings, name) == "auto" else getattr(settings, name)
-    for name, default in zip(names, DEFAULTS[settings.method], strict=True)
-  }
-  return dataclasses.replace(settings, **chosen)
 
 
 def hyper(settings: PolicyGradientSettings) -> dict[str, float]:

@@ -147,7 +147,8 @@ def minibatch_shape(
     rows=rows,
     length=length,
     scored=length,
-    examples=min(examples, length // (shortest_prompt + 1)),
+    # No more in a row than a minibatch has: then there is a row for each, and no step without one.
+    examples=min(rows_of_minibatch, length // (shortest_prompt + 1)),
     answers=answers,
   )
 
