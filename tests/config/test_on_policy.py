@@ -1,7 +1,11 @@
 """Settings of stages that learn from what the policy writes: contradictions, and names that other libraries have."""
 
+import pathlib
+import re
+
 import pytest
 
+from dpojax.cli.main import main
 from dpojax.config.check import check
 from dpojax.config.foreign_keys import FOREIGN, OWN, REFUSED
 from dpojax.config.keys import check_key, fields_by_key, replace_values
@@ -10,6 +14,7 @@ from dpojax.config.resolved import autos, resolved
 from dpojax.config.schema import PolicyGradientSettings, RunConfig
 from dpojax.errors import ConfigError
 
+ROOT = pathlib.Path(__file__).parents[2]
 WORLD = {
   "recipe": "policy_gradient",
   "data.source": "world",
@@ -288,6 +293,35 @@ def test_auto_is_what_the_method_says(method, reduction, whiten, kl):
     f"policy_gradient.whiten: auto is {whiten}",
   ]
   assert autos(RunConfig()) == []
+
+
+def test_a_dry_run_says_what_auto_is(tmp_path, capsys):
+  file = tmp_path / "config.py"
+  file.write_text("from dpojax.config import base\n\ndef get_config():\n  config = base()\n")
+  with file.open("a") as out:
+    out.writelines(f"  config.{key} = {value!r}\n" for key, value in (WORLD | {"model.path": "m"}).items())
+    out.write("  return config\n")
+  command = ["train", f"--config={file}", f"--workdir={tmp_path / 'run'}", "--dry-run"]
+  assert main([*command, "--config.policy_gradient.method=grpo", "--config.policy_gradient.kl=reward"]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.strip() for line in lines if "auto is" in line] == [
+    "policy_gradient.reduction: auto is answer",
+    "policy_gradient.whiten: auto is none",
+  ]
+
+
+@pytest.mark.parametrize(
+  "page, start",
+  [("README.md", "# ppo.py\n"), ("docs/experiments.md", 'def get_config():\n  config = stages(reward="rew')],
+)
+def test_the_configs_shown_are_sound(tmp_path, page, start):
+  text = (ROOT / page).read_text(encoding="utf-8")
+  begin = next(m.start() for m in re.finditer(re.escape(start), text) if "policy_gradient" in text[m.start() :][:200])
+  block = text[begin : text.index("```", begin)]
+  file = tmp_path / "config.py"
+  file.write_text(f"from dpojax.config import base, stages\n{block}")
+  experiment = load_experiment(str(file))
+  assert "policy_gradient" in [config.recipe for config in experiment.stages.values()]
 
 
 def test_a_batch_says_what_it_counts():

@@ -123,7 +123,9 @@ def test_the_table_says_it_in_words(folder):
   assert "-0.0 %" not in shown and "nan" not in shown
   assert "training (first step" not in shown  # whose loss says nothing
   assert "reward, before" not in shown  # equal to the score
-  assert "| roll-outs (first, last tenth) |" in (folder / "report.md").read_text()
+  page = (folder / "report.md").read_text()
+  assert "| roll-outs (first, last tenth) |" in page
+  assert "\n    policy_gradient.kl: auto is reward\n" in page
 
 
 def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
