@@ -104,8 +104,10 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
 
 def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None:
   """The y axis: from 0 of what cannot be below, logarithmic where its values differ much; of shares up to 100 %."""
-  if not panel.positive:
-    low = float(np.min(shown, initial=0.0))
+  low = float(np.min(shown, initial=0.0))
+  if not panel.positive or low < 0:  # an estimate of KL may be below 0
+    if panel.positive:
+      axis.axhline(0, color="#b0b4bb", linewidth=0.8)
     if share:  # a variance explained may be far below 0 while a critic starts
       axis.set_ylim(max(-100.0, 1.1 * low), 105)
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)

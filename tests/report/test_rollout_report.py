@@ -189,6 +189,12 @@ def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
   assert np.isnan(values).tolist() == [False, True, True, False]
 
 
+def test_an_estimate_of_kl_below_0_is_seen(tmp_path):
+  records = [rollout(0, **{"objective/kl": -0.05}), step(1), rollout(1, **{"objective/kl": 0.12})]
+  axis = panels(read_run(make_run(tmp_path / "run", records, **{"logging.plots": False})))["KL by k1 (nats an answer)"]
+  assert axis.get_ylim()[0] < -0.05 and axis.get_ylim()[1] > 0.12
+
+
 def test_values_of_many_magnitudes_have_a_logarithmic_axis_without_what_is_rounding(tmp_path):
   moves = [1e-13, 3e-5, 1e-3, 2e-2, 5e-2]
   records = []
