@@ -179,6 +179,10 @@ def test_what_a_level_is_compared_with_is_drawn(folder, tmp_path):
   target = panels(run)["KL by k1 (nats an answer)"]
   assert [text.get_text() for text in target.texts] == ["target 3"]
   assert target.get_ylim()[1] > 3
+  # A KL that rounding alone makes is no magnitude to show, and the level stays in the panel.
+  records = [rollout(0, **{"objective/kl": 1e-9}), rollout(1, **{"objective/kl": 0.1}), rollout(2)]
+  target = panels(read_run(make_run(tmp_path / "other", records, **settings)))["KL by k1 (nats an answer)"]
+  assert target.get_yscale() == "linear" and target.get_ylim()[0] == 0 and target.get_ylim()[1] > 3
 
 
 def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
@@ -204,7 +208,7 @@ def test_values_of_many_magnitudes_have_a_logarithmic_axis_without_what_is_round
     "largest move (½ log-ratio²)"
   ]
   assert axis.get_yscale() == "log"
-  assert 1e-6 < axis.get_ylim()[0] < 3e-5
+  assert 1e-6 < axis.get_ylim()[0] < 3e-5 and axis.get_ylim()[1] > 5e-2
 
 
 def test_without_a_critic_its_panels_and_rows_are_left_out(tmp_path):
