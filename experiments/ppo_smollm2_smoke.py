@@ -6,7 +6,8 @@
 
 The prompts are those of the file's dialogues (any format of docs/data.md serves). The reward is a rule, how often an answer
 says "you"; the critic is a head on the policy. 16 answers a roll-out and 20 steps teach a model nothing that could be
-told from chance: use it to see whether your installation, your file and your reward go through.
+told from chance: use it to see whether your installation, your file and your reward go through. Measured on two cores of an
+AMD Zen 5 beside other work: 200 seconds of processor time, 5 to 15 minutes of the clock; 4.3 GB at most.
 """
 
 from dpojax.config import base
@@ -34,7 +35,7 @@ def get_config():
   config.batch.rows = 2
   config.batch.row_length = 192  # a prompt with its two answers
 
-  config.optimizer.learning_rate = 1e-6
+  config.optimizer.learning_rate = 1e-6  # the default
   config.optimizer.eps = 1e-5
   config.train.steps = 20  # 5 roll-outs of 4 steps
 

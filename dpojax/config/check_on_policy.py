@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dpojax.config.keys import is_stage
+from dpojax.config.keys import SECTIONS, is_stage
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import read_counts
@@ -25,6 +25,21 @@ def check_on_policy(config: RunConfig) -> None:
     "rollout.reward=model:runs/reward or rollout.reward=python:FILE:FUNCTION, see docs/rewards.md",
   )
   read_reward(rollout.reward, "rollout.reward", environment=world)
+  _require(
+    "batch" not in SECTIONS[config.recipe] or rollout.max_tokens < config.batch.row_length,
+    f"rollout.max_tokens={rollout.max_tokens} leaves no room for a prompt in rows of "
+    f"batch.row_length={config.batch.row_length}; raise the row length",
+  )
+  defaults = type(rollout)()
+  _require(
+    rollout.missing_eos != "keep" or rollout.eos_penalty == defaults.eos_penalty,
+    "rollout.eos_penalty is set, but rollout.missing_eos=keep leaves the score of a cut answer alone; set "
+    "missing_eos=subtract or replace",
+  )
+  _require(
+    rollout.normalise or rollout.normalise_on == defaults.normalise_on,
+    "rollout.normalise_on is set, but rollout.normalise is off; set it, or leave normalise_on out",
+  )
   stop_texts(rollout.stop, "rollout.stop")
   _require(
     config.reference.kind != "cache",
@@ -68,6 +83,12 @@ def _check_policy_gradient(config: RunConfig) -> None:
     settings.kl_controller == "fixed" or settings.kl_coef > 0,
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
   )
+  for name, read_by in (("kl_target", ("adaptive", "exponential")), ("kl_horizon", ("adaptive",))):
+    _require(
+      settings.kl_controller in read_by or getattr(settings, name) == getattr(defaults, name),
+      f"policy_gradient.{name} is set, but kl_controller={settings.kl_controller} does not read it; it belongs to "
+      f"kl_controller={' or '.join(read_by)}",
+    )
 
 
 def _check_best_of_n(config: RunConfig) -> None:

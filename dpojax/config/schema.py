@@ -98,7 +98,9 @@ class DataSettings:
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
   size: int = option(
-    32, "examples a step: pairs, or prompts with all their answers where the policy writes them", minimum=1
+    32,
+    "examples a step: pairs, or prompts with all their answers where the policy writes them (then of a minibatch)",
+    minimum=1,
   )
   rows: int = option(4, "rows of a row group, over all devices", minimum=1)
   row_length: int = option(1024, "tokens of a row", minimum=8)

@@ -6,6 +6,7 @@ policy = reference = model.path; critic = a reward model, or a head on the polic
 
 from dpojax import references
 from dpojax.parallel import make_mesh
+from dpojax.parallel.rules import check_rows
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
@@ -26,6 +27,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  check_rows(config.batch.rows, mesh)
   config = resolved(config)
   settings, rollout = config.policy_gradient, config.rollout
   policy = inputs.language_model()

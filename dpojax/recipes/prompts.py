@@ -71,11 +71,6 @@ def _answered(
   """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any)."""
   model, tokenizer = policy.model.config, policy.tokenizer
   data: DataSettings = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
-  if data.source == "world":
-    texts = get_world(data.name).prompts(count, seed, split)
-    found = prompts_given(texts, data, tokenizer)
-    # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
-    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
   if model.max_positions and model.max_positions <= max_tokens:
     raise ConfigError(
       f"{section}.max_tokens={max_tokens} leaves no room for a prompt in the model's {model.max_positions} positions"
@@ -84,6 +79,17 @@ def _answered(
     raise ConfigError(
       f"{section}.max_tokens={max_tokens} leaves no room for a prompt in rows of batch.row_length={config.batch.row_length}"
     )
+  if data.source == "world":
+    texts = get_world(data.name).prompts(count, seed, split)
+    found = prompts_given(texts, data, tokenizer)
+    most = max(len(row.ids) for row in found)
+    if model.max_positions and most + max_tokens > model.max_positions:
+      raise ConfigError(
+        f"{section}.max_tokens={max_tokens} after the longest prompt of data.name={data.name} ({most} tokens) passes the "
+        f"{model.max_positions} positions of the model; lower it, or give another model.path"
+      )
+    # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
+    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
   longest = min(filter(None, (model.max_positions - max_tokens if model.max_positions else 0, room)), default=0)
   found = read_prompts(data, tokenizer, longest=longest)
   rows = PromptRows(found[: count or None])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax.config.resolved import resolved as with_autos
 from dpojax.config.schema import PolicyGradientSettings, RunConfig
 from dpojax.data.prompts import PromptRow
 from dpojax.errors import ConfigError
@@ -22,26 +23,11 @@ from dpojax.training.optimizer import make_optimizer
 from dpojax.training.rollouts import Rollouts, Write
 from dpojax.training.trainer import Trainer
 
-# What "auto" means: (reduction, whiten, kl) of each method.
-DEFAULTS = {
-  "ppo": ("token", "minibatch", "reward"),
-  "rloo": ("sequence", "none", "reward"),
-  "reinforce": ("sequence", "none", "reward"),
-  "grpo": ("answer", "none", "loss"),
-  "dr_grpo": ("constant", "none", "loss"),
-}
-
 
 def resolved(config: RunConfig) -> RunConfig:
   """The settings with what "auto" means for the method, and the stage's seed in that of roll-outs."""
-  settings = config.policy_gradient
-  names = ("reduction", "whiten", "kl")
-  chosen = {
-    name: default if getattr(settings, name) == "auto" else getattr(settings, name)
-    for name, default in zip(names, DEFAULTS[settings.method], strict=True)
-  }
   rollout = dataclasses.replace(config.rollout, seed=config.rollout.seed + config.seed)
-  return dataclasses.replace(config, policy_gradient=dataclasses.replace(settings, **chosen), rollout=rollout)
+  return dataclasses.replace(config, policy_gradient=with_autos(config.policy_gradient), rollout=rollout)
 
 
 def prompts_of_rollout(config: RunConfig) -> int:

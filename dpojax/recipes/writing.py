@@ -72,10 +72,16 @@ def normalised_reward(
   path = folder / ROLLOUTS / "normalisation.json"
   if not path.is_file():
     some = prompts[: settings.normalise_on]
+    count = f"{len(some) * settings.samples:,} answers of the reference"
     if log is not None:
-      log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
+      log.message(f"normalising {reward.name} on {count}")
     numbers = range(FIRST_NUMBER, FIRST_NUMBER + len(some))
-    samples = write(reference(), [row.ids for row in some], numbers, lambda done, tokens: None)
+
+    def progress(done: int, tokens: int) -> None:
+      if log is not None:
+        log.status(f"normalising {reward.name}: {done:,} of {count}, {tokens:,} tokens")
+
+    samples = write(reference(), [row.ids for row in some], numbers, progress)
     recorded = measure(reward, prompted(some, samples, decode))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)

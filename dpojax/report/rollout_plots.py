@@ -27,13 +27,15 @@ class Panel:
   Attributes:
     metrics: drawn together, the first is the main one.
     name: its title; empty: the metric's.
-    positive: below 0 is impossible, so the axis begins at 0, or is logarithmic where values differ much.
+    positive: the axis begins at 0, unless an estimate is below.
+    spans: it goes over magnitudes, so the axis is logarithmic where values differ much.
     line: of the settings: a level to compare with and its name, or None.
   """
 
   metrics: tuple[str, ...]
   name: str = ""
   positive: bool = True
+  spans: bool = False
   line: Callable[[RunConfig], tuple[float, str] | None] = lambda config: None
 
 
@@ -50,12 +52,12 @@ def _limit(config: RunConfig) -> tuple[float, str] | None:
 PANELS = (
   Panel(("objective/score", "objective/rlhf_reward"), "score of roll-outs", positive=False),
   Panel(("objective/kl",), line=_target),
-  Panel(("objective/kl_coef",)),
-  Panel(("policy/approx_kl",), "largest move (½ log-ratio²)", line=_limit),
+  Panel(("objective/kl_coef",), spans=True),
+  Panel(("policy/approx_kl",), "largest move (½ log-ratio²)", spans=True, line=_limit),
   Panel((TAKEN,)),
   Panel(("policy/clip_fraction",)),
-  Panel(("policy/ratio_variance",)),
-  Panel(("value/loss",)),
+  Panel(("policy/ratio_variance",), spans=True),
+  Panel(("value/loss",), spans=True),
   Panel(("value/explained_variance",), positive=False),
   Panel(("objective/entropy",)),
   Panel(("rollout/length",)),
@@ -104,8 +106,10 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
 
 def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None:
   """The y axis: from 0 of what cannot be below, logarithmic where its values differ much; of shares up to 100 %."""
-  if not panel.positive:
-    low = float(np.min(shown, initial=0.0))
+  low = float(np.min(shown, initial=0.0))
+  if not panel.positive or low < 0:  # an estimate of KL may be below 0
+    if panel.positive:
+      axis.axhline(0, color="#b0b4bb", linewidth=0.8)
     if share:  # a variance explained may be far below 0 while a critic starts
       axis.set_ylim(max(-100.0, 1.1 * low), 105)
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)
@@ -114,10 +118,11 @@ def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None
   if share:
     top = float(np.max(shown, initial=0.0))
     axis.set_ylim(0, 105 if top > 50 else max(1.15 * top, 1e-3))
-  elif len(above) > 2 and np.max(above) > LOG_FROM * np.quantile(above, 0.1):
+  elif panel.spans and len(above) > 2 and np.max(above) > LOG_FROM * np.quantile(above, 0.1):
     axis.set_yscale("log")
     # What rounding leaves of nothing, as in a step at the roll-out's own policy, is not worth its decades.
-    axis.set_ylim(bottom=max(float(np.min(above)), 1e-4 * float(np.max(above))) / 1.5)
+    top = float(np.max(above))
+    axis.set_ylim(max(float(np.min(above)), 1e-4 * top) / 1.5, 2 * top)
   else:
     axis.set_ylim(0, 1.2 * float(np.max(shown, initial=1e-9)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.config.record import difference, to_json
+from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
@@ -176,7 +177,8 @@ def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]
     parts.append("## When to stop\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in sentences))
   changed = difference(RunConfig(), run.config)
   if changed:
-    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in changed))
+    lines = [*changed, *autos(run.config)]
+    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in lines))
   parts += [f"![{path.stem}]({path.relative_to(run.folder).as_posix()})" for path in plots]
   samples = _shown(run)
   if samples:

@@ -64,7 +64,8 @@ class StepLog:
     self._tokens += tokens
     numbers |= {"time/step": seconds, "time/data": waited}
     if tokens:
-      numbers["tokens_per_second"] = tokens / seconds
+      made = 0.0 if self._ahead else waited  # of a roll-out's time nothing is the step's own
+      numbers["tokens_per_second"] = tokens / max(seconds - made, 1e-9)
     self.log.record(step, "train", numbers | {"num_tokens": self._tokens})
     self.log.progress(step, numbers)
     if numbers["skipped_in_row"] >= self.max_skipped:

@@ -68,14 +68,14 @@ def test_out_of_range(values, message):
     (
       SFT,
       {"reference.kind": "cache"},
-      "reference.kind is set, but recipe=sft does not read it; it belongs to recipe=preference, recipe=policy_gradient, "
-      "recipe=online",
+      "reference.kind is set, but recipe=sft does not read it; it belongs to recipe=preference, "
+      "recipe=policy_gradient, recipe=online",
     ),
     (
       SFT,
       {"reference.path": "model"},
-      "reference.path is set, but recipe=sft does not read it; it belongs to recipe=preference, recipe=policy_gradient, "
-      "recipe=online",
+      "reference.path is set, but recipe=sft does not read it; it belongs to recipe=preference, "
+      "recipe=policy_gradient, recipe=online",
     ),
     (
       WORLD,

@@ -124,9 +124,14 @@ def test_a_stage_is_not_called_as_what_is_shared(name):
 
 
 def test_an_unknown_recipe():
-  assert refused(lambda: stages(a="ppo")) == (
-    "recipe wants one of sft, pairs, reward_model, preference, policy_gradient, online, best_of_n, got 'ppo'"
-  )
+  known = "sft, pairs, reward_model, preference, policy_gradient, online, best_of_n"
+  assert refused(lambda: stages(a="dpo")) == f"recipe wants one of {known}, got 'dpo'"
+  for method in ("ppo", "rloo", "grpo", "dr_grpo", "reinforce"):
+    text = refused(lambda method=method: stages(a=method))
+    assert text == (
+      f"recipe wants one of {known}, got {method!r}; it is a method of recipe=policy_gradient: "
+      f"policy_gradient.method={method}"
+    )
 
 
 def test_one_stage_is_not_read_from_a_file_of_several(file):

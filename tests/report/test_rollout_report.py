@@ -123,7 +123,9 @@ def test_the_table_says_it_in_words(folder):
   assert "-0.0 %" not in shown and "nan" not in shown
   assert "training (first step" not in shown  # whose loss says nothing
   assert "reward, before" not in shown  # equal to the score
-  assert "| roll-outs (first, last tenth) |" in (folder / "report.md").read_text()
+  page = (folder / "report.md").read_text()
+  assert "| roll-outs (first, last tenth) |" in page
+  assert "\n    policy_gradient.kl: auto is reward\n" in page
 
 
 def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
@@ -177,6 +179,10 @@ def test_what_a_level_is_compared_with_is_drawn(folder, tmp_path):
   target = panels(run)["KL by k1 (nats an answer)"]
   assert [text.get_text() for text in target.texts] == ["target 3"]
   assert target.get_ylim()[1] > 3
+  # A KL that rounding alone makes is no magnitude to show, and the level stays in the panel.
+  records = [rollout(0, **{"objective/kl": 1e-9}), rollout(1, **{"objective/kl": 0.1}), rollout(2)]
+  target = panels(read_run(make_run(tmp_path / "other", records, **settings)))["KL by k1 (nats an answer)"]
+  assert target.get_yscale() == "linear" and target.get_ylim()[0] == 0 and target.get_ylim()[1] > 3
 
 
 def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
@@ -185,6 +191,12 @@ def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
   numbers, values = series(records, "objective/kl")
   assert numbers.tolist() == [0, 1, 2, 3]
   assert np.isnan(values).tolist() == [False, True, True, False]
+
+
+def test_an_estimate_of_kl_below_0_is_seen(tmp_path):
+  records = [rollout(0, **{"objective/kl": -0.05}), step(1), rollout(1, **{"objective/kl": 0.12})]
+  axis = panels(read_run(make_run(tmp_path / "run", records, **{"logging.plots": False})))["KL by k1 (nats an answer)"]
+  assert axis.get_ylim()[0] < -0.05 and axis.get_ylim()[1] > 0.12
 
 
 def test_values_of_many_magnitudes_have_a_logarithmic_axis_without_what_is_rounding(tmp_path):
@@ -196,7 +208,7 @@ def test_values_of_many_magnitudes_have_a_logarithmic_axis_without_what_is_round
     "largest move (½ log-ratio²)"
   ]
   assert axis.get_yscale() == "log"
-  assert 1e-6 < axis.get_ylim()[0] < 3e-5
+  assert 1e-6 < axis.get_ylim()[0] < 3e-5 and axis.get_ylim()[1] > 5e-2
 
 
 def test_without_a_critic_its_panels_and_rows_are_left_out(tmp_path):
