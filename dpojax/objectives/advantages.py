@@ -47,14 +47,14 @@ def gae(
   """
   mask = token_mask(length, rewards.shape[1])
   rewards, values = (np.where(mask, np.asarray(x, np.float64), 0.0) for x in (rewards, values))
-  advantages = np.zeros_like(rewards)
-  following, next_value = np.zeros(len(rewards)), np.zeros(len(rewards))
-  for t in reversed(range(rewards.shape[1])):
+  advantages = np.zeros(mask.shape)
+  following, next_value = np.zeros((2, len(mask)))
+  for t in reversed(range(mask.shape[1])):
+    # Behind the end everything is 0 and stays so, and the last token sees V = A = 0.
     delta = rewards[:, t] + gamma * next_value - values[:, t]
-    # Behind the end both carried numbers are 0, so the last token sees V = A = 0.
-    advantages[:, t] = np.where(mask[:, t], delta + gamma * lam * following, 0.0)
+    advantages[:, t] = delta + gamma * lam * following
     following, next_value = advantages[:, t], values[:, t]
-  return advantages, np.where(mask, advantages + values, 0.0)
+  return advantages, advantages + values
 
 
 def reinforce(returns: np.ndarray) -> np.ndarray:

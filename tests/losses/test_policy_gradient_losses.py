@@ -185,6 +185,31 @@ def test_exact_kl_as_a_reward_has_no_gradient_in_one_step():
   np.testing.assert_allclose(jax.grad(as_reward, 1)(exact, Z, OTHER), 0.0, atol=1e-15)
 
 
+PI_0, REWARD = np.log([0.4, 0.3, 0.2, 0.1]), np.array([0.0, 0.5, 1.0, 2.0])
+
+
+@in_float64
+@pytest.mark.parametrize(
+  ("cost", "apart"),
+  [
+    (lambda z: as_reward(kl_k1, z, PI_0), 0.0),
+    (lambda z: kl(z, PI_0), 0.0),  # exact KL as a differentiable loss, which one step makes right
+    (lambda z: as_reward(kl_k3, z, PI_0), 0.661),
+    (lambda z: as_reward(lambda logp, reference: kl(logp, reference), z, PI_0), 0.661),
+    (lambda z: expected(kl_k3, z, PI_0), 0.139),
+  ],
+  ids=["k1 as reward", "exact KL as loss", "k3 as reward", "exact KL as reward", "k3 as loss"],
+)
+def test_where_a_bandit_ends_under_each_form_of_the_kl(cost, apart):
+  """Total variation from pi* = pi_0 e^r / Z after the exact gradient was followed; docs/ppo.md has these numbers."""
+  objective = lambda z: jnp.sum(jax.nn.softmax(z) * REWARD) - cost(z)  # noqa: E731
+  step = jax.jit(
+    lambda z: jax.lax.scan(lambda z, _: (z + 0.5 * jax.grad(objective)(z), None), z, None, length=20_000)[0]
+  )
+  ended, best = jax.nn.softmax(step(jnp.asarray(PI_0))), jax.nn.softmax(PI_0 + REWARD)
+  assert float(jnp.sum(jnp.abs(ended - best)) / 2) == pytest.approx(apart, abs=5e-4)
+
+
 @in_float64
 def test_at_ratio_1_the_expected_gradient_is_that_of_the_expected_reward():
   reward = np.array([1.0, -0.5, 0.7, 2.0])

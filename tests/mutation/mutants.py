@@ -24,6 +24,15 @@ SWAPS = [
   ("desirable_weight", "undesirable_weight"),
   ("i", "j"),
   ("sums", "lengths"),
+  ("behaviour", "advantage"),
+  ("old", "target"),
+  ("old_value", "value_target"),
+  ("rewards", "values"),
+  ("following", "next_value"),
+  ("tokens", "answers"),
+  ("gamma", "lam"),
+  ("kl", "target"),
+  ("episodes", "horizon"),
 ]
 OTHER_NAME = {a: b for a, b in SWAPS} | {b: a for a, b in reversed(SWAPS)}
 OTHER_CALL = {
@@ -39,6 +48,7 @@ OTHER_CALL = {
 # A call f(x, ...) that may have been forgotten: x instead of it.
 FORGOTTEN = {
   *("stop_gradient", "relu", "softplus", "sigmoid", "exp", "expm1", "log", "log1p", "abs", "sort", "argsort", "cumsum"),
+  *("clip", "square", "min", "max", "reversed"),
   *("minus_margin", "per_token", "bounded_expm1", "diff", "triu", "minimum", "maximum", "broadcast_to"),
 }
 OPERATORS = {
@@ -174,7 +184,7 @@ def _calls(node: ast.Call) -> Iterator[ast.expr]:
       ast.Attribute(node.func.value, other, ast.Load()) if isinstance(node.func, ast.Attribute) else ast.Name(other)
     )
     yield ast.Call(func, node.args, node.keywords)
-  if name in FORGOTTEN:
+  if name in FORGOTTEN and node.args:
     yield node.args[0]
     if name in ("minimum", "maximum"):
       yield node.args[1]

@@ -1,9 +1,10 @@
 """Breaks `dpojax.losses` in every small way and counts how often the tests of losses notice.
 
-python tests/mutation/mutate_losses.py [--out mutants.jsonl] [--only dpo.py] [--share 0.25]
+python tests/mutation/mutate_losses.py [--out mutants.jsonl] [--only dpo.py] [--share 0.25] [--policy-gradients]
 
 Nothing on disk is changed: in a forked process the changed module is imported in the place of the file. Tests of the
 function that was changed come first, then all of tests/losses, until one fails. What is in `--out` is not run again.
+With --policy-gradients it breaks what a policy gradient computes (`POLICY_GRADIENTS`), losses or not.
 """
 
 import argparse
@@ -27,6 +28,13 @@ FILES = [
 ]
 QUICK = ("not docstrings", slice(2, 3))  # test_losses.py looks at the parts that losses share
 SKIPPED = {"spec.py"}  # no loss: it reads what a config says
+# What policy gradients compute, by the files that test it; the quickest first.
+POLICY_GRADIENTS = {
+  "losses/policy_gradient.py": ["losses/test_policy_gradient_losses.py"],
+  "objectives/advantages.py": ["objectives/test_advantages.py", "objectives/test_ppo_golden.py"],
+  "objectives/kl_control.py": ["objectives/test_kl_control.py"],
+  "objectives/policy_gradient.py": ["objectives/test_policy_gradient_objective.py"],
+}
 # What tests are called that look at functions which are no losses.
 NAMED = {
   "_transport": "aot",
@@ -88,16 +96,26 @@ def notices(module: str, source: str, path: pathlib.Path, function: str, quick: 
   import pytest
 
   sys.meta_path.insert(0, Changed(module, source, path))
-  quiet = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--hypothesis-seed=0"]
-  files = [str(TESTS / name) for name in FILES]
-  for names, chosen in [*stages(function)[:2], QUICK] if quick else stages(function):
+  # The project's own options are left out: some are xdist's, which would start processes.
+  own = ("-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist")
+  quiet = ["-q", "-x", "--no-header", "--tb=no", "--hypothesis-seed=0", *own]
+  for names, files in runs(path, function, quick):
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-      code = pytest.main([*quiet, "-k", names, *files[chosen]])
+      code = pytest.main([*quiet, "-k", names, *files])
     if code not in (0, 5):  # 5: no test has that name
       return True
     for name in [n for n in sys.modules if n.startswith("test_")]:
       del sys.modules[name]
   return False
+
+
+def runs(path: pathlib.Path, function: str, quick: bool) -> list[tuple[str, list[str]]]:
+  """What to run, one after another: an expression for `pytest -k`, and files."""
+  name = path.relative_to(ROOT / "dpojax").as_posix()
+  if name in POLICY_GRADIENTS:
+    return [("", [str(ROOT / "tests" / file)]) for file in POLICY_GRADIENTS[name]]
+  files = [str(TESTS / file) for file in FILES]
+  return [(names, files[chosen]) for names, chosen in ([*stages(function)[:2], QUICK] if quick else stages(function))]
 
 
 def stages(function: str) -> list[tuple[str, slice]]:
@@ -149,6 +167,7 @@ def main() -> None:
   parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by the hash of their source")
   parser.add_argument("--quick", action="store_true", help="only the tests named after the function that was changed")
   parser.add_argument("--survivors", action="store_true", help="run those that survived again")
+  parser.add_argument("--policy-gradients", action="store_true", help="break POLICY_GRADIENTS instead")
   options = parser.parse_args()
   os.chdir(ROOT)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -165,21 +184,30 @@ def main() -> None:
     known = {(r["file"], r["after_source"]): r for r in map(json.loads, options.out.read_text().splitlines())}
   if options.survivors:
     known = {key: r for key, r in known.items() if r["outcome"] == "killed"}
-  if not options.quick and forked("no.such.module", "", LOSSES / "__init__.py", "") != "survived":
+  if options.policy_gradients:
+    paths = {name: ROOT / "dpojax" / name for name in POLICY_GRADIENTS}
+    paths = {name: path for name, path in paths.items() if not options.only or name in options.only}
+    whole = list(paths.values())
+  else:
+    skipped = SKIPPED | {pathlib.Path(name).name for name in POLICY_GRADIENTS if name.startswith("losses/")}
+    paths = {path.name: path for path in sorted(LOSSES.glob("*.py")) if path.name not in skipped}
+    whole = [] if options.quick else [LOSSES / "__init__.py"]
+  if any(forked("no.such.module", "", path, "") != "survived" for path in whole):
     raise SystemExit("the tests fail on the package as it is")
   results = []
-  for path in sorted(LOSSES.glob("*.py")):
-    if path.name in SKIPPED or (options.only and path.name not in options.only):
+  for name, path in paths.items():
+    if options.only and name not in options.only:
       continue
-    module = "dpojax.losses" + ("" if path.stem == "__init__" else f".{path.stem}")
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = ".".join(parts[:-1] if path.stem == "__init__" else parts)
     for mutant in mutants(path.read_text(encoding="utf-8")):
-      key = (path.name, hash_of(mutant.source))
+      key = (name, hash_of(mutant.source))
       if int(key[1], 16) >= options.share * 2**64:
         continue
       if key not in known:
         outcome = forked(module, mutant.source, path, mutant.function, options.quick)
         known[key] = dict(
-          file=path.name,
+          file=name,
           line=mutant.line,
           function=mutant.function,
           before=mutant.before,
