@@ -141,6 +141,11 @@ def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Arra
   return jnp.sum(jnp.where(of_answer, values[..., None], 0), axis=-2, dtype=values.dtype)
 
 
+def floats_as(dtype: Any, tree: Any) -> Any:
+  """The pytree with its floating-point arrays, and Python floats, as arrays of that dtype; others as they are."""
+  return jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameter:
   """What a model declares of one of its parameters; see `dpojax.models.parameters`.

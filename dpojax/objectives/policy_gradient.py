@@ -10,7 +10,7 @@ from dpojax.losses.policy_gradient import LARGEST_LOG_RATIO, clipped_policy_loss
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, floats_as, sum_by_answer
 
 Reduction = Literal["token", "answer", "sequence", "constant"]
 KL_COEF, NEXT_KL_COEF, STOPPED = "kl_coef", "next_kl_coef", "stopped"  # statistics that go from step to step
@@ -103,8 +103,8 @@ class PolicyGradient(Objective):
 
   def loss(self, outputs: PolicyOutput, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
     behaviour, advantage = _present(rows.behaviour_logp), _present(rows.advantage)
-    kind = outputs.logp.dtype
-    normalizers, hyper = ({name: jnp.asarray(x, kind) for name, x in given.items()} for given in (normalizers, hyper))
+    # Counts and options come in float32 whatever the parameters are.
+    rows, normalizers, hyper = floats_as(outputs.logp.dtype, (rows, normalizers, dict(hyper)))
     filled, clip = rows.filled, hyper["clip"]
     weights = self._weights(rows, normalizers)
     per_token = clipped_policy_loss(outputs.logp, behaviour, advantage, clip=clip, dual_clip=hyper["dual_clip"])
@@ -155,14 +155,14 @@ class PolicyGradient(Objective):
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A step is taken until the policy has moved too far from the one that wrote the roll-out."""
     square, tokens = metrics["policy/approx_kl"]
-    limit = hyper["update_kl_limit"]
+    limit = jnp.asarray(hyper["update_kl_limit"], square.dtype)
     beyond = (limit > 0) & (square > limit * tokens)
     stopped = jnp.maximum(running[STOPPED], beyond.astype(running[STOPPED].dtype))
     return stopped == 0, {STOPPED: stopped}
 
   def _weights(self, rows: PackedBatch, normalizers: dict) -> jax.Array:
     """[R, S]: what each token's loss is multiplied with; over all tokens of a step they are the reduction."""
-    filled = jnp.asarray(rows.filled, normalizers["tokens"].dtype)
+    filled = rows.filled.astype(normalizers["tokens"].dtype)
     if self.reduction == "token":
       return filled / normalizers["tokens"]
     if self.reduction == "sequence":

@@ -30,6 +30,7 @@ from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
 from dpojax.objectives import advantages
 from dpojax.objectives.kl_control import CONTROLLERS
+from dpojax.objectives.methods import advantages_of
 from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, STOPPED, PolicyGradient
 from dpojax.rewards.reward import PromptedAnswer, Reward
 from dpojax.rollout.packed_rows import PackedRows, split_rows
@@ -251,7 +252,10 @@ class Rollouts:
     behaviour, reference = arrays["behaviour_logp"], arrays["reference_logp"]
     length = rows.mask.sum(axis=1)
     written = padded([sample.logp for sample in flat], rows.mask)
-    advantage, target = self._advantages(score, behaviour.astype(np.float64) - reference, arrays["value"], length, coef)
+    k1 = behaviour.astype(np.float64) - reference
+    advantage, target = advantages_of(
+      self.settings, self.rollout.samples, score, k1, arrays["value"], length, coef=coef
+    )
     metrics = self._metrics(rows.mask, raw, score, flat, written, arrays, target, coef)
     metrics |= {"time/sample": sampled - began, "time/reward": scored - sampled}
     return Rollout(
@@ -307,32 +311,6 @@ class Rollouts:
     with_critic = ("old_value", "value_target") if self.settings.method == "ppo" else ()
     with_kl = ("reference_logp",) if self.settings.kl == "loss" else ()
     return ("behaviour_logp", "advantage", *with_critic, *with_kl)
-
-  def _advantages(
-    self, score: np.ndarray, k1: np.ndarray, value: np.ndarray, length: np.ndarray, coef: float
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """f64[A, T] advantages, not whitened by minibatch, and value targets."""
-    settings, mask = self.settings, advantages.token_mask(length, k1.shape[1])
-    penalised = coef if settings.kl == "reward" else 0.0
-    target = np.zeros(k1.shape)
-    if settings.method == "ppo":
-      rewards = advantages.token_rewards(score, k1, length, penalised)
-      if settings.whiten_rewards:
-        rewards = advantages.whiten(rewards, mask, shift_mean=False)
-      found, target = advantages.gae(rewards, value, length, gamma=settings.gamma, lam=settings.gae_lambda)
-    else:
-      returns = score - penalised * np.sum(np.where(mask, k1, 0.0), axis=1)
-      grouped = returns.reshape(-1, self.rollout.samples)
-      by_answer = {
-        "rloo": advantages.rloo,
-        "reinforce": advantages.reinforce,
-        "grpo": lambda x: advantages.grpo(x, unbiased=settings.group_std == "unbiased"),
-        "dr_grpo": lambda x: advantages.grpo(x, scaled=False),
-      }[settings.method](grouped)
-      found = np.where(mask, by_answer.reshape(-1)[:, None], 0.0)
-    if settings.whiten == "rollout":
-      found = advantages.whiten(found, mask)
-    return found, target
 
   def _metrics(
     self,
