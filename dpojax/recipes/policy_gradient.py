@@ -21,10 +21,11 @@ from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.writing import normalised_reward, writer
 from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.stop import stop_texts
+from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint
 from dpojax.training.optimizer import make_optimizer
-from dpojax.training.rollouts import Rollouts, text_of
+from dpojax.training.rollouts import Rollouts
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
 from dpojax.training.trainer import Trainer

@@ -119,6 +119,11 @@ class Trainer:
     return self.objective.policy(self.state.params)
 
   @property
+  def compared_params(self) -> Params:
+    """Those of the reference as a step reads it: a moving one where it has come to; {} where there is none."""
+    return choose_reference(self.state, self.reference_params)
+
+  @property
   def abstract_state(self) -> TrainState:
     """Shape, dtype and sharding of every array of `state`, which a checkpoint is restored into."""
     shardings = state_shardings(self.mesh, self.state, self.objective.parameters)
@@ -181,8 +186,7 @@ class Trainer:
     Args:
       reference: with the reference's parameters.
     """
-    compared = choose_reference(self.state, self.reference_params) if reference else {}
-    return self._forward(self.params, compared, batch)
+    return self._forward(self.params, self.compared_params if reference else {}, batch)
 
   def outputs(self, batch: PackedBatch) -> Any:
     """As `forward` without a reference, by the very pass that a step differentiates: to the last bit what it will see.
@@ -201,7 +205,7 @@ class Trainer:
   def evaluate(self, batches: DatasetBatches) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
     hyper = place_hyper(self.hyper, self.mesh) | self.state.running
-    reference = choose_reference(self.state, self.reference_params)
+    reference = self.compared_params
     total: dict[str, tuple[float, float]] = {}
     for batch in batches.in_order():
       metrics = jax.device_get(self._evaluate(self.params, reference, self.place(batch), hyper))

@@ -85,7 +85,9 @@ def test_multi_turn_rows_score_as_eval_scores_them(request, monkeypatch, file, p
   expected = np.concatenate([np.mean(heads, axis=0) for heads in scored.scores])
   found = make("model:r", loaded, tokenizer=policy)(answers_of(file, policy, ids))
   assert found.dtype == np.float64
-  np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())  # float32, packed beside others
+  np.testing.assert_allclose(
+    found, expected, rtol=0, atol=3e-6 * np.abs(expected).max()
+  )  # float32, packed beside others
 
 
 def test_an_implicit_reward_is_that_of_eval(monkeypatch, file, chatml):
