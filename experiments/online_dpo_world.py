@@ -1,4 +1,27 @@
-"""Online DPO with the true reward on the built-in complaint desk, and its offline end beside it."""
+"""Online DPO with the true reward on the built-in complaint desk, and its offline end beside it; 3.5 minutes of processor time.
+
+dpojax train --config=experiments/online_dpo_world.py --workdir=runs/online_dpo
+
+The decoder of quickstart.py learns to write from 25,000 answers (stage sft). Then two stages take 300 steps of 32 pairs
+each, on pairs that the policy writes itself, the best of four answers against the worst, by the true reward. They differ
+in `online.refresh` alone: the policy answers anew every 8 steps (stage online), or once, where it starts (stage offline).
+
+Result, one seed, 256 held-out letters, true reward ± standard error over letters (0.67 ± 0.08 before):
+
+  online    3.91 ± 0.02 at a KL of 9.33 nats an answer
+  offline   2.68 ± 0.06 at 6.70
+
+Near the highest reward answers are alike: of 256 prompts, 256 make a pair at first, 147 at step 128 and 44 at the end.
+Both leave the budget of 0.05 nats a token by a factor of 5 to 7, as quickstart.py says of itself. Within it, with labels
+drawn by Bradley-Terry from all pairs at beta = 1,
+
+dpojax train --config=experiments/online_dpo_world.py --workdir=runs/online_dpo_bt \
+  --config.online.loss.beta=1 --config.online.online.label=bradley_terry --config.online.online.choose=all \
+  --config.offline.loss.beta=1 --config.offline.online.label=bradley_terry --config.offline.online.choose=all
+
+online gives 1.93 ± 0.06 at 0.73 nats an answer and offline 1.79 ± 0.07 at 0.74: with one seed no difference to speak of,
+and with enough pairs there is none, as both have their minimum at the policy reference * e^(r / beta).
+"""
 
 from dpojax.config import stages
 

@@ -275,12 +275,8 @@ class OnlinePairs:
     few = passes > 2 * self.online.epochs
     if number == 0 or (few and not self._said_few):
       less = f"; left out: {left_out}" if left_out else ""
-      self._say(f"roll-out {number}: {len(pairs):,} pairs of {what}, read {passes:.3g} times{less}")
-    if few and not self._said_few:
-      self._say(
-        f"online: few pairs are left, so each is read {passes:.3g} times, not online.epochs={self.online.epochs:g}; how it "
-        "goes on stands in metrics.jsonl (split rollout, pairs/pairs)"
-      )
+      times = f"{passes:.3g} times, as so few are left" if few else f"{passes:.3g} times"
+      self._say(f"roll-out {number}: {len(pairs):,} pairs of {what}, each read {times}{less}")
     self._said_few |= few
 
   def _divergence(self, prompts: Sequence[np.ndarray], samples: Sequence[Sequence[Sample]]) -> dict[str, float]:
