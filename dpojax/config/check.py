@@ -65,7 +65,7 @@ def _check_sections(config: RunConfig) -> None:
 
 def _check_recipe(config: RunConfig) -> None:
   reference = config.reference
-  if config.recipe in ("reward_model", "preference"):
+  if config.recipe in ("reward_model", "preference", "online"):
     check_losses(config)
   if config.recipe == "pairs":
     _check_pairs(config)

@@ -50,6 +50,26 @@ def check_on_policy(config: RunConfig) -> None:
     _check_policy_gradient(config)
   if config.recipe == "best_of_n":
     _check_best_of_n(config)
+  if config.recipe == "online":
+    _check_online(config)
+
+
+def _check_online(config: RunConfig) -> None:
+  settings, samples = config.online, config.rollout.samples
+  _require(
+    samples > 1, f"rollout.samples is {samples}, but recipe=online compares answers to the same prompt; set 2 or more"
+  )
+  if settings.opponent == "reference":
+    _require(
+      samples % 2 == 0,
+      f"rollout.samples is {samples}, but with online.opponent=reference the reference writes half of them; set an even "
+      "number",
+    )
+    _require(
+      settings.choose == type(settings)().choose,
+      f"online.choose={settings.choose} is set, but with online.opponent=reference each answer of the policy is compared "
+      "with one of the reference, and there is nothing to choose; leave it out",
+    )
 
 
 def _check_policy_gradient(config: RunConfig) -> None:

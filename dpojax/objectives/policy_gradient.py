@@ -13,6 +13,7 @@ from dpojax.objectives import Objective
 from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, floats_as, sum_by_answer
 
 Reduction = Literal["token", "answer", "sequence", "constant"]
+POLICY, CRITIC = "policy", "critic"  # the models that are trained
 KL_COEF, NEXT_KL_COEF, STOPPED = "kl_coef", "next_kl_coef", "stopped"  # statistics that go from step to step
 
 
@@ -76,7 +77,7 @@ class PolicyGradient(Objective):
     return {KL_COEF: 0.0, NEXT_KL_COEF: 0.0, STOPPED: 0.0}
 
   def policy(self, params: Params) -> Params:
-    return params["policy"]
+    return params[POLICY]
 
   def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     filled = batch.filled
@@ -85,7 +86,7 @@ class PolicyGradient(Objective):
     return {"tokens": jnp.maximum(tokens, 1.0), "answers": jnp.maximum(answers, 1.0)}
 
   def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> PolicyOutput:
-    policy = params["policy"]
+    policy = params[POLICY]
     hidden = self.model.scored_hidden(policy, rows)
     # A head without bias: dividing what it reads divides the logits.
     cooled = hidden / self.temperature
@@ -93,8 +94,8 @@ class PolicyGradient(Objective):
     entropy = self.model.entropy_hidden(policy, cooled, rows) if self.entropy_bonus else scored.entropy
     value, reference_logp = None, None
     if self.critic is not None:
-      read = hidden if self.shared else self.critic.scored_hidden(params["critic"], rows)
-      value = jnp.where(rows.filled, self.critic.values(params["critic"], read), 0.0)
+      read = hidden if self.shared else self.critic.scored_hidden(params[CRITIC], rows)
+      value = jnp.where(rows.filled, self.critic.values(params[CRITIC], read), 0.0)
     if jax.tree.leaves(reference_params):
       reference_hidden = self.model.scored_hidden(reference_params, rows) / self.temperature
       reference_logp = self.model.score_hidden(reference_params, reference_hidden, rows).logp

@@ -170,6 +170,13 @@ class Preference(Objective):
       details |= {"chosen_kl": kl[:, 0], "rejected_kl": kl[:, 1]}
     if rows.score_prompt:
       details |= {"prompt": sums[:, -1], "prompt_length": lengths[:, -1]}
+    if self.spec.reads("opponent"):
+      if rows.example_opponent is None:
+        raise ValueError(
+          f"{'+'.join(self.spec.names)} needs to know which answers the reference wrote: example_opponent"
+        )
+      first = jnp.asarray(rows.example_opponent).reshape(-1) == 0
+      details["opponent"] = jnp.where(first, sums[:, 0], sums[:, 1])
     return PairLogps(
       sums[:, 0],
       sums[:, 1],

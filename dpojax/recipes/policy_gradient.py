@@ -13,9 +13,9 @@ from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.rollouts import described, make_objective, make_rollouts, make_trainer, planned_steps, resolved
 from dpojax.recipes.writing import normalised_reward, writer
 from dpojax.rollout.stop import stop_texts
+from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint
-from dpojax.training.rollouts import text_of
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
 

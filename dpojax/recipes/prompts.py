@@ -21,7 +21,7 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
     InputError: as `prompts_to_answer`.
   """
   rollout, data = config.rollout, config.data
-  room = config.batch.row_length - rollout.max_tokens if "batch" in SECTIONS[config.recipe] else 0
+  room = _room(config) if "batch" in SECTIONS[config.recipe] else 0
   if data.source == "world":
     count = rollout.prompts or WORLD_PROMPTS
     seed = rollout.seed + config.seed
@@ -39,6 +39,14 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
   chosen = PromptRows(kept[: rollout.prompts or None])
   chosen.counts, chosen.dropped, chosen.notes = rows.counts, rows.dropped, rows.notes
   return chosen, held_out
+
+
+def _room(config: RunConfig) -> int:
+  """Tokens that a row leaves for a prompt: beside one answer, or beside both of a pair."""
+  length, answer = config.batch.row_length, config.rollout.max_tokens
+  if config.recipe != "online":
+    return length - answer
+  return length - 2 * answer if config.batch.share_prompt else length // 2 - answer
 
 
 def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
@@ -77,7 +85,8 @@ def _answered(
     )
   if room < 0 or ("batch" in SECTIONS[config.recipe] and room == 0):
     raise ConfigError(
-      f"{section}.max_tokens={max_tokens} leaves no room for a prompt in rows of batch.row_length={config.batch.row_length}"
+      f"{section}.max_tokens={max_tokens} leaves no room for a prompt{' and two answers' * (config.recipe == 'online')} in "
+      f"rows of batch.row_length={config.batch.row_length}"
     )
   if data.source == "world":
     texts = get_world(data.name).prompts(count, seed, split)

@@ -17,8 +17,9 @@ from dpojax.rewards.reward import Reward
 from dpojax.rollout.sampler import generate
 from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.writing import Sample
+from dpojax.training.answering import Write, prompted
 from dpojax.training.model_files import LoadedModel
-from dpojax.training.rollouts import ROLLOUTS, Write, prompted
+from dpojax.training.rollout_files import ROLLOUTS
 from dpojax.types import Params
 
 AT_ONCE = 512  # answers sampled together

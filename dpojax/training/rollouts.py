@@ -12,13 +12,9 @@ A run that was killed goes on with the stored roll-out, so that later updates se
 """
 
 import dataclasses
-import io
-import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -26,31 +22,29 @@ import numpy as np
 from dpojax.config.schema import PolicyGradientSettings, RolloutSettings
 from dpojax.data.packing import PackShape
 from dpojax.data.prompts import PromptRow
-from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
 from dpojax.objectives import advantages
 from dpojax.objectives.kl_control import CONTROLLERS
 from dpojax.objectives.methods import advantages_of
-from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, STOPPED, PolicyGradient
-from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, POLICY, STOPPED, PolicyGradient
+from dpojax.rewards.reward import Reward
 from dpojax.rollout.packed_rows import PackedRows, split_rows
-from dpojax.rollout.text import answer_text
-from dpojax.rollout.writing import Ended, Sample
+from dpojax.rollout.writing import Sample
+from dpojax.training.answering import ENDED, Write, chosen_prompts, permutation, prompted, score_answers
 from dpojax.training.preemption import Interrupted
+from dpojax.training.rollout_files import (
+  ROLLOUTS,
+  check_begun,
+  drop_before,
+  padded,
+  read_rollout,
+  rollout_path,
+  save_rollout,
+  scattered,
+)
 from dpojax.training.trainer import Trainer
-from dpojax.types import PackedBatch, Params
+from dpojax.types import PackedBatch
 
-ROLLOUTS = "rollouts"
-ENDED: tuple[Ended, ...] = ("eos", "stop", "length")
 PER_TOKEN = ("sampler_logp", "behaviour_logp", "reference_logp", "value", "advantage", "value_target")
-
-
-class Write(Protocol):
-  """Writes answers: the sampler with its settings, or whatever else a test puts in its place."""
-
-  def __call__(
-    self, params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int], progress: Callable[[int, int], None]
-  ) -> list[list[Sample]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +86,8 @@ class Rollout:
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
-    facts = {"identity": identity, "metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
-    file = io.BytesIO()
-    np.savez(file, facts=np.asarray(json.dumps(facts)), **fields)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, file.getvalue(), durable=True)
+    facts = {"metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
+    save_rollout(path, identity, fields, facts)
 
   @classmethod
   def read(cls, path: pathlib.Path, identity: str) -> "Rollout | None":
@@ -105,22 +96,13 @@ class Rollout:
     Raises:
       CheckpointError: the file is damaged.
     """
-    try:
-      with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}  # every part carries a checksum
-    except FileNotFoundError:
+    found = read_rollout(path, identity)
+    if found is None:
       return None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-      raise CheckpointError(
-        f"{path}: damaged ({error}); delete it and the run goes back to its newest checkpoint "
-        "before this roll-out, or make it anew where none was taken from it"
-      ) from None
-    facts = json.loads(str(arrays.pop("facts")))
-    if facts["identity"] != identity:
-      return None
+    arrays, facts = found
     mask = advantages.token_mask(arrays["length"], int(arrays["length"].max()))
     arrays |= {name: scattered(arrays[name], mask) for name in ("tokens", *PER_TOKEN)}
-    return cls(**arrays, kl_coef=facts["kl_coef"], metrics=facts["metrics"])
+    return cls(**arrays, **facts)
 
   def answers(self) -> list[list[np.ndarray]]:
     """Tokens of the K answers to each prompt."""
@@ -208,14 +190,10 @@ class Rollouts:
 
   def _begin(self, number: int, update: int) -> tuple[Rollout, PackedRows]:
     """The roll-out of that number, from disk or new; at its first update the state's statistics are set."""
-    path = self._folder / f"{number:06d}.npz"
+    path = rollout_path(self._folder, number)
     found = Rollout.read(path, self._identity)
-    if found is None and update:
-      raise CheckpointError(
-        f"{path}: it is gone, and {update} of the {self.updates} updates that the run takes from it are made; delete the "
-        "checkpoints of these, and the run goes on from the one before"
-      )
     if found is None:
+      check_begun(path, update, self.updates)
       coef = float(self.trainer.state.running[NEXT_KL_COEF]) if number else self.settings.kl_coef
       found = self._make(number, coef)
       found.save(path, self._identity)
@@ -245,7 +223,7 @@ class Rollouts:
     flat = [sample for several in samples for sample in several]
     sampled = time.perf_counter()
     self.status(f"roll-out {number}: scoring {len(flat):,} answers")
-    raw, score = self._scores(prompts, samples)
+    raw, score = score_answers(self.reward, prompted(prompts, samples, self.decode), self.rollout)
     scored = time.perf_counter()
     rows = PackedRows(ids, [[sample.tokens for sample in several] for several in samples], self.shape)
     arrays = self._forward(number, rows)
@@ -273,18 +251,6 @@ class Rollouts:
       **arrays,
     )
 
-  def _scores(self, prompts: Sequence[PromptRow], samples: Sequence[Sequence[Sample]]) -> tuple[np.ndarray, np.ndarray]:
-    """f64[A]: what the reward says, and that with what a missing EOS does to it."""
-    answers = prompted(prompts, samples, self.decode)
-    raw = np.asarray(self.reward(answers), np.float64)
-    cut = np.asarray([not answer.finished for answer in answers])
-    penalty = self.rollout.eos_penalty
-    if self.rollout.missing_eos == "replace":
-      return raw, np.where(cut, -penalty, raw)
-    if self.rollout.missing_eos == "subtract":
-      return raw, np.where(cut, raw - penalty, raw)
-    return raw, raw
-
   def _forward(self, number: int, rows: PackedRows) -> dict[str, np.ndarray]:
     """[A, T] log-probs and values, computed on exactly the minibatches of the first epoch.
 
@@ -295,16 +261,24 @@ class Rollouts:
     for update in range(self.settings.minibatches):
       chosen = self._rows(number, update, rows)
       batch = self.trainer.place(rows.batch(chosen, dict.fromkeys(self._read(), none)))
-      outputs, reference = self.trainer.outputs(batch), self.trainer.forward(batch, reference=True)
+      outputs, reference_logp = self.trainer.outputs(batch), self._reference_logp(batch)
       for name, values in (
         ("behaviour_logp", outputs.logp),
-        ("reference_logp", reference.reference_logp),
+        ("reference_logp", reference_logp),
         ("value", outputs.value),
         ("entropy", outputs.entropy),
       ):
         values = none if values is None else rows.rows_of(np.asarray(values), len(chosen))
         found.setdefault(name, np.zeros((rows.count, values.shape[1]), values.dtype))[chosen] = values[: len(chosen)]
     return {name: rows.by_token(values) for name, values in found.items()}
+
+  def _reference_logp(self, batch: PackedBatch) -> jax.Array:
+    """[G, R, S] by a plain forward pass; in bfloat16, where another program rounds by hundredths of a nat, by the same."""
+    trainer = self.trainer
+    assert isinstance(trainer.objective, PolicyGradient)
+    if trainer.objective.model.precision == "float32":
+      return trainer.forward(batch, reference=True).reference_logp
+    return trainer.outputs(batch, trainer.params | {POLICY: trainer.compared_params}).logp
 
   def _read(self) -> tuple[str, ...]:
     """Fields of a batch that the loss reads per slot."""
@@ -372,48 +346,4 @@ class Rollouts:
 
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
-    needed = min(self.oldest_step() // self.updates, number)
-    for path in self._folder.glob("*.npz"):
-      if path.stem.isdecimal() and int(path.stem) < needed:
-        path.unlink(missing_ok=True)
-
-
-def prompted(
-  prompts: Sequence[PromptRow], samples: Sequence[Sequence[Sample]], decode: Callable[[Sample], str]
-) -> list[PromptedAnswer]:
-  """Answers as rewards read them, those of a prompt side by side."""
-  return [
-    PromptedAnswer(row.given, decode(sample), row.ids, sample.tokens, sample.finished, row.details)
-    for row, several in zip(prompts, samples, strict=True)
-    for sample in several
-  ]
-
-
-def chosen_prompts(count: int, size: int, number: int, seed: int) -> np.ndarray:
-  """i64[size]: which of `count` prompts roll-out `number` answers: the next of one permutation after another."""
-  epochs, places = np.divmod(np.arange(number * size, (number + 1) * size), count)
-  orders = {epoch: permutation(count, seed, epoch) for epoch in np.unique(epochs).tolist()}
-  return np.asarray([orders[e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)])
-
-
-def permutation(count: int, *names: int) -> np.ndarray:
-  """A permutation of `count` things that the names decide: raw Philox output and a stable sort, the same in every NumPy."""
-  key = np.random.SeedSequence([len(names), *names]).generate_state(2, np.uint64)
-  return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
-
-
-def padded(vectors: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
-  """Vectors of the mask's lengths as [A, T], 0 behind their end."""
-  return scattered(np.concatenate(vectors), mask)
-
-
-def scattered(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """[A, T] with the values, one after another, where the mask is."""
-  found = np.zeros(mask.shape, values.dtype)
-  found[mask] = values
-  return found
-
-
-def text_of(tokenizer: Any, stop: Sequence[str]) -> Callable[[Sample], str]:
-  """Decodes an answer without special tokens and without the text that stopped it."""
-  return lambda sample: answer_text(sample, tokenizer, stop)
+    drop_before(self._folder, min(self.oldest_step() // self.updates, number))
