@@ -63,17 +63,18 @@ def normalised_reward(
 ) -> Reward:
   """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
 
-  Gain and bias are measured once and stay in the folder.
+  Gain and bias are measured once and stay in the folder; anew where the stage goes on with other settings or inputs.
   """
   if not settings.normalise:
     return reward
   path = folder.path / ROLLOUTS / "normalisation.json"
-  if not path.is_file():
+  known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  if known.get("identity") != folder.identity:
     some = prompts[: settings.normalise_on]
     folder.log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
     numbers = range(FIRST_NUMBER, FIRST_NUMBER + len(some))
     samples = write(reference(), [row.ids for row in some], numbers, lambda done, tokens: None)
-    recorded = measure(reward, prompted(some, samples, decode))
+    known = {"identity": folder.identity, "terms": measure(reward, prompted(some, samples, decode))}
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)
-  return apply(reward, json.loads(path.read_text(encoding="utf-8")))
+    write_atomically(path, json.dumps(known, indent=2) + "\n", durable=True)
+  return apply(reward, known["terms"])

@@ -12,11 +12,11 @@ A run that was killed goes on with the stored roll-out, so that later updates se
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -69,6 +69,7 @@ class Rollout:
     advantage, value_target: f64[A, T], advantages not whitened by minibatch.
     kl_coef: that it was made with.
     metrics: what is recorded of it.
+    update: the first update that was taken from it; above 0 where settings were changed in the middle of another.
   """
 
   prompts: np.ndarray
@@ -85,13 +86,15 @@ class Rollout:
   value_target: np.ndarray
   kl_coef: float
   metrics: Mapping[str, float]
+  update: int = 0
 
   def save(self, path: pathlib.Path, identity: str) -> None:
     """Writes it, whole or not at all."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
-    facts = {"identity": identity, "metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
+    facts = {"identity": identity} | {name: fields.pop(name) for name in ("metrics", "kl_coef", "update")}
+    facts["digest"] = digest_of(facts, fields)
     file = io.BytesIO()
     np.savez(file, facts=np.asarray(json.dumps(facts)), **fields)
     path.parent.mkdir(exist_ok=True)
@@ -105,21 +108,25 @@ class Rollout:
       CheckpointError: the file is damaged.
     """
     try:
-      with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}  # every part carries a checksum
+      stored = path.read_bytes()
     except FileNotFoundError:
       return None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    try:
+      with np.load(io.BytesIO(stored)) as parts:
+        arrays = {name: parts[name] for name in parts.files}
+      facts = json.loads(str(arrays.pop("facts")))
+      if facts.pop("digest") != digest_of(facts, arrays):
+        raise ValueError("its contents are not those that were written")
+    except Exception as error:  # whatever a reader says of bytes that nobody wrote
       raise CheckpointError(
-        f"{path}: damaged ({error}); delete it and the run goes back to its newest checkpoint "
-        "before this roll-out, or make it anew where none was taken from it"
+        f"{path}: damaged ({error}); delete it, and the checkpoints of steps that were taken from it if there are any: the "
+        "run makes it anew"
       ) from None
-    facts = json.loads(str(arrays.pop("facts")))
-    if facts["identity"] != identity:
+    if facts.pop("identity") != identity:
       return None
     mask = advantages.token_mask(arrays["length"], int(arrays["length"].max()))
     arrays |= {name: scattered(arrays[name], mask) for name in ("tokens", *PER_TOKEN)}
-    return cls(**arrays, kl_coef=facts["kl_coef"], metrics=facts["metrics"])
+    return cls(**arrays, **facts)
 
   def answers(self) -> list[list[np.ndarray]]:
     """Tokens of the K answers to each prompt."""
@@ -188,7 +195,7 @@ class Rollouts:
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
-    if self._current is None or self._current[0] != number:
+    if self.begins(step):
       self._current = (number, *self._begin(number, update))
     _, rollout, rows = self._current
     chosen = self._rows(number, update, rows)
@@ -198,36 +205,42 @@ class Rollouts:
       self._tokens[step] = 0
     return rows.batch(chosen, self._per_slot(rollout, rows, chosen))
 
+  def begins(self, step: int) -> bool:
+    """Whether the batch of a step waits for a roll-out."""
+    return self._current is None or self._current[0] != step // self.updates
+
   def _begin(self, number: int, update: int) -> tuple[Rollout, PackedRows]:
     """The roll-out of that number, from disk or new; at its first update the state's statistics are set."""
     path = self._folder / f"{number:06d}.npz"
     found = Rollout.read(path, self._identity)
-    if found is None and update:
+    if found is None and update and not path.exists():
       raise CheckpointError(
         f"{path}: it is gone, and {update} of the {self.updates} updates that the run takes from it are made; delete the "
-        "checkpoints of these, and the run goes on from the one before"
+        f"checkpoints of steps after {number * self.updates}, and the run goes on from the one before"
       )
-    if found is None:
-      coef = float(self.trainer.state.running[NEXT_KL_COEF]) if number else self.settings.kl_coef
-      found = self._make(number, coef)
+    if found is None or found.update > update:
+      # One of other settings cannot be gone on with: what is left of its updates is taken from a new one.
+      running = self.trainer.state.running[KL_COEF if update else NEXT_KL_COEF]
+      found = self._make(number, update, float(running) if number or update else self.settings.kl_coef)
+      self._drop(lambda other: other > number)  # written by a policy that never read this one
       found.save(path, self._identity)
       self.drop_old(number)
     rows = PackedRows([self.prompts[i].ids for i in found.prompts], found.answers(), self.shape)
-    if not update:
+    if update == found.update:
       control = CONTROLLERS[self.settings.kl_controller]
       kl, episodes = found.metrics["objective/kl"], len(found.length)
       following = control(found.kl_coef, kl, self.settings.kl_target, episodes, self.settings.kl_horizon)
       self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, STOPPED: 0.0})
-      self._record(number * self.updates, found.metrics)
+      self._record(number * self.updates + update, found.metrics)
     return found, rows
 
-  def _make(self, number: int, coef: float) -> Rollout:
+  def _make(self, number: int, update: int, coef: float) -> Rollout:
     chosen = chosen_prompts(len(self.prompts), self.batch_prompts, number, self.rollout.seed)
     prompts = [self.prompts[i] for i in chosen]
     first = number * self.batch_prompts
 
     def progress(done: int, tokens: int) -> None:
-      if self.interrupted(number * self.updates):
+      if self.interrupted(number * self.updates + update):
         raise Interrupted
       self._status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
 
@@ -258,6 +271,7 @@ class Rollouts:
       advantage=advantage,
       value_target=target,
       kl_coef=coef,
+      update=update,
       metrics=metrics | {"time/forward": time.perf_counter() - scored},
       **arrays,
     )
@@ -388,8 +402,11 @@ class Rollouts:
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
     needed = min(self._oldest_step() // self.updates, number)
+    self._drop(lambda other: other < needed)
+
+  def _drop(self, unwanted: Callable[[int], bool]) -> None:
     for path in self._folder.glob("*.npz"):
-      if path.stem.isdecimal() and int(path.stem) < needed:
+      if path.stem.isdecimal() and unwanted(int(path.stem)):
         path.unlink(missing_ok=True)
 
 
@@ -415,6 +432,15 @@ def permutation(count: int, *names: int) -> np.ndarray:
   """A permutation of `count` things that the names decide: raw Philox output and a stable sort, the same in every NumPy."""
   key = np.random.SeedSequence([len(names), *names]).generate_state(2, np.uint64)
   return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+
+
+def digest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+  """sha256 of all that a roll-out holds: the checksums of a zip file do not cover headers that say how much is read."""
+  digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  for name, array in sorted(arrays.items()):
+    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
 
 
 def padded(vectors: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
