@@ -84,7 +84,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   written = dataclasses.replace(rollout, samples=rollout.samples // 2) if against_reference else rollout
   write = writer(policy, written, mesh)
   text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
-  reward = normalised_reward(reward, written, write, prompts, reference.full_params, text, folder.path, folder.log)
+  reward = normalised_reward(
+    reward, written, write, prompts, reference.full_params, text, folder.path, folder.identity, folder.log
+  )
   pairs = OnlinePairs(
     trainer,
     write,

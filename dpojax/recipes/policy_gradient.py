@@ -60,7 +60,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   folder.describe_prompts(policy, prompts.counts, prompts.notes, critic=objective.critic, shared=objective.shared)
   write = writer(policy, rollout, mesh)
   text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
-  reward = normalised_reward(reward, rollout, write, prompts, reference.full_params, text, folder.path, folder.log)
+  reward = normalised_reward(
+    reward, rollout, write, prompts, reference.full_params, text, folder.path, folder.identity, folder.log
+  )
   rollouts = make_rollouts(config, trainer, prompts, reward, write, text, folder.path, identity=folder.identity)
   rollouts.record = lambda step, metrics: folder.record_once(step, "rollout", metrics)
   rollouts.status, rollouts.oldest_step = folder.log.status, folder.oldest_step

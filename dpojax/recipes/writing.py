@@ -62,16 +62,18 @@ def normalised_reward(
   reference: Callable[[], Params],
   decode: Callable[[Sample], str],
   folder: pathlib.Path,
+  identity: str = "",
   log: Log | None = None,
 ) -> Reward:
   """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
 
-  Gain and bias are measured once and stay in the folder.
+  Gain and bias are measured once and stay in the folder; anew where the stage goes on with other settings or inputs.
   """
   if not settings.normalise:
     return reward
   path = folder / ROLLOUTS / "normalisation.json"
-  if not path.is_file():
+  known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  if known.get("identity") != identity:
     some = prompts[: settings.normalise_on]
     count = f"{len(some) * settings.samples:,} answers of the reference"
     if log is not None:
@@ -83,7 +85,7 @@ def normalised_reward(
         log.status(f"normalising {reward.name}: {done:,} of {count}, {tokens:,} tokens")
 
     samples = write(reference(), [row.ids for row in some], numbers, progress)
-    recorded = measure(reward, prompted(some, samples, decode))
+    known = {"identity": identity, "terms": measure(reward, prompted(some, samples, decode))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)
-  return apply(reward, json.loads(path.read_text(encoding="utf-8")))
+    write_atomically(path, json.dumps(known, indent=2) + "\n", durable=True)
+  return apply(reward, known["terms"])

@@ -35,7 +35,7 @@ from dpojax.training.preemption import Interrupted
 from dpojax.training.rollout_files import (
   ROLLOUTS,
   check_begun,
-  drop_before,
+  drop,
   read_rollout,
   rollout_path,
   save_rollout,
@@ -306,4 +306,5 @@ class OnlinePairs:
 
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
-    drop_before(self._folder, min(self._oldest_step() // self.updates, number))
+    needed = min(self._oldest_step() // self.updates, number)
+    drop(self._folder, lambda other: other < needed)

@@ -1,10 +1,10 @@
 """Roll-outs on disk, `rollouts/000012.npz`: what a run that was killed goes on with."""
 
+import hashlib
 import io
 import json
 import pathlib
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,10 @@ def rollout_path(folder: pathlib.Path, number: int) -> pathlib.Path:
 
 def save_rollout(path: pathlib.Path, identity: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
   """Writes arrays and facts (of JSON), whole or not at all, durably; `identity` is the stage's."""
+  known = {**facts, "identity": identity}
+  known["digest"] = digest_of(known, arrays)
   file = io.BytesIO()
-  np.savez(file, facts=np.asarray(json.dumps({**facts, "identity": identity})), **arrays)  # pyright: ignore[reportArgumentType]
+  np.savez(file, facts=np.asarray(json.dumps(known)), **arrays)  # pyright: ignore[reportArgumentType]
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(path, file.getvalue(), durable=True)
 
@@ -35,32 +37,48 @@ def read_rollout(path: pathlib.Path, identity: str) -> tuple[dict[str, np.ndarra
     CheckpointError: the file is damaged.
   """
   try:
-    with np.load(path) as stored:
-      arrays = {name: stored[name] for name in stored.files}  # every part carries a checksum
+    stored = path.read_bytes()
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+  try:
+    with np.load(io.BytesIO(stored)) as parts:
+      arrays = {name: parts[name] for name in parts.files}
+    facts = json.loads(str(arrays.pop("facts")))
+    if facts.pop("digest") != digest_of(facts, arrays):
+      raise ValueError("its contents are not those that were written")
+  except Exception as error:  # whatever a reader says of bytes that nobody wrote
     raise CheckpointError(
-      f"{path}: damaged ({error}); delete it and the run goes back to its newest checkpoint "
-      "before this roll-out, or make it anew where none was taken from it"
+      f"{path}: damaged ({error}); delete it, and the checkpoints of steps that were taken from it if there are any: the "
+      "run makes it anew"
     ) from None
-  facts = json.loads(str(arrays.pop("facts")))
   return (arrays, facts) if facts.pop("identity") == identity else None
 
 
+def digest_of(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+  """sha256 of all that a roll-out holds: the checksums of a zip file do not cover headers that say how much is read."""
+  digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  for name, array in sorted(arrays.items()):
+    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
+
+
 def check_begun(path: pathlib.Path, update: int, updates: int) -> None:
-  """Raises CheckpointError where a roll-out that is not there was begun: it cannot be made again as it was."""
-  if update:
+  """Raises CheckpointError where a roll-out was begun that is gone: it cannot be made again as it was.
+
+  One of other settings is there still, and what is left of its updates is taken from a new one.
+  """
+  if update and not path.exists():
     raise CheckpointError(
       f"{path}: it is gone, and {update} of the {updates} updates that the run takes from it are made; delete the "
-      "checkpoints of these, and the run goes on from the one before"
+      f"checkpoints of steps after {int(path.stem) * updates}, and the run goes on from the one before"
     )
 
 
-def drop_before(folder: pathlib.Path, number: int) -> None:
-  """Deletes the roll-outs before `number`."""
+def drop(folder: pathlib.Path, unwanted: Callable[[int], bool]) -> None:
+  """Deletes the roll-outs of the numbers that are unwanted."""
   for path in folder.glob("*.npz"):
-    if path.stem.isdecimal() and int(path.stem) < number:
+    if path.stem.isdecimal() and unwanted(int(path.stem)):
       path.unlink(missing_ok=True)
 
 

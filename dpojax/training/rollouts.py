@@ -34,7 +34,7 @@ from dpojax.training.preemption import Interrupted
 from dpojax.training.rollout_files import (
   ROLLOUTS,
   check_begun,
-  drop_before,
+  drop,
   padded,
   read_rollout,
   rollout_path,
@@ -64,6 +64,7 @@ class Rollout:
     advantage, value_target: f64[A, T], advantages not whitened by minibatch.
     kl_coef: that it was made with.
     metrics: what is recorded of it.
+    update: the first update that was taken from it; above 0 where settings were changed in the middle of another.
   """
 
   prompts: np.ndarray
@@ -80,14 +81,15 @@ class Rollout:
   value_target: np.ndarray
   kl_coef: float
   metrics: Mapping[str, float]
+  update: int = 0
 
   def save(self, path: pathlib.Path, identity: str) -> None:
     """Writes it, whole or not at all."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
-    facts = {"metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
-    save_rollout(path, identity, fields, facts)
+    facts = {name: fields.pop(name) for name in ("metrics", "kl_coef", "update")}
+    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
   def read(cls, path: pathlib.Path, identity: str) -> "Rollout | None":
@@ -178,8 +180,9 @@ class Rollouts:
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
-    if self._current is None or self._current[0] != number:
+    if self.begins(step):
       self._current = (number, *self._begin(number, update))
+    assert self._current is not None
     _, rollout, rows = self._current
     chosen = self._rows(number, update, rows)
     self._tokens[step] = int(np.sum(rows.tokens[chosen]))
@@ -188,32 +191,39 @@ class Rollouts:
       self._tokens[step] = 0
     return rows.batch(chosen, self._per_slot(rollout, rows, chosen))
 
+  def begins(self, step: int) -> bool:
+    """Whether the batch of a step waits for a roll-out."""
+    return self._current is None or self._current[0] != step // self.updates
+
   def _begin(self, number: int, update: int) -> tuple[Rollout, PackedRows]:
     """The roll-out of that number, from disk or new; at its first update the state's statistics are set."""
     path = rollout_path(self._folder, number)
     found = Rollout.read(path, self._identity)
     if found is None:
       check_begun(path, update, self.updates)
-      coef = float(self.trainer.state.running[NEXT_KL_COEF]) if number else self.settings.kl_coef
-      found = self._make(number, coef)
+    if found is None or found.update > update:
+      # One of other settings cannot be gone on with: what is left of its updates is taken from a new one.
+      running = self.trainer.state.running[KL_COEF if update else NEXT_KL_COEF]
+      found = self._make(number, update, float(running) if number or update else self.settings.kl_coef)
+      drop(self._folder, lambda other: other > number)  # written by a policy that never read this one
       found.save(path, self._identity)
       self.drop_old(number)
     rows = PackedRows([self.prompts[i].ids for i in found.prompts], found.answers(), self.shape)
-    if not update:
+    if update == found.update:
       control = CONTROLLERS[self.settings.kl_controller]
       kl, episodes = found.metrics["objective/kl"], len(found.length)
       following = control(found.kl_coef, kl, self.settings.kl_target, episodes, self.settings.kl_horizon)
       self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, STOPPED: 0.0})
-      self.record(number * self.updates, found.metrics)
+      self.record(number * self.updates + update, found.metrics)
     return found, rows
 
-  def _make(self, number: int, coef: float) -> Rollout:
+  def _make(self, number: int, update: int, coef: float) -> Rollout:
     chosen = chosen_prompts(len(self.prompts), self.batch_prompts, number, self.rollout.seed)
     prompts = [self.prompts[i] for i in chosen]
     first = number * self.batch_prompts
 
     def progress(done: int, tokens: int) -> None:
-      if self.interrupted(number * self.updates):
+      if self.interrupted(number * self.updates + update):
         raise Interrupted
       self.status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
 
@@ -247,6 +257,7 @@ class Rollouts:
       advantage=advantage,
       value_target=target,
       kl_coef=coef,
+      update=update,
       metrics=metrics | {"time/forward": time.perf_counter() - scored},
       **arrays,
     )
@@ -346,4 +357,5 @@ class Rollouts:
 
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
-    drop_before(self._folder, min(self.oldest_step() // self.updates, number))
+    needed = min(self.oldest_step() // self.updates, number)
+    drop(self._folder, lambda other: other < needed)

@@ -34,7 +34,7 @@ class BatchSource(Protocol):
   """step -> packed batch: `Batches`, or one that attaches reference log-probs: pure functions, called ahead in a thread.
 
   One whose batches depend on the parameters, such as roll-outs, has `ahead = False`: it is called step by step, after
-  the step before was dispatched.
+  the step before was dispatched. It may have `begins(step)`: whether a batch waits for the step before it to be done.
   """
 
   def __call__(self, step: int) -> PackedBatch: ...
