@@ -77,6 +77,7 @@ class PackedBatch:
     example_label: f32[..., E], what was observed of answer 0: 1 it won, or is desirable; 0 it lost, or is not;
       1/2 a tie; 0 where empty.
     example_margin: f32[..., E], by how much it won, in whatever unit the data has; 0 where not known.
+    example_opponent: i32[..., E], which answer of a pair the reference wrote, 0 or 1, -1 where empty; None: not known.
     answer_end: i32[..., E * K], index into the row of an answer's last token, 0 where empty.
     reference_logp: f32[..., S] cached reference log-probs of `target`, or None.
     behaviour_logp: f32[..., S] of a roll-out: log-probs of `target` under the policy that wrote it; else None, as the next.
@@ -101,6 +102,7 @@ class PackedBatch:
   example_label: Array
   example_margin: Array
   answer_end: Array
+  example_opponent: Array | None = None
   reference_logp: Array | None = None
   behaviour_logp: Array | None = None
   advantage: Array | None = None
@@ -139,6 +141,11 @@ def sum_by_answer(values: Array, answer_of: Array, num_answers: int) -> jax.Arra
   numbers = jnp.broadcast_to(jnp.arange(num_answers, dtype=answer_of.dtype), (*answer_of.shape, num_answers))
   of_answer = answer_of[..., None] == numbers
   return jnp.sum(jnp.where(of_answer, values[..., None], 0), axis=-2, dtype=values.dtype)
+
+
+def floats_as(dtype: Any, tree: Any) -> Any:
+  """The pytree with its floating-point arrays, and Python floats, as arrays of that dtype; others as they are."""
+  return jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
 
 
 @dataclasses.dataclass(frozen=True)

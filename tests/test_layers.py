@@ -15,7 +15,13 @@ PACKAGE = ROOT / "dpojax"
 LAYERS = [
   ["dpojax.errors", "dpojax.types", "dpojax.files"],
   ["dpojax.disk_cache", "dpojax.losses"],
-  ["dpojax.config.schema", "dpojax.config.keys", "dpojax.config.record"],
+  [
+    "dpojax.config.schema",
+    "dpojax.config.keys",
+    "dpojax.config.foreign_keys",
+    "dpojax.config.record",
+    "dpojax.config.resolved",
+  ],
   ["dpojax.rewards.spec", "dpojax.rewards.terms"],
   ["dpojax.config.experiment"],
   ["dpojax.parallel"],

@@ -13,6 +13,7 @@ NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipy
 # What each says where it has done what it set out to do.
 TEXTS = {
   "quickstart": ["first loss 0.6931"],
+  "03_on_policy": ["ratio 1.0  squared 1.0  clipped 0.0"],
   "bradley_terry": ["CLE never won", "home advantage", "converged in", "largest gradient there"],
 }
 

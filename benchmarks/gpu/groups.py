@@ -7,5 +7,6 @@ GROUPS = (
   (UNTUNED, ("attention kernels = block form",)),
   (UNTUNED, ("packed = alone", "sampling", "every loss = CPU")),
   (UNTUNED, ("step = CPU", "twenty steps")),
+  ("", ("policy gradient",)),
   ("", ("first loss is ln 2", "a step twice", "checkpoint and resume", "another process", "cached reference")),
 )

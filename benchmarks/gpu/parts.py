@@ -19,12 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.gpu.policy_parts import policy_gradient
 from benchmarks.gpu.rows import read_rows
 from benchmarks.gpu.setting import CheckError, Setting, apart, cpu, gpu, mesh_on, placed, require, within
 from dpojax.config.schema import BatchSettings, CheckpointSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.packing import pack
+from dpojax.data.slots import locate
 from dpojax.losses import LOSSES
 from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
@@ -35,7 +37,6 @@ from dpojax.references.reference_cache import CachedBatches, ReferenceCache
 from dpojax.rollout.sampler import generate
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
-from dpojax.scoring.slots import locate
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.step import accumulate, place_hyper
 from dpojax.training.trainer import Trainer, one_step_late
@@ -335,6 +336,7 @@ PARTS: dict[str, Callable[[str], str]] = {
   "cached reference": cached_reference,
   "another process": another_process,
   "sampling": sampling,
+  "policy gradient": policy_gradient,
 }
 
 

@@ -16,13 +16,15 @@ def main(arguments: list[str]) -> int:
   parser = Parser(
     "dpojax export",
     "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card.\n"
-    "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores.",
+    "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
+    "--critic, the critic of a run of recipe=policy_gradient.",
   )
   parser.add_argument("--workdir", required=True, metavar="DIR", help="working directory of the run")
   parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder to write")
   parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export; without it the newest sound one")
   parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file, such as 500MB")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the written weights")
+  parser.add_argument("--critic", action="store_true", help="write the critic of the run, not its policy")
   parser.add_argument("--head", metavar="N", help="reward model: which head, from 0, or mean of all (mean)")
   parser.add_argument(
     "--pad-token", metavar="TEXT", help="reward model: token for padding that ends no answer (a spare special token)"
@@ -36,6 +38,7 @@ def main(arguments: list[str]) -> int:
     dtype=options.dtype,
     head=options.head,
     pad_token=options.pad_token,
+    critic=options.critic,
   )
   print(f"exported {options.workdir} to {options.out}")
   return 0
@@ -50,11 +53,12 @@ def export(
   dtype: str = "float32",
   head: str | None = None,
   pad_token: str | None = None,
+  critic: bool = False,
 ) -> None:
-  """Writes the model of the run in `workdir` to `out`, which appears only when it is complete.
+  """Writes the model of the run in `workdir`, or its `critic`, to `out`, which appears only when it is complete.
 
   Raises:
-    ConfigError: `out` holds something already; an option does not fit the model.
+    ConfigError: `out` holds something already; an option does not fit the model; the run has no critic.
     CheckpointError: `workdir` is not that of a run, or has no such checkpoint.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,11 +77,16 @@ def export(
   from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
   from dpojax.report.run_report import with_ties
-  from dpojax.training.model_files import load_model
+  from dpojax.training.model_files import load_critic, load_model
 
   config = read_config(workdir)
   result = read_result(workdir) if (workdir / "result.json").exists() else None
-  model, params, tokenizer = load_model(workdir if step is None else workdir / "checkpoints" / str(step))
+  source = workdir if step is None else workdir / "checkpoints" / str(step)
+  if critic:
+    loaded = load_critic(source)
+    model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
+  else:
+    model, params, tokenizer = load_model(source)
   rewards = ""
   if isinstance(model, RewardModel):
     place, rewards = _head(model, head)
@@ -109,6 +118,7 @@ def export(
     method=described(config),
     step=step,
     rewards=rewards,
+    critic=critic,
   )
   write_atomically(part / "README.md", card)
   for weights in part.glob("*.safetensors"):
@@ -120,6 +130,12 @@ def export(
 
 def described(config) -> str:
   """What the run did, in a few words: 'dpo, beta 0.1'."""
+  if config.recipe == "policy_gradient":
+    settings, reward = config.policy_gradient, config.rollout.reward
+    weight = f"KL weight {settings.kl_coef:g}"
+    if settings.kl_controller != "fixed":
+      weight += f" at the start, {settings.kl_controller} towards {settings.kl_target:g} nats an answer"
+    return f"{settings.method}, {weight}, reward {'true' if reward == 'auto' else reward}"
   return "fine-tuning" if config.recipe == "sft" else config.loss_spec.describe()
 
 

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
   from dpojax.cli import compilation_cache
-  from dpojax.report import terminal_report
+  from dpojax.report import best_of_n_report, terminal_report
 
   compilation_cache.begin()
   for recipe, config, inputs, folder in pending(
@@ -41,12 +41,14 @@ def main(arguments: list[str]) -> int:
     if recipe(config, inputs, folder).reason == "preempted":
       return INTERRUPTED
   last = options.only or options.until or list(experiment.stages)[-1]
-  ended = ended_in(folders[last])
-  if ended is None or not ended.weights:  # it trained no model, so there is nothing to report
-    print(f"{experiment.stages[last].recipe}: {folders[last]}")
-    return 0
+  ended, made = ended_in(folders[last]), experiment.stages[last].recipe
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
-  print(terminal_report(folders[last], width=width))
+  if ended is not None and made == "best_of_n":
+    print(best_of_n_report(folders[last], width=width))
+  elif ended is None or not ended.weights:  # it trained no model, so there is nothing to report
+    print(f"{made}: {folders[last]}")
+  else:
+    print(terminal_report(folders[last], width=width))
   return 0
 
 

@@ -34,6 +34,8 @@ def check_value(key: str, value: Any) -> None:
   choices = limits["choices"]
   if choices is not None and value not in choices:
     near = suggestion(value, choices)
+    if key == "recipe" and value in fields_by_key()["policy_gradient.method"].metadata["choices"]:
+      near = f"; it is a method of recipe=policy_gradient: policy_gradient.method={value}"
     raise ConfigError(f"{key} wants one of {', '.join(choices)}, got {value!r}{near}")
   for name, words, wrong in (
     ("minimum", "at least", lambda limit: value < limit),
@@ -63,7 +65,7 @@ def _check_sections(config: RunConfig) -> None:
 
 def _check_recipe(config: RunConfig) -> None:
   reference = config.reference
-  if config.recipe in ("reward_model", "preference"):
+  if config.recipe in ("reward_model", "preference", "online"):
     check_losses(config)
   if config.recipe == "pairs":
     _check_pairs(config)

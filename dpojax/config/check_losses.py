@@ -22,6 +22,7 @@ def check_losses(config: RunConfig) -> None:
     _require(spec.of_rewards, f"loss.name={terms[0].name} is no loss of a reward model; choose one of {fitting}")
   else:
     _require(not spec.of_rewards, f"loss.name={terms[0].name} trains reward models; set recipe=reward_model")
+  _check_pairs_are_made(config, terms)
   _check_reward_settings(config, terms)
   _check_options_are_read(loss, terms)
   _check_modifiers(config, terms)
@@ -35,6 +36,31 @@ def _require(holds: bool, message: str) -> None:
 
 def _listed(terms: tuple[Term, ...]) -> str:
   return "+".join(term.name for term in terms)
+
+
+def _check_pairs_are_made(config: RunConfig, terms: tuple[Term, ...]) -> None:
+  """A stage that writes its own data makes pairs, and it alone can say which answer of each the reference wrote."""
+  spec = config.loss_spec
+  if config.recipe == "online":
+    fitting = ", ".join(
+      name for name in sorted(LOSSES) if get_loss(name).answers is Answers.PAIR and not get_loss(name).of_rewards
+    )
+    _require(
+      spec.answers is Answers.PAIR,
+      f"loss.name={_listed(terms)} does not learn from pairs, and recipe=online makes nothing else; choose one of {fitting}",
+    )
+  if spec.reads("opponent"):
+    name = next(term.name for term in terms if "opponent" in get_loss(term.name).reads)
+    _require(
+      config.recipe == "online",
+      f"loss.name={name} compares an answer of the policy with one of the reference, and no data say which is which; set "
+      "recipe=online and online.opponent=reference",
+    )
+    _require(
+      config.online.opponent == "reference",
+      f"loss.name={name} compares an answer of the policy with one of the reference, but under online.opponent=policy the "
+      "policy writes both; set online.opponent=reference",
+    )
 
 
 def _check_reward_settings(config: RunConfig, terms: tuple[Term, ...]) -> None:

@@ -1,8 +1,11 @@
 """Checks of the settings of stages that learn from what the policy writes."""
 
-from dpojax.config.keys import is_stage
+import dataclasses
+
+from dpojax.config.keys import SECTIONS, is_stage
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
+from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
 
@@ -22,6 +25,21 @@ def check_on_policy(config: RunConfig) -> None:
     "rollout.reward=model:runs/reward or rollout.reward=python:FILE:FUNCTION, see docs/rewards.md",
   )
   read_reward(rollout.reward, "rollout.reward", environment=world)
+  _require(
+    "batch" not in SECTIONS[config.recipe] or rollout.max_tokens < config.batch.row_length,
+    f"rollout.max_tokens={rollout.max_tokens} leaves no room for a prompt in rows of "
+    f"batch.row_length={config.batch.row_length}; raise the row length",
+  )
+  defaults = type(rollout)()
+  _require(
+    rollout.missing_eos != "keep" or rollout.eos_penalty == defaults.eos_penalty,
+    "rollout.eos_penalty is set, but rollout.missing_eos=keep leaves the score of a cut answer alone; set "
+    "missing_eos=subtract or replace",
+  )
+  _require(
+    rollout.normalise or rollout.normalise_on == defaults.normalise_on,
+    "rollout.normalise_on is set, but rollout.normalise is off; set it, or leave normalise_on out",
+  )
   stop_texts(rollout.stop, "rollout.stop")
   _require(
     config.reference.kind != "cache",
@@ -30,6 +48,28 @@ def check_on_policy(config: RunConfig) -> None:
   )
   if config.recipe == "policy_gradient":
     _check_policy_gradient(config)
+  if config.recipe == "best_of_n":
+    _check_best_of_n(config)
+  if config.recipe == "online":
+    _check_online(config)
+
+
+def _check_online(config: RunConfig) -> None:
+  settings, samples = config.online, config.rollout.samples
+  _require(
+    samples > 1, f"rollout.samples is {samples}, but recipe=online compares answers to the same prompt; set 2 or more"
+  )
+  if settings.opponent == "reference":
+    _require(
+      samples % 2 == 0,
+      f"rollout.samples is {samples}, but with online.opponent=reference the reference writes half of them; set an even "
+      "number",
+    )
+    _require(
+      settings.choose == type(settings)().choose,
+      f"online.choose={settings.choose} is set, but with online.opponent=reference each answer of the policy is compared "
+      "with one of the reference, and there is nothing to choose; leave it out",
+    )
 
 
 def _check_policy_gradient(config: RunConfig) -> None:
@@ -62,6 +102,33 @@ def _check_policy_gradient(config: RunConfig) -> None:
   _require(
     settings.kl_controller == "fixed" or settings.kl_coef > 0,
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
+  )
+  for name, read_by in (("kl_target", ("adaptive", "exponential")), ("kl_horizon", ("adaptive",))):
+    _require(
+      settings.kl_controller in read_by or getattr(settings, name) == getattr(defaults, name),
+      f"policy_gradient.{name} is set, but kl_controller={settings.kl_controller} does not read it; it belongs to "
+      f"kl_controller={' or '.join(read_by)}",
+    )
+
+
+def _check_best_of_n(config: RunConfig) -> None:
+  rollout, monitor = config.rollout, config.monitor
+  read_counts(config.best_of_n.counts, rollout.samples)
+  for name, value in (("normalise", False), ("missing_eos", "keep")):
+    _require(
+      getattr(rollout, name) == value,
+      f"rollout.{name} is set, but recipe=best_of_n chooses by the reward as it is; leave it at {value}",
+    )
+  defaults = type(monitor)()
+  for field in dataclasses.fields(monitor):
+    _require(
+      field.name == "rewards" or getattr(monitor, field.name) == getattr(defaults, field.name),
+      f"monitor.{field.name} is set, but recipe=best_of_n has no policy to look at; of this section it reads "
+      "monitor.rewards alone, which score the answers beside rollout.reward",
+    )
+  _require(
+    config.data.source == "world" or config.best_of_n.split == "held_out",
+    "best_of_n.split=train is for the prompts of a built-in world; of data those of data.path are answered",
   )
 
 

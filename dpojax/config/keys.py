@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from dpojax.config.foreign_keys import explained
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 
@@ -95,16 +96,29 @@ def check_key(key: str) -> None:
   for name in (key, key.partition(".")[0]):
     if name in RENAMED:
       raise ConfigError(f"unknown key {key!r}; it is now {RENAMED[name]}")
-  raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
+  raise ConfigError(f"unknown key {key!r}{explained(key, last_parts()) or suggestion(key, known)}")
+
+
+def last_parts() -> set[str]:
+  """Of all keys: 'beta' of 'loss.beta'."""
+  return {key.rpartition(".")[2] for key in fields_by_key()}
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-  """ "; did you mean 'x'?" with the nearest of `known`, or an empty text when none is near."""
+  """ "; did you mean 'x'?" with the nearest of `known`, or an empty text when none is near.
+
+  A key of another section, or without one, is the one that it names: 'policy_gradient.kl_coef' for 'rollout.kl_coef'.
+  """
   known = list(known)
-  near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-  if not near and "." not in name:  # the section was forgotten: 'beta' for 'loss.beta'
-    near = [key for key in known if key.rpartition(".")[2] == name][:1]
-  return f"; did you mean {near[0]!r}?" if near else ""
+  section, _, last = name.rpartition(".")
+  named = [key for key in known if "." in key and key.rpartition(".")[2] == last]
+  beside = f"rollout.{last}"  # the other section of those recipes
+  if section in ("policy_gradient", "online", "best_of_n") and beside in named:
+    named = [beside]
+  near = difflib.get_close_matches(name, named or known, n=1, cutoff=0.0 if named else 0.6)
+  if named and not section:
+    near = named[:3]
+  return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def convert(key: str, value: Any) -> Any:

@@ -13,12 +13,14 @@ from ml_collections import config_dict, config_flags
 
 from dpojax.config.check import check, check_value
 from dpojax.config.experiment import ALONE, Experiment
+from dpojax.config.foreign_keys import explained
 from dpojax.config.keys import (
   KINDS,
   SHARED,
   check_key,
   fields_by_key,
   is_stage,
+  last_parts,
   reads_section,
   replace_values,
   suggestion,
@@ -162,7 +164,7 @@ def load_points(path: str) -> list[dict[str, Any]]:
   try:
     points = namespace["get_points"]()
   except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
+    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
     raise ConfigError(f"{file}: get_points() must return a list of {{'KEY': value}} dicts, got {points!r:.80}")
   return points
@@ -196,7 +198,7 @@ def _in_stage(config: ml_collections.ConfigDict, key: str) -> tuple[str, str]:
     meant = " or ".join(f"{name}.{key}" for name in readers or names)
     raise ConfigError(f"{key!r} belongs to a stage; this experiment has {', '.join(names)}: write {meant}")
   if key not in shared_keys():
-    raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
+    raise ConfigError(f"unknown key {key!r}{explained(key, last_parts()) or suggestion(key, known)}")
   return ALONE, key
 
 
@@ -233,7 +235,7 @@ def _read_file(path: str) -> ml_collections.ConfigDict:
       raise ConfigError("has no function get_config()")
     config = namespace["get_config"](*([argument] if argument else []))
   except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
+    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise ConfigError(f"{file}: get_config() must return a ConfigDict, got {type(config).__name__}")
   if "recipe" not in config and not _stage_names(config):
@@ -251,18 +253,33 @@ def _execute(path: str) -> tuple[pathlib.Path, dict[str, Any], str]:
   try:
     exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), namespace)
   except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error)}") from error
+    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   return file, namespace, argument
 
 
 def _location(file: pathlib.Path, error: Exception) -> str:
   if isinstance(error, SyntaxError) and error.filename == str(file):
     return f"{file}:{error.lineno}"
-  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-  return f"{file}:{lines[-1]}" if lines else str(file)
+  line = _last_line(file, error)
+  return f"{file}:{line}" if line else str(file)
 
 
-def _reason(error: Exception) -> str:
+def _last_line(file: pathlib.Path, error: Exception) -> int:
+  """The line of the file that an error passed last; 0 where none did."""
+  frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+  return (frames[-1].lineno or 0) if frames else 0
+
+
+def _key_at(file: pathlib.Path, error: Exception, name: str) -> str:
+  """`rollout.top_k` where the line at fault sets or reads `....rollout.top_k`, else the name alone."""
+  line = _last_line(file, error)
+  text = file.read_text(encoding="utf-8").splitlines()[line - 1] if line else ""
+  found = re.search(rf"(\w+)\.{re.escape(name)}\b", text)
+  sections = {key.partition(".")[0] for key in fields_by_key() if "." in key}
+  return f"{found.group(1)}.{name}" if found and found.group(1) in sections else name
+
+
+def _reason(error: Exception, file: pathlib.Path) -> str:
   """What went wrong in a config file, without the wrapping that ml_collections gives it."""
   if isinstance(error, InputError):
     return str(error)
@@ -271,6 +288,11 @@ def _reason(error: Exception) -> str:
     # It names one part of the key only; the nearest keys tell which section was meant.
     near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
     name = near or re.search(r'(Key) "(\w+)" does not exist', text)
+    key = "" if name is None else _key_at(file, error, name.group(2))
+    if key and (words := explained(key, last_parts())):
+      return f"unknown key {key!r}{words}"
+    if key and key.rpartition(".")[2] in last_parts() and key not in fields_by_key():
+      return f"unknown key {key!r}{suggestion(key, fields_by_key())}"
     if name:
       keys = [
         key for key in fields_by_key() if near and near.group(1) in (key.rpartition(".")[2], key.partition(".")[0])

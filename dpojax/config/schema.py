@@ -97,7 +97,11 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-  size: int = option(32, "examples (pairs) a step", minimum=1)
+  size: int = option(
+    32,
+    "examples a step: pairs, or prompts with all their answers where the policy writes them (then of a minibatch)",
+    minimum=1,
+  )
   rows: int = option(4, "rows of a row group, over all devices", minimum=1)
   row_length: int = option(1024, "tokens of a row", minimum=8)
   scored: int = option(0, "scored slots of a row; 0: from the data's lengths", minimum=0)
@@ -294,7 +298,9 @@ class PairsSettings:
 class RolloutSettings:
   """What the policy writes to learn from, in recipes policy_gradient, online and best_of_n."""
 
-  prompts: int = option(0, "different prompts that are answered; 0: all of the data, 10,000 of a world", minimum=0)
+  prompts: int = option(
+    0, "different prompts that are answered; 0: all of the data, 10,000 of a world; recipe=best_of_n: 256", minimum=0
+  )
   samples: int = option(4, "answers a prompt", minimum=1)
   reward: str = option("auto", "what scores the answers, as in monitor.rewards but one alone; auto: true where known")
   normalise: bool = option(
@@ -346,7 +352,8 @@ class PolicyGradientSettings:
   )
   critic_path: str = option(
     "",
-    "ppo, critic=reward: model it starts from; empty: rollout.reward where that is a model, else where the policy does",
+    "ppo, critic=reward: model it starts from, of a ppo run its critic; empty: rollout.reward where that is a model, else "
+    "where the policy does",
   )
   value_coef: float = option(0.1, "ppo: weight of the value loss", minimum=0.0)
   value_clip: float = option(0.2, "ppo: a value moves by at most this from its old one, in units of reward", above=0.0)
@@ -393,7 +400,12 @@ class OnlineSettings:
 class BestOfNSettings:
   """Of recipe=best_of_n: the best of N answers, for several N, from the same rollout.samples answers a prompt."""
 
-  counts: str = option("1,2,4,8,16", "N, by commas; each well below rollout.samples")
+  counts: str = option("1,2,4,8,16", "N, by commas; the largest at most a quarter of rollout.samples")
+  split: str = option(
+    "held_out",
+    "whose prompts of a world: held_out, as looks at a policy have them; or train, to make data of the best answers",
+    choices=("held_out", "train"),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 A world gives prompts, answers to learn writing from, and a reward. `sft_rows` makes rows as a data file would hold
 them; pairs are made of what a model writes, see `dpojax.recipes.pairs`.
+
+`environments.bandit` has no text: arms of known reward, whose optimum and divergences are closed forms.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,8 @@ RESULTS = [
   ("eval", "rewards/margins", "reward margin, held-out"),
   ("policy", "reward/true", "true reward of what it writes"),
   ("policy", "kl/sequence", "KL to the reference, nats an answer"),
+  ("rollout", "objective/score", "score of roll-outs, first and last tenth"),
+  ("rollout", "value/explained_variance", "variance of returns that the critic explains, first and last tenth"),
 ]
 
 
@@ -36,6 +38,21 @@ The reward is read at the last token that is not padding, so the text must end a
 did: with the EOS token, and nothing after it. The pad token is another one than EOS; keep it so. Only differences of
 rewards for one prompt mean something: their logistic function is the chance that the first answer is preferred."""
 
+VALUES = """```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = AutoModelForSequenceClassification.from_pretrained("PATH")
+text = PROMPT_AND_ANSWER_SO_FAR  # without the EOS token
+inputs = tokenizer([text], return_tensors="pt", padding=True, add_special_tokens=False)
+value = model(**inputs).logits[:, 0]
+```
+
+The value is read at the last token that is not padding. It is what the policy's return is expected to be from there on:
+the score of the whole answer, as the run normalised it, less the KL penalty of the tokens to come. It was trained where a
+token follows; of an answer that ends with EOS, read it before that token. It is no reward model: it knows the policy's own
+answers, and what it says of others was measured nowhere."""
+
 
 def model_card(
   name: str,
@@ -45,6 +62,7 @@ def model_card(
   method: str,
   step: int | None = None,
   rewards: str = "",
+  critic: bool = False,
 ) -> str:
   """A model card in Markdown with the front matter that model hubs read.
 
@@ -55,18 +73,24 @@ def model_card(
     method: how it was trained, such as "dpo, beta 0.1".
     step: the exported checkpoint; None: the last.
     rewards: of a reward model, what its one score is: which head, and its mean and spread. Empty: it writes.
+    critic: of a policy gradient, this is its critic.
   """
   recipe, base = config["recipe"], config["model"]["path"]
   start = "a model trained from scratch"
   if base:
     start = f"that of the run's stage `{base.partition(':')[2]}`" if base.startswith("stage:") else f"`{base}`"
-  tag = {"reward_model": "reward-model", "sft": "sft"}.get(recipe, "preferences")
+  tag = {"reward_model": "reward-model", "sft": "sft", "policy_gradient": "policy-gradient"}.get(recipe, "preferences")
   use = SCORES.format(text=_ending(config["data"])) + f"\n\n{rewards}" if rewards else WRITES
+  data, made = _data(config["data"]), "Trained"
+  if recipe == "policy_gradient":
+    data = f"prompts of {data}"
+  if critic:
+    use, made, start = VALUES, "The critic of a policy trained", f"{start} (the policy)"
   parts = [
     "---\nlibrary_name: transformers\n"
-    f"pipeline_tag: {'text-classification' if rewards else 'text-generation'}\ntags:\n- dpojax\n- {tag}\n---",
+    f"pipeline_tag: {'text-classification' if rewards or critic else 'text-generation'}\ntags:\n- dpojax\n- {tag}\n---",
     f"# {name}",
-    f"Trained with dpojax {__version__} ({method}) on {_data(config['data'])}, starting from {start}.",
+    f"{made} with dpojax {__version__} ({method}) on {data}, starting from {start}.",
     _results(result, step),
     "## Settings\n\n```json\n" + json.dumps(config, indent=2, ensure_ascii=False) + "\n```",
     f"## Use\n\n{use}",

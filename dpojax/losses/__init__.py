@@ -21,6 +21,7 @@ Data:
   length: [B, K] tokens of a ranking's answers; 0: there is no such answer.
   desirable: whether the single answer is a good one, booleans.
   mismatched, reference_mismatched: log-probs of another prompt's answer after this prompt.
+  opponent: log-prob under the policy of whichever of the two answers the reference wrote.
   reward, present: [B, K] rewards of a ranking's answers, and which there are (all).
   label: what was observed of the chosen answer: 1 it won, 0 it lost, 1/2 a tie (1).
   weight: of each example (1). Those of weight 0 are left out of what a loss takes over the batch.
@@ -44,7 +45,7 @@ from dpojax.losses.aot import aot, aot_unpaired
 from dpojax.losses.apo import apo_down, apo_zero, apo_zero_unpaired
 from dpojax.losses.arrays import data_of, options_of
 from dpojax.losses.classifiers import bco, bco_pair, nca_pair, sppo_hard
-from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo
+from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo, xpo
 from dpojax.losses.hinge import hinge
 from dpojax.losses.ipo import ipo, ipo_sum
 from dpojax.losses.kto import kto
@@ -64,6 +65,7 @@ READS = {
   "chosen_kl": "token_kl",
   "prompt": "prompt",
   "mismatched": "mismatched",
+  "opponent": "opponent",
   "shift": "shift",
 }
 
@@ -108,8 +110,8 @@ class Loss:
 
   @functools.cached_property
   def reads(self) -> frozenset[str]:
-    """Beyond the policy's log-probs: "reference", "margin" (of each pair), "token_kl", "prompt", "mismatched", "shift"
-    (a running mean)."""
+    """Beyond the policy's log-probs: "reference", "margin" (of each pair), "token_kl", "prompt", "mismatched", "opponent"
+    (which answer the reference wrote), "shift" (a running mean)."""
     return frozenset(READS[name] for name in (*self.data, *self.options) if name in READS)
 
   @property
@@ -128,7 +130,7 @@ class Loss:
 
 
 def _losses() -> Iterable[Loss]:
-  for function in (dpo, cdpo, robust_dpo, dpo_norm, exo_pair, discopop, dpop, hinge, ipo, ipo_sum, tdpo1, tdpo2):
+  for function in (dpo, cdpo, robust_dpo, dpo_norm, exo_pair, discopop, dpop, xpo, hinge, ipo, ipo_sum, tdpo1, tdpo2):
     yield Loss(function, of_ratios=True)
   for function in (nca_pair, bco_pair, sppo_hard, apo_zero, apo_down):
     yield Loss(function, of_ratios=True)

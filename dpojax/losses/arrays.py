@@ -20,7 +20,7 @@ P = ParamSpec("P")
 NUMBERS = frozenset(
   {
     *("chosen", "rejected", "reference_chosen", "reference_rejected", "chosen_kl", "rejected_kl", "prompt", "margin"),
-    *("logp", "reference_logp", "mismatched", "reference_mismatched", "reward", "label", "weight"),
+    *("logp", "reference_logp", "mismatched", "reference_mismatched", "opponent", "reward", "label", "weight"),
   }
 )
 COUNTS = frozenset({"chosen_length", "rejected_length", "prompt_length", "length"})

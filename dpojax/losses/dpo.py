@@ -237,3 +237,44 @@ def dpop(chosen, rejected, reference_chosen, reference_rejected, *, margin=None,
   a, b = chosen - reference_chosen, rejected - reference_rejected
   x = minus_margin(beta * (a - b - penalty * jax.nn.relu(-a)), margin)
   return jax.nn.softplus(-x)
+
+
+@checked
+def xpo(
+  chosen,
+  rejected,
+  reference_chosen,
+  reference_rejected,
+  opponent,
+  *,
+  margin=None,
+  beta=0.1,
+  alpha=1e-5,
+  f_divergence: FDivergence = reverse_kl,
+) -> jax.Array:
+  """Exploratory preference optimisation: DPO with a bonus for leaving the reference, one value per pair.
+
+  One answer of each pair was written by the policy and one, y', by the reference; with the margin m as in `dpo`::
+
+    loss = -log sigmoid(beta m) + alpha log pi(y')
+
+  Its second term takes probability from what the reference writes, on average by alpha KL(reference || policy) but for a
+  constant: optimism about all other answers. It has no beta, and is unbounded below.
+
+  Options:
+    beta: > 0; larger holds the policy nearer the reference.
+    alpha: >= 0, the strength of optimism; 0: DPO. 1e-5: that of TRL's `XPOConfig`; the paper gives an order only.
+    f_divergence: score that takes the place of the log-ratio.
+
+  Value:
+    log 2 + alpha log pi(y') wherever policy == reference.
+
+  Source:
+    Xie et al. 2024, arXiv:2405.21046, Algorithm 1: the objective of its direct preference optimisation with global
+    optimism, there over the pairs of all iterations so far. Not in TRL 1.16; the `XPOTrainer` of versions before took
+    this value over the pairs of a step, as here.
+  """
+  preference = dpo(
+    chosen, rejected, reference_chosen, reference_rejected, margin=margin, beta=beta, f_divergence=f_divergence
+  )
+  return preference + alpha * opponent

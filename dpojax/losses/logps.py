@@ -60,6 +60,7 @@ class PairLogps:
     margin: f32[B] by how much the chosen answer is better, in units of beta times nats; None: 0.
     chosen_kl, rejected_kl: f32[B] sum over an answer's positions of KL(reference || policy), of the policy.
     prompt, prompt_length: f32[B], i32[B] the prompt's tokens but for the first, which nothing predicts.
+    opponent: f32[B] `chosen` or `rejected`, whichever the reference wrote.
     pairs_per_token: f32[] sum of weights over the sum of weight times `chosen_length`, over the global
       batch: what turns a mean over pairs into a mean over tokens. None: over these pairs. With `prompt`
       given, its tokens count too.
@@ -77,6 +78,7 @@ class PairLogps:
   rejected_kl: Array | None = None
   prompt: Array | None = None
   prompt_length: Array | None = None
+  opponent: Array | None = None
   pairs_per_token: Array | None = None
   tokens: TokenLogps | None = None
 

@@ -6,13 +6,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from dpojax.losses.policy_gradient import clipped_policy_loss, clipped_value_loss, kl_k3, log_ratio
+from dpojax.losses.policy_gradient import LARGEST_LOG_RATIO, clipped_policy_loss, clipped_value_loss, kl_k3, log_ratio
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
-from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, sum_by_answer
+from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, floats_as, sum_by_answer
 
 Reduction = Literal["token", "answer", "sequence", "constant"]
+POLICY, CRITIC = "policy", "critic"  # the models that are trained
 KL_COEF, NEXT_KL_COEF, STOPPED = "kl_coef", "next_kl_coef", "stopped"  # statistics that go from step to step
 
 
@@ -76,7 +77,7 @@ class PolicyGradient(Objective):
     return {KL_COEF: 0.0, NEXT_KL_COEF: 0.0, STOPPED: 0.0}
 
   def policy(self, params: Params) -> Params:
-    return params["policy"]
+    return params[POLICY]
 
   def normalizers(self, batch: PackedBatch) -> dict[str, jax.Array]:
     filled = batch.filled
@@ -85,7 +86,7 @@ class PolicyGradient(Objective):
     return {"tokens": jnp.maximum(tokens, 1.0), "answers": jnp.maximum(answers, 1.0)}
 
   def forward(self, params: Params, reference_params: Params, rows: PackedBatch) -> PolicyOutput:
-    policy = params["policy"]
+    policy = params[POLICY]
     hidden = self.model.scored_hidden(policy, rows)
     # A head without bias: dividing what it reads divides the logits.
     cooled = hidden / self.temperature
@@ -93,8 +94,8 @@ class PolicyGradient(Objective):
     entropy = self.model.entropy_hidden(policy, cooled, rows) if self.entropy_bonus else scored.entropy
     value, reference_logp = None, None
     if self.critic is not None:
-      read = hidden if self.shared else self.critic.scored_hidden(params["critic"], rows)
-      value = self.critic.values(params["critic"], read)  # a head without bias reads 0 in empty slots
+      read = hidden if self.shared else self.critic.scored_hidden(params[CRITIC], rows)
+      value = self.critic.values(params[CRITIC], read)  # a head without bias reads 0 in empty slots
     if jax.tree.leaves(reference_params):
       reference_hidden = self.model.scored_hidden(reference_params, rows) / self.temperature
       reference_logp = self.model.score_hidden(reference_params, reference_hidden, rows).logp
@@ -102,9 +103,9 @@ class PolicyGradient(Objective):
     return PolicyOutput(scored.logp, entropy, value, reference_logp)
 
   def loss(self, outputs: PolicyOutput, rows: PackedBatch, normalizers: dict, hyper: dict) -> tuple[jax.Array, Metrics]:
+    # Counts and options come in float32 whatever the parameters are.
+    rows, normalizers, hyper = floats_as(outputs.logp.dtype, (rows, normalizers, dict(hyper)))
     behaviour, advantage = _present(rows.behaviour_logp), _present(rows.advantage)
-    kind = outputs.logp.dtype
-    normalizers, hyper = ({name: jnp.asarray(x, kind) for name, x in given.items()} for given in (normalizers, hyper))
     filled, clip = rows.filled, hyper["clip"]
     weights = self._weights(rows, normalizers)
     per_token = clipped_policy_loss(outputs.logp, behaviour, advantage, clip=clip, dual_clip=hyper["dual_clip"])
@@ -114,6 +115,9 @@ class PolicyGradient(Objective):
     moved = jnp.where(filled, log_ratio(outputs.logp, behaviour), 0.0)
     ratio = jnp.where(filled, jnp.exp(moved), 0.0)
     tokens = jnp.sum(filled, dtype=ratio.dtype)
+    here = jnp.asarray(rows.answer_end) > 0
+    of_answers = jnp.clip(sum_by_answer(moved, rows.answer_of, rows.num_answers), -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    weight, answers = jnp.where(here, jnp.exp(of_answers), 0.0), jnp.sum(here, dtype=ratio.dtype)
     part = tokens / normalizers["tokens"]  # parts of a step's loss add up to it, and these to 1
 
     def share(where) -> tuple[jax.Array, jax.Array]:
@@ -127,6 +131,9 @@ class PolicyGradient(Objective):
       "policy/ratio_square": (jnp.sum(jnp.square(ratio)), tokens),
       # About 1, which is the ratio's mean under the policy that wrote the tokens.
       "policy/ratio_variance": (jnp.sum(jnp.where(filled, jnp.square(ratio - 1), 0.0)), tokens),
+      # Of whole answers: products over their tokens. (mean)^2 / mean of squares is the share of samples that still count.
+      "policy/answer_ratio": (jnp.sum(weight), answers),
+      "policy/answer_ratio_square": (jnp.sum(jnp.square(weight)), answers),
       "policy/entropy": (jnp.sum(jnp.where(filled, outputs.entropy, 0.0)), tokens),
     }
     if self.kl_loss:
@@ -149,14 +156,14 @@ class PolicyGradient(Objective):
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A step is taken until the policy has moved too far from the one that wrote the roll-out."""
     square, tokens = metrics["policy/approx_kl"]
-    limit = hyper["update_kl_limit"]
+    limit = jnp.asarray(hyper["update_kl_limit"], square.dtype)
     beyond = (limit > 0) & (square > limit * tokens)
     stopped = jnp.maximum(running[STOPPED], beyond.astype(running[STOPPED].dtype))
     return stopped == 0, {STOPPED: stopped}
 
   def _weights(self, rows: PackedBatch, normalizers: dict) -> jax.Array:
     """[R, S]: what each token's loss is multiplied with; over all tokens of a step they are the reduction."""
-    filled = jnp.asarray(rows.filled, normalizers["tokens"].dtype)
+    filled = rows.filled.astype(normalizers["tokens"].dtype)
     if self.reduction == "token":
       return filled / normalizers["tokens"]
     if self.reduction == "sequence":

@@ -21,7 +21,7 @@ from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives import Objective
 from dpojax.objectives.metrics import preference_metrics
-from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params
+from dpojax.types import Answers, Array, Declared, Metrics, PackedBatch, Params, floats_as
 
 
 @jax.tree_util.register_dataclass
@@ -83,7 +83,7 @@ class Preference(Objective):
     weight = jnp.asarray(batch.example_weight)
     examples = jnp.sum(weight)
     length = self._first_answer_tokens(batch.flat())
-    tokens = jnp.sum(weight.reshape(-1) * length)
+    tokens = jnp.sum(weight.reshape(-1) * length.astype(weight.dtype))
     one = lambda x: jnp.where(x > 0, x, 1.0)  # noqa: E731
     return {"examples": one(examples), "tokens": one(tokens)}
 
@@ -109,6 +109,8 @@ class Preference(Objective):
   def loss(
     self, outputs: ForwardOutput, rows: PackedBatch, normalizers: dict, hyper: dict
   ) -> tuple[jax.Array, Metrics]:
+    # Weights, counts and options come in float32 whatever the parameters are.
+    rows, normalizers, hyper = floats_as(outputs.logp.dtype, (rows, normalizers, dict(hyper)))
     weight = jnp.asarray(rows.example_weight).reshape(-1)
     policy = self._logps(outputs.logp, outputs, rows, normalizers, hyper)
     reference = None
@@ -168,6 +170,13 @@ class Preference(Objective):
       details |= {"chosen_kl": kl[:, 0], "rejected_kl": kl[:, 1]}
     if rows.score_prompt:
       details |= {"prompt": sums[:, -1], "prompt_length": lengths[:, -1]}
+    if self.spec.reads("opponent"):
+      if rows.example_opponent is None:
+        raise ValueError(
+          f"{'+'.join(self.spec.names)} needs to know which answers the reference wrote: example_opponent"
+        )
+      first = jnp.asarray(rows.example_opponent).reshape(-1) == 0
+      details["opponent"] = jnp.where(first, sums[:, 0], sums[:, 1])
     return PairLogps(
       sums[:, 0],
       sums[:, 1],

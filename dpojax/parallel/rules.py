@@ -79,19 +79,23 @@ def whole_rows(wanted: int, mesh: Mesh | None) -> int:
   return -(-wanted // row_shards(mesh)) * row_shards(mesh)
 
 
-def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
-  """NamedShardings of a whole step [G, R, ...]: rows over the data and fsdp axes.
-
-  Raises:
-    ConfigError: the rows of a group do not divide by those axes.
-  """
-  rows = batch.tokens.shape[1]
+def check_rows(rows: int, mesh: Mesh) -> None:
+  """Raises ConfigError where the rows of a group do not divide by the devices that split them."""
   shards = row_shards(mesh)
   if rows % shards:
     raise ConfigError(
       f"batch.rows: {rows} rows a group do not divide by the {shards} devices of the data and fsdp axes; "
       f"choose a multiple of {shards}"
     )
+
+
+def batch_shardings(mesh: Mesh, batch: PackedBatch) -> PackedBatch:
+  """NamedShardings of a whole step [G, R, ...]: rows over the data and fsdp axes.
+
+  Raises:
+    ConfigError: the rows of a group do not divide by those axes.
+  """
+  check_rows(batch.tokens.shape[1], mesh)
 
   def one(leaf):
     spec = PartitionSpec(None, ROW_AXES) if leaf.ndim >= 2 else PartitionSpec()

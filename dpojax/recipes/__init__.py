@@ -7,7 +7,7 @@ here, in `dpojax.config.schema.RunConfig.recipe` and in `dpojax.config.keys.SECT
 
 from collections.abc import Callable
 
-from dpojax.recipes import pairs, policy_gradient, preference, reward_model, sft
+from dpojax.recipes import best_of_n, online, pairs, policy_gradient, preference, reward_model, sft
 from dpojax.recipes.inputs import Inputs
 from dpojax.training.loop import RunResult
 from dpojax.training.run_folder import RunFolder
@@ -18,6 +18,8 @@ RECIPES: dict[str, Callable[..., RunResult]] = {
   "reward_model": reward_model.run,
   "preference": preference.run,
   "policy_gradient": policy_gradient.run,
+  "best_of_n": best_of_n.run,
+  "online": online.run,
 }
 
 __all__ = ["RECIPES", "Inputs", "RunFolder", "RunResult"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax.config.experiment import TRAINED
 from dpojax.config.record import read_config
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
@@ -119,7 +120,7 @@ def _kind(path: str, model: Any, asked: ScoreKind | None, reference: str) -> Sco
   if is_reward:
     return "reward"
   folder = run_folder(path)
-  if reference or (folder is not None and read_config(folder).recipe == "preference"):
+  if reference or (folder is not None and read_config(folder).recipe in TRAINED):
     return "implicit"
   raise ConfigError(
     f"{path} is a language model, and what its score is cannot be guessed; choose --score=sum or mean for its "

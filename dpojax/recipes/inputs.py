@@ -132,9 +132,10 @@ class Inputs:
     return loaded
 
   def critic(self, policy: LoadedModel) -> LoadedModel:
-    """The network that a critic of its own starts from, as a reward model whose head is zero.
+    """The network that a critic of its own starts from, as a reward model of one head.
 
     That of `policy_gradient.critic_path`; else the reward model of `rollout.reward`, where it is one; else the policy.
+    The critic of another run goes on with its head; any other starts with a head of zeros.
 
     Raises:
       ConfigError: it reads other tokens than the policy writes.
@@ -143,15 +144,16 @@ class Inputs:
     if not path:
       spec = read_reward(self.config.rollout.reward, "rollout.reward", environment=self._world() is not None)
       path = spec.terms[0].argument if [term.kind for term in spec.terms] == ["model"] else ""
-    loaded = policy
+    loaded, goes_on = policy, False
     if path:
       settings = self.config.model
       key = ("critic", path, self._identity(path))
       if key not in self.memory:
         place = self._place(path)
-        read = load_critic if has_critic(place) else load
-        self.memory[key] = read(place, precision=settings.precision, remat=settings.remat)
-      loaded = self.memory[key]
+        goes_on = has_critic(place)
+        read = load_critic if goes_on else load
+        self.memory[key] = read(place, precision=settings.precision, remat=settings.remat), goes_on
+      loaded, goes_on = self.memory[key]
       if loaded.tokenizer.with_template(None).fingerprint() != policy.tokenizer.with_template(None).fingerprint():
         raise ConfigError(
           f"policy_gradient.critic_path: {path} has another tokenizer than the policy, so it cannot read what the policy "
@@ -159,6 +161,8 @@ class Inputs:
         )
     decoder = loaded.model.model if isinstance(loaded.model, RewardModel) else loaded.model
     model = RewardModel(decoder)
+    if goes_on:
+      return loaded
     params = {name: value for name, value in loaded.params.items() if name not in ("head", "score")}
     return dataclasses.replace(
       loaded, model=model, params=params | {"score": np.zeros((1, decoder.config.hidden), np.float32)}

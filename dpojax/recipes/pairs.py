@@ -4,7 +4,6 @@ prompts (the world's, or the user's) -> answers.jsonl of model.path -> pairs.rew
 triples.jsonl, provenance.json
 """
 
-import itertools
 import json
 from collections.abc import Callable, Sequence
 
@@ -124,15 +123,21 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def score(
   reward: Reward, prompts: Sequence[PromptRow], answers: Sequence[Sequence[SampledAnswer]], say: Callable[[str], None]
 ) -> list[np.ndarray]:
-  """f64[N] rewards of the answers to each prompt."""
-  every = [
-    PromptedAnswer(row.given, answer.text, row.ids, answer.tokens, answer.finished, row.details)
-    for row, several in zip(prompts, answers, strict=True)
-    for answer in several
-  ]
-  found = []
-  for start in range(0, len(every), AT_ONCE):
-    say(f"scoring: {start}/{len(every)} answers")
-    found.append(reward(every[start : start + AT_ONCE]))
-  flat = iter(np.concatenate(found).tolist() if found else ())
-  return [np.asarray(list(itertools.islice(flat, len(several)))) for several in answers]
+  """f64[N] rewards of the answers to each prompt.
+
+  Those of a prompt are scored in one call, so that equal answers have equal rewards, bit for bit.
+  """
+  found: list[np.ndarray] = []
+  at_once = max(1, AT_ONCE // max(map(len, answers), default=1))
+  for start in range(0, len(prompts), at_once):
+    some = answers[start : start + at_once]
+    say(f"scoring: {start}/{len(prompts)} prompts")
+    values = reward(
+      [
+        PromptedAnswer(row.given, answer.text, row.ids, answer.tokens, answer.finished, row.details)
+        for row, several in zip(prompts[start : start + at_once], some, strict=True)
+        for answer in several
+      ]
+    )
+    found += np.split(np.asarray(values, np.float64), np.cumsum([len(several) for several in some])[:-1])
+  return found

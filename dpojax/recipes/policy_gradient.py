@@ -4,39 +4,20 @@ prompts -> roll-out (answers -> scores -> packed rows -> log-probs, values -> ad
 policy = reference = model.path; critic = a reward model, or a head on the policy
 """
 
-import dataclasses
-import math
-
-import numpy as np
-
 from dpojax import references
-from dpojax.config.schema import PolicyGradientSettings
-from dpojax.errors import ConfigError
-from dpojax.models.reward_model import RewardModel
-from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.parallel import make_mesh
+from dpojax.parallel.rules import check_rows
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
+from dpojax.recipes.rollouts import described, make_objective, make_rollouts, make_trainer, planned_steps, resolved
 from dpojax.recipes.writing import normalised_reward, writer
-from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.stop import stop_texts
+from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint
-from dpojax.training.optimizer import make_optimizer
-from dpojax.training.rollouts import Rollouts, text_of
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
-from dpojax.training.trainer import Trainer
-
-# What "auto" means: (reduction, whiten, kl) of each method.
-DEFAULTS = {
-  "ppo": ("token", "minibatch", "reward"),
-  "rloo": ("sequence", "none", "reward"),
-  "reinforce": ("sequence", "none", "reward"),
-  "grpo": ("answer", "none", "loss"),
-  "dr_grpo": ("constant", "none", "loss"),
-}
 
 
 def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
@@ -46,39 +27,25 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
-  shared_mesh = mesh if mesh.size > 1 else None
-  settings, rollout = resolved(config.policy_gradient), config.rollout
-  rollout = dataclasses.replace(rollout, seed=rollout.seed + config.seed)
+  check_rows(config.batch.rows, mesh)
+  config = resolved(config)
+  settings, rollout = config.policy_gradient, config.rollout
   policy = inputs.language_model()
   prompts, held_out = rollout_prompts(config, policy)
-  reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=shared_mesh)
+  reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
   critic = inputs.critic(policy) if settings.method == "ppo" else None
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
-  size = settings.minibatches * config.batch.size
-  lengths = [len(row.ids) for row in prompts]
-  shape = minibatch_shape(
-    prompts=size,
-    samples=rollout.samples,
-    longest_prompt=max(lengths),
-    shortest_prompt=min(lengths),
-    max_tokens=rollout.max_tokens,
-    minibatches=settings.minibatches,
-    rows=config.batch.rows,
-    length=config.batch.row_length,
-  )
-  steps = planned_steps(config, settings, len(prompts))
+  steps = planned_steps(config, len(prompts))
 
+  ids = repr([row.ids.tolist() for row in prompts])
   read = {
-    "prompts": Fingerprint(digest_of_text(repr([row.ids.tolist() for row in prompts])), f"{len(prompts):,} prompts"),
+    "prompts": Fingerprint(digest_of_text(ids), f"{len(prompts):,} prompts"),
     "reward": Fingerprint(digest_of_text(reward.fingerprint), rollout.reward),
   }
   if critic is not None and settings.critic == "reward":
     read["critic"] = Fingerprint(critic.digest)
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
-  head = critic.model if critic is not None else None
-  shares = settings.critic == "shared"
-  folder.describe_prompts(policy, prompts.counts, prompts.notes, critic=head, shared=shares)
   reference = references.of(
     config.reference,
     model=policy.model,
@@ -88,100 +55,22 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     mesh=mesh,
     log=folder.log,
   )
-  objective = PolicyGradient(
-    policy.model,
-    RewardModel(policy.model) if head is not None and shares else head,
-    shares,
-    temperature=rollout.temperature,
-    reduction=settings.reduction,  # pyright: ignore[reportArgumentType]
-    longest=rollout.max_tokens,
-    kl_loss=settings.kl == "loss",
-    entropy_bonus=settings.entropy_coef > 0,
-  )
-  params = {"policy": policy.params}
-  if critic is not None:
-    zero = np.zeros((1, policy.model.config.hidden), np.float32)
-    params["critic"] = {"score": zero} if shares else critic.params
-  trainer = Trainer(
-    objective,
-    make_optimizer(config.optimizer, steps, objective.parameters),
-    params,
-    reference_params=reference.params,
-    moving_reference=reference.moving,
-    hyper={**hyper(settings), **reference.hyper},
-    mesh=mesh,
-  )
+  objective = make_objective(config, policy, critic)
+  trainer = make_trainer(config, objective, policy, critic, reference, steps=steps, mesh=mesh)
+  folder.describe_prompts(policy, prompts.counts, prompts.notes, critic=objective.critic, shared=objective.shared)
   write = writer(policy, rollout, mesh)
   text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
-  reward = normalised_reward(reward, rollout, write, prompts, reference.full_params, text, folder)
-  rollouts = Rollouts(
-    trainer,
-    write,
-    prompts,
-    reward,
-    rollout,
-    settings,
-    batch_prompts=size,
-    shape=shape,
-    decode=text,
-    folder=folder.path,
-    identity=folder.identity,
-    record=lambda step, metrics: folder.record_once(step, "rollout", metrics),
-    status=folder.log.status,
-    oldest_step=folder.oldest_step,
+  reward = normalised_reward(
+    reward, rollout, write, prompts, reference.full_params, text, folder.path, folder.identity, folder.log
   )
+  rollouts = make_rollouts(config, trainer, prompts, reward, write, text, folder.path, identity=folder.identity)
+  rollouts.record = lambda step, metrics: folder.record_once(step, "rollout", metrics)
+  rollouts.status, rollouts.oldest_step = folder.log.status, folder.oldest_step
   monitors = [
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, settings, size))
+  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, steps))
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result
-
-
-def resolved(settings: PolicyGradientSettings) -> PolicyGradientSettings:
-  """The settings with what "auto" means for the method."""
-  names = ("reduction", "whiten", "kl")
-  chosen = {
-    name: default if getattr(settings, name) == "auto" else getattr(settings, name)
-    for name, default in zip(names, DEFAULTS[settings.method], strict=True)
-  }
-  return dataclasses.replace(settings, **chosen)
-
-
-def hyper(settings: PolicyGradientSettings) -> dict[str, float]:
-  """The traced numbers of the objective."""
-  return {
-    "clip": settings.clip,
-    "dual_clip": settings.dual_clip or math.inf,
-    "value_clip": settings.value_clip,
-    "value_coef": settings.value_coef,
-    "entropy_coef": settings.entropy_coef,
-    "update_kl_limit": settings.update_kl_limit,
-  }
-
-
-def planned_steps(config, settings: PolicyGradientSettings, prompts: int) -> int:
-  """`train.steps`, or what `train.epochs` passes over the prompts take.
-
-  Raises:
-    ConfigError: the warm-up is longer.
-  """
-  size = settings.minibatches * config.batch.size
-  rollouts = max(1, round(config.train.epochs * prompts / size))
-  steps = config.train.steps or rollouts * settings.epochs * settings.minibatches
-  if config.optimizer.warmup_steps > steps:
-    raise ConfigError(
-      f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, more than the {steps} steps of the run"
-    )
-  return steps
-
-
-def described(config, settings: PolicyGradientSettings, prompts: int) -> str:
-  """The run in words."""
-  updates = settings.epochs * settings.minibatches
-  return (
-    f"{settings.method}: roll-outs of {prompts * config.rollout.samples:,} answers ({config.rollout.samples} to each of "
-    f"{prompts:,} prompts), {updates} steps from each"
-  )

@@ -11,6 +11,7 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.training.model_files import LoadedModel
 
 WORLD_PROMPTS = 10_000  # of a world, which has no end of them, where no number is given
+BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 
 
 def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
@@ -20,7 +21,7 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
     InputError: as `prompts_to_answer`.
   """
   rollout, data = config.rollout, config.data
-  room = config.batch.row_length - rollout.max_tokens if "batch" in SECTIONS[config.recipe] else 0
+  room = _room(config) if "batch" in SECTIONS[config.recipe] else 0
   if data.source == "world":
     count = rollout.prompts or WORLD_PROMPTS
     seed = rollout.seed + config.seed
@@ -40,6 +41,14 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
   return chosen, held_out
 
 
+def _room(config: RunConfig) -> int:
+  """Tokens that a row leaves for a prompt: beside one answer, or beside both of a pair."""
+  length, answer = config.batch.row_length, config.rollout.max_tokens
+  if config.recipe != "online":
+    return length - answer
+  return length - 2 * answer if config.batch.share_prompt else length // 2 - answer
+
+
 def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
   """The first `pairs.prompts` usable prompts of the data, or as many of the world's, drawn by `pairs.seed`.
 
@@ -50,25 +59,46 @@ def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
   return _answered(config, policy, settings.prompts, settings.seed, settings.max_tokens, "pairs")
 
 
+def best_of_prompts(config: RunConfig, policy: LoadedModel) -> PromptRows:
+  """The first `rollout.prompts` usable prompts of the data, or as many of a world's `best_of_n.split`; errors as above."""
+  rollout = config.rollout
+  count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
+  return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=config.best_of_n.split)
+
+
 def _answered(
-  config: RunConfig, policy: LoadedModel, count: int, seed: int, max_tokens: int, section: str, room: int = 0
+  config: RunConfig,
+  policy: LoadedModel,
+  count: int,
+  seed: int,
+  max_tokens: int,
+  section: str,
+  room: int = 0,
+  split: str = "train",
 ) -> PromptRows:
-  """The first `count` usable prompts (0: all); `room` is what a row leaves for one (0: any)."""
+  """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any)."""
   model, tokenizer = policy.model.config, policy.tokenizer
   data: DataSettings = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
-  if data.source == "world":
-    texts = get_world(data.name).prompts(count, seed)
-    found = prompts_given(texts, data, tokenizer)
-    # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
-    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
   if model.max_positions and model.max_positions <= max_tokens:
     raise ConfigError(
       f"{section}.max_tokens={max_tokens} leaves no room for a prompt in the model's {model.max_positions} positions"
     )
   if room < 0 or ("batch" in SECTIONS[config.recipe] and room == 0):
     raise ConfigError(
-      f"{section}.max_tokens={max_tokens} leaves no room for a prompt in rows of batch.row_length={config.batch.row_length}"
+      f"{section}.max_tokens={max_tokens} leaves no room for a prompt{' and two answers' * (config.recipe == 'online')} in "
+      f"rows of batch.row_length={config.batch.row_length}"
     )
+  if data.source == "world":
+    texts = get_world(data.name).prompts(count, seed, split)
+    found = prompts_given(texts, data, tokenizer)
+    most = max(len(row.ids) for row in found)
+    if model.max_positions and most + max_tokens > model.max_positions:
+      raise ConfigError(
+        f"{section}.max_tokens={max_tokens} after the longest prompt of data.name={data.name} ({most} tokens) passes the "
+        f"{model.max_positions} positions of the model; lower it, or give another model.path"
+      )
+    # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
+    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
   longest = min(filter(None, (model.max_positions - max_tokens if model.max_positions else 0, room)), default=0)
   found = read_prompts(data, tokenizer, longest=longest)
   rows = PromptRows(found[: count or None])

@@ -1,6 +1,7 @@
 """How a stage's policy writes its roll-outs, and the reward on the scale of what its reference writes."""
 
 import json
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,14 +11,15 @@ from dpojax.config.schema import RolloutSettings
 from dpojax.data.prompts import PromptRow
 from dpojax.files import write_atomically
 from dpojax.parallel.rules import whole_rows
+from dpojax.references import Log
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.sampler import generate
 from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.writing import Sample
+from dpojax.training.answering import Write, prompted
 from dpojax.training.model_files import LoadedModel
-from dpojax.training.rollouts import ROLLOUTS, Write, prompted
-from dpojax.training.run_folder import RunFolder
+from dpojax.training.rollout_files import ROLLOUTS
 from dpojax.types import Params
 
 AT_ONCE = 512  # answers sampled together
@@ -59,21 +61,31 @@ def normalised_reward(
   prompts: Sequence[PromptRow],
   reference: Callable[[], Params],
   decode: Callable[[Sample], str],
-  folder: RunFolder,
+  folder: pathlib.Path,
+  identity: str = "",
+  log: Log | None = None,
 ) -> Reward:
   """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
 
-  Gain and bias are measured once and stay in the folder.
+  Gain and bias are measured once and stay in the folder; anew where the stage goes on with other settings or inputs.
   """
   if not settings.normalise:
     return reward
-  path = folder.path / ROLLOUTS / "normalisation.json"
-  if not path.is_file():
+  path = folder / ROLLOUTS / "normalisation.json"
+  known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  if known.get("identity") != identity:
     some = prompts[: settings.normalise_on]
-    folder.log.message(f"normalising {reward.name} on {len(some) * settings.samples:,} answers of the reference")
+    count = f"{len(some) * settings.samples:,} answers of the reference"
+    if log is not None:
+      log.message(f"normalising {reward.name} on {count}")
     numbers = range(FIRST_NUMBER, FIRST_NUMBER + len(some))
-    samples = write(reference(), [row.ids for row in some], numbers, lambda done, tokens: None)
-    recorded = measure(reward, prompted(some, samples, decode))
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(recorded, indent=2) + "\n", durable=True)
-  return apply(reward, json.loads(path.read_text(encoding="utf-8")))
+
+    def progress(done: int, tokens: int) -> None:
+      if log is not None:
+        log.status(f"normalising {reward.name}: {done:,} of {count}, {tokens:,} tokens")
+
+    samples = write(reference(), [row.ids for row in some], numbers, progress)
+    known = {"identity": identity, "terms": measure(reward, prompted(some, samples, decode))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(known, indent=2) + "\n", durable=True)
+  return apply(reward, known["terms"])

@@ -19,12 +19,12 @@ import numpy as np
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape
+from dpojax.data.slots import locate
 from dpojax.errors import DataError, WeightsError
 from dpojax.files import write_atomically
 from dpojax.parallel.processes import check_one_process
 from dpojax.references.record_store import RecordStore
 from dpojax.scoring.packed import Progress, Score, score_steps
-from dpojax.scoring.slots import locate
 from dpojax.types import PackedBatch
 
 # Raise it whenever the same weights and ids give other float32 log-probs than before. 1 stored log-probs of other tokens

@@ -8,13 +8,15 @@ BLUE, ORANGE, GREEN, GREY = "#2b5d8a", "#c8642b", "#3d8058", "#8a8f98"
 COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)  # of lines that a legend tells apart
 
 
-def new_figure(panels: int, columns: int | None = None) -> tuple[Figure | None, list[Axes]]:
-  """A figure of equal panels, `columns` in a row or at most three (four: two by two); None for no panel."""
+def new_figure(
+  panels: int, columns: int | None = None, size: tuple[float, float] = (4.6, 3.3)
+) -> tuple[Figure | None, list[Axes]]:
+  """A figure of equal panels of `size` inches, `columns` in a row or at most three (four: two by two); None for no panel."""
   if panels == 0:
     return None, []
   columns = min(columns, panels) if columns else {1: 1, 2: 2, 3: 3, 4: 2}.get(panels, 3)
   rows = -(-panels // columns)
-  figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout="constrained")
+  figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
   axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
   for axis in axes:
     axis.spines[["top", "right"]].set_visible(False)
@@ -24,9 +26,9 @@ def new_figure(panels: int, columns: int | None = None) -> tuple[Figure | None, 
   return figure, axes
 
 
-def title(axis: Axes, text: str) -> None:
+def title(axis: Axes, text: str, size: float = 10.5) -> None:
   """A panel's title, set left: it says what the y axis is."""
-  axis.set_title(text, loc="left", fontsize=10.5, fontweight="bold")
+  axis.set_title(text, loc="left", fontsize=size, fontweight="bold")
 
 
 def over_steps(axis: Axes) -> None:

@@ -5,17 +5,21 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dpojax.training.numbers import reward_in_words, rewards_of, tied
+from dpojax.training.numbers import format_number, reward_in_words, rewards_of, tied
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-  """A metric's name for people, its unit and decimals; shares are printed as percentages."""
+  """A metric's name for people, its unit and decimals; shares are printed as percentages.
+
+  `tiny` numbers, which decimals would make 0, are printed by their significant digits.
+  """
 
   name: str
   unit: str = ""
   share: bool = False
   decimals: int = 4
+  tiny: bool = False
 
   def axis(self) -> str:
     """The text of a plot's axis."""
@@ -27,7 +31,10 @@ class Label:
     if value is None or (self.share and math.isnan(value)):
       return "-"
     if self.share:
-      return f"{100 * value:.1f} %"
+      text = f"{100 * value:.1f} %"
+      return "0.0 %" if text == "-0.0 %" else text
+    if self.tiny:
+      return format_number(value)
     text = f"{value:.{self.decimals}f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return f"{text} ± {error:.{self.decimals}f}" if error else text
@@ -59,6 +66,26 @@ POLICY = {
   "finished": Label("answers that end by themselves", share=True),
   "distinct/1": Label("distinct-1, tokens", share=True),
   "distinct/2": Label("distinct-2, pairs of tokens", share=True),
+}
+
+# Of roll-outs, and of the steps that learn from them (`report.rollouts`).
+ROLLOUT = {
+  "objective/score": Label("score", decimals=3),
+  "objective/reward": Label("reward, before what a missing end does", decimals=3),
+  "objective/rlhf_reward": Label("score less KL penalty", decimals=3),
+  "objective/kl": Label("KL by k1", "nats an answer", decimals=3),
+  "objective/kl_token": Label("KL by k1", "nats a token"),
+  "objective/kl_coef": Label("weight of KL"),
+  "objective/entropy": Label("entropy", "nats a token"),
+  "rollout/length": Label("length", "tokens", decimals=1),
+  "rollout/eos_share": Label("answers that end by themselves", share=True),
+  "policy/approx_kl": Label("largest move of the policy", tiny=True),
+  "policy/clip_fraction": Label("ratios beyond the clip", share=True),
+  "policy/ratio_variance": Label("variance of ratios", tiny=True),
+  "steps/taken": Label("steps taken", share=True),
+  "value/loss": Label("value loss"),
+  "value/explained_variance": Label("variance explained", share=True),
+  "rollout/logp_gap": Label("sampler apart from training", "nats a token", tiny=True),
 }
 
 

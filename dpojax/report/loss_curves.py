@@ -23,7 +23,8 @@ LEVEL = -7.0  # log-prob, in nats a token, of answers where there is no referenc
 TOKENS = 10
 GLANCE = {"dpo": BLUE, "cdpo": GREEN, "robust_dpo": ORANGE, "hinge": PURPLE, "ipo_sum": "#b5892f"}
 
-DRAWN = {"dpop": {"penalty": 4.0}}  # at 50 nothing but the penalty would be seen
+# At their defaults of dpop nothing but the penalty would be seen, of xpo nothing but DPO.
+DRAWN = {"dpop": {"penalty": 4.0}, "xpo": {"alpha": 0.1}}
 
 # By what a loss reads, and whether that is rewards.
 AXIS = {
@@ -138,7 +139,7 @@ def _pair(name: str) -> dict[str, Callable]:
   loss, zero = LOSSES[name], jnp.zeros(1)
   per_token = name in ("dpo_norm", "ipo", "orpo", "simpo", "alphapo")
 
-  def at(chosen, rejected, chosen_kl=0.0, rejected_kl=0.0):
+  def at(chosen, rejected, chosen_kl=0.0, rejected_kl=0.0, opponent=0.0):
     length = jnp.full(1, TOKENS)
     start = 0.0 if "reference" in loss.reads else LEVEL * TOKENS
     w, l = (start + jnp.reshape(x, (1,)) * (TOKENS if per_token else 1) for x in (chosen, rejected))  # noqa: E741
@@ -152,12 +153,18 @@ def _pair(name: str) -> dict[str, Callable]:
       rejected_length=length,
       chosen_kl=zero + chosen_kl,
       rejected_kl=zero + rejected_kl,
+      opponent=zero + opponent,
     )
 
   if "token_kl" in loss.reads:
     return {
       "no KL": lambda m: at(m / 2, -m / 2),
       "2 nats of KL along the rejected answer": lambda m: at(m / 2, -m / 2, 0.0, 2.0),
+    }
+  if "opponent" in loss.reads:
+    return {
+      "the reference wrote the rejected answer": lambda m: at(m / 2, -m / 2, opponent=-m / 2),
+      "the reference wrote the chosen answer": lambda m: at(m / 2, -m / 2, opponent=m / 2),
     }
   if not loss.compares:
     return {"chosen moves": lambda m: at(m, 0.0)}

@@ -29,7 +29,7 @@ summed; y_w and y_l are these answers, |y| is a number of tokens, s a score of a
 the identity unless another is chosen; sigmoid(x) = 1 / (1 + e^-x); sg() is held constant by the gradient. A pair's own
 margin, where data have one, is taken from the logit, in units of beta times nats.
 
-Each loss is drawn at beta = 1, other options at their defaults (`dpop` with a smaller penalty), against the margin a - b (or that of the log-probs
+Each loss is drawn at beta = 1, other options at their defaults (but for a smaller penalty of `dpop` and a larger alpha of `xpo`), against the margin a - b (or that of the log-probs
 where there is no reference). At another beta read the axis as beta times the margin; IPO and SPPO are then to be divided
 by beta squared. The gradient weight is minus the slope: where it is positive the loss asks for more margin, where it is
 negative for less. DPO is the dashed line.
@@ -55,6 +55,7 @@ READS = {
   "reference": "a reference",
   "token_kl": "the reference's whole distribution (a live reference)",
   "mismatched": "answers of other prompts",
+  "opponent": "which answer the reference wrote",
   "shift": "a running mean over steps",
 }
 

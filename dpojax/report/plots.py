@@ -10,13 +10,14 @@ from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure,
 from dpojax.report.labels import HELD_OUT, Label
 from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import RunRecords
+from dpojax.report.rollout_plots import draw_rollouts
 
 
 def draw_run(run: RunRecords) -> list[pathlib.Path]:
-  """Draws what the run measured into `plots/`: training.png, and policy.png where the policy was sampled."""
+  """Draws what the run measured into `plots/`: training.png or rollouts.png, and policy.png where the policy was sampled."""
   folder = run.folder / "plots"
   folder.mkdir(exist_ok=True)
-  figures = {"training.png": draw_training(run), "policy.png": draw_policy(run)}
+  figures = {"training.png": draw_training(run), "rollouts.png": draw_rollouts(run), "policy.png": draw_policy(run)}
   paths = []
   for name, figure in figures.items():
     if figure is not None:
@@ -26,10 +27,15 @@ def draw_run(run: RunRecords) -> list[pathlib.Path]:
 
 
 def draw_training(run: RunRecords) -> Figure | None:
-  """Loss, accuracy, margin and rewards over steps, as far as they were measured."""
+  """Loss, accuracy, margin and rewards over steps, as far as they were measured; None for a policy gradient.
+
+  Its loss is about 0 at each roll-out's first step whatever was learned: `draw_rollouts` says more.
+  """
   present = {
     metric for records in (run.splits.get("train", []), run.splits.get("eval", [])) for r in records for metric in r
   }
+  if "policy/loss" in present:
+    return None
   metrics = [m for m in ("loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy") if m in present]
   if "rewards/margins" in metrics:
     metrics = [m for m in metrics if m != "mean_token_accuracy"]

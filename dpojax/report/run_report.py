@@ -3,16 +3,19 @@
 import json
 import pathlib
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dpojax.config.record import difference, to_json
+from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, policy_labels, shown
+from dpojax.report.labels import HELD_OUT, ROLLOUT, Label, policy_labels, shown
 from dpojax.report.records import RunRecords, read_run
+from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
 from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
@@ -72,8 +75,8 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
 def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
   """result.json: the settings, the first and last measurement of each split, and what the run cost.
 
-  `train` compares the first step with the mean of the last tenth of the steps; `eval` and `policy`
-  compare the first and the last record.
+  `train` compares the first step with the mean of the last tenth of the steps, `rollout` the first roll-out with the
+  last tenth of them (`report.rollouts`); `eval` and `policy` compare the first and the last record.
   """
   train = run.splits.get("train", [])
   steps = train[-1]["step"] if train else 0
@@ -82,7 +85,9 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
     if split == "train":
       tail = records[-max(1, len(records) // 10) :]
       first = _metrics(records[0])
-      last = {m: float(np.mean([r[m] for r in tail])) for m in first if all(m in r for r in tail)}
+      last = {m: float(np.mean([r[m] for r in tail if m in r])) for m in first if any(m in r for r in tail)}
+    elif split == SPLIT:
+      first, last = first_and_last(rollout_records(run))
     else:
       first, last = _metrics(records[0]), _metrics(records[-1])
     result["before"][split] = {m: to_json_number(v) for m, v in first.items()}
@@ -91,7 +96,7 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
   result["seconds"] = float(sum(r.get("time/step", 0.0) for r in train))
   speeds = [r["tokens_per_second"] for r in train if "tokens_per_second" in r]
   result["tokens_per_second"] = float(np.median(speeds)) if speeds else None
-  return result
+  return result | cost(run)
 
 
 def with_ties(result: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +112,12 @@ def with_ties(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[list[str]]:
-  """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, training."""
+  """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, roll-outs, training."""
   rows = []
   for split, heading, labels in (
     ("eval", "held out", lambda names: HELD_OUT),
     ("policy", "what it writes (± standard error)", policy_labels),
+    (SPLIT, "roll-outs (first, last tenth)", _rollout_labels),
   ):
     before, after = result["before"].get(split), result["after"].get(split)
     if after is None:
@@ -123,7 +129,7 @@ def table(result: dict[str, Any]) -> list[list[str]]:
         name = f"{label.name}, {label.unit}" if label.unit else label.name
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
-  if after:
+  if after and "policy/loss" not in after:  # whose loss says nothing: `report.plots.draw_training`
     rows.append(["training (first step, last tenth)", "", ""])
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:
@@ -132,12 +138,23 @@ def table(result: dict[str, Any]) -> list[list[str]]:
   return rows
 
 
+def _rollout_labels(metrics: Mapping[str, Any]) -> Mapping[str, Label]:
+  same = metrics.get("objective/reward") == metrics.get("objective/score")
+  return {name: label for name, label in ROLLOUT.items() if not (same and name == "objective/reward")}
+
+
 def _metrics(record: dict[str, Any]) -> dict[str, float]:
   return {k: v for k, v in record.items() if k not in ("step", "split") and not k.startswith("time/")}
 
 
 def _speed(result: dict[str, Any]) -> str:
   text = f"{result['steps']} steps in {format_duration(result['seconds'])}"
+  if "rollouts" in result:
+    taken = "" if result["steps_taken"] == result["steps"] else f", {result['steps_taken']:,} of them taken,"
+    text = (
+      f"{result['rollouts']:,} roll-outs, {result['steps']:,} steps{taken} in {format_duration(result['seconds'])}, "
+      f"{result['sampling']:.0%} of it sampling"
+    )
   if result["tokens_per_second"]:
     text += f", {format_number(result['tokens_per_second'])} tokens/s"
   if result["skipped_steps"]:
@@ -160,7 +177,8 @@ def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]
     parts.append("## When to stop\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in sentences))
   changed = difference(RunConfig(), run.config)
   if changed:
-    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in changed))
+    lines = [*changed, *autos(run.config)]
+    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in lines))
   parts += [f"![{path.stem}]({path.relative_to(run.folder).as_posix()})" for path in plots]
   samples = _shown(run)
   if samples:

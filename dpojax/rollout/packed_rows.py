@@ -18,8 +18,8 @@ import numpy as np
 
 from dpojax.data.examples import TokenExample
 from dpojax.data.packing import PackShape, empty_rows, pack
+from dpojax.data.slots import locate
 from dpojax.errors import ConfigError
-from dpojax.scoring.slots import locate
 from dpojax.types import PackedBatch
 
 PER_SLOT = ("reference_logp", "behaviour_logp", "advantage", "old_value", "value_target")
@@ -147,7 +147,8 @@ def minibatch_shape(
     rows=rows,
     length=length,
     scored=length,
-    examples=min(examples, length // (shortest_prompt + 1)),
+    # Fewer rows than minibatches would leave one empty: a step that moves by the optimizer's momentum alone.
+    examples=max(1, min(examples // minibatches, length // (shortest_prompt + 1))),
     answers=answers,
   )
 

@@ -21,9 +21,9 @@ from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.packing import PackShape, pack
 from dpojax.data.shapes import bucket
+from dpojax.data.slots import locate
 from dpojax.errors import DataError
 from dpojax.parallel.placement import place_batch, place_params, to_host
-from dpojax.scoring.slots import locate
 from dpojax.types import Array, PackedBatch, Params
 
 SHORTEST_ROW = 512

@@ -9,6 +9,7 @@ from typing import Literal
 from dpojax.config.experiment import ALONE, Experiment, reward_specs
 from dpojax.config.keys import is_stage, value_at
 from dpojax.config.record import difference
+from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
 from dpojax.errors import ConfigError, DataError, InputError
@@ -185,7 +186,7 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
 
 
 def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> list[list[str]]:
-  """(stage, recipe, folder, state, settings that differ from the defaults) of every stage; nothing is run."""
+  """(stage, recipe, folder, state, settings that differ from the defaults, and what "auto" is) of every stage; nothing is run."""
   rows = []
   for name, config in experiment.stages.items():
     state: str
@@ -197,6 +198,6 @@ def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> lis
       )
     except InputError as error:
       state = f"refused: {error}"
-    differs = "; ".join(difference(RunConfig(recipe=config.recipe), config))
+    differs = "; ".join([*difference(RunConfig(recipe=config.recipe), config), *autos(config)])
     rows.append([name or "(alone)", config.recipe, str(folders[name]), state, differs])
   return rows

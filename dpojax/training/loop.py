@@ -57,8 +57,12 @@ def train(
   """
   log = folder.log
   log.total_steps, trainer.when_compiled = steps, give_back_memory
-  log.message(f"{what}: {steps:,} steps of {folder.config.batch.size}; compiling before the first")
+  log.cycle = getattr(batches, "updates", 1)
+  each = f" of {folder.config.batch.size}" if getattr(batches, "ahead", True) else ""  # else `what` says it
+  log.message(f"{what}: {steps:,} steps{each}; compiling before the first")
   monitors = [as_monitor(monitor) for monitor in monitors]
+  # A roll-out waits for the step before it, and its record and its seconds belong after that step's.
+  begins = getattr(batches, "begins", lambda step: False)
   with Preemption() as preemption:
     if hasattr(batches, "interrupted"):
       batches.interrupted = preemption.requested  # pyright: ignore[reportAttributeAccessIssue]
@@ -70,8 +74,10 @@ def train(
       step_log.resume_clock()
       for step, metrics in trainer.steps(batches, until=steps, stop=preemption.requested):
         step_log.step(step, metrics)  # writes those of the step before
-        if any(monitor.due(step, steps) for monitor in monitors):
+        due = any(monitor.due(step, steps) for monitor in monitors)
+        if due or begins(step):
           step_log.flush()
+        if due:
           observe(monitors, step, trainer, log, last=steps)
           step_log.resume_clock()
       step_log.flush()

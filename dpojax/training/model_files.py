@@ -114,7 +114,8 @@ def load_model(
 def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
   """The critic of a run of recipe=policy_gradient, or of one of its checkpoints, as a reward model of one head.
 
-  What it says of an answer at its last token is the value there: what it expects of the score.
+  What it says at a text's last token is the value there: what it expects of the return, the score less the KL penalty of
+  what is still to come. Values are trained where a token follows, so never at the EOS that ends an answer.
 
   Raises:
     ConfigError: the run has none.

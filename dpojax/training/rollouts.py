@@ -12,13 +12,9 @@ A run that was killed goes on with the stored roll-out, so that later updates se
 """
 
 import dataclasses
-import io
-import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -26,30 +22,29 @@ import numpy as np
 from dpojax.config.schema import PolicyGradientSettings, RolloutSettings
 from dpojax.data.packing import PackShape
 from dpojax.data.prompts import PromptRow
-from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
 from dpojax.objectives import advantages
 from dpojax.objectives.kl_control import CONTROLLERS
-from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, STOPPED, PolicyGradient
-from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.objectives.methods import advantages_of
+from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, POLICY, STOPPED, PolicyGradient
+from dpojax.rewards.reward import Reward
 from dpojax.rollout.packed_rows import PackedRows, split_rows
-from dpojax.rollout.text import answer_text
-from dpojax.rollout.writing import Ended, Sample
+from dpojax.rollout.writing import Sample
+from dpojax.training.answering import ENDED, Write, chosen_prompts, permutation, prompted, score_answers
 from dpojax.training.preemption import Interrupted
+from dpojax.training.rollout_files import (
+  ROLLOUTS,
+  check_begun,
+  drop,
+  padded,
+  read_rollout,
+  rollout_path,
+  save_rollout,
+  scattered,
+)
 from dpojax.training.trainer import Trainer
-from dpojax.types import PackedBatch, Params
+from dpojax.types import PackedBatch
 
-ROLLOUTS = "rollouts"
-ENDED: tuple[Ended, ...] = ("eos", "stop", "length")
 PER_TOKEN = ("sampler_logp", "behaviour_logp", "reference_logp", "value", "advantage", "value_target")
-
-
-class Write(Protocol):
-  """Writes answers: the sampler with its settings, or whatever else a test puts in its place."""
-
-  def __call__(
-    self, params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int], progress: Callable[[int, int], None]
-  ) -> list[list[Sample]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +64,7 @@ class Rollout:
     advantage, value_target: f64[A, T], advantages not whitened by minibatch.
     kl_coef: that it was made with.
     metrics: what is recorded of it.
+    update: the first update that was taken from it; above 0 where settings were changed in the middle of another.
   """
 
   prompts: np.ndarray
@@ -85,17 +81,15 @@ class Rollout:
   value_target: np.ndarray
   kl_coef: float
   metrics: Mapping[str, float]
+  update: int = 0
 
   def save(self, path: pathlib.Path, identity: str) -> None:
     """Writes it, whole or not at all."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
-    facts = {"identity": identity, "metrics": dict(fields.pop("metrics")), "kl_coef": fields.pop("kl_coef")}
-    file = io.BytesIO()
-    np.savez(file, facts=np.asarray(json.dumps(facts)), **fields)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, file.getvalue(), durable=True)
+    facts = {name: fields.pop(name) for name in ("metrics", "kl_coef", "update")}
+    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
   def read(cls, path: pathlib.Path, identity: str) -> "Rollout | None":
@@ -104,22 +98,13 @@ class Rollout:
     Raises:
       CheckpointError: the file is damaged.
     """
-    try:
-      with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}  # every part carries a checksum
-    except FileNotFoundError:
+    found = read_rollout(path, identity)
+    if found is None:
       return None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-      raise CheckpointError(
-        f"{path}: damaged ({error}); delete it and the run goes back to its newest checkpoint "
-        "before this roll-out, or make it anew where none was taken from it"
-      ) from None
-    facts = json.loads(str(arrays.pop("facts")))
-    if facts["identity"] != identity:
-      return None
+    arrays, facts = found
     mask = advantages.token_mask(arrays["length"], int(arrays["length"].max()))
     arrays |= {name: scattered(arrays[name], mask) for name in ("tokens", *PER_TOKEN)}
-    return cls(**arrays, kl_coef=facts["kl_coef"], metrics=facts["metrics"])
+    return cls(**arrays, **facts)
 
   def answers(self) -> list[list[np.ndarray]]:
     """Tokens of the K answers to each prompt."""
@@ -142,9 +127,13 @@ class Rollouts:
     decode: the answer's text.
     folder: `rollouts/` is in it.
     identity: of the stage: roll-outs of another are not read.
+
+  Attributes:
+    current: the latest roll-out.
     record: called with (step, metrics) of a new roll-out.
     status: shows passing text.
-    oldest_step: the oldest checkpoint that a run may go back to; roll-outs before it are deleted.
+    oldest_step: gives the oldest checkpoint that a run may go back to; roll-outs before it are deleted.
+    interrupted: asked with a step while a roll-out is made; true ends it by `Interrupted`.
   """
 
   ahead = False
@@ -163,19 +152,22 @@ class Rollouts:
     decode: Callable[[Sample], str],
     folder: pathlib.Path,
     identity: str = "",
-    record: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
-    status: Callable[[str], None] = lambda text: None,
-    oldest_step: Callable[[], int] = lambda: 0,
   ):
     assert isinstance(trainer.objective, PolicyGradient)
     self.trainer, self.write, self.prompts, self.reward = trainer, write, prompts, reward
     self.rollout, self.settings, self.shape = rollout, settings, shape
     self.batch_prompts, self.decode = batch_prompts, decode
     self._folder, self._identity = folder / ROLLOUTS, identity
-    self._record, self._status, self._oldest_step = record, status, oldest_step
     self._current: tuple[int, Rollout, PackedRows] | None = None
     self._tokens: dict[int, int] = {}
-    self.interrupted: Callable[[int], bool] = lambda step: False  # asked while a roll-out is made
+    self.record: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    self.status: Callable[[str], None] = lambda text: None
+    self.oldest_step: Callable[[], int] = lambda: 0
+    self.interrupted: Callable[[int], bool] = lambda step: False
+
+  @property
+  def current(self) -> Rollout | None:
+    return None if self._current is None else self._current[1]
 
   @property
   def updates(self) -> int:
@@ -188,8 +180,9 @@ class Rollouts:
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
-    if self._current is None or self._current[0] != number:
+    if self.begins(step):
       self._current = (number, *self._begin(number, update))
+    assert self._current is not None
     _, rollout, rows = self._current
     chosen = self._rows(number, update, rows)
     self._tokens[step] = int(np.sum(rows.tokens[chosen]))
@@ -198,53 +191,59 @@ class Rollouts:
       self._tokens[step] = 0
     return rows.batch(chosen, self._per_slot(rollout, rows, chosen))
 
+  def begins(self, step: int) -> bool:
+    """Whether the batch of a step waits for a roll-out."""
+    return self._current is None or self._current[0] != step // self.updates
+
   def _begin(self, number: int, update: int) -> tuple[Rollout, PackedRows]:
     """The roll-out of that number, from disk or new; at its first update the state's statistics are set."""
-    path = self._folder / f"{number:06d}.npz"
+    path = rollout_path(self._folder, number)
     found = Rollout.read(path, self._identity)
-    if found is None and update:
-      raise CheckpointError(
-        f"{path}: it is gone, and {update} of the {self.updates} updates that the run takes from it are made; delete the "
-        "checkpoints of these, and the run goes on from the one before"
-      )
     if found is None:
-      coef = float(self.trainer.state.running[NEXT_KL_COEF]) if number else self.settings.kl_coef
-      found = self._make(number, coef)
+      check_begun(path, update, self.updates)
+    if found is None or found.update > update:
+      # One of other settings cannot be gone on with: what is left of its updates is taken from a new one.
+      running = self.trainer.state.running[KL_COEF if update else NEXT_KL_COEF]
+      found = self._make(number, update, float(running) if number or update else self.settings.kl_coef)
+      drop(self._folder, lambda other: other > number)  # written by a policy that never read this one
       found.save(path, self._identity)
       self.drop_old(number)
     rows = PackedRows([self.prompts[i].ids for i in found.prompts], found.answers(), self.shape)
-    if not update:
+    if update == found.update:
       control = CONTROLLERS[self.settings.kl_controller]
       kl, episodes = found.metrics["objective/kl"], len(found.length)
       following = control(found.kl_coef, kl, self.settings.kl_target, episodes, self.settings.kl_horizon)
       self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, STOPPED: 0.0})
-      self._record(number * self.updates, found.metrics)
+      self.record(number * self.updates + update, found.metrics)
     return found, rows
 
-  def _make(self, number: int, coef: float) -> Rollout:
+  def _make(self, number: int, update: int, coef: float) -> Rollout:
     chosen = chosen_prompts(len(self.prompts), self.batch_prompts, number, self.rollout.seed)
     prompts = [self.prompts[i] for i in chosen]
     first = number * self.batch_prompts
 
     def progress(done: int, tokens: int) -> None:
-      if self.interrupted(number * self.updates):
+      if self.interrupted(number * self.updates + update):
         raise Interrupted
-      self._status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
+      self.status(f"roll-out {number}: {done:,}/{len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
 
     began = time.perf_counter()
     ids = [row.ids for row in prompts]
     samples = self.write(self.trainer.policy_params, ids, range(first, first + len(ids)), progress)
     flat = [sample for several in samples for sample in several]
     sampled = time.perf_counter()
-    self._status(f"roll-out {number}: scoring {len(flat):,} answers")
-    raw, score = self._scores(prompts, samples)
+    self.status(f"roll-out {number}: scoring {len(flat):,} answers")
+    raw, score = score_answers(self.reward, prompted(prompts, samples, self.decode), self.rollout)
     scored = time.perf_counter()
     rows = PackedRows(ids, [[sample.tokens for sample in several] for several in samples], self.shape)
     arrays = self._forward(number, rows)
     behaviour, reference = arrays["behaviour_logp"], arrays["reference_logp"]
     length = rows.mask.sum(axis=1)
     written = padded([sample.logp for sample in flat], rows.mask)
-    advantage, target = self._advantages(score, behaviour.astype(np.float64) - reference, arrays["value"], length, coef)
+    k1 = behaviour.astype(np.float64) - reference
+    advantage, target = advantages_of(
+      self.settings, self.rollout.samples, score, k1, arrays["value"], length, coef=coef
+    )
     metrics = self._metrics(rows.mask, raw, score, flat, written, arrays, target, coef)
     metrics |= {"time/sample": sampled - began, "time/reward": scored - sampled}
     return Rollout(
@@ -258,21 +257,10 @@ class Rollouts:
       advantage=advantage,
       value_target=target,
       kl_coef=coef,
+      update=update,
       metrics=metrics | {"time/forward": time.perf_counter() - scored},
       **arrays,
     )
-
-  def _scores(self, prompts: Sequence[PromptRow], samples: Sequence[Sequence[Sample]]) -> tuple[np.ndarray, np.ndarray]:
-    """f64[A]: what the reward says, and that with what a missing EOS does to it."""
-    answers = prompted(prompts, samples, self.decode)
-    raw = np.asarray(self.reward(answers), np.float64)
-    cut = np.asarray([not answer.finished for answer in answers])
-    penalty = self.rollout.eos_penalty
-    if self.rollout.missing_eos == "replace":
-      return raw, np.where(cut, -penalty, raw)
-    if self.rollout.missing_eos == "subtract":
-      return raw, np.where(cut, raw - penalty, raw)
-    return raw, raw
 
   def _forward(self, number: int, rows: PackedRows) -> dict[str, np.ndarray]:
     """[A, T] log-probs and values, computed on exactly the minibatches of the first epoch.
@@ -284,10 +272,10 @@ class Rollouts:
     for update in range(self.settings.minibatches):
       chosen = self._rows(number, update, rows)
       batch = self.trainer.place(rows.batch(chosen, dict.fromkeys(self._read(), none)))
-      outputs, reference = self.trainer.outputs(batch), self.trainer.forward(batch, reference=True)
+      outputs, reference_logp = self.trainer.outputs(batch), self._reference_logp(batch)
       for name, values in (
         ("behaviour_logp", outputs.logp),
-        ("reference_logp", reference.reference_logp),
+        ("reference_logp", reference_logp),
         ("value", outputs.value),
         ("entropy", outputs.entropy),
       ):
@@ -295,37 +283,19 @@ class Rollouts:
         found.setdefault(name, np.zeros((rows.count, values.shape[1]), values.dtype))[chosen] = values[: len(chosen)]
     return {name: rows.by_token(values) for name, values in found.items()}
 
+  def _reference_logp(self, batch: PackedBatch) -> jax.Array:
+    """[G, R, S] by a plain forward pass; in bfloat16, where another program rounds by hundredths of a nat, by the same."""
+    trainer = self.trainer
+    assert isinstance(trainer.objective, PolicyGradient)
+    if trainer.objective.model.precision == "float32":
+      return trainer.forward(batch, reference=True).reference_logp
+    return trainer.outputs(batch, trainer.params | {POLICY: trainer.compared_params}).logp
+
   def _read(self) -> tuple[str, ...]:
     """Fields of a batch that the loss reads per slot."""
     with_critic = ("old_value", "value_target") if self.settings.method == "ppo" else ()
     with_kl = ("reference_logp",) if self.settings.kl == "loss" else ()
     return ("behaviour_logp", "advantage", *with_critic, *with_kl)
-
-  def _advantages(
-    self, score: np.ndarray, k1: np.ndarray, value: np.ndarray, length: np.ndarray, coef: float
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """f64[A, T] advantages, not whitened by minibatch, and value targets."""
-    settings, mask = self.settings, advantages.token_mask(length, k1.shape[1])
-    penalised = coef if settings.kl == "reward" else 0.0
-    target = np.zeros(k1.shape)
-    if settings.method == "ppo":
-      rewards = advantages.token_rewards(score, k1, length, penalised)
-      if settings.whiten_rewards:
-        rewards = advantages.whiten(rewards, mask, shift_mean=False)
-      found, target = advantages.gae(rewards, value, length, gamma=settings.gamma, lam=settings.gae_lambda)
-    else:
-      returns = score - penalised * np.sum(np.where(mask, k1, 0.0), axis=1)
-      grouped = returns.reshape(-1, self.rollout.samples)
-      by_answer = {
-        "rloo": advantages.rloo,
-        "reinforce": advantages.reinforce,
-        "grpo": lambda x: advantages.grpo(x, unbiased=settings.group_std == "unbiased"),
-        "dr_grpo": lambda x: advantages.grpo(x, scaled=False),
-      }[settings.method](grouped)
-      found = np.where(mask, by_answer.reshape(-1)[:, None], 0.0)
-    if settings.whiten == "rollout":
-      found = advantages.whiten(found, mask)
-    return found, target
 
   def _metrics(
     self,
@@ -387,48 +357,5 @@ class Rollouts:
 
   def drop_old(self, number: int) -> None:
     """Deletes roll-outs before that number which no checkpoint goes back to."""
-    needed = min(self._oldest_step() // self.updates, number)
-    for path in self._folder.glob("*.npz"):
-      if path.stem.isdecimal() and int(path.stem) < needed:
-        path.unlink(missing_ok=True)
-
-
-def prompted(
-  prompts: Sequence[PromptRow], samples: Sequence[Sequence[Sample]], decode: Callable[[Sample], str]
-) -> list[PromptedAnswer]:
-  """Answers as rewards read them, those of a prompt side by side."""
-  return [
-    PromptedAnswer(row.given, decode(sample), row.ids, sample.tokens, sample.finished, row.details)
-    for row, several in zip(prompts, samples, strict=True)
-    for sample in several
-  ]
-
-
-def chosen_prompts(count: int, size: int, number: int, seed: int) -> np.ndarray:
-  """i64[size]: which of `count` prompts roll-out `number` answers: the next of one permutation after another."""
-  epochs, places = np.divmod(np.arange(number * size, (number + 1) * size), count)
-  orders = {epoch: permutation(count, seed, epoch) for epoch in np.unique(epochs).tolist()}
-  return np.asarray([orders[e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)])
-
-
-def permutation(count: int, *names: int) -> np.ndarray:
-  """A permutation of `count` things that the names decide: raw Philox output and a stable sort, the same in every NumPy."""
-  key = np.random.SeedSequence([len(names), *names]).generate_state(2, np.uint64)
-  return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
-
-
-def padded(vectors: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
-  """Vectors of the mask's lengths as [A, T], 0 behind their end."""
-  return scattered(np.concatenate(vectors), mask)
-
-
-def scattered(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """[A, T] with the values, one after another, where the mask is."""
-  found = np.zeros(mask.shape, values.dtype)
-  found[mask] = values
-  return found
-
-
-def text_of(tokenizer: Any, stop: Sequence[str]) -> Callable[[Sample], str]:
-  """Decodes an answer without special tokens and without the text that stopped it."""
-  return lambda sample: answer_text(sample, tokenizer, stop)
+    needed = min(self.oldest_step() // self.updates, number)
+    drop(self._folder, lambda other: other < needed)

@@ -51,14 +51,32 @@ def compared_with(
 
 
 def beta_of_run(path: str | pathlib.Path, asked: Asked = EVAL) -> float:
-  """The beta that a policy was trained with; ConfigError where its folder does not say it."""
+  """The beta that a policy was trained with: that of its loss, or the weight of KL in a policy gradient.
+
+  The latter has its optimum at pi ~ pi_ref exp(score / kl_coef), the score as it was normalised, where the weight is fixed
+  and the method weighs score and KL alike; GRPO does not, it divides by the spread of a prompt's scores.
+
+  Raises:
+    ConfigError: the folder does not say it.
+  """
   folder = run_folder(path)
   config = None if folder is None else read_config(folder)
-  if config is None or config.recipe != "preference":
-    raise ConfigError(
-      f"{asked.what} needs {asked.beta}, the one {path} was trained with, which its folder does not say"
-    )
-  return config.loss_spec.hyper["beta"]
+  why = f", the one {path} was trained with, which its folder does not say"
+  if config is not None and config.recipe in ("preference", "online"):
+    return config.loss_spec.hyper["beta"]
+  if config is not None and config.recipe == "policy_gradient":
+    settings = config.policy_gradient
+    if settings.kl_controller != "fixed":
+      changed = f"policy_gradient.kl_controller={settings.kl_controller}"
+      why = f": {path} was trained with {changed}, so the weight of KL changed on the way"
+    elif settings.kl_coef == 0:
+      why = f": {path} was trained with policy_gradient.kl_coef=0, so no KL weighed against its reward"
+    elif settings.method == "grpo":
+      grpo = "policy_gradient.method=grpo, which divides by the spread of a prompt's scores"
+      why = f": {path} was trained with {grpo}, so no one beta fits"
+    else:
+      return settings.kl_coef
+  raise ConfigError(f"{asked.what} needs {asked.beta}{why}")
 
 
 def find_reference(

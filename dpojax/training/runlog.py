@@ -26,17 +26,21 @@ from dpojax.training.numbers import (
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
+RECENT = 32  # steps that the time left is guessed from, or two cycles where those are longer
+ROLLOUT = "rollout"  # split whose newest record stands on the lines of the steps that follow it
+STANDING = ("objective/score", "objective/kl")
 ERASE_LINE = "\r\x1b[2K"
 # Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
+  "objective/score": ("score", lambda value: thousandths(value)),
+  "objective/kl": ("KL", lambda value: thousandths(value)),
+  "policy/approx_kl": ("moved", lambda value: f"{value:.4f}" if value >= 5e-5 else "0"),
+  "policy/clip_fraction": ("clipped", "{:.1%}".format),
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
-  "objective/score": ("score", format_number),
-  "objective/kl": ("KL", format_number),
-  "policy/approx_kl": ("moved", format_number),
-  "policy/clip_fraction": ("clipped", "{:.1%}".format),
   "rewards/margins": ("margin", format_number),
+  "taken": ("", lambda value: "" if value else "stopped"),
   "tokens_per_second": ("tokens/s", format_number),
 }
 # Those of what the policy writes, after its rewards.
@@ -92,12 +96,16 @@ class RunLog:
     self._line = ""  # the live line on the screen now
     self._step = ""  # the live line of the newest step, which stays where passing text does not
     self._drawn_at = -REDRAW_SECONDS
-    self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=32)  # (step, seconds)
+    self.cycle = 1  # steps after which those that take longer, such as the first from a roll-out, come again
+    self._recent: collections.deque[tuple[int, float]] = collections.deque()  # (step, seconds)
+    self._recorded: set[tuple[int, str]] = set()
+    self._standing: dict[int, dict[str, float]] = {}  # of `STANDING`, by the step that the roll-out was made after
     self.folder.mkdir(parents=True, exist_ok=True)
     drop_torn_line(self.folder / METRICS)
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
     self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
-    self._recorded = {(row["step"], row["split"]) for _, row in rows_of(self.folder / METRICS)}
+    for _, row in rows_of(self.folder / METRICS):
+      self._note(row)
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
@@ -105,13 +113,20 @@ class RunLog:
     line = json.dumps(row, allow_nan=False) + "\n"
     with self._lock:
       self._metrics.write(line.encode())
-      self._recorded.add((step, split))
+      self._note(row)
       if self._writer_type is not None:
         if self._writer is None:
           # Events of an earlier start at or after this step are hidden by TensorBoard.
           self._writer = self._writer_type(str(self.folder / EVENTS), purge_step=step)
         for name, value in metrics.items():
           self._writer.add_scalar(f"{split}/{name}", value, step)
+
+  def _note(self, row: Mapping[str, Any]) -> None:
+    """Remembers that there is a row, and of the newest two roll-outs what the lines of their steps say."""
+    self._recorded.add((row["step"], row["split"]))
+    if row["split"] == ROLLOUT:  # steps are written one late: that of the one before may still be asked for
+      self._standing[row["step"]] = {name: from_json_number(row[name]) for name in STANDING if name in row}
+      self._standing = dict(sorted(self._standing.items())[-2:])
 
   def has(self, step: int, split: str) -> bool:
     """Whether there is a record of this step and split."""
@@ -129,7 +144,11 @@ class RunLog:
   def progress(self, step: int, metrics: Mapping[str, float]) -> None:
     """Shows where the run is: redraws the live line, or prints a line every `log_every` steps."""
     with self._lock:
+      made = max((at for at in self._standing if at < step), default=None)
+      metrics = metrics if made is None else self._standing[made] | dict(metrics)
       self._recent.append((step, time.monotonic()))
+      while len(self._recent) > max(RECENT, 2 * self.cycle + 1):
+        self._recent.popleft()
       last = step == self.total_steps
       if step % self.log_every == 0 or last:
         self._to_log(self._summary(step, metrics))
@@ -161,7 +180,9 @@ class RunLog:
     path = self.folder / METRICS
     with self._lock:
       kept = [line for line, row in rows_of(path) if row["step"] <= step]
-      self._recorded = {(at, split) for at, split in self._recorded if at <= step}
+      self._recorded, self._standing = set(), {}
+      for line in kept:
+        self._note(json.loads(line))
       self._metrics.close()
       write_atomically(path, b"".join(kept), durable=True)
       self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -222,7 +243,16 @@ def in_words(metrics: Mapping[str, float]) -> str:
   rewards = {name: (reward_in_words(name), format_number) for name in rewards_of(metrics)}
   said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
   shown = SHOWN | rewards | SHOWN_OF_POLICY
-  return "  ".join(f"{short} {said(name, form)}" for name, (short, form) in shown.items() if name in metrics)
+  if "policy/approx_kl" in metrics or "taken" in metrics:
+    del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
+  words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]
+  return "  ".join(filter(None, words))
+
+
+def thousandths(value: float) -> str:
+  """Three decimals, never `-0.000`."""
+  text = f"{value:.3f}"
+  return "0.000" if text == "-0.000" else text
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -22,14 +22,14 @@ class StepLog:
 
   def __init__(self, log: RunLog, trainer: Trainer, batches: BatchSource, *, start: int, max_skipped: int):
     self.log, self.trainer, self.max_skipped = log, trainer, max_skipped
-    self._num_tokens = batches.num_tokens
+    self._num_tokens, self._ahead = batches.num_tokens, getattr(batches, "ahead", True)
     self._tokens = self._before(batches, start)
     self._pending: tuple[int, Metrics, float] | None = None
     self._last = time.perf_counter()
 
   def _before(self, batches: BatchSource, start: int) -> int:
     """Tokens of the steps that were taken: counted again, or, of roll-outs, which are gone, as they were recorded."""
-    if getattr(batches, "ahead", True):
+    if self._ahead:
       return sum(map(batches.num_tokens, range(start)))
     return int(max((row.get("num_tokens", 0) for row in self.log.records("train")), default=0))
 
@@ -39,11 +39,16 @@ class StepLog:
     Raises:
       TrainingError: too many steps in a row were not finite.
     """
-    self.flush()
-    self._pending = step, metrics, self.trainer.waited
+    waited = self.trainer.waited
+    # What is made between two steps, such as a roll-out, is time of the one that reads it.
+    self.flush(0.0 if self._ahead else waited)
+    self._pending = step, metrics, waited
 
-  def flush(self) -> None:
+  def flush(self, since: float = 0.0) -> None:
     """Waits for the step whose metrics are not written yet, and writes them.
+
+    Args:
+      since: seconds that have passed since its end and are of the next step.
 
     Raises:
       TrainingError: as `step`.
@@ -55,9 +60,12 @@ class StepLog:
     if tokens == 0:  # a step of no rows, which a roll-out's end left over: there is nothing to say of it
       numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
     now = time.perf_counter()
-    seconds, self._last = max(now - self._last, 1e-9), now
+    seconds, self._last = max(now - self._last - since, 1e-9), now - since
     self._tokens += tokens
-    numbers |= {"time/step": seconds, "time/data": waited, "tokens_per_second": tokens / seconds}
+    numbers |= {"time/step": seconds, "time/data": waited}
+    if tokens:
+      made = 0.0 if self._ahead else waited  # of a roll-out's time nothing is the step's own
+      numbers["tokens_per_second"] = tokens / max(seconds - made, 1e-9)
     self.log.record(step, "train", numbers | {"num_tokens": self._tokens})
     self.log.progress(step, numbers)
     if numbers["skipped_in_row"] >= self.max_skipped:

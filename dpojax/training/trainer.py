@@ -34,7 +34,7 @@ class BatchSource(Protocol):
   """step -> packed batch: `Batches`, or one that attaches reference log-probs: pure functions, called ahead in a thread.
 
   One whose batches depend on the parameters, such as roll-outs, has `ahead = False`: it is called step by step, after
-  the step before was dispatched.
+  the step before was dispatched. It may have `begins(step)`: whether a batch waits for the step before it to be done.
   """
 
   def __call__(self, step: int) -> PackedBatch: ...
@@ -119,6 +119,11 @@ class Trainer:
     return self.objective.policy(self.state.params)
 
   @property
+  def compared_params(self) -> Params:
+    """Those of the reference as a step reads it: a moving one where it has come to; {} where there is none."""
+    return choose_reference(self.state, self.reference_params)
+
+  @property
   def abstract_state(self) -> TrainState:
     """Shape, dtype and sharding of every array of `state`, which a checkpoint is restored into."""
     shardings = state_shardings(self.mesh, self.state, self.objective.parameters)
@@ -158,6 +163,8 @@ class Trainer:
       for number in range(start, until):
         if stop(number):
           return
+        if not getattr(batches, "ahead", True):
+          jax.block_until_ready(before)  # the next batch is made with its parameters, and that is all it waits for
         asked = time.perf_counter()
         step, batch = next(prepared)
         self.waited = time.perf_counter() - asked
@@ -181,17 +188,17 @@ class Trainer:
     Args:
       reference: with the reference's parameters.
     """
-    compared = choose_reference(self.state, self.reference_params) if reference else {}
-    return self._forward(self.params, compared, batch)
+    return self._forward(self.params, self.compared_params if reference else {}, batch)
 
-  def outputs(self, batch: PackedBatch) -> Any:
+  def outputs(self, batch: PackedBatch, params: Params | None = None) -> Any:
     """As `forward` without a reference, by the very pass that a step differentiates: to the last bit what it will see.
 
     Args:
       batch: placed, with everything that the loss reads; what the arrays hold beside the tokens does not matter.
+      params: like those of the state; None: these.
     """
     hyper = place_hyper(self.hyper, self.mesh) | self.state.running
-    return self._outputs(self.params, {}, batch, hyper)[0]
+    return self._outputs(self.params if params is None else params, {}, batch, hyper)[0]
 
   def set_running(self, **numbers: float) -> None:
     """Sets statistics of the state that go from step to step."""
@@ -201,7 +208,7 @@ class Trainer:
   def evaluate(self, batches: DatasetBatches) -> dict[str, float]:
     """Metrics over every example of a data set, each exactly once."""
     hyper = place_hyper(self.hyper, self.mesh) | self.state.running
-    reference = choose_reference(self.state, self.reference_params)
+    reference = self.compared_params
     total: dict[str, tuple[float, float]] = {}
     for batch in batches.in_order():
       metrics = jax.device_get(self._evaluate(self.params, reference, self.place(batch), hyper))

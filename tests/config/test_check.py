@@ -68,12 +68,14 @@ def test_out_of_range(values, message):
     (
       SFT,
       {"reference.kind": "cache"},
-      "reference.kind is set, but recipe=sft does not read it; it belongs to recipe=preference",
+      "reference.kind is set, but recipe=sft does not read it; it belongs to recipe=preference, "
+      "recipe=policy_gradient, recipe=online",
     ),
     (
       SFT,
       {"reference.path": "model"},
-      "reference.path is set, but recipe=sft does not read it; it belongs to recipe=preference",
+      "reference.path is set, but recipe=sft does not read it; it belongs to recipe=preference, "
+      "recipe=policy_gradient, recipe=online",
     ),
     (
       WORLD,
@@ -119,7 +121,8 @@ def test_out_of_range(values, message):
     (
       PAIRS,
       {"loss.beta": 0.2},
-      "loss.beta is set, but recipe=pairs does not read it; it belongs to recipe=reward_model, recipe=preference",
+      "loss.beta is set, but recipe=pairs does not read it; it belongs to recipe=reward_model, recipe=preference, "
+      "recipe=online",
     ),
     (
       WORLD,

@@ -83,7 +83,7 @@ def test_a_file_of_one_stage_is_an_experiment_too(tmp_path):
     (
       ["--config.sft.loss.beta=1"],
       "stage sft: loss.beta is set, but recipe=sft does not read it; it belongs to recipe=reward_model, "
-      "recipe=preference",
+      "recipe=preference, recipe=online",
     ),
     (
       ["--config.dpo.model.path=stage:dpo"],
@@ -97,7 +97,7 @@ def test_a_file_of_one_stage_is_an_experiment_too(tmp_path):
     (
       ["--config.dpo.model.path=stage:pairs"],
       "dpo.model.path=stage:pairs: that is a stage of recipe=pairs; this setting needs one of recipe=sft or "
-      "recipe=reward_model or recipe=preference",
+      "recipe=reward_model or recipe=preference or recipe=policy_gradient or recipe=online",
     ),
     (["--config.sft.data.name=world"], None),
   ],
@@ -124,7 +124,14 @@ def test_a_stage_is_not_called_as_what_is_shared(name):
 
 
 def test_an_unknown_recipe():
-  assert refused(lambda: stages(a="ppo")) == "recipe wants one of sft, pairs, reward_model, preference, got 'ppo'"
+  known = "sft, pairs, reward_model, preference, policy_gradient, online, best_of_n"
+  assert refused(lambda: stages(a="dpo")) == f"recipe wants one of {known}, got 'dpo'"
+  for method in ("ppo", "rloo", "grpo", "dr_grpo", "reinforce"):
+    text = refused(lambda method=method: stages(a=method))
+    assert text == (
+      f"recipe wants one of {known}, got {method!r}; it is a method of recipe=policy_gradient: "
+      f"policy_gradient.method={method}"
+    )
 
 
 def test_one_stage_is_not_read_from_a_file_of_several(file):
@@ -196,7 +203,7 @@ def test_rewards_name_earlier_stages(tmp_path, values, stage, wanted):
     (
       "implicit:stage:first?reference=stage:reward",
       "pairs.pairs.reward=implicit:stage:first?reference=stage:reward: that is a stage of recipe=reward_model; this "
-      "setting needs one of recipe=sft or recipe=preference",
+      "setting needs one of recipe=sft or recipe=preference or recipe=policy_gradient or recipe=online",
     ),
   ],
 )

@@ -60,7 +60,7 @@ def test_an_unlocked_dict_with_a_new_key_is_refused():
   config = base()
   with config.unlocked():
     config.loss.temperature = 1.0
-  assert refused(resolve, config) == "unknown key 'loss.temperature'; did you mean 'pairs.temperature'?"
+  assert refused(resolve, config) == "unknown key 'loss.temperature'; did you mean 'rollout.temperature'?"
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def draw(name, seed=0, size=5, dtype=np.float64, spread=4.0):
     )
     for _ in range(2)
   )
+  policy = dataclasses.replace(policy, opponent=np.where(np.arange(size) % 2, policy.chosen, policy.rejected))
   return (policy, reference) if "reference" in LOSSES[name].reads else (policy,)
 
 

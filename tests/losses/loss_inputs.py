@@ -118,6 +118,8 @@ def container(name, model, batch, tokens, dtype):
   if model.prompt is not None and "prompt" in LOSSES[name].reads:
     details["prompt"] = column([sum(prompt) for prompt in model.prompt])
     details["prompt_length"] = column([len(prompt) for prompt in model.prompt], 0, np.int32)
+  if model.reference_wrote_chosen is not None:
+    details["opponent"] = jnp.where(column(model.reference_wrote_chosen, False, bool), sums[:, 0], sums[:, 1])
   return pair_logps(tokens, **details)
 
 

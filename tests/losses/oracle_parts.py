@@ -30,6 +30,7 @@ class Pairs:
     chosen_log_sum_sq, rejected_log_sum_sq: per token log of the sum over the vocabulary of p^2 (WPO).
     weight: of each pair; None: all 1.
     margin: of each pair, in units of beta times nats; None: all 0.
+    reference_wrote_chosen: of each pair whether the reference wrote the chosen answer, or else the rejected one (XPO).
   """
 
   chosen: Answers
@@ -42,6 +43,7 @@ class Pairs:
   rejected_log_sum_sq: Answers | None = None
   weight: Sequence[float] | None = None
   margin: Sequence[float] | None = None
+  reference_wrote_chosen: Sequence[bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

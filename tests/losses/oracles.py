@@ -146,6 +146,13 @@ def dpop(policy, reference, *, beta, lam=50.0):
   return [loss_l(beta * (a - b - lam * at_least_zero(-a)) - margin) for (a, b), margin in both]
 
 
+def xpo(policy, reference, *, beta, alpha, **divergence):
+  """To DPO comes alpha log pi of the answer that the reference wrote."""
+  sides = zip(policy.chosen, policy.rejected, policy.reference_wrote_chosen, strict=True)
+  written = sums([chosen if first else rejected for chosen, rejected, first in sides])
+  return [x + alpha * y for x, y in zip(dpo(policy, reference, beta=beta, **divergence), written, strict=True)]
+
+
 def tdpo1(policy, reference, *, beta):
   both = zip(both_ratios(policy, reference), policy.chosen_kl, policy.rejected_kl, margins(policy), strict=True)
   return [loss_l(beta * (a - b + kw - kl) - margin) for (a, b), kw, kl, margin in both]
@@ -262,7 +269,7 @@ def plackett_luce_dpo(policy: Rankings, reference: Rankings, *, beta):
 
 PAIRED = (
   *(dpo, cdpo, robust_dpo, ipo, ipo_sum, hinge, dpo_norm, exo_pair, nca_pair, bco_pair, sppo_hard, aot, aot_unpaired),
-  *(apo_zero, apo_down, discopop, dpop, tdpo1, tdpo2, orpo, simpo, alphapo, cpo, tpo, tpo_l, unlikelihood),
+  *(apo_zero, apo_down, discopop, dpop, xpo, tdpo1, tdpo2, orpo, simpo, alphapo, cpo, tpo, tpo_l, unlikelihood),
   *(preferred_ft, sft),
 )
 SINGLE = (kto, apo_zero_unpaired, bco)

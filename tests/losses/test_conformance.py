@@ -147,6 +147,7 @@ OPTIONS = {
   "exo_pair": [dict(beta=0.1, label_smoothing=1e-3), *SMOOTH[1:], *DIVERGED],
   "discopop": [dict(beta=0.05, tau=0.05), dict(beta=0.7, tau=0.5), *DIVERGED],
   "dpop": [dict(beta=0.3, lam=50.0), dict(beta=0.7, lam=2.0)],
+  "xpo": [dict(beta=0.1, alpha=1e-5), dict(beta=0.7, alpha=0.3), *(o | dict(alpha=0.3) for o in DIVERGED)],
   "hinge": [*BETAS, *DIVERGED],
   "ipo": [*BETAS, *DIVERGED],
   "ipo_sum": [*BETAS, *DIVERGED],
@@ -231,6 +232,8 @@ def models_for(name, seed, uneven):
     details |= dict(chosen_kl=list(generator.exponential(1, size)), rejected_kl=list(generator.exponential(1, size)))
   if kind == "triple":
     details["gold"] = gold
+  if name == "xpo":
+    details["reference_wrote_chosen"] = [True, False, True, True, False, False]
   policy = Pairs(chosen, rejected, prompt=prompt if name == "orpo" else None, **details)
   reference = Pairs(moved(chosen), moved(rejected), weight=weight, gold=details.get("gold"))
   return policy, reference
@@ -289,6 +292,8 @@ def test_sums_alone_do_as_well_as_tokens(name, dtype):
       if model.prompt is not None:
         kl["prompt"] = np.asarray([sum(x) for x in model.prompt], dtype)
         kl["prompt_length"] = np.asarray([len(x) for x in model.prompt], np.int32)
+      if model.reference_wrote_chosen is not None:
+        kl["opponent"] = np.where(model.reference_wrote_chosen, *sums)
       return PairLogps(*sums, *lengths, **kl)
 
     frozen = (summed(reference),) if "reference" in LOSSES[name].reads else ()

@@ -57,7 +57,7 @@ def test_losses_are_found_by_the_name_of_their_function():
   for name, loss in LOSSES.items():
     assert get_loss(name) is loss and loss.function.__name__ == name == loss.name
     assert loss.answers not in (Answers.ONE, Answers.ANY)
-    assert loss.reads <= {"reference", "margin", "token_kl", "prompt", "mismatched", "shift"}
+    assert loss.reads <= {"reference", "margin", "token_kl", "prompt", "mismatched", "opponent", "shift"}
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))

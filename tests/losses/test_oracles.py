@@ -24,6 +24,7 @@ from oracles import (
   plackett_luce_dpo,
   tdpo1,
   tdpo2,
+  xpo,
 )
 from reward_oracles import (
   LOSS,
@@ -56,7 +57,8 @@ def make(seed, lengths=(3, 1, 4, 2), **changes):
 
   def model():
     answers = {name: draw(generator, lengths) for name in ("chosen", "rejected", "prompt", "gold")}
-    return Pairs(**answers, **{f"{s}_kl": generator.exponential(1.0, SIZE).tolist() for s in ("chosen", "rejected")})
+    kl = {f"{s}_kl": generator.exponential(1.0, SIZE).tolist() for s in ("chosen", "rejected")}
+    return Pairs(**answers, **kl, reference_wrote_chosen=[True, False, False, True])
 
   return tuple(dataclasses.replace(model(), **changes) for _ in range(2))
 
@@ -111,6 +113,13 @@ def test_token_dpo_is_dpo_with_a_margin():
   for loss, share in ((tdpo1, 1.0), (tdpo2, 0.5)):
     moved = dataclasses.replace(policy, margin=(0.7 * share * kl).tolist())
     np.testing.assert_allclose(loss(policy, reference, beta=0.7), dpo(moved, reference, beta=0.7), **EXACT)
+
+
+def test_xpo_adds_the_log_prob_of_the_references_answer():
+  policy, reference = make(4)
+  bonus = np.subtract(xpo(policy, reference, beta=0.7, alpha=0.4), dpo(policy, reference, beta=0.7))
+  written = [policy.chosen[0], policy.rejected[1], policy.rejected[2], policy.chosen[3]]
+  np.testing.assert_allclose(bonus, [0.4 * sum(answer) for answer in written], **EXACT)
 
 
 def test_dpop_penalises_only_where_the_chosen_answer_fell():

@@ -46,6 +46,7 @@ AT_REFERENCE = {
   "exo_pair": lambda beta, label_smoothing: -LN2 - math.log(label_smoothing * (1 - label_smoothing)) / 2,
   "discopop": lambda beta, tau: (1 + LN2) / 2,
   "dpop": lambda beta, penalty: LN2,
+  "xpo": lambda beta, alpha: LN2 + alpha * W,
   "hinge": lambda beta: 1.0,
   "ipo": lambda beta: 1 / (4 * beta**2),
   "ipo_sum": lambda beta: 1 / (4 * beta**2),
@@ -86,6 +87,7 @@ SETTINGS = {
   "label_smoothing": 0.2,
   "beta": 0.4,
   "gamma": 0.7,
+  "alpha": 0.2,
   "shift": 0.3,
   "undesirable_weight": 1.7,
   "centring": 0.01,
@@ -107,7 +109,9 @@ def equal_answers(name, size=3):
     policy = RankedLogps(logp, length)
   else:
     zero = np.zeros(size)
-    policy = PairLogps(logp[:, 0], logp[:, 1], length[:, 0], length[:, 1], chosen_kl=zero, rejected_kl=zero)
+    policy = PairLogps(
+      logp[:, 0], logp[:, 1], length[:, 0], length[:, 1], chosen_kl=zero, rejected_kl=zero, opponent=logp[:, 0]
+    )
   return (policy, policy) if "reference" in LOSSES[name].reads else (policy,)
 
 
@@ -125,9 +129,10 @@ def test_value_at_the_reference(name, changed):
 def test_value_at_the_reference_does_not_depend_on_the_answers(name):
   policy = dataclasses.replace(draw(name)[0], margin=None, chosen_kl=np.zeros(5), rejected_kl=np.zeros(5))
   values = loss_of(name, (policy, policy))
-  np.testing.assert_allclose(
-    values, AT_REFERENCE[name](**{k: v for k, v in defaults(name).items() if k != "f_divergence"})
-  )
+  want = AT_REFERENCE[name](**{k: v for k, v in defaults(name).items() if k != "f_divergence"})
+  if name == "xpo":  # but for its bonus, which has no reference
+    want = want + defaults(name)["alpha"] * (policy.opponent - W)
+  np.testing.assert_allclose(values, want)
 
 
 # DPO and the Bradley-Terry model.
@@ -151,6 +156,20 @@ def test_the_optimal_policy_turns_dpo_into_the_bradley_terry_loss():
   np.testing.assert_allclose(
     got, loss_of("plackett_luce", (RankedRewards(reward[order], length > 0),)), rtol=1e-12, atol=1e-12
   )
+
+
+def test_xpos_bonus_is_on_average_minus_alpha_times_kl_from_the_reference():
+  # Over answers y' of the reference, mean log pi(y') = -KL(reference || pi) - entropy of the reference. Enumerated.
+  generator = np.random.default_rng(2)
+  reference, policy = np.log(generator.dirichlet(np.ones(6), 2))
+  options = dict(beta=0.4, alpha=0.3)
+  other = np.full(6, policy[3]), np.full(6, reference[3])
+  pair = pairs(policy, other[0], opponent=policy), pairs(reference, other[1])
+  plain = loss_of("dpo", pair, beta=0.4)
+  bonus = np.sum(np.exp(reference) * (loss_of("xpo", pair, **options) - plain))
+  kl = np.sum(np.exp(reference) * (reference - policy))
+  entropy = -np.sum(np.exp(reference) * reference)
+  np.testing.assert_allclose(bonus, -0.3 * (kl + entropy), rtol=1e-12)
 
 
 def test_f_dpo_at_its_optimum_is_the_bradley_terry_loss():

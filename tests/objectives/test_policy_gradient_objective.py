@@ -162,11 +162,13 @@ def test_metrics_are_means_over_tokens():
     "value/loss": np.mean(np.maximum((value - target) ** 2, (near - target) ** 2)) / 2,
     "value/clip_fraction": np.mean(np.abs(value - old) > 0.2),
   }
+  weights = np.exp(np.sum(np.where(at, now["logp"] - batch["behaviour_logp"], 0.0), axis=1))  # of whole answers
+  expected |= {"policy/answer_ratio": np.mean(weights), "policy/answer_ratio_square": np.mean(weights**2)}
   for shape in SHAPES:
     _, metrics = step_of(objective, shape, junk=7.0)
     assert set(metrics) == {*expected, "loss", "policy/loss"}
     for name, want in expected.items():
-      assert metrics[name][1] == sizes().sum(), name
+      assert metrics[name][1] == (A if "answer" in name else sizes().sum()), name
       np.testing.assert_allclose(metrics[name][0] / metrics[name][1], want, rtol=1e-12, err_msg=name)
   assert set(step_of(PolicyGradient(MODEL), "all in one group")[1]) == {
     *(name for name in expected if name not in ("policy/kl_loss", "value/loss", "value/clip_fraction")),

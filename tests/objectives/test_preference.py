@@ -23,7 +23,7 @@ from dpojax.training.trainer import Trainer
 from dpojax.types import Answers
 from tests.tolerances import assert_gradients_close
 from tests.training.runs import state_digest, timeless_metrics, write_config
-from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params, train
+from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params, train, with_opponents
 
 SUMMED = tuple(
   name for name, loss in LOSSES.items() if loss.answers is Answers.PAIR and not (loss.coupled or loss.of_rewards)
@@ -66,7 +66,7 @@ def assert_same(one, other):
 
 @pytest.mark.slow
 def test_two_passes_give_what_one_pass_gives():
-  batch, hyper = tiny_batches(rows=2)(0), hyper_for(SUMMED)
+  batch, hyper = with_opponents(tiny_batches(rows=2)(0)), hyper_for(SUMMED)
   assert int(batch.num_groups) > 1
   frozen = tiny_params()
   assert_same(
@@ -78,7 +78,7 @@ def test_two_passes_give_what_one_pass_gives():
 @pytest.mark.slow
 def test_a_cached_reference_gives_what_a_live_one_gives():
   names = tuple(name for name in SUMMED if "token_kl" not in LOSSES[name].reads)
-  batch, hyper, frozen = tiny_batches(rows=2)(0), hyper_for(names), tiny_params()
+  batch, hyper, frozen = with_opponents(tiny_batches(rows=2)(0)), hyper_for(names), tiny_params()
   cached = dataclasses.replace(batch, reference_logp=Scorer(logps_of_rows, MODEL, frozen)(batch))
   objective = Preference(MODEL, spec_of(*names))
   assert_same(whole_step(objective, batch, hyper, frozen), whole_step(objective, cached, hyper, {}))

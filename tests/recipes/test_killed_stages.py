@@ -1,18 +1,14 @@
 """An experiment that is killed again and again, in every stage, ends as the one that was left alone."""
 
-import contextlib
-import os
-import pathlib
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from dpojax.training.stage_record import read_record
-from tests.training.runs import ROOT, state_digest, timeless_metrics, write_tiny_model
+from tests.recipes.killed import finish, kill_until_done, start
+from tests.training.runs import state_digest, timeless_metrics, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -71,56 +67,6 @@ def config(tmp_path_factory):
   file = tmp_path_factory.mktemp("killed") / "config.py"
   file.write_text(CONFIG.replace("STEPS", str(STEPS)))
   return file
-
-
-def start(config, command, workdir, *options):
-  words = [sys.executable, "-m", "dpojax", command, f"--config={config}", f"--workdir={workdir}", *options]
-  cache = {"JAX_COMPILATION_CACHE_DIR": str(config.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-  return subprocess.Popen(
-    words, cwd=ROOT, env=os.environ | cache | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-  )
-
-
-def finish(config, command, workdir, *options):
-  process = start(config, command, workdir, *options)
-  output = process.communicate(timeout=300)[0].decode()
-  assert process.returncode == 0, output
-
-
-def progress(workdir):
-  """A number that rises with everything that is written: records, stages, answers, pairs, cached log-probs, checkpoints."""
-  total = 0
-  for folder, _, names in os.walk(workdir):  # which does not mind folders that are removed meanwhile
-    for name in names:
-      if name in ("metrics.jsonl", "pairs.jsonl", "answers.jsonl", "answers.jsonl.part"):
-        with contextlib.suppress(OSError):  # a file that is being replaced
-          total += pathlib.Path(folder, name).read_bytes().count(b"\n")
-      total += name in ("stage.json", "manifest.json") or name.endswith(".records")
-  return total
-
-
-def kill_until_done(config, command, workdir, wanted, seed, *options):
-  """Starts and kills the command at random moments, at most `wanted` times; the stages in which it was killed."""
-  draws, where = random.Random(seed), []
-  while len(where) < wanted:
-    process = start(config, command, workdir, *options)
-    goal = progress(workdir) + draws.randint(1, 14)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and progress(workdir) < goal:
-      assert time.monotonic() < deadline, "it writes nothing"
-      time.sleep(0.003)
-    time.sleep(draws.uniform(0, 0.05))
-    if process.poll() is not None:
-      output = process.communicate()[0].decode()
-      assert process.returncode == 0, output
-      break
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    folders = [pathlib.Path(folder) for folder, _, names in os.walk(workdir) if "stage.json" in names]
-    began = {folder.name for folder in folders if read_record(folder).ended is None}
-    where.append(began.pop() if began else "between stages")
-  finish(config, command, workdir, *options)
-  return where
 
 
 def what_is_there(folder):

@@ -64,7 +64,7 @@ def test_fewer_prompts_than_wanted_are_said():
 
 
 def test_looks_that_are_asked_for_are_not_left_out_in_silence():
-  with pytest.raises(DataError, match=r"monitor.every=4 is set, but none of 1 examples is held out"):
+  with pytest.raises(DataError, match=r"monitor.every=4 is set, but no prompt is held out"):
     held_out_prompts(config_of(every=4), POLICY, splits_of())
   assert held_out_prompts(config_of(), POLICY, splits_of()) == ([], [])
 

@@ -60,7 +60,7 @@ def test_curves_show_the_losses_apart_that_the_page_tells_apart():
 def test_losses_of_the_margin_have_one_line_and_others_as_many_as_differ():
   count = {name: len(curves(name, points=13)) for name in LOSSES}
   assert count["dpo"] == count["hinge"] == count["simpo"] == 1
-  assert count["bco_pair"] == count["apo_zero"] == 2 and count["dpop"] == count["apo_down"] == 3
+  assert count["bco_pair"] == count["apo_zero"] == count["xpo"] == 2 and count["dpop"] == count["apo_down"] == 3
   assert all(np.isfinite([line.loss, line.weight]).all() for name in LOSSES for line in curves(name, points=13))
 
 

@@ -45,7 +45,7 @@ def test_every_kind_and_option_is_in_the_table():
 
 def test_the_settings_shown_can_be_read():
   shown = re.findall(r'(?:rewards|reward)="([^"]+)"', PAGE)
-  assert len(shown) == 5
+  assert len(shown) == 6
   for text in shown:
     for part in text.split(", "):
       assert read_reward(part, "reward").terms

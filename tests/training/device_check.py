@@ -15,6 +15,7 @@ import numpy as np
 from dpojax.config.schema import BatchSettings, ParallelSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
+from dpojax.data.slots import locate
 from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
@@ -22,7 +23,6 @@ from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.parallel.placement import place_params
 from dpojax.scoring.logps import logps_of_rows
 from dpojax.scoring.packed import Scorer
-from dpojax.scoring.slots import locate
 from dpojax.training.step import accumulate, place_hyper
 from dpojax.types import sum_by_answer
 

@@ -21,7 +21,7 @@ from dpojax.objectives.preference import Preference
 from dpojax.parallel import batch_shardings, make_mesh
 from dpojax.parallel.placement import place_params
 from dpojax.training.step import accumulate, place_hyper
-from tests.training.tiny import MODEL, tiny_dataset, tiny_params
+from tests.training.tiny import MODEL, tiny_dataset, tiny_params, with_opponents
 
 LAYOUTS = {"4 row groups": (4, 1), "8 devices": (16, 8), "8 devices, 2 row groups": (8, 8)}
 ANSWERS = {"pair": 2, "triple": 3, "ranking": 4, "unpaired": 2}
@@ -55,7 +55,8 @@ def batch_for(dataset, rows, score_prompt):
   """The whole data set as one step, one example a row: the same packing in every layout."""
   settings = BatchSettings(size=len(dataset), rows=rows, row_length=64)
   answers = dataset.num_answers + score_prompt
-  return Batches(dataset, settings, PackShape(-(-len(dataset) // rows), rows, 64, 64, 1, answers, score_prompt))(0)
+  shape = PackShape(-(-len(dataset) // rows), rows, 64, 64, 1, answers, score_prompt)
+  return with_opponents(Batches(dataset, settings, shape)(0))
 
 
 def moved_params():

@@ -231,3 +231,56 @@ def test_what_the_policy_writes_in_a_line_most_important_first():
   alone = in_words({name: value for name, value in metrics.items() if name not in ("reward/length", "kl/sequence")})
   kept = f"policy writes, after step 300: {alone}"[:79]
   assert "true reward 2.347  KL a token 0.1588  win rate" in kept
+
+
+def rollout_line(step):
+  return {"objective/score": float(step), "objective/kl": -1e-9 if step == 0 else 0.25, "objective/entropy": 1.0}
+
+
+def policy_step(**changes):
+  moved = {"policy/approx_kl": 1e-13, "policy/clip_fraction": 0.0, "loss": 0.02, "taken": 1.0}
+  return moved | {"tokens_per_second": 900.0} | changes
+
+
+def test_a_step_of_a_policy_gradient_tells_of_the_roll_out_it_learns_from(tmp_path):
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=8, stream=stream) as log:
+    log.record(0, "rollout", rollout_line(0))
+    log.progress(1, policy_step())
+    log.record(4, "rollout", rollout_line(4))  # made before the line of step 4, which is written one step late
+    log.progress(4, policy_step(**{"policy/approx_kl": 0.0282, "policy/clip_fraction": 0.178, "taken": 0.0}))
+    log.progress(5, {"taken": 0.0})  # a step without rows
+    log.record(8, "rollout", rollout_line(8))
+    log.progress(8, policy_step())
+  lines = [line.split("  ")[0] + line[line.index("  score") :] for line in stream.getvalue().splitlines()]
+  assert lines == [
+    "step 1/8  score 0.000  KL 0.000  moved 0  clipped 0.0%  tokens/s 900",
+    "step 4/8  score 0.000  KL 0.000  moved 0.0282  clipped 17.8%  stopped  tokens/s 900",
+    "step 5/8  score 4.000  KL 0.250  stopped",
+    "step 8/8  score 4.000  KL 0.250  moved 0  clipped 0.0%  tokens/s 900",
+  ]
+
+
+def test_the_roll_out_of_a_line_is_found_again_after_a_restart_and_a_truncation(tmp_path):
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    for step in (0, 4, 8):
+      log.record(step, "rollout", rollout_line(step))
+  stream = io.StringIO()
+  with RunLog(tmp_path, stream=stream) as log:
+    log.progress(9, policy_step())
+    log.truncate_after(4)
+    log.progress(5, policy_step())
+  assert [line.split("score ")[1].split()[0] for line in stream.getvalue().splitlines()] == ["8.000", "4.000"]
+
+
+def test_the_time_left_is_guessed_from_whole_roll_outs(tmp_path, monkeypatch):
+  """Every first step of 40 takes 40 seconds more: a window of less than a roll-out would say ten times too little."""
+  now = [0.0]
+  monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=4000, log_every=400, stream=stream) as log:
+    log.cycle = 40
+    for step in range(1, 400 + 1):
+      now[0] += 41.0 if step % 40 == 1 else 1.0
+      log.progress(step, policy_step())
+  assert "left 2h00m" in stream.getvalue()  # 3600 steps of 2 seconds

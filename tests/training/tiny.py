@@ -1,5 +1,7 @@
 """A model of a few thousand parameters and data for it: enough to train, quick to compile."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -27,6 +29,12 @@ def tiny_dataset(examples=24, answers=2, seed=0):
 def tiny_batches(dataset=None, **changes):
   settings = dict(size=8, rows=2, row_length=32) | changes
   return Batches(tiny_dataset() if dataset is None else dataset, BatchSettings(**settings))
+
+
+def with_opponents(batch):
+  """The packed pairs, of which now the chosen and now the rejected answer is marked as written by the reference."""
+  index = np.asarray(batch.example_index)
+  return dataclasses.replace(batch, example_opponent=np.where(index < 0, -1, index % 2).astype(np.int32))
 
 
 def train(trainer, batches, steps):

@@ -1,0 +1,78 @@
+"""What other libraries call our settings, and settings that they have and we refuse, with the reason."""
+
+WHOLE = (
+  "roll-outs are drawn from the whole distribution at rollout.temperature; what changes it further (top-k, a nucleus, a "
+  "shortest length) makes ratio and KL those of another policy than the one that is trained"
+)
+REFUSED = {
+  "rollout.top_k": f"{WHOLE}. Looks may have it: monitor.top_k",
+  "rollout.top_p": f"{WHOLE}. Looks may have it: monitor.top_p",
+} | {f"rollout.{name}": WHOLE for name in ("min_p", "min_tokens", "min_length", "repetition_penalty")}
+
+# Names in TRL, verl and OpenRLHF -> ours, with a remark where the value is another.
+FOREIGN = {
+  "num_ppo_epochs": "policy_gradient.epochs",
+  "ppo_epochs": "policy_gradient.epochs",
+  "num_iterations": "policy_gradient.epochs",
+  "num_mini_batches": "policy_gradient.minibatches",
+  "mini_batch_size": "batch.size, prompts of a minibatch",
+  "per_device_train_batch_size": "batch.size, prompts of a minibatch over all devices",
+  "cliprange": "policy_gradient.clip",
+  "clip_range": "policy_gradient.clip",
+  "epsilon": "policy_gradient.clip",
+  "cliprange_value": "policy_gradient.value_clip",
+  "delta": "policy_gradient.dual_clip",
+  "vf_coef": "policy_gradient.value_coef",
+  "lam": "policy_gradient.gae_lambda",
+  "lambda": "policy_gradient.gae_lambda",
+  "init_kl_coef": "policy_gradient.kl_coef",
+  "beta": "policy_gradient.kl_coef",
+  "target": "policy_gradient.kl_target",
+  "horizon": "policy_gradient.kl_horizon",
+  "adap_kl_ctrl": "policy_gradient.kl_controller=adaptive",
+  "kl_penalty": "policy_gradient.kl, reward or loss",
+  "target_kl": "policy_gradient.update_kl_limit, half the mean squared log-ratio of a token",
+  "whiten_advantages": "policy_gradient.whiten",
+  "normalize_advantage": "policy_gradient.whiten",
+  "scale_rewards": "policy_gradient.method=dr_grpo, which divides by no standard deviation",
+  "loss_type": "policy_gradient.reduction",
+  "ent_coef": "policy_gradient.entropy_coef",
+  "value_model_path": "policy_gradient.critic_path",
+  "num_generations": "rollout.samples",
+  "rloo_k": "rollout.samples",
+  "response_length": "rollout.max_tokens",
+  "max_new_tokens": "rollout.max_tokens",
+  "max_completion_length": "rollout.max_tokens",
+  "max_prompt_length": "data.max_prompt",
+  "stop_token": "rollout.stop; an EOS ends every answer",
+  "missing_eos_penalty": "rollout.eos_penalty with rollout.missing_eos=subtract",
+  "non_eos_penalty": "rollout.eos_penalty with rollout.missing_eos=replace",
+  "penalty_reward_value": "rollout.eos_penalty with rollout.missing_eos=replace",
+  "use_score_scaling": "rollout.normalise",
+  "reward_model_path": "rollout.reward=model:PATH",
+  "reward_funcs": "rollout.reward=python:FILE:FUNCTION",
+  "sft_model_path": "model.path",
+  "ref_policy_path": "reference.path",
+  "total_episodes": "train.steps, or train.epochs over the prompts",
+  "learning_rate": "optimizer.learning_rate",
+}
+OWN = (
+  "policy_gradient",
+  "rollout",
+)  # sections in which a name of another library is meant, even where we have it elsewhere
+
+
+def explained(key: str, ours: set[str]) -> str:
+  """Why a key that is none of ours is refused, or what it is called here: text behind `unknown key 'x'`, or "".
+
+  Args:
+    key: dotted, or the last part of one alone.
+    ours: last parts of our own keys.
+  """
+  section, _, name = key.rpartition(".")
+  section = section.rpartition(".")[2]  # of an experiment of several stages
+  if (reason := REFUSED.get(f"{section or 'rollout'}.{name}")) and (section or name not in ours):
+    return f": {reason}"
+  if name in FOREIGN and (section in OWN or name not in ours):
+    return f"; here it is {FOREIGN[name]}"
+  return ""

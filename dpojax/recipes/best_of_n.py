@@ -1,0 +1,118 @@
+"""Best of N: what a policy gains that answers N times and keeps the answer with the highest reward. Nothing is trained.
+
+prompts (a world's held-out ones, or the user's) -> answers.jsonl, rollout.samples a prompt -> rollout.reward chooses,
+monitor.rewards are measured beside it -> best_of_n.json, best.jsonl, report.md
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dpojax import __version__
+from dpojax.data.prompts import PromptRow
+from dpojax.evaluation.best_of_n import best_of_points, read_counts
+from dpojax.files import write_atomically, write_json_lines
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import Inputs, digest_of_text
+from dpojax.recipes.pairs import ANSWERS, AT_ONCE, score
+from dpojax.recipes.prompts import best_of_prompts
+from dpojax.report.best_of_n import BEST_OF_N, REPORT, write_best_of_n
+from dpojax.rollout.answers_file import SampledAnswer, Sampling, answers_job, read_answers, write_answers
+from dpojax.rollout.stop import stop_texts
+from dpojax.training.loop import RunResult
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.stage_record import Fingerprint
+
+BEST = "best.jsonl"
+
+
+def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
+  """Measures every N of `best_of_n.counts` from the same answers; a stage that was killed goes on with those it has.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  mesh = make_mesh(config.parallel)
+  shared = mesh if mesh.size > 1 else None
+  rollout, policy = config.rollout, inputs.language_model()
+  counts = read_counts(config.best_of_n.counts, rollout.samples)
+  prompts = best_of_prompts(config, policy)
+  reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=shared)
+  beside = inputs.rewards(config.monitor.rewards, "monitor.rewards", policy.tokenizer, mesh=shared)
+  rewards = [reward, *(other for other in beside if other.name != reward.name)]
+  stop = stop_texts(rollout.stop, "rollout.stop")
+  seed = rollout.seed + config.seed
+  sampling = Sampling(rollout.samples, rollout.max_tokens, rollout.temperature, stop=stop, seed=seed)
+  job = answers_job(prompts, sampling, weights=policy.digest, model=policy.model, tokenizer=policy.tokenizer)
+  read = {"prompts": Fingerprint(job["prompts"], f"{len(prompts):,} prompts")}
+  read |= {f"reward {each.name}": Fingerprint(digest_of_text(each.fingerprint)) for each in rewards}
+  folder.begin(inputs.fingerprints(policy) | read, inputs.files(), training=False)
+  for note in prompts.notes:
+    folder.log.message(note)
+  folder.log.message(f"best_of_n: {rollout.samples} answers to each of {len(prompts):,} prompts")
+
+  write_answers(
+    folder.path / ANSWERS,
+    job,
+    prompts,
+    sampling,
+    model=policy.model,
+    params=policy.params,
+    tokenizer=policy.tokenizer,
+    at_once=AT_ONCE,
+    rows=AT_ONCE,
+    mesh=shared,
+    progress=lambda done, tokens: folder.log.status(f"sampling: {done}/{len(prompts)} prompts, {tokens:,} tokens"),
+    about={"model": config.model.path, "dpojax": __version__},
+    replace_others=True,  # what may be gone on with is settled: the folder is this stage's own
+  )
+  answers = [row.answers for row in read_answers(folder.path / ANSWERS) if not row.error]
+  scores = {each.name: np.stack(score(each, prompts, answers, folder.log.status)) for each in rewards}
+
+  values = {f"reward/{name}": found for name, found in scores.items()} | {
+    "length/policy": np.asarray([[len(answer.tokens) for answer in several] for several in answers], np.float64),
+    "finished": np.asarray([[answer.finished for answer in several] for several in answers], np.float64),
+  }
+  points = best_of_points(scores[reward.name], values, counts)
+  for point in points:
+    metrics = {name: value for name, value in point.items() if name != "n"}
+    folder.record_once(int(point["n"]), "best_of_n", metrics)
+  found = {
+    "chooses": reward.name,
+    "points": points,
+    "prompts": len(prompts),
+    "answers": job,
+    "rewards": {each.name: each.fingerprint for each in rewards},
+    "settings": dataclasses.asdict(rollout) | {"rewards": config.monitor.rewards},
+    "dpojax": __version__,
+  }
+  write_atomically(folder.path / BEST_OF_N, json.dumps(found, indent=2) + "\n")
+  write_json_lines(folder.path / BEST, best_rows(prompts, answers, scores, reward.name, counts[-1]))
+  write_best_of_n(folder.path)
+  folder.log.message(f"best_of_n: the best of {counts[-1]} answers in {folder.path / BEST}")
+  result = RunResult(0, "finished")
+  folder.end(result, files=[BEST_OF_N, BEST, ANSWERS, REPORT])
+  return result
+
+
+def best_rows(
+  prompts: Sequence[PromptRow],
+  answers: Sequence[Sequence[SampledAnswer]],
+  scores: Mapping[str, np.ndarray],
+  chooses: str,
+  n: int,
+) -> list[dict]:
+  """The best of each prompt's first `n` answers, of equal ones the first, as rows to learn from:
+  {"prompt", "completion", "row", "sample", "n", "rewards", "finished"}.
+  """
+  rows = []
+  for i, (prompt, several) in enumerate(zip(prompts, answers, strict=True)):
+    best = int(np.argmax(scores[chooses][i, :n]))
+    text = several[best].text
+    completion = [{"role": "assistant", "content": text}] if isinstance(prompt.given, list) else text
+    found = {name: float(values[i, best]) for name, values in scores.items()}
+    origin = {"row": prompt.number, "sample": best, "n": n, "rewards": found, "finished": several[best].finished}
+    rows.append({"prompt": prompt.given, "completion": completion, **origin})
+  return rows

@@ -1,0 +1,147 @@
+"""Online preference learning: DPO, or any loss of pairs, on pairs that the policy writes while it trains.
+
+prompts -> every `online.refresh` steps a roll-out (answers -> scores -> pairs) -> packed pairs -> loss of log-probs
+policy = reference = model.path; `online.refresh` as large as the run: offline, on the start's own pairs
+"""
+
+import dataclasses
+
+from dpojax import references
+from dpojax.config.schema import OnlineSettings
+from dpojax.errors import ConfigError
+from dpojax.objectives.preference import Preference
+from dpojax.parallel import make_mesh
+from dpojax.recipes.inputs import Inputs, digest_of_text
+from dpojax.recipes.monitoring import policy_monitoring
+from dpojax.recipes.prompts import rollout_prompts
+from dpojax.recipes.writing import normalised_reward, writer
+from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
+from dpojax.rollout.stop import stop_texts
+from dpojax.training.answering import text_of
+from dpojax.training.loop import RunResult, train
+from dpojax.training.monitors import Checkpoint
+from dpojax.training.online_pairs import OnlinePairs
+from dpojax.training.optimizer import make_optimizer
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.stage_record import Fingerprint
+from dpojax.training.trainer import Trainer
+
+
+def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
+  """Trains the model of `model.path` by `loss.name` on pairs of its own and watches what it writes.
+
+  Raises:
+    InputError: something that the user can mend; the message says how.
+  """
+  mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  online = resolved(config)
+  rollout = dataclasses.replace(config.rollout, seed=config.rollout.seed + config.seed)
+  batch = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
+  policy = inputs.language_model()
+  prompts, held_out = rollout_prompts(config, policy)
+  shared_mesh = mesh if mesh.size > 1 else None
+  reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=shared_mesh)
+  start = inputs.reference(policy)
+  watching = policy_monitoring(config, inputs, policy, held_out, mesh)
+  lengths = [len(row.ids) for row in prompts]
+  shape = pair_shape(
+    batch,
+    longest_prompt=max(lengths),
+    shortest_prompt=min(lengths),
+    max_tokens=rollout.max_tokens,
+    score_prompt=config.loss_spec.score_prompt,
+  )
+  size = prompts_of_rollout(batch.size, rollout.samples, online)
+  steps = planned_steps(config, online, size, len(prompts))
+
+  read = {
+    "prompts": Fingerprint(digest_of_text(repr([row.ids.tolist() for row in prompts])), f"{len(prompts):,} prompts"),
+    "reward": Fingerprint(digest_of_text(reward.fingerprint), rollout.reward),
+  }
+  folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
+  folder.describe_prompts(policy, prompts.counts, prompts.notes)
+  reference = references.of(
+    config.reference,
+    model=policy.model,
+    load=lambda: start.params,
+    needed=config.loss_spec.reads("reference"),
+    folder=folder.path,
+    mesh=mesh,
+    log=folder.log,
+  )
+  objective = Preference(policy.model, config.loss_spec)
+  trainer = Trainer(
+    objective,
+    make_optimizer(config.optimizer, steps, objective.parameters),
+    policy.params,
+    reference_params=reference.params,
+    moving_reference=reference.moving,
+    hyper={**config.loss_spec.hyper, **reference.hyper},
+    mesh=mesh,
+  )
+  against_reference = online.opponent == "reference"
+  # Either of two writes half of the answers.
+  written = dataclasses.replace(rollout, samples=rollout.samples // 2) if against_reference else rollout
+  write = writer(policy, written, mesh)
+  text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
+  reward = normalised_reward(
+    reward, written, write, prompts, reference.full_params, text, folder.path, folder.identity, folder.log
+  )
+  pairs = OnlinePairs(
+    trainer,
+    write,
+    prompts,
+    reward,
+    rollout,
+    online,
+    batch,
+    batch_prompts=size,
+    shape=shape,
+    decode=text,
+    folder=folder.path,
+    identity=folder.identity,
+    opponent=(lambda: trainer.compared_params or reference.full_params()) if against_reference else None,
+    record=lambda step, metrics: folder.record_once(step, "rollout", metrics),
+    say=folder.log.message,
+    status=folder.log.status,
+    oldest_step=folder.oldest_step,
+  )
+  monitors = [
+    *watching.monitors(folder, reference.full_params),
+    Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
+  ]
+  what = f"{config.loss_spec.describe()}: {described(config, online, size, steps)}"
+  result = train(folder, trainer, pairs, monitors, steps=steps, what=what)
+  pairs.drop_old(result.step // pairs.updates)
+  folder.end(result)
+  return result
+
+
+def resolved(config) -> OnlineSettings:
+  """The settings with no more steps a roll-out than the run has."""
+  return dataclasses.replace(
+    config.online, refresh=min(config.online.refresh, config.train.steps or config.online.refresh)
+  )
+
+
+def planned_steps(config, online: OnlineSettings, size: int, prompts: int) -> int:
+  """`train.steps`, or what `train.epochs` passes over the prompts take, `size` of them a roll-out.
+
+  Raises:
+    ConfigError: the warm-up is longer.
+  """
+  steps = config.train.steps or max(1, round(config.train.epochs * prompts / size)) * online.refresh
+  if config.optimizer.warmup_steps > steps:
+    raise ConfigError(
+      f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, more than the {steps} steps of the run"
+    )
+  return steps
+
+
+def described(config, online: OnlineSettings, size: int, steps: int) -> str:
+  """The roll-outs in words."""
+  many = f"{size * config.rollout.samples:,} answers ({config.rollout.samples} to each of {size:,} prompts"
+  many += ", half of them by the reference)" if online.opponent == "reference" else ")"
+  if online.refresh >= steps:
+    return f"offline, one roll-out of {many}"
+  return f"roll-outs of {many}, {online.refresh:,} steps from each"

@@ -1,0 +1,57 @@
+"""The report of a stage of recipe=best_of_n: what each N gains, and how far it is from the policy that writes."""
+
+import json
+import pathlib
+import textwrap
+from typing import Any
+
+from dpojax.errors import CheckpointError
+from dpojax.files import write_atomically
+from dpojax.report.tables import aligned, markdown
+
+BEST_OF_N, REPORT = "best_of_n.json", "report.md"
+
+
+def write_best_of_n(folder: pathlib.Path) -> None:
+  """Writes report.md from best_of_n.json; CheckpointError where that is missing or damaged."""
+  found = read_best_of_n(folder)
+  parts = [f"# {folder.resolve().name}", markdown(*table(found)), _sentence(found)]
+  write_atomically(folder / REPORT, "\n\n".join(parts) + "\n")
+
+
+def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> str:
+  """The same for a terminal of `width` characters."""
+  found = read_best_of_n(folder)
+  said = textwrap.fill(_sentence(found), width)
+  return "\n\n".join([aligned(*table(found), width=width), said, f"report: {folder / REPORT}"])
+
+
+def read_best_of_n(folder: pathlib.Path) -> dict[str, Any]:
+  """`folder`/best_of_n.json; CheckpointError where it is missing or damaged."""
+  path = folder / BEST_OF_N
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise CheckpointError(
+      f"{path}: not what a stage of recipe=best_of_n writes ({error}); delete the folder and run the same command again"
+    ) from None
+
+
+def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+  """(heading, rows): a row for each N."""
+  points = found["points"]
+  rewards = [name for name in points[0] if name.startswith("reward/") and not name.endswith("_error")]
+  names = [*(name.removeprefix("reward/") for name in rewards), "KL, nats", "at most", "length", "ended"]
+  rows = []
+  for point in points:
+    cells = [f"{point[name]:.3f} ± {point[f'{name}_error']:.3f}" for name in (*rewards, "kl/sequence")]
+    bound = f"{point['kl/bound']:.3f}"
+    rows.append([f"best of {point['n']}", *cells, bound, f"{point['length/policy']:.1f}", f"{point['finished']:.1%}"])
+  return ["", *names], rows
+
+
+def _sentence(found: dict[str, Any]) -> str:
+  return (
+    f"{found['chooses']} chooses; from {found['answers']['samples']} answers to each of {found['prompts']:,} prompts. Mean "
+    "± standard error over prompts; KL to the policy that writes, an answer; at most: log N - (N - 1) / N."
+  )

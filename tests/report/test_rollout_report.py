@@ -1,0 +1,220 @@
+"""The report of a policy gradient: roll-outs in the table, in result.json and in their panels."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dpojax.config.keys import replace_values
+from dpojax.config.record import write_config
+from dpojax.config.schema import RunConfig
+from dpojax.report import read_result, terminal_report, write_report
+from dpojax.report.plots import draw_training
+from dpojax.report.records import read_run
+from dpojax.report.rollout_plots import draw_rollouts, series
+from dpojax.report.rollouts import first_and_last, rollout_records
+
+UPDATES = 4
+SETTINGS = {"recipe": "policy_gradient", "data.source": "world", "data.name": "complaint_desk", "model.path": "m"}
+
+
+def rollout(number, **changes):
+  record = {
+    "objective/score": 0.5 + 0.1 * number,
+    "objective/reward": 0.5 + 0.1 * number,
+    "objective/rlhf_reward": 0.4 + 0.1 * number,
+    "objective/kl": 0.2 * number,
+    "objective/kl_token": 0.01 * number,
+    "objective/kl_coef": 0.05,
+    "objective/entropy": 1.5,
+    "rollout/length": 20.0 + number,
+    "rollout/eos_share": 0.75,
+    "rollout/logp_gap": 4e-7,
+    "value/explained_variance": -0.0004 if number == 0 else 0.3,
+    "time/sample": 2.0,
+  }
+  return {"step": number * UPDATES, "split": "rollout"} | record | changes
+
+
+def step(number, taken=1.0, rows=True):
+  """Step `number` of a run; without rows it is one that was not taken because an earlier one was refused."""
+  record = {"step": number, "split": "train", "taken": taken, "skipped": 0.0, "time/step": 3.0}
+  if rows:
+    record |= {
+      "loss": 0.01,
+      "policy/loss": 0.0,
+      "policy/approx_kl": 0.001 * number,
+      "policy/clip_fraction": 0.01 * number,
+      "policy/ratio": 1.0,
+      "policy/ratio_square": 1.0 + 0.002 * number,
+      "value/loss": 0.2,
+      "tokens_per_second": 1000.0,
+    }
+  return record
+
+
+def make_run(folder, records, **settings):
+  folder.mkdir(parents=True, exist_ok=True)
+  write_config(replace_values(RunConfig(), SETTINGS | settings), folder)
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+  write_report(folder)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """20 roll-outs of 4 steps; of the first, step 3 is refused and step 4 has no rows."""
+  records = []
+  for number in range(20):
+    records.append(rollout(number))
+    for update in range(1, UPDATES + 1):
+      stopped = number == 0 and update >= 3
+      records.append(step(number * UPDATES + update, taken=float(not stopped), rows=not (stopped and update == 4)))
+  return make_run(tmp_path_factory.mktemp("ppo") / "run", records)
+
+
+def test_a_roll_out_takes_in_its_own_steps(folder):
+  first, second = rollout_records(read_run(folder))[:2]
+  assert first["objective/score"] == 0.5
+  assert first["steps/taken"] == 0.5 and second["steps/taken"] == 1.0
+  # The refused step's move counts, its clipped ratios do not; a step without rows says nothing.
+  assert first["policy/approx_kl"] == pytest.approx(0.003, rel=1e-12)
+  assert first["policy/clip_fraction"] == pytest.approx((0.01 + 0.02) / 2, rel=1e-12)
+  assert first["policy/ratio_variance"] == pytest.approx(0.002 * 3, rel=1e-9)
+  assert second["policy/approx_kl"] == pytest.approx(0.008, rel=1e-12)
+
+
+def test_steps_of_a_roll_out_that_are_not_recorded_yet_are_no_error(tmp_path):
+  run = read_run(make_run(tmp_path / "run", [rollout(0), step(1), rollout(1)], **{"logging.plots": False}))
+  first, second = rollout_records(run)
+  assert first["steps/taken"] == 1.0 and "steps/taken" not in second
+
+
+def test_before_is_the_first_roll_out_and_after_the_last_tenth(folder):
+  result = read_result(folder)
+  before, after = result["before"]["rollout"], result["after"]["rollout"]
+  assert before["objective/score"] == 0.5
+  assert after["objective/score"] == pytest.approx(0.5 + 0.1 * (18 + 19) / 2, rel=1e-12)
+  assert after["policy/approx_kl"] == pytest.approx(0.001 * (76 + 80) / 2, rel=1e-12)
+  assert not [name for name in after if name.startswith("time/")]
+  assert (result["rollouts"], result["steps_taken"], result["steps"]) == (20, 78, 80)
+  assert result["sampling"] == pytest.approx(20 * 2.0 / (80 * 3.0), rel=1e-12)
+
+
+def test_a_metric_that_only_some_roll_outs_have_is_a_mean_of_theirs():
+  before, after = first_and_last([{"a": 1.0}, *[{"a": 2.0, "b": 5.0}, {"a": 4.0}] * 10])
+  assert before == {"a": 1.0} and after == {"a": 3.0, "b": 5.0}
+
+
+def test_the_table_says_it_in_words(folder):
+  text = terminal_report(folder, width=100)
+  lines = [line.rstrip() for line in text.splitlines()]
+  start = lines.index("roll-outs (first, last tenth)")
+  assert [line.split() for line in lines[start + 1 : start + 3]] == [
+    ["score", "0.500", "2.350"],
+    ["score", "less", "KL", "penalty", "0.400", "2.250"],
+  ]
+  assert "20 roll-outs, 80 steps, 78 of them taken, in 4m00s, 17% of it sampling, 1,000 tokens/s" in lines
+  for row in ("largest move of the policy", "sampler apart from training, nats a token", "variance explained"):
+    assert any(line.startswith(f"  {row} ") for line in lines), row
+  shown = " ".join(lines)
+  assert "4e-07" in shown  # not 0.0000
+  assert "-0.0 %" not in shown and "nan" not in shown
+  assert "training (first step" not in shown  # whose loss says nothing
+  assert "reward, before" not in shown  # equal to the score
+  page = (folder / "report.md").read_text()
+  assert "| roll-outs (first, last tenth) |" in page
+  assert "\n    policy_gradient.kl: auto is reward\n" in page
+
+
+def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
+  changed = [rollout(0, **{"objective/reward": 0.9}), step(1)]
+  text = terminal_report(make_run(tmp_path / "run", changed, **{"logging.plots": False}))
+  assert "reward, before what a missing end does" in text
+
+
+def panels(run):
+  return {axis.get_title(loc="left"): axis for axis in draw_rollouts(run).axes}
+
+
+def test_a_small_panel_for_each_and_no_plain_loss(folder):
+  run = read_run(folder)
+  assert list(panels(run)) == [
+    "score of roll-outs",
+    "KL by k1 (nats an answer)",
+    "weight of KL",
+    "largest move (½ log-ratio²)",
+    "steps taken (%)",
+    "ratios beyond the clip (%)",
+    "variance of ratios",
+    "value loss",
+    "variance explained (%)",
+    "entropy (nats a token)",
+    "length (tokens)",
+    "answers that end (%)",
+  ]
+  assert draw_training(run) is None
+  assert sorted(path.name for path in (folder / "plots").iterdir()) == ["rollouts.png"]
+  picture = imread(folder / "plots" / "rollouts.png")
+  assert 700 < picture.shape[1] < 1000  # two panels that a telephone shows
+  assert "![rollouts](plots/rollouts.png)" in (folder / "report.md").read_text()
+
+
+def test_titles_fit_their_panels(folder):
+  figure = draw_rollouts(read_run(folder))
+  figure.draw_without_rendering()
+  ends = [axis.get_window_extent().x1 for axis in figure.axes[:2]]
+  for i, axis in enumerate(figure.axes):
+    title = axis.set_title(axis.get_title(loc="left"), loc="left", fontsize=9.5, fontweight="bold")
+    assert title.get_window_extent().x1 <= ends[i % 2] + 2, title.get_text()
+
+
+def test_what_a_level_is_compared_with_is_drawn(folder, tmp_path):
+  limit = panels(read_run(folder))["largest move (½ log-ratio²)"]
+  assert [text.get_text() for text in limit.texts] == ["limit 0.02"]
+  assert not panels(read_run(folder))["KL by k1 (nats an answer)"].texts
+  settings = {"policy_gradient.kl_controller": "adaptive", "policy_gradient.kl_target": 3.0}
+  run = read_run(make_run(tmp_path / "run", [rollout(0), step(1), rollout(1)], **settings))
+  target = panels(run)["KL by k1 (nats an answer)"]
+  assert [text.get_text() for text in target.texts] == ["target 3"]
+  assert target.get_ylim()[1] > 3
+  # A KL that rounding alone makes is no magnitude to show, and the level stays in the panel.
+  records = [rollout(0, **{"objective/kl": 1e-9}), rollout(1, **{"objective/kl": 0.1}), rollout(2)]
+  target = panels(read_run(make_run(tmp_path / "other", records, **settings)))["KL by k1 (nats an answer)"]
+  assert target.get_yscale() == "linear" and target.get_ylim()[0] == 0 and target.get_ylim()[1] > 3
+
+
+def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
+  without = {k: v for k, v in rollout(1).items() if k != "objective/kl"}
+  records = [rollout(0), without, rollout(2, **{"objective/kl": "inf"}), rollout(3)]
+  numbers, values = series(records, "objective/kl")
+  assert numbers.tolist() == [0, 1, 2, 3]
+  assert np.isnan(values).tolist() == [False, True, True, False]
+
+
+def test_an_estimate_of_kl_below_0_is_seen(tmp_path):
+  records = [rollout(0, **{"objective/kl": -0.05}), step(1), rollout(1, **{"objective/kl": 0.12})]
+  axis = panels(read_run(make_run(tmp_path / "run", records, **{"logging.plots": False})))["KL by k1 (nats an answer)"]
+  assert axis.get_ylim()[0] < -0.05 and axis.get_ylim()[1] > 0.12
+
+
+def test_values_of_many_magnitudes_have_a_logarithmic_axis_without_what_is_rounding(tmp_path):
+  moves = [1e-13, 3e-5, 1e-3, 2e-2, 5e-2]
+  records = []
+  for number, move in enumerate(moves):
+    records += [rollout(number), step(number * UPDATES + 1) | {"policy/approx_kl": move}]
+  axis = panels(read_run(make_run(tmp_path / "run", records, **{"logging.plots": False})))[
+    "largest move (½ log-ratio²)"
+  ]
+  assert axis.get_yscale() == "log"
+  assert 1e-6 < axis.get_ylim()[0] < 3e-5 and axis.get_ylim()[1] > 5e-2
+
+
+def test_without_a_critic_its_panels_and_rows_are_left_out(tmp_path):
+  records = [
+    {k: v for k, v in record.items() if not k.startswith("value/")} for record in (rollout(0), step(1), step(2))
+  ]
+  run = read_run(make_run(tmp_path / "run", records, **{"policy_gradient.method": "rloo"}))
+  assert not [name for name in panels(run) if "value" in name or "explained" in name]
+  assert "value loss" not in terminal_report(run.folder)
