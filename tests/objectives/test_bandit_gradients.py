@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from dpojax.config.resolved import resolved
 from dpojax.config.schema import PolicyGradientSettings
 from dpojax.environments.bandit import Bandit, total_variation
 from dpojax.errors import ShapeError
@@ -19,7 +20,7 @@ from dpojax.objectives.enumeration import expected_gradient, expected_pair_gradi
 from dpojax.objectives.methods import advantages_of
 from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.objectives.preference import Preference
-from dpojax.recipes.policy_gradient import hyper, resolved
+from dpojax.recipes.rollouts import hyper
 from dpojax.rollout.packed_rows import PackedRows, minibatch_shape
 from dpojax.training.step import accumulate
 

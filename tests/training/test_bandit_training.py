@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from dpojax.config.resolved import resolved
 from dpojax.config.schema import PolicyGradientSettings
 from dpojax.data.examples import TokenExample
 from dpojax.data.packing import PackShape, pack
@@ -20,7 +21,7 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.models.tabular import TabularModel
 from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.objectives.preference import Preference
-from dpojax.recipes.policy_gradient import hyper, resolved
+from dpojax.recipes.rollouts import hyper
 from dpojax.training.bandit_rollouts import arm_writer, bandit_rollouts
 from dpojax.training.rollouts import Rollout
 from dpojax.training.trainer import Trainer, one_step_late

@@ -11,7 +11,9 @@ import pytest
 from dpojax.errors import CheckpointError
 from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF
 from dpojax.rollout.writing import Sample
-from dpojax.training.rollouts import Rollout, chosen_prompts, digest_of, permutation
+from dpojax.training.answering import chosen_prompts, permutation
+from dpojax.training.rollout_files import digest_of
+from dpojax.training.rollouts import Rollout
 from tests.training.tiny_rollouts import EvenShare, make_prompts, make_stage
 
 MANY_ROWS = dict(rows=4, prompts=make_prompts(40))

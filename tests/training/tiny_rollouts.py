@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from dpojax.config.resolved import resolved
 from dpojax.config.schema import OptimizerSettings, ParallelSettings, PolicyGradientSettings, RolloutSettings
 from dpojax.data.prompts import PromptRow
 from dpojax.models.language_model import LanguageModel
@@ -12,7 +13,7 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.parallel import make_mesh
 from dpojax.parallel.rules import whole_rows
-from dpojax.recipes.policy_gradient import hyper, resolved
+from dpojax.recipes.rollouts import hyper
 from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.sampler import generate
 from dpojax.training.optimizer import make_optimizer
@@ -106,7 +107,7 @@ def make_stage(
   options=None,
   **settings,
 ):
-  """A stage of 2 epochs and 2 minibatches; `settings` of `PolicyGradientSettings`, `options` of `Rollouts`.
+  """A stage of 2 epochs and 2 minibatches; `settings` of `PolicyGradientSettings`, `options` are `identity` and attributes of `Rollouts`.
 
   Two stages of the same shapes, objective and schedule share their compiled programs.
   """
@@ -172,6 +173,10 @@ def make_stage(
     shape=shape,
     decode=lambda sample: " ".join(map(str, sample.tokens.tolist())),
     folder=folder,
-    **{"identity": "this", "record": lambda step, metrics: records.append((step, dict(metrics)))} | (options or {}),
+    identity=(options or {}).get("identity", "this"),
   )
+  rollouts.record = lambda step, metrics: records.append((step, dict(metrics)))
+  for name, value in (options or {}).items():
+    if name != "identity":
+      setattr(rollouts, name, value)
   return Stage(trainer, rollouts, records)
