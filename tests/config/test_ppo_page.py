@@ -3,8 +3,8 @@
 import pathlib
 import re
 
+from dpojax.config.resolved import POLICY_GRADIENT as DEFAULTS
 from dpojax.config.schema import RunConfig
-from dpojax.recipes.policy_gradient import DEFAULTS
 
 LINES = (pathlib.Path(__file__).parents[2] / "docs" / "ppo.md").read_text(encoding="utf-8").splitlines()
 TABLE = [re.split(r"(?<!\\)\|", line)[1:-1] for line in LINES if line.startswith("|")]
