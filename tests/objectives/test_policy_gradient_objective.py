@@ -209,8 +209,12 @@ def test_normalizers_count_the_step_s_tokens_and_answers_and_are_never_0():
 def test_an_answer_of_one_token_to_a_prompt_of_one_counts():
   one = np.ones(1, np.int32)
   rows = PackedRows([one, one], [[one], [one]], PackShape(groups=2, rows=1, length=2, scored=2, examples=1, answers=1))
-  found = PolicyGradient(MODEL).normalizers(rows.batch(np.arange(2)))
+  objective, none = PolicyGradient(MODEL), np.zeros((2, 2))
+  batch = rows.batch(np.arange(2), {"behaviour_logp": none, "advantage": none})
+  found, zeros = objective.normalizers(batch), jnp.zeros((1, 2))
   assert (float(found["tokens"]), float(found["answers"])) == (2.0, 2.0)
+  _, metrics = objective.loss(PolicyOutput(zeros, zeros, None, None), batch.group(0), found, HYPER)
+  assert [float(x) for x in metrics["policy/answer_ratio"]] == [1.0, 1.0]
 
 
 # Through the model.
