@@ -125,6 +125,11 @@ def test_a_step_is_a_pure_function_of_roll_out_and_number(tmp_path):
     assert_equal(again(step), batches[step])
   held = [written_pairs(tmp_path)[i] for i in np.asarray(batches[2].example_index).flat if i >= 0]
   assert again.num_tokens(2) == sum(2 * len(prompt) + len(won) + len(lost) for prompt, won, lost, _ in held)
+  later = [
+    source(step) for step in (4, 5)
+  ]  # the steps of a roll-out are numbered from 0, as of a data set of their own
+  alone = Batches(stored(tmp_path, 1).dataset(PROMPTS), BATCH, shape_of())
+  assert_equal(later, [alone(0), alone(1)])
 
 
 def test_the_pairs_of_a_roll_out_are_read_as_often_as_one_another(tmp_path):
