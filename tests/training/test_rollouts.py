@@ -79,13 +79,12 @@ def test_prompts_are_visited_as_one_permutation_after_another():
 
 
 def test_a_prompt_that_comes_again_gets_other_answers(tmp_path):
-  prompts = make_prompts(8)
+  prompts = make_prompts(1)  # eight times in every roll-out
   stage = make_stage(tmp_path, prompts=prompts, learning_rate=1e-30, method="rloo")  # the policy stays where it is
   stage.run(8)
-  first, second = (Rollout.read(tmp_path / "rollouts" / f"00000{n}.npz", "this") for n in range(2))
-  by_prompt = [dict(zip(r.prompts.tolist(), map(repr, r.answers()), strict=True)) for r in (first, second)]
-  assert by_prompt[0].keys() == by_prompt[1].keys() == set(range(8))
-  assert not any(by_prompt[0][number] == by_prompt[1][number] for number in by_prompt[0])
+  rollouts = [Rollout.read(tmp_path / "rollouts" / f"00000{n}.npz", "this") for n in range(2)]
+  pairs = [repr([answer.tolist() for answer in several]) for rollout in rollouts for several in rollout.answers()]
+  assert len(set(pairs)) == len(pairs) == 16
 
 
 def test_a_stored_rollout_is_read_back_to_the_last_bit(stage, tmp_path):
@@ -193,7 +192,9 @@ def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path
 
 def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_path):
   stage = make_stage(tmp_path, method="rloo", kl_controller="adaptive", kl_horizon=50.0)
-  stage.run(6)
+  stage.run(5)
+  earlier = jax.device_get(stage.trainer.state)
+  stage.run(1)
   state = jax.device_get(stage.trainer.state)
 
   def changed(state, identity="other"):
@@ -212,6 +213,9 @@ def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_p
   killed.run(2)
   assert same(jax.device_get(killed.trainer.state), jax.device_get(first.trainer.state))
   assert [step for step, _ in killed.records] == [8]
+  # Back before the change, as where the newest checkpoint is damaged: what a later policy wrote is not for this one.
+  back = changed(earlier)
+  assert back.run(1)[0]["policy/approx_kl"] == 0 and back.records[0][0] == 5
 
 
 def test_only_rollouts_that_no_checkpoint_goes_back_to_are_dropped(tmp_path):
@@ -249,7 +253,7 @@ def test_beyond_the_limit_steps_are_not_taken_until_the_next_rollout(tmp_path):
     stopped.append(float(after.running["stopped"]))
     tokens = stage.rollouts.num_tokens(number)
     # The step that finds the policy too far has its rows; those behind it have none.
-    assert (tokens > 0) == (number % 6 < 2), number
+    assert (tokens > 0) == (number % 6 < 2) == (not np.isnan(metrics["loss"])), number
     before = after
   assert stopped == [0, 1, 1, 1, 1, 1] * 2
 
