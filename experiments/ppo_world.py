@@ -40,7 +40,7 @@ def get_config():
 
   pairs = config.pairs
   pairs.model.path = "stage:sft"
-  pairs.pairs.prompts = 1000
+  pairs.pairs.prompts = 250
   pairs.pairs.samples = 4
   pairs.pairs.max_tokens = 48
 
@@ -62,9 +62,9 @@ def get_config():
     stage.policy_gradient.kl_target = target
     stage.optimizer.learning_rate = 5e-4
     stage.optimizer.eps = 1e-5
-    stage.train.steps = 60 * 16  # 60 roll-outs of 4 epochs of 4 minibatches
+    stage.train.steps = 30 * 16  # 30 roll-outs of 4 epochs of 4 minibatches
     stage.train.log_every = 16
-    stage.monitor.every = 80
+    stage.monitor.every = 120
     stage.monitor.rewards = "true,model:stage:reward_model"
     stage.monitor.prompts = 256
     stage.monitor.max_tokens = 48

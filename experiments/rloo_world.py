@@ -47,9 +47,9 @@ def get_config():
     stage.policy_gradient.kl_target = 2.0
     stage.optimizer.learning_rate = 5e-4
     stage.optimizer.eps = 1e-5
-    stage.train.steps = 60 * 16  # 60 roll-outs of 4 epochs of 4 minibatches
+    stage.train.steps = 30 * 16  # 30 roll-outs of 4 epochs of 4 minibatches
     stage.train.log_every = 16
-    stage.monitor.every = 80
+    stage.monitor.every = 120
     stage.monitor.prompts = 256
     stage.monitor.max_tokens = 48
     stage.stop.kl_budget = 0.0  # the controller's target stands in for it
