@@ -143,6 +143,13 @@ def test_the_loss_is_a_plain_loop_s_however_rows_are_grouped(reduction, parts):
     np.testing.assert_allclose(metrics["policy/loss"], (policy, 1.0), rtol=1e-12, err_msg=shape)
 
 
+def test_answers_of_one_token_at_most_make_the_constant_the_number_of_answers():
+  loss, of_sequence = (
+    step_of(PolicyGradient(MODEL, reduction=r), "one row a group")[0] for r in ("constant", "sequence")
+  )
+  np.testing.assert_allclose(loss, of_sequence, rtol=1e-14)
+
+
 def test_metrics_are_means_over_tokens():
   objective = PolicyGradient(MODEL, reduction="sequence", **PARTS["all"])
   batch, now = drawn()
