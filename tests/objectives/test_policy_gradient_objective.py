@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 LENGTHS = [[5, 1, 3], [2, 7, 4], [1, 1, 6], [3, 2, 2]]
 A, T = 12, 7
 HYPER = dict(
-  clip=0.2, dual_clip=2.5, value_clip=0.2, value_coef=0.3, entropy_coef=0.4, update_kl_limit=0.02, kl_coef=0.15
+  clip=0.2, dual_clip=2.5, value_clip=0.35, value_coef=0.3, entropy_coef=0.4, update_kl_limit=0.02, kl_coef=0.15
 )
 # groups, rows, row length, answers an example: an example alone or with others, its answers together or apart.
 SHAPES = {
