@@ -157,7 +157,7 @@ def test_metrics_are_means_over_tokens():
   moved, ratio = (now["logp"] - batch["behaviour_logp"])[at], np.exp(now["logp"] - batch["behaviour_logp"])[at]
   apart = (batch["reference_logp"] - now["logp"])[at]
   value, old, target = (x[at] for x in (now["value"], batch["old_value"], batch["value_target"]))
-  near = old + np.clip(value - old, -0.2, 0.2)
+  near = old + np.clip(value - old, -HYPER["value_clip"], HYPER["value_clip"])
   expected = {
     "policy/approx_kl": np.mean(moved**2) / 2,
     "policy/clip_fraction": np.mean((ratio > 1.2) | (ratio < 0.8)),
@@ -167,7 +167,7 @@ def test_metrics_are_means_over_tokens():
     "policy/entropy": np.mean(now["entropy"][at]),
     "policy/kl_loss": np.mean(np.exp(apart) - 1 - apart),
     "value/loss": np.mean(np.maximum((value - target) ** 2, (near - target) ** 2)) / 2,
-    "value/clip_fraction": np.mean(np.abs(value - old) > 0.2),
+    "value/clip_fraction": np.mean(np.abs(value - old) > HYPER["value_clip"]),
   }
   weights = np.exp(np.sum(np.where(at, now["logp"] - batch["behaviour_logp"], 0.0), axis=1))  # of whole answers
   expected |= {"policy/answer_ratio": np.mean(weights), "policy/answer_ratio_square": np.mean(weights**2)}
