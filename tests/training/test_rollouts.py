@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from dpojax.config.schema import RolloutSettings
 from dpojax.errors import CheckpointError
 from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF
+from dpojax.recipes.writing import normalised_reward
 from dpojax.rollout.writing import Sample
-from dpojax.training.answering import chosen_prompts, permutation
+from dpojax.training.answering import chosen_prompts, permutation, prompted
 from dpojax.training.rollout_files import digest_of
 from dpojax.training.rollouts import Rollout
 from tests.training.tiny_rollouts import EvenShare, make_prompts, make_stage
@@ -349,6 +351,37 @@ def test_the_next_coefficient_is_part_of_the_state(tmp_path):
     assert following == pytest.approx(now * np.exp(0.15 * error), rel=1e-6)  # the state's f32
   running = stage.trainer.state.running
   assert float(running[KL_COEF]) == pytest.approx(coefs[-1]) and float(running[NEXT_KL_COEF]) != coefs[-1]
+
+
+class Lengths(EvenShare):
+  def __call__(self, answers):
+    return np.asarray([3.0 * len(answer.answer_ids) + 100 for answer in answers])
+
+
+def test_normalisation_is_measured_on_the_reference_once(tmp_path):
+  rollout = RolloutSettings(samples=2, normalise=True, normalise_on=5)
+  prompts, decode, asked = make_prompts(12), lambda sample: "", []
+  lengths = [3, 8, 2, 5, 1]
+
+  def write(params, prompts, numbers, progress):
+    asked.append((params, len(prompts), min(numbers)))
+    return scripted(lengths, cut=())(params, prompts, numbers, progress)
+
+  def normalised(identity="this", settings=rollout):
+    return normalised_reward(Lengths(), settings, write, prompts, lambda: "reference", decode, tmp_path, identity)
+
+  reward = normalised()
+  assert asked == [("reference", 5, 2**31)]  # of the reference, under keys that no roll-out has
+  rows = prompts[:5]
+  samples = scripted(lengths, cut=())(None, rows, range(2**31, 2**31 + 5), None)
+  scores = reward(prompted(rows, samples, decode))
+  assert np.mean(scores) == pytest.approx(0, abs=1e-12) and np.std(scores) == pytest.approx(1, rel=1e-12)
+  again = normalised()  # a restart
+  assert len(asked) == 1 and np.array_equal(again(prompted(rows, samples, decode)), scores)
+  lengths[:] = [1, 2]
+  assert not np.array_equal(normalised("other")(prompted(rows, samples, decode)), scores) and len(asked) == 2
+  plain = normalised(settings=dataclasses.replace(rollout, normalise=False))
+  assert plain(prompted(rows, samples, decode))[0] > 100 and len(asked) == 2
 
 
 def test_a_digest_depends_on_all_that_is_stored():
