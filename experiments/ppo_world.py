@@ -4,6 +4,9 @@ dpojax train --config=experiments/ppo_world.py --workdir=runs/ppo_world
 
 Stages sft, pairs and reward_model make what RLHF starts from; `ppo` climbs the true reward, `ppo_learned` the reward
 model, whose KL target is wide enough to leave what the reward model has seen. Both report both rewards.
+
+Result: section `ppo_world` of experiments/README.md. `ppo` reaches 90 % of the oracle's gain at its KL (three seeds, 89.9 to
+91.1 %); under `ppo_learned` the learned reward goes on rising where the true one has stopped. 10 minutes on two cores.
 """
 
 from dpojax.config import stages
