@@ -4,6 +4,9 @@ dpojax train --config=experiments/grpo_world.py --workdir=runs/grpo_world
 
 Roll-outs, samples and KL target are those of stage ppo of ppo_world. Stage dr_grpo leaves out the division by the
 standard deviation of a prompt's scores and by the length of an answer.
+
+Result: section `ppo_world` of experiments/README.md; grpo has 85 % of the oracle's gain at its KL (two seeds). Stage dr_grpo was not run
+for it. 4 minutes a stage.
 """
 
 from dpojax.config import stages
@@ -48,9 +51,9 @@ def get_config():
     stage.policy_gradient.kl_target = 2.0
     stage.optimizer.learning_rate = 5e-4
     stage.optimizer.eps = 1e-5
-    stage.train.steps = 60 * 16  # 60 roll-outs of 4 epochs of 4 minibatches
+    stage.train.steps = 30 * 16  # 30 roll-outs of 4 epochs of 4 minibatches
     stage.train.log_every = 16
-    stage.monitor.every = 80
+    stage.monitor.every = 120
     stage.monitor.prompts = 256
     stage.monitor.max_tokens = 48
     stage.stop.kl_budget = 0.0  # the controller's target stands in for it

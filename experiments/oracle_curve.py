@@ -143,6 +143,8 @@ def log_probs(
 
 
 def _scored(path: str, count: int, done: int, tokens: int) -> None:
+  if not sys.stderr.isatty():
+    return
   print(f"\r{path} scores answers: {done:,}/{count:,} rows, {tokens:,} tokens", end="", file=sys.stderr, flush=True)
 
 

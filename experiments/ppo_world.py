@@ -4,6 +4,9 @@ dpojax train --config=experiments/ppo_world.py --workdir=runs/ppo_world
 
 Stages sft, pairs and reward_model make what RLHF starts from; `ppo` climbs the true reward, `ppo_learned` the reward
 model, whose KL target is wide enough to leave what the reward model has seen. Both report both rewards.
+
+Result: section `ppo_world` of experiments/README.md. `ppo` reaches 90 % of the oracle's gain at its KL (three seeds, 89.9 to
+91.1 %); under `ppo_learned` the learned reward goes on rising where the true one has stopped. 10 minutes on two cores.
 """
 
 from dpojax.config import stages
@@ -40,7 +43,7 @@ def get_config():
 
   pairs = config.pairs
   pairs.model.path = "stage:sft"
-  pairs.pairs.prompts = 1000
+  pairs.pairs.prompts = 250
   pairs.pairs.samples = 4
   pairs.pairs.max_tokens = 48
 
@@ -62,9 +65,9 @@ def get_config():
     stage.policy_gradient.kl_target = target
     stage.optimizer.learning_rate = 5e-4
     stage.optimizer.eps = 1e-5
-    stage.train.steps = 60 * 16  # 60 roll-outs of 4 epochs of 4 minibatches
+    stage.train.steps = 30 * 16  # 30 roll-outs of 4 epochs of 4 minibatches
     stage.train.log_every = 16
-    stage.monitor.every = 80
+    stage.monitor.every = 120
     stage.monitor.rewards = "true,model:stage:reward_model"
     stage.monitor.prompts = 256
     stage.monitor.max_tokens = 48

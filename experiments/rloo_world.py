@@ -3,6 +3,8 @@
 dpojax train --config=experiments/rloo_world.py --workdir=runs/rloo_world
 
 Roll-outs, samples and KL target are those of stage ppo of ppo_world; KL is part of every answer's return.
+
+Result: section `ppo_world` of experiments/README.md; 91 to 92 % of the oracle's gain at its KL (two seeds), as PPO. 4 minutes.
 """
 
 from dpojax.config import stages
@@ -47,9 +49,9 @@ def get_config():
     stage.policy_gradient.kl_target = 2.0
     stage.optimizer.learning_rate = 5e-4
     stage.optimizer.eps = 1e-5
-    stage.train.steps = 60 * 16  # 60 roll-outs of 4 epochs of 4 minibatches
+    stage.train.steps = 30 * 16  # 30 roll-outs of 4 epochs of 4 minibatches
     stage.train.log_every = 16
-    stage.monitor.every = 80
+    stage.monitor.every = 120
     stage.monitor.prompts = 256
     stage.monitor.max_tokens = 48
     stage.stop.kl_budget = 0.0  # the controller's target stands in for it

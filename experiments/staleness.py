@@ -3,15 +3,18 @@
 dpojax train --config=experiments/staleness.py --workdir=runs/staleness
 python experiments/staleness_figure.py runs/staleness
 
-Twelve roll-outs of 256 answers whatever the passes, so all runs of a kind see equally many samples; nothing ends a
+Six roll-outs of 256 answers whatever the passes, so all runs of a kind see equally many samples; nothing ends a
 roll-out's steps early. Stages ppo_N clip ratios at 0.2, unclipped_N do not, learned_N climb a reward model and not the
 true reward; dpo_N make N passes over 1,500 pairs, which need no weights however old they are.
+
+Result: section `staleness` of experiments/README.md. Unclipped, a token's weight has a variance of 17 in the fourth pass and of
+500,000 in the sixteenth, and the reward collapses; clipped, 0.41. About 12 minutes on two cores without learned_N.
 """
 
 from dpojax.config import stages
 
 PASSES = (1, 2, 4, 8, 16)
-ROLLOUTS = 12
+ROLLOUTS = 6
 
 
 def get_config():

@@ -15,6 +15,8 @@ PACKAGE = ROOT / "dpojax"
 LAYERS = [
   ["dpojax.errors", "dpojax.types", "dpojax.files"],
   ["dpojax.disk_cache", "dpojax.losses"],
+  ["dpojax.config.option"],
+  ["dpojax.config.on_policy"],
   [
     "dpojax.config.schema",
     "dpojax.config.keys",

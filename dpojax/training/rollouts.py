@@ -180,10 +180,10 @@ class Rollouts:
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
-    if self.begins(step):
-      self._current = (number, *self._begin(number, update))
-    assert self._current is not None
-    _, rollout, rows = self._current
+    current = self._current
+    if current is None or self.begins(step):
+      current = self._current = (number, *self._begin(number, update))
+    _, rollout, rows = current
     chosen = self._rows(number, update, rows)
     self._tokens[step] = int(np.sum(rows.tokens[chosen]))
     if update and self.settings.update_kl_limit and float(self.trainer.state.running[STOPPED]):

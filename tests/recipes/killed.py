@@ -27,7 +27,7 @@ def start(config, command, workdir, *options, **environment):
 
 def finish(config, command, workdir, *options, **environment):
   process = start(config, command, workdir, *options, **environment)
-  output = process.communicate(timeout=300)[0].decode()
+  output = process.communicate(timeout=1200)[0].decode()
   assert process.returncode == 0, output
 
 
@@ -52,7 +52,7 @@ def kill_until_done(config, command, workdir, wanted, seed, *options, most=14):
   while len(where) < wanted:
     process = start(config, command, workdir, *options)
     goal = progress(workdir) + draws.randint(1, most)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and progress(workdir) < goal:
       assert time.monotonic() < deadline, "it writes nothing"
       time.sleep(0.003)

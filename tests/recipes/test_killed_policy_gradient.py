@@ -168,7 +168,7 @@ def test_asked_to_stop_while_it_samples_and_while_it_updates(folder, tmp_path, m
   def saved():
     return max((int(path.name) for path in (stopped / "ppo" / "checkpoints").iterdir()), default=None)
 
-  for rollout in (0, 2):  # in the middle of its sampling
+  for rollout in (0, 1):  # in the middle of its sampling; step 4 is due for nothing else
     calls = []
 
     def sampling(*given, numbers, progress, rollout=rollout, calls=calls, **options):

@@ -17,7 +17,7 @@ from dpojax.data.prompts import PromptRow
 from dpojax.errors import CheckpointError, ConfigError, DataError
 from dpojax.losses.spec import loss_spec
 from dpojax.objectives.preference import Preference
-from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
+from dpojax.rollout.pair_making import make_pairs, pair_shape, prompts_of_rollout
 from dpojax.rollout.sampler import generate
 from dpojax.rollout.writing import Sample
 from dpojax.scoring import score_answers
@@ -125,6 +125,11 @@ def test_a_step_is_a_pure_function_of_roll_out_and_number(tmp_path):
     assert_equal(again(step), batches[step])
   held = [written_pairs(tmp_path)[i] for i in np.asarray(batches[2].example_index).flat if i >= 0]
   assert again.num_tokens(2) == sum(2 * len(prompt) + len(won) + len(lost) for prompt, won, lost, _ in held)
+  later = [
+    source(step) for step in (4, 5)
+  ]  # the steps of a roll-out are numbered from 0, as of a data set of their own
+  alone = Batches(stored(tmp_path, 1).dataset(PROMPTS), BATCH, shape_of())
+  assert_equal(later, [alone(0), alone(1)])
 
 
 def test_the_pairs_of_a_roll_out_are_read_as_often_as_one_another(tmp_path):
@@ -256,6 +261,26 @@ def test_counts_and_errors_where_no_two_answers_make_a_pair(tmp_path):
   assert said == [f"roll-out 0: {what}"]
   assert rows[0]["pairs/identical"] == 16 and rows[0]["pairs/pairs"] == 2
   assert rows[0]["objective/reward"] == 1 / 18 and rows[0]["pairs/margin"] == 1.0
+
+
+def test_winners_are_drawn_anew_for_every_pair_of_every_roll_out():
+  made = lambda first, count, **changes: make_pairs(  # noqa: E731
+    ["a", "b"] * count,
+    np.tile([1.0, 0.0], count),
+    2,
+    OnlineSettings(label="bradley_terry", **changes),
+    seed=3,
+    first=first,
+  )
+  pairs, counts = made(0, 2000)
+  assert counts == {"pairs": 2000, "identical": 0, "tied": 0, "below_margin": 0, "not_chosen": 0}
+  won = pairs[:, 0] % 2 == 0
+  rate = 1 / (1 + np.exp(-1.0))
+  assert abs(won.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / 2000)
+  np.testing.assert_array_equal(made(1000, 1000)[0], pairs[1000:] - 2000)  # prompt 1000 is the same in any roll-out
+  assert not np.array_equal(won[:1000], won[1000:])
+  one, counts = made(0, 2000, opponent="reference")
+  assert counts["pairs"] == 2000 and np.array_equal(one, pairs)  # the only pair there can be
 
 
 # An opponent.

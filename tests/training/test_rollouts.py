@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from dpojax.config.schema import RolloutSettings
 from dpojax.errors import CheckpointError
 from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF
+from dpojax.recipes.writing import normalised_reward
 from dpojax.rollout.writing import Sample
-from dpojax.training.answering import chosen_prompts, permutation
+from dpojax.training.answering import chosen_prompts, permutation, prompted
 from dpojax.training.rollout_files import digest_of
 from dpojax.training.rollouts import Rollout
 from tests.training.tiny_rollouts import EvenShare, make_prompts, make_stage
@@ -79,13 +81,12 @@ def test_prompts_are_visited_as_one_permutation_after_another():
 
 
 def test_a_prompt_that_comes_again_gets_other_answers(tmp_path):
-  prompts = make_prompts(8)
+  prompts = make_prompts(1)  # eight times in every roll-out
   stage = make_stage(tmp_path, prompts=prompts, learning_rate=1e-30, method="rloo")  # the policy stays where it is
   stage.run(8)
-  first, second = (Rollout.read(tmp_path / "rollouts" / f"00000{n}.npz", "this") for n in range(2))
-  by_prompt = [dict(zip(r.prompts.tolist(), map(repr, r.answers()), strict=True)) for r in (first, second)]
-  assert by_prompt[0].keys() == by_prompt[1].keys() == set(range(8))
-  assert not any(by_prompt[0][number] == by_prompt[1][number] for number in by_prompt[0])
+  rollouts = [Rollout.read(tmp_path / "rollouts" / f"00000{n}.npz", "this") for n in range(2)]
+  pairs = [repr([answer.tolist() for answer in several]) for rollout in rollouts for several in rollout.answers()]
+  assert len(set(pairs)) == len(pairs) == 16
 
 
 def test_a_stored_rollout_is_read_back_to_the_last_bit(stage, tmp_path):
@@ -193,7 +194,9 @@ def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path
 
 def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_path):
   stage = make_stage(tmp_path, method="rloo", kl_controller="adaptive", kl_horizon=50.0)
-  stage.run(6)
+  stage.run(5)
+  earlier = jax.device_get(stage.trainer.state)
+  stage.run(1)
   state = jax.device_get(stage.trainer.state)
 
   def changed(state, identity="other"):
@@ -212,6 +215,9 @@ def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_p
   killed.run(2)
   assert same(jax.device_get(killed.trainer.state), jax.device_get(first.trainer.state))
   assert [step for step, _ in killed.records] == [8]
+  # Back before the change, as where the newest checkpoint is damaged: what a later policy wrote is not for this one.
+  back = changed(earlier)
+  assert back.run(1)[0]["policy/approx_kl"] == 0 and back.records[0][0] == 5
 
 
 def test_only_rollouts_that_no_checkpoint_goes_back_to_are_dropped(tmp_path):
@@ -249,7 +255,7 @@ def test_beyond_the_limit_steps_are_not_taken_until_the_next_rollout(tmp_path):
     stopped.append(float(after.running["stopped"]))
     tokens = stage.rollouts.num_tokens(number)
     # The step that finds the policy too far has its rows; those behind it have none.
-    assert (tokens > 0) == (number % 6 < 2), number
+    assert (tokens > 0) == (number % 6 < 2) == (not np.isnan(metrics["loss"])), number
     before = after
   assert stopped == [0, 1, 1, 1, 1, 1] * 2
 
@@ -345,6 +351,37 @@ def test_the_next_coefficient_is_part_of_the_state(tmp_path):
     assert following == pytest.approx(now * np.exp(0.15 * error), rel=1e-6)  # the state's f32
   running = stage.trainer.state.running
   assert float(running[KL_COEF]) == pytest.approx(coefs[-1]) and float(running[NEXT_KL_COEF]) != coefs[-1]
+
+
+class Lengths(EvenShare):
+  def __call__(self, answers):
+    return np.asarray([3.0 * len(answer.answer_ids) + 100 for answer in answers])
+
+
+def test_normalisation_is_measured_on_the_reference_once(tmp_path):
+  rollout = RolloutSettings(samples=2, normalise=True, normalise_on=5)
+  prompts, decode, asked = make_prompts(12), lambda sample: "", []
+  lengths = [3, 8, 2, 5, 1]
+
+  def write(params, prompts, numbers, progress):
+    asked.append((params, len(prompts), min(numbers)))
+    return scripted(lengths, cut=())(params, prompts, numbers, progress)
+
+  def normalised(identity="this", settings=rollout):
+    return normalised_reward(Lengths(), settings, write, prompts, lambda: "reference", decode, tmp_path, identity)
+
+  reward = normalised()
+  assert asked == [("reference", 5, 2**31)]  # of the reference, under keys that no roll-out has
+  rows = prompts[:5]
+  samples = scripted(lengths, cut=())(None, rows, range(2**31, 2**31 + 5), None)
+  scores = reward(prompted(rows, samples, decode))
+  assert np.mean(scores) == pytest.approx(0, abs=1e-12) and np.std(scores) == pytest.approx(1, rel=1e-12)
+  again = normalised()  # a restart
+  assert len(asked) == 1 and np.array_equal(again(prompted(rows, samples, decode)), scores)
+  lengths[:] = [1, 2]
+  assert not np.array_equal(normalised("other")(prompted(rows, samples, decode)), scores) and len(asked) == 2
+  plain = normalised(settings=dataclasses.replace(rollout, normalise=False))
+  assert plain(prompted(rows, samples, decode))[0] > 100 and len(asked) == 2
 
 
 def test_a_digest_depends_on_all_that_is_stored():
