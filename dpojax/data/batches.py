@@ -107,8 +107,15 @@ class Batches:
       return self._permutations[epoch]
     name = f"{self.dataset.fingerprint} {self.settings.seed} {epoch}"
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    # Raw Philox output and a stable sort: unlike `Generator.permutation`, the same in every NumPy.
-    return np.argsort(np.random.Philox(key=key).random_raw(len(self.dataset)), kind="stable")
+    return shuffled(len(self.dataset), key)
+
+
+def shuffled(count: int, key: Any) -> np.ndarray:
+  """i64[count]: a permutation that a key of Philox decides.
+
+  Raw output and a stable sort: unlike `Generator.permutation`, the same in every NumPy.
+  """
+  return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
 
 
 def prefetch(

@@ -8,13 +8,13 @@ import dataclasses
 
 from dpojax import references
 from dpojax.config.schema import OnlineSettings
-from dpojax.errors import ConfigError
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
-from dpojax.recipes.inputs import Inputs, digest_of_text
+from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
-from dpojax.recipes.writing import normalised_reward, writer
+from dpojax.recipes.steps import rollout_steps
+from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
@@ -23,7 +23,6 @@ from dpojax.training.monitors import Checkpoint
 from dpojax.training.online_pairs import OnlinePairs
 from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
-from dpojax.training.stage_record import Fingerprint
 from dpojax.training.trainer import Trainer
 
 
@@ -54,10 +53,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   size = prompts_of_rollout(batch.size, rollout.samples, online)
   steps = planned_steps(config, online, size, len(prompts))
 
-  read = {
-    "prompts": Fingerprint(digest_of_text(repr([row.ids.tolist() for row in prompts])), f"{len(prompts):,} prompts"),
-    "reward": Fingerprint(digest_of_text(reward.fingerprint), rollout.reward),
-  }
+  read = rollout_fingerprints(prompts, reward, rollout.reward)
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
   folder.describe_prompts(policy, prompts.counts, prompts.notes)
   reference = references.of(
@@ -101,11 +97,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     folder=folder.path,
     identity=folder.identity,
     opponent=(lambda: trainer.compared_params or reference.full_params()) if against_reference else None,
-    record=lambda step, metrics: folder.record_once(step, "rollout", metrics),
-    say=folder.log.message,
-    status=folder.log.status,
-    oldest_step=folder.oldest_step,
   )
+  pairs.keep_in(folder)
   monitors = [
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
@@ -130,12 +123,7 @@ def planned_steps(config, online: OnlineSettings, size: int, prompts: int) -> in
   Raises:
     ConfigError: the warm-up is longer.
   """
-  steps = config.train.steps or max(1, round(config.train.epochs * prompts / size)) * online.refresh
-  if config.optimizer.warmup_steps > steps:
-    raise ConfigError(
-      f"optimizer.warmup_steps is {config.optimizer.warmup_steps}, more than the {steps} steps of the run"
-    )
-  return steps
+  return rollout_steps(config, prompts, size, online.refresh)
 
 
 def described(config, online: OnlineSettings, size: int, steps: int) -> str:

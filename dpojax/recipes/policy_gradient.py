@@ -7,11 +7,11 @@ policy = reference = model.path; critic = a reward model, or a head on the polic
 from dpojax import references
 from dpojax.parallel import make_mesh
 from dpojax.parallel.rules import check_rows
-from dpojax.recipes.inputs import Inputs, digest_of_text
+from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.rollouts import described, make_objective, make_rollouts, make_trainer, planned_steps, resolved
-from dpojax.recipes.writing import normalised_reward, writer
+from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
@@ -38,11 +38,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
   steps = planned_steps(config, len(prompts))
 
-  ids = repr([row.ids.tolist() for row in prompts])
-  read = {
-    "prompts": Fingerprint(digest_of_text(ids), f"{len(prompts):,} prompts"),
-    "reward": Fingerprint(digest_of_text(reward.fingerprint), rollout.reward),
-  }
+  read = rollout_fingerprints(prompts, reward, rollout.reward)
   if critic is not None and settings.critic == "reward":
     read["critic"] = Fingerprint(critic.digest)
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
@@ -64,8 +60,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     reward, rollout, write, prompts, reference.full_params, text, folder.path, folder.identity, folder.log
   )
   rollouts = make_rollouts(config, trainer, prompts, reward, write, text, folder.path, identity=folder.identity)
-  rollouts.record = lambda step, metrics: folder.record_once(step, "rollout", metrics)
-  rollouts.status, rollouts.oldest_step = folder.log.status, folder.oldest_step
+  rollouts.keep_in(folder)
   monitors = [
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),

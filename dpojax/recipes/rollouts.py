@@ -11,16 +11,17 @@ from jax.sharding import Mesh
 from dpojax.config.resolved import resolved as with_autos
 from dpojax.config.schema import PolicyGradientSettings, RunConfig
 from dpojax.data.prompts import PromptRow
-from dpojax.errors import ConfigError
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.policy_gradient import PolicyGradient
+from dpojax.recipes.steps import rollout_steps
 from dpojax.references import Reference
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.writing import Sample
+from dpojax.training.answering import Write
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.optimizer import make_optimizer
-from dpojax.training.rollouts import Rollouts, Write
+from dpojax.training.rollouts import Rollouts
 from dpojax.training.trainer import Trainer
 
 
@@ -42,12 +43,7 @@ def planned_steps(config: RunConfig, prompts: int) -> int:
     ConfigError: the warm-up is longer.
   """
   settings = config.policy_gradient
-  rollouts = max(1, round(config.train.epochs * prompts / prompts_of_rollout(config)))
-  steps = config.train.steps or rollouts * settings.epochs * settings.minibatches
-  warmup = config.optimizer.warmup_steps
-  if warmup > steps:
-    raise ConfigError(f"optimizer.warmup_steps is {warmup}, more than the {steps} steps of the run; lower it")
-  return steps
+  return rollout_steps(config, prompts, prompts_of_rollout(config), settings.epochs * settings.minibatches)
 
 
 def make_objective(config: RunConfig, policy: LoadedModel, critic: LoadedModel | None) -> PolicyGradient:

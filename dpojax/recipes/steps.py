@@ -34,3 +34,21 @@ def planned_steps(config: RunConfig, batches: Batches) -> int:
       f"takes of {len(batches.dataset):,} examples; the full learning rate would never be reached"
     )
   return steps
+
+
+def rollout_steps(config: RunConfig, prompts: int, size: int, updates: int) -> int:
+  """`train.steps`, or as many as `train.epochs` passes over the prompts take.
+
+  Args:
+    prompts: of the run.
+    size: prompts of a roll-out.
+    updates: steps from each.
+
+  Raises:
+    ConfigError: the warm-up is longer.
+  """
+  steps = config.train.steps or max(1, round(config.train.epochs * prompts / size)) * updates
+  warmup = config.optimizer.warmup_steps
+  if warmup > steps:
+    raise ConfigError(f"optimizer.warmup_steps is {warmup}, more than the {steps} steps of the run; lower it")
+  return steps

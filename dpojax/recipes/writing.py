@@ -8,18 +8,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.config.schema import RolloutSettings
-from dpojax.data.prompts import PromptRow
+from dpojax.data.prompts import PromptRow, PromptRows
 from dpojax.files import write_atomically
 from dpojax.parallel.rules import whole_rows
+from dpojax.recipes.inputs import digest_of_text
 from dpojax.references import Log
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Reward
-from dpojax.rollout.sampler import generate
+from dpojax.rollout.answers_file import Sampling, prompts_digest, sample
 from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.writing import Sample
 from dpojax.training.answering import Write, prompted
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.rollout_files import ROLLOUTS
+from dpojax.training.stage_record import Fingerprint
 from dpojax.types import Params
 
 AT_ONCE = 512  # answers sampled together
@@ -29,22 +31,18 @@ FIRST_NUMBER = 2**31  # prompts that a normalisation is measured on have numbers
 def writer(policy: LoadedModel, settings: RolloutSettings, mesh: Mesh) -> Write:
   """The sampler with a stage's settings: from the whole distribution at the temperature, so that KL is that of the text."""
   stop = stop_texts(settings.stop, "rollout.stop")
+  sampling = Sampling(settings.samples, settings.max_tokens, settings.temperature, stop=stop, seed=settings.seed)
   shared = mesh if mesh.size > 1 else None
 
   def write(
     params: Params, prompts: Sequence[np.ndarray], numbers: Sequence[int], progress: Callable[[int, int], None]
   ) -> list[list[Sample]]:
-    return generate(
+    return sample(
       policy.model,
       params,
+      policy.tokenizer,
       prompts,
-      samples=settings.samples,
-      max_tokens=settings.max_tokens,
-      eos_id=policy.tokenizer.eos_ids,
-      temperature=settings.temperature,
-      stop=stop,
-      decode=policy.tokenizer.decode,
-      seed=settings.seed,
+      sampling,
       numbers=numbers,
       rows=whole_rows(AT_ONCE, shared),
       mesh=shared,
@@ -52,6 +50,14 @@ def writer(policy: LoadedModel, settings: RolloutSettings, mesh: Mesh) -> Write:
     )
 
   return write
+
+
+def rollout_fingerprints(prompts: PromptRows, reward: Reward, setting: str) -> dict[str, Fingerprint]:
+  """Of what a stage's roll-outs read; `setting` is what names the reward."""
+  return {
+    "prompts": Fingerprint(prompts_digest(prompts), f"{len(prompts):,} prompts"),
+    "reward": Fingerprint(digest_of_text(reward.fingerprint), setting),
+  }
 
 
 def normalised_reward(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,8 +22,7 @@ TAKEN = "steps/taken"
 def rollout_records(run: RunRecords) -> Records:
   """A record for each roll-out, in order: its own metrics, and of its steps those of `OF_STEPS` and the share taken.
 
-  `policy/ratio_variance` is the variance of the ratios of a step's tokens, E[ratio^2] - E[ratio]^2. A roll-out whose
-  steps are not recorded, because the run ended before them, has its own metrics only.
+  A roll-out whose steps are not recorded, because the run ended before them, has its own metrics only.
   """
   found = run.splits.get(SPLIT, [])
   train = run.splits.get("train", [])
@@ -39,20 +37,12 @@ def of_steps(steps: Records) -> dict[str, float]:
   """What the steps from one roll-out say together; see `rollout_records`."""
   if not any("taken" in row for row in steps):
     return {}  # no policy gradient
-  rows = [_with_variance(row) for row in steps]
   found = {}
   for name, (join, refused) in OF_STEPS.items():
-    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan)) and (refused or row["taken"])]
+    values = [row[name] for row in steps if math.isfinite(row.get(name, math.nan)) and (refused or row["taken"])]
     if values:
       found[name] = join(values)
-  return found | {TAKEN: sum(row["taken"] for row in rows) / len(rows)}
-
-
-def _with_variance(row: dict[str, Any]) -> dict[str, Any]:
-  if "policy/ratio_square" not in row:
-    return row
-  variance = row["policy/ratio_square"] - row["policy/ratio"] ** 2
-  return row | {"policy/ratio_variance": max(0.0, variance)}  # rounding may leave it below 0
+  return found | {TAKEN: sum(row["taken"] for row in steps) / len(steps)}
 
 
 def first_and_last(records: Records) -> tuple[dict[str, float], dict[str, float]]:

@@ -120,6 +120,11 @@ def sample(
   )
 
 
+def prompts_digest(prompts: PromptRows) -> str:
+  """sha256 of prompts as the data have them and as the policy reads them, and of why other rows are none."""
+  return _digest([[[row.number, row.given, row.ids.tolist()] for row in prompts], prompts.dropped])
+
+
 def answers_job(
   prompts: PromptRows,
   sampling: Sampling,
@@ -136,7 +141,6 @@ def answers_job(
     weights: digest of the parameters.
     tokenizer: with the template that was used.
   """
-  rows = [[row.number, row.given, row.ids.tolist()] for row in prompts]
   return {
     "weights": weights,
     "model": _digest(model.config.to_dict()),
@@ -144,7 +148,7 @@ def answers_job(
     "tokenizer": tokenizer.with_template(None).fingerprint(),
     "template": "" if tokenizer.chat_template is None else _digest(tokenizer.chat_template),
     "rows": len(prompts) + len(prompts.dropped),
-    "prompts": _digest([rows, prompts.dropped]),
+    "prompts": prompts_digest(prompts),
     **dataclasses.asdict(sampling),
   }
 

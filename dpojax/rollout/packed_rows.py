@@ -91,7 +91,7 @@ class PackedRows:
 
     Args:
       rows: their numbers; at most as many as the shape has.
-      per_slot: further arrays [count, S] by field of `PackedBatch`.
+      per_slot: further arrays [len(rows), S], of these rows, by field of `PackedBatch`.
     """
     shape = self._shape
     empty = empty_rows(shape.groups * shape.rows, shape)
@@ -99,7 +99,7 @@ class PackedRows:
       array[: len(rows)] = self._rows[name][rows]
     for name, values in (per_slot or {}).items():
       empty[name] = np.zeros((shape.groups * shape.rows, values.shape[1]), values.dtype)
-      empty[name][: len(rows)] = values[rows]
+      empty[name][: len(rows)] = values
     grouped: dict[str, Any] = {name: x.reshape(shape.groups, shape.rows, -1) for name, x in empty.items()}
     used = np.asarray(-(-len(rows) // shape.rows), np.int32)
     return PackedBatch(**grouped, num_groups=used, answers_per_example=shape.answers)

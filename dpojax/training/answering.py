@@ -1,4 +1,4 @@
-"""What the roll-outs of any stage share: which prompts they answer, who writes, and what the answers score."""
+"""Answers to prompts, as roll-outs and looks share them: which prompts, who writes, and what the answers score."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dpojax.config.schema import RolloutSettings
+from dpojax.data.batches import shuffled
 from dpojax.data.prompts import PromptRow
 from dpojax.rewards.reward import PromptedAnswer, Reward
 from dpojax.rollout.text import answer_text
@@ -55,9 +56,8 @@ def chosen_prompts(count: int, size: int, number: int, seed: int) -> np.ndarray:
 
 
 def permutation(count: int, *names: int) -> np.ndarray:
-  """A permutation of `count` things that the names decide: raw Philox output and a stable sort, the same in every NumPy."""
-  key = np.random.SeedSequence([len(names), *names]).generate_state(2, np.uint64)
-  return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
+  """i64[count]: a permutation that the names decide."""
+  return shuffled(count, np.random.SeedSequence([len(names), *names]).generate_state(2, np.uint64))
 
 
 def text_of(tokenizer: Any, stop: Sequence[str]) -> Callable[[Sample], str]:

@@ -18,7 +18,8 @@ from dpojax.objectives.policy_gradient import PolicyGradient
 from dpojax.rewards.reward import PromptedAnswer
 from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.writing import Sample
-from dpojax.training.rollouts import Rollouts, Write
+from dpojax.training.answering import Write
+from dpojax.training.rollouts import Rollouts
 from dpojax.training.trainer import Trainer
 from dpojax.types import Params
 

@@ -30,16 +30,9 @@ from dpojax.rewards.reward import Reward
 from dpojax.rollout.comparisons import BELOW_MARGIN, IDENTICAL, TIED
 from dpojax.rollout.pair_making import make_pairs
 from dpojax.rollout.writing import Sample
-from dpojax.training.answering import ENDED, Write, chosen_prompts, prompted, score_answers
-from dpojax.training.preemption import Interrupted
-from dpojax.training.rollout_files import (
-  ROLLOUTS,
-  check_begun,
-  drop,
-  read_rollout,
-  rollout_path,
-  save_rollout,
-)
+from dpojax.training.answering import ENDED, Write, prompted, score_answers
+from dpojax.training.on_policy import OnPolicy
+from dpojax.training.rollout_files import read_rollout, save_rollout
 from dpojax.training.trainer import Trainer
 from dpojax.types import PackedBatch, Params
 
@@ -62,10 +55,11 @@ class PairRollout:
     length: i64[A].
     ended: u8[A], index into `ENDED`.
     by_reference: bool[A], whether the reference wrote it.
-    reward: f64[A], as the reward gave it.
-    score: f64[A], normalised and with what a missing EOS does to it.
+    reward: f64[A], as the reward gave it, normalised where that is asked for.
+    score: f64[A], that with what a missing EOS does to it.
     pairs: i64[N, 2], the answers (winner, loser).
     metrics: what is recorded of it.
+    update: the first step that was taken from it; above 0 where settings were changed in the middle of another.
   """
 
   prompts: np.ndarray
@@ -78,11 +72,13 @@ class PairRollout:
   score: np.ndarray
   pairs: np.ndarray
   metrics: Mapping[str, float]
+  update: int = 0
 
   def save(self, path: pathlib.Path, identity: str) -> None:
     """Writes it, whole or not at all."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    save_rollout(path, identity, fields, {"metrics": dict(fields.pop("metrics"))})
+    facts = {name: fields.pop(name) for name in ("metrics", "update")}
+    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
   def read(cls, path: pathlib.Path, identity: str) -> "PairRollout | None":
@@ -112,28 +108,17 @@ class PairRollout:
     )
 
 
-class OnlinePairs:
-  """The batches of online learning: step -> packed pairs. A roll-out is made when its first step is asked for.
+class OnlinePairs(OnPolicy[PairRollout]):
+  """The batches of online learning: step -> packed pairs.
 
   Args:
     trainer: whose policy writes; its objective is a `Preference`.
     write: samples all answers to prompts, or half of them where there is an opponent.
-    prompts: of the run; roll-out i reads the next ones of one permutation after another.
-    reward: scores answers.
-    rollout, online, batch: see `config.schema`.
-    batch_prompts: P, prompts of a roll-out, see `pair_making.prompts_of_rollout`.
+    online, batch: see `config.schema`.
     shape: of a step, see `pair_making.pair_shape`.
-    decode: the answer's text.
-    folder: `rollouts/` is in it.
-    identity: of the stage: roll-outs of another are not read.
     opponent: the parameters of the reference as it is, which writes the other half; None: the policy writes all.
-    record: called with (step, metrics) of a new roll-out.
-    say: shows a line that stays.
-    status: shows passing text.
-    oldest_step: the oldest checkpoint that a run may go back to; roll-outs before it are deleted.
+    options: see `OnPolicy`; `batch_prompts` is `pair_making.prompts_of_rollout`.
   """
-
-  ahead = False
 
   def __init__(
     self,
@@ -145,74 +130,40 @@ class OnlinePairs:
     online: OnlineSettings,
     batch: BatchSettings,
     *,
-    batch_prompts: int,
     shape: PackShape,
-    decode: Callable[[Sample], str],
-    folder: pathlib.Path,
-    identity: str = "",
     opponent: Callable[[], Params] | None = None,
-    record: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
-    say: Callable[[str], None] = lambda text: None,
-    status: Callable[[str], None] = lambda text: None,
-    oldest_step: Callable[[], int] = lambda: 0,
+    **options: Any,
   ):
     assert isinstance(trainer.objective, Preference)
-    self.trainer, self.write, self.prompts, self.reward = trainer, write, prompts, reward
-    self.rollout, self.online, self.batch, self.shape = rollout, online, batch, shape
-    self.batch_prompts, self.decode, self.opponent = batch_prompts, decode, opponent
-    self._folder, self._identity = folder / ROLLOUTS, identity
-    self._record, self._say, self._status, self._oldest_step = record, say, status, oldest_step
-    self._current: tuple[int, PairRollout, Batches] | None = None
-    self._tokens: dict[int, int] = {}
+    super().__init__(trainer, write, prompts, reward, rollout, **options)
+    self.online, self.batch, self.shape, self.opponent = online, batch, shape, opponent
     self._said_few = False
-    self.interrupted: Callable[[int], bool] = lambda step: False  # asked while a roll-out is made
 
   @property
   def updates(self) -> int:
-    """Steps of a roll-out."""
     return self.online.refresh
 
-  def num_tokens(self, step: int) -> int:
-    """Tokens of a step that was taken, each answer alone with its prompt."""
-    return self._tokens.pop(step, 0)
+  def read(self, path: pathlib.Path, identity: str) -> PairRollout | None:
+    return PairRollout.read(path, identity)
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
-    if self._current is None or self._current[0] != number:
-      self._current = (number, *self._begin(number, update))
-    _, rollout, batches = self._current
-    self._tokens[step] = batches.num_tokens(update)
-    batch = batches(update)
+    if self.begins(step):
+      self._current = self.begin(number, update)
+      self._batches = Batches(self._current.dataset(self.prompts), self.batch, self.shape)
+    self._tokens[step] = self._batches.num_tokens(update)
+    batch = self._batches(update)
     if self.opponent is None:
       return batch
     index = np.asarray(batch.example_index)
-    wrote = np.argmax(rollout.by_reference[rollout.pairs], axis=1)  # one of the two answers
+    wrote = np.argmax(self._current.by_reference[self._current.pairs], axis=1)  # one of the two answers
     return dataclasses.replace(batch, example_opponent=np.where(index >= 0, wrote[index], -1).astype(np.int32))
 
-  def _begin(self, number: int, update: int) -> tuple[PairRollout, Batches]:
-    """The roll-out of that number, from disk or new, and the steps of its pairs."""
-    path = rollout_path(self._folder, number)
-    found = PairRollout.read(path, self._identity)
-    if found is None:
-      check_begun(path, update, self.updates)
-      found = self._make(number)
-      found.save(path, self._identity)
-      self.drop_old(number)
-    if not update:
-      self._record(number * self.updates, found.metrics)
-    return found, Batches(found.dataset(self.prompts), self.batch, self.shape)
-
-  def _make(self, number: int) -> PairRollout:
-    chosen = chosen_prompts(len(self.prompts), self.batch_prompts, number, self.rollout.seed)
-    prompts, first = [self.prompts[i] for i in chosen], number * self.batch_prompts
-
-    def progress(done: int, tokens: int) -> None:
-      if self.interrupted(number * self.updates):
-        raise Interrupted
-      self._status(f"roll-out {number}: {done:,} of {len(prompts) * self.rollout.samples:,} answers, {tokens:,} tokens")
-
+  def make(self, number: int, update: int) -> PairRollout:
+    chosen, prompts, numbers = self.asked(number)
+    progress = self.progress(number, update)
     began = time.perf_counter()
-    ids, numbers = [row.ids for row in prompts], range(first, first + len(prompts))
+    ids = [row.ids for row in prompts]
     samples = self.write(self.trainer.policy_params, ids, numbers, progress)
     own = len(samples[0])
     if self.opponent is not None:
@@ -220,12 +171,12 @@ class OnlinePairs:
       samples = [[*several, *other] for several, other in zip(samples, others, strict=True)]
     flat = [sample for several in samples for sample in several]
     sampled = time.perf_counter()
-    self._status(f"roll-out {number}: scoring {len(flat):,} answers")
+    self.status(f"roll-out {number}: scoring {len(flat):,} answers")
     answers = prompted(prompts, samples, self.decode)
     raw, score = score_answers(self.reward, answers, self.rollout)
     scored = time.perf_counter()
     texts = [answer.answer for answer in answers]
-    pairs, counts = make_pairs(texts, score, len(samples[0]), self.online, seed=self.rollout.seed, first=first)
+    pairs, counts = make_pairs(texts, score, len(samples[0]), self.online, seed=self.rollout.seed, first=numbers[0])
     self._report(number, len(flat), pairs, counts)
     by_reference = np.tile(np.arange(len(samples[0])) >= own, len(samples))
     length = np.asarray([len(sample.tokens) for sample in flat])
@@ -255,6 +206,7 @@ class OnlinePairs:
       score=score,
       pairs=pairs,
       metrics=metrics,
+      update=update,
     )
 
   def _report(self, number: int, answers: int, pairs: np.ndarray, counts: Mapping[str, int]) -> None:
@@ -276,7 +228,7 @@ class OnlinePairs:
     if number == 0 or (few and not self._said_few):
       less = f"; left out: {left_out}" if left_out else ""
       times = f"{passes:.3g} times, as so few are left" if few else f"{passes:.3g} times"
-      self._say(f"roll-out {number}: {len(pairs):,} pairs of {what}, each read {times}{less}")
+      self.say(f"roll-out {number}: {len(pairs):,} pairs of {what}, each read {times}{less}")
     self._said_few |= few
 
   def _divergence(self, prompts: Sequence[np.ndarray], samples: Sequence[Sequence[Sample]]) -> dict[str, float]:
@@ -303,8 +255,3 @@ class OnlinePairs:
       "objective/kl": total / sum(len(example.answers) for example in examples),
       "objective/kl_token": total / sum(example.scored for example in examples),
     }
-
-  def drop_old(self, number: int) -> None:
-    """Deletes roll-outs before that number which no checkpoint goes back to."""
-    needed = min(self._oldest_step() // self.updates, number)
-    drop(self._folder, lambda other: other < needed)

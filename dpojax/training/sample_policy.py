@@ -21,8 +21,9 @@ from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
 from dpojax.rewards.win_rate import win_rate
 from dpojax.rollout.sampler import Sample, generate
 from dpojax.rollout.stop import stop_texts
-from dpojax.rollout.text import answer_text, distinct
+from dpojax.rollout.text import distinct
 from dpojax.scoring import Divergence, measure_divergence
+from dpojax.training.answering import prompted, text_of
 from dpojax.training.looks import SAMPLES
 from dpojax.training.stopping import kl_per_token, standard_error
 from dpojax.types import Params
@@ -159,17 +160,7 @@ class PolicySampler:
     return [sample for (sample,) in written]
 
   def _answered(self, samples: Sequence[Sample]) -> list[PromptedAnswer]:
-    return [
-      PromptedAnswer(
-        row.given,
-        answer_text(sample, self.tokenizer, self._stop),
-        prompt_ids=row.ids,
-        answer_ids=sample.tokens,
-        finished=sample.finished,
-        details=row.details,
-      )
-      for row, sample in zip(self.prompts, samples, strict=True)
-    ]
+    return prompted(self.prompts, [[sample] for sample in samples], text_of(self.tokenizer, self._stop))
 
   def _records(self, answers, samples, scores, found: Divergence) -> list[dict[str, Any]]:
     return [

@@ -122,11 +122,12 @@ def _two_passes(objective: Objective, params: Params, reference_params: Params, 
   return loss, gradient, metrics
 
 
-def _forward_all(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch):
+def _forward_all(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, only: str = ""):
   """Outputs of every group, [G, R, ...]; 0 in groups that are not in use."""
 
   def group(index):
-    return objective.forward(params, reference_params, batch.group(index))
+    outputs = objective.forward(params, reference_params, batch.group(index))
+    return getattr(outputs, only) if only else outputs
 
   group, shapes = as_function(trace(group)(INDEX))
 
@@ -210,7 +211,7 @@ def make_train_step(objective: Objective, rule: UpdateRule, mesh: Mesh) -> jax.s
       opt_state=opt_state,
       skipped=state.skipped + skipped_now,
       skipped_in_row=(state.skipped_in_row + 1) * skipped_now,
-      reference=move_reference(state.reference, params, state.step + 1, hyper),
+      reference=move_reference(state.reference, objective.policy(params), state.step + 1, hyper),
       running=running,
     )
     new = jax.lax.with_sharding_constraint(new, state_shardings(mesh, new, objective.parameters))
@@ -232,7 +233,7 @@ def make_outputs(objective: Objective, mesh: Mesh) -> Callable[..., Any]:
   """The jitted outputs of a step's own forward pass: (params, reference_params, batch, hyper) -> [G, R, ...] of its groups.
 
   The pass is that of the loop whose gradient a step adds up, gradient included: a program that only went forward would be
-  fused otherwise and round otherwise, by some 1e-7 a log-prob in float32 and by hundredths of a nat in bfloat16.
+  fused otherwise and round otherwise, by some 1e-6 of a nat a token in float32 and by thousandths in bfloat16.
   """
 
   def outputs(params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
@@ -243,11 +244,15 @@ def make_outputs(objective: Objective, mesh: Mesh) -> Callable[..., Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def make_forward(objective: Objective) -> Callable[[Params, Params, PackedBatch], Any]:
-  """The jitted forward pass of a whole step: (params, reference_params, batch) -> outputs [G, R, ...] of its groups."""
+def make_forward(objective: Objective, only: str = "") -> Callable[[Params, Params, PackedBatch], Any]:
+  """The jitted forward pass of a whole step: (params, reference_params, batch) -> outputs [G, R, ...] of its groups.
+
+  Args:
+    only: the one field of the outputs that is wanted, and computed; empty: all.
+  """
 
   def forward(params: Params, reference_params: Params, batch: PackedBatch):
-    return _forward_all(objective, params, reference_params, batch)
+    return _forward_all(objective, params, reference_params, batch, only)
 
   return jax.jit(forward)
 

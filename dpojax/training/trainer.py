@@ -103,7 +103,6 @@ class Trainer:
     self.waited = 0.0
     self._step = make_train_step(objective, rule, self.mesh)
     self._evaluate = make_evaluation_step(objective)
-    self._forward = make_forward(objective)
     self._outputs = make_outputs(objective, self.mesh)
     self._compiled = False
     self.when_compiled: Callable[[], None] = lambda: None
@@ -180,15 +179,16 @@ class Trainer:
       return prefetch(lambda step: self.place(batches(step)), start, until)
     return ((step, self.place(batches(step))) for step in range(start, until))
 
-  def forward(self, batch: PackedBatch, *, reference: bool = False) -> Any:
+  def forward(self, batch: PackedBatch, *, reference: bool = False, only: str = "") -> Any:
     """What the objective's `forward` says of a placed batch: arrays [G, R, ...], 0 in groups that are not in use.
 
     The same function that a step differentiates, with the parameters as they are.
 
     Args:
       reference: with the reference's parameters.
+      only: the one field of the outputs that is wanted; the others are not computed.
     """
-    return self._forward(self.params, self.compared_params if reference else {}, batch)
+    return make_forward(self.objective, only)(self.params, self.compared_params if reference else {}, batch)
 
   def outputs(self, batch: PackedBatch, params: Params | None = None) -> Any:
     """As `forward` without a reference, by the very pass that a step differentiates: to the last bit what it will see.

@@ -48,6 +48,7 @@ def step(number, taken=1.0, rows=True):
       "policy/clip_fraction": 0.01 * number,
       "policy/ratio": 1.0,
       "policy/ratio_square": 1.0 + 0.002 * number,
+      "policy/ratio_variance": 0.002 * number,
       "value/loss": 0.2,
       "tokens_per_second": 1000.0,
     }

@@ -88,7 +88,7 @@ def test_values_go_to_the_slots_that_score_their_tokens_and_back(rollout, seed):
   everything = packed.batch(np.arange(0))
   assert everything.num_groups == 0 and not everything.filled.any()
   for part in split_rows(packed.count, minibatches, np.arange(packed.count)):
-    batch = packed.batch(part, {"advantage": slots.astype(np.float64), "old_value": packed.by_slot(written)})
+    batch = packed.batch(part, {"advantage": slots[part].astype(float), "old_value": packed.by_slot(written)[part]})
     assert np.array_equal(batch.old_value[batch.filled], batch.target[batch.filled])
     assert np.array_equal(batch.advantage.reshape(-1, slots.shape[1])[: len(part)], slots[part])
     assert np.array_equal(packed.rows_of(batch.advantage, len(part)), slots[part])

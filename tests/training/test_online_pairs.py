@@ -78,7 +78,8 @@ def pairs_of_policy(folder, trainer=None, *, online=ONLINE, rollout=ROLLOUT, **o
   options = dict(write=sampler(rollout.samples), reward=LowTokens()) | options
   size = prompts_of_rollout(BATCH.size, rollout.samples, online)
   write, reward = options.pop("write"), options.pop("reward")
-  return OnlinePairs(
+  told = {name: options.pop(name) for name in ("record", "say", "status", "oldest_step") if name in options}
+  source = OnlinePairs(
     trainer or trainer_of(),
     write,
     PROMPTS,
@@ -92,6 +93,9 @@ def pairs_of_policy(folder, trainer=None, *, online=ONLINE, rollout=ROLLOUT, **o
     folder=folder,
     **options,
   )
+  for name, function in told.items():
+    setattr(source, name, function)
+  return source
 
 
 def stored(folder, number=0):

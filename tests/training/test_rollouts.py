@@ -90,7 +90,7 @@ def test_a_prompt_that_comes_again_gets_other_answers(tmp_path):
 
 
 def test_a_stored_rollout_is_read_back_to_the_last_bit(stage, tmp_path):
-  _, found, _ = stage.rollouts._current
+  found = stage.rollouts.current
   again = Rollout.read(stage.rollouts._folder / "000002.npz", "this")
   assert set(FIELDS) == set(vars(again))
   for name in FIELDS:
@@ -299,7 +299,7 @@ def test_answers_that_were_cut_and_fractions_of_a_reward(tmp_path, rule, expecte
     rollout=dict(missing_eos=rule, eos_penalty=1.5),
   )
   stage.rollouts(0)
-  _, found, _ = stage.rollouts._current
+  found = stage.rollouts.current
   cut = found.length == 8
   assert cut.any() and not cut.all() and found.reward.dtype == np.float64
   assert found.reward.tolist() == [0.7] * len(cut)
@@ -398,3 +398,19 @@ def test_a_digest_depends_on_all_that_is_stored():
   seen.add(digest_of(facts | {"kl_coef": 0.06}, arrays))
   assert len(seen) == 6
   assert digest_of(json.loads(json.dumps(facts)), arrays) in seen and len(seen) == 6
+
+
+def test_a_reference_that_moves_follows_the_policy_beside_a_critic(tmp_path):
+  """With mix 1 the reference is the policy as it was at the last move, so the next roll-out's KL is 0."""
+  stage = make_stage(tmp_path, moving=(4, 1.0))
+  stage.run(4)
+  for moved, policy in zip(
+    jax.tree.leaves(stage.trainer.state.reference), jax.tree.leaves(stage.trainer.policy_params), strict=True
+  ):
+    assert np.array_equal(moved, policy)
+  stage.rollouts(4)
+  assert abs(stage.rollouts.current.metrics["objective/kl"]) < 1e-6
+  stage.run(3)
+  stage.rollouts(7)
+  start = make_stage(tmp_path / "start").trainer.policy_params
+  assert not np.array_equal(jax.tree.leaves(stage.trainer.state.reference)[0], jax.tree.leaves(start)[0])

@@ -105,6 +105,7 @@ def make_stage(
   dtype=np.float32,
   rollout=None,
   options=None,
+  moving=None,
   **settings,
 ):
   """A stage of 2 epochs and 2 minibatches; `settings` of `PolicyGradientSettings`, `options` are `identity` and attributes of `Rollouts`.
@@ -157,8 +158,9 @@ def make_stage(
     objective,
     make_optimizer(optimizer, steps, objective.parameters),
     params,
-    reference_params=start,
-    hyper=hyper(settings),
+    reference_params=None if moving else start,
+    moving_reference=start if moving else None,
+    hyper=hyper(settings) | (dict(zip(("reference_every", "reference_mix"), moving, strict=True)) if moving else {}),
     mesh=mesh,
   )
   records = []
