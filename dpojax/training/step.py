@@ -23,24 +23,22 @@ INDEX = jax.ShapeDtypeStruct((), jnp.int32)  # of a row group
 trace = functools.partial(jax.make_jaxpr, return_shape=True)  # function -> arguments -> Traced
 
 
-def accumulate(objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
-  """Loss, gradient and metrics of a whole step, one row group at a time.
+def accumulate(
+  objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict, *, keep: bool = False
+):
+  """Loss, gradient, metrics and, if asked for, outputs of a whole step, one row group at a time.
 
   The loop's trip count is traced (`batch.num_groups`), so steps that pack into fewer groups cost
   less and compile nothing new. Parts are divided by global normalizers before they are added, which
   makes the result independent of grouping. A coupled objective takes two passes over the groups: one
   forwards, and after the loss of the whole step is known, one that pulls its gradient back.
 
+  Args:
+    keep: whether to return what an uncoupled objective's `forward` says of every group.
+
   Returns:
-    (loss f32[], gradient like params, Metrics).
+    (loss f32[], gradient like params, Metrics, outputs [G, R, ...], {} if not kept).
   """
-  return gradient_and_outputs(objective, params, reference_params, batch, hyper, keep=False)[:3]
-
-
-def gradient_and_outputs(
-  objective: Objective, params: Params, reference_params: Params, batch: PackedBatch, hyper: dict, *, keep: bool
-):
-  """(loss, gradient, metrics, outputs), see `accumulate`; outputs [G, R, ...] of an uncoupled objective with `keep`, else {}."""
   if objective.coupled:
     return *_two_passes(objective, params, reference_params, batch, hyper), {}
   normalizers = objective.normalizers(batch)
@@ -188,7 +186,7 @@ def make_train_step(objective: Objective, rule: UpdateRule, mesh: Mesh) -> jax.s
 
   def train_step(state: TrainState, reference_params: Params, batch: PackedBatch, hyper: dict):
     reference = choose_reference(state, reference_params)
-    loss, gradient, metrics = accumulate(objective, state.params, reference, batch, hyper | state.running)
+    loss, gradient, metrics, _ = accumulate(objective, state.params, reference, batch, hyper | state.running)
     grad_norm = gradient_norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     taken, settled = objective.settle(metrics, state.running, hyper)
@@ -237,7 +235,7 @@ def make_outputs(objective: Objective, mesh: Mesh) -> Callable[..., Any]:
   """
 
   def outputs(params: Params, reference_params: Params, batch: PackedBatch, hyper: dict):
-    _, gradient, _, found = gradient_and_outputs(objective, params, reference_params, batch, hyper, keep=True)
+    _, gradient, _, found = accumulate(objective, params, reference_params, batch, hyper, keep=True)
     return found, gradient_norm(gradient)  # or the gradient would be optimised away
 
   return jax.jit(outputs, compiler_options=compiler_options(mesh))

@@ -55,7 +55,7 @@ def numbers(options):
 
 @functools.partial(jax.jit, static_argnums=0)
 def accumulated(objective, params, batch, hyper):
-  return accumulate(objective, params, {}, batch, hyper)
+  return accumulate(objective, params, {}, batch, hyper)[:3]
 
 
 def step_of(objective, params, batch, options=()):

@@ -163,7 +163,7 @@ def test_asked_to_stop_while_it_samples_and_while_it_updates(folder, tmp_path, m
     begun(folder, tmp_path / workdir)
   assert command(config, tmp_path / "whole") == 0
   stopped = tmp_path / "stopped"
-  generate, take_step = writing.generate, Trainer.take_step
+  sample, take_step = writing.sample, Trainer.take_step
 
   def saved():
     return max((int(path.name) for path in (stopped / "ppo" / "checkpoints").iterdir()), default=None)
@@ -178,13 +178,13 @@ def test_asked_to_stop_while_it_samples_and_while_it_updates(folder, tmp_path, m
           os.kill(os.getpid(), signal.SIGTERM)
         progress(*done)
 
-      return generate(*given, numbers=numbers, progress=told, **options)
+      return sample(*given, numbers=numbers, progress=told, **options)
 
-    monkeypatch.setattr(writing, "generate", sampling)
+    monkeypatch.setattr(writing, "sample", sampling)
     assert command(config, stopped) == INTERRUPTED
     assert saved() == UPDATES * rollout
     assert not (stopped / "ppo" / "rollouts" / f"{rollout:06d}.npz").exists()
-    monkeypatch.setattr(writing, "generate", generate)
+    monkeypatch.setattr(writing, "sample", sample)
     for step in (UPDATES * rollout, UPDATES * rollout + 2):  # while a step is dispatched
 
       def stepping(self, batch, step=step):

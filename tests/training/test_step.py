@@ -36,7 +36,7 @@ def gradient_of(objective, batches):
   params = tiny_params()
   hyper = place_hyper(HYPER, make_mesh(ParallelSettings()))
   frozen = params if isinstance(objective, Preference) else {}
-  return jax.jit(lambda p, b: accumulate(objective, p, frozen, b, hyper))(moved(params), batches(0))
+  return jax.jit(lambda p, b: accumulate(objective, p, frozen, b, hyper)[:3])(moved(params), batches(0))
 
 
 @pytest.mark.parametrize("objective", [Preference(MODEL), Preference(MODEL, loss_spec("ipo")), Sft(MODEL)])
@@ -62,7 +62,7 @@ def test_sft_gradient_is_that_of_the_mean_over_all_tokens():
     return -sum(g.sum() for g in groups) / int(np.sum(batch.filled))
 
   params = moved(tiny_params())
-  loss, gradient, _ = accumulate(Sft(MODEL), params, {}, batches(0), {})
+  loss, gradient, *_ = accumulate(Sft(MODEL), params, {}, batches(0), {})
   expected_loss, expected = jax.value_and_grad(mean_nll)(params)
   np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
   assert_gradients_close(gradient, expected)
@@ -196,7 +196,7 @@ def test_adamw_follows_its_equations_in_float64():
   second = jax.tree.map(np.zeros_like, params)
   mask = decay_mask("matrices", MODEL.parameters)
   for t in range(1, 4):
-    _, gradient, _ = accumulate(Sft(MODEL), jax.tree.map(np.float32, params), {}, batches(t - 1), {})
+    _, gradient, *_ = accumulate(Sft(MODEL), jax.tree.map(np.float32, params), {}, batches(t - 1), {})
     gradient = jax.tree.map(np.float64, gradient)
     norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient)))
     gradient = jax.tree.map(lambda g, n=norm: g * min(1.0, 0.5 / n), gradient)

@@ -32,12 +32,15 @@ LAYOUTS = {
 class Both(Objective):
   """A language model fine-tuned and a reward model fitted, each on the same rows."""
 
-  policy: Sft = Sft(MODEL)
-  critic: RewardObjective = RewardObjective(RewardModel(MODEL))
+  language: Sft = Sft(MODEL)
+  reward: RewardObjective = RewardObjective(RewardModel(MODEL))
 
   @property
   def parts(self):
-    return {"policy": self.policy, "critic": self.critic}
+    return {"policy": self.language, "critic": self.reward}
+
+  def policy(self, params):
+    return params["policy"]
 
   @property
   def parameters(self):
