@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
   from dpojax.cli import compilation_cache
-  from dpojax.report import best_of_n_report, terminal_report
+  from dpojax.report import best_of_n_report, comparison_report, terminal_report
 
   compilation_cache.begin()
   for recipe, config, inputs, folder in pending(
@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> int:
   last = options.only or options.until or list(experiment.stages)[-1]
   ended, made = ended_in(folders[last]), experiment.stages[last].recipe
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
-  if ended is not None and made == "best_of_n":
-    print(best_of_n_report(folders[last], width=width))
+  reports = {"best_of_n": best_of_n_report, "comparison": comparison_report}
+  if ended is not None and made in reports:
+    print(reports[made](folders[last], width=width))
   elif ended is None or not ended.weights:  # it trained no model, so there is nothing to report
     print(f"{made}: {folders[last]}")
   else:
