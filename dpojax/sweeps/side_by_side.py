@@ -4,6 +4,7 @@
 
   stages in order -> those whose sources have ended, at most `jobs` of them -> `dpojax train ... --only=STAGE`
     each on its share of the processors; what it says goes to WORKDIR/jobs/STAGE.txt
+  WORKDIR/jobs/stages.txt: a table of all stages, how each is and what it said last, anew every few seconds
 
 A child is the ordinary command, so that whatever it leaves, one after another would have left too.
 """
@@ -21,12 +22,13 @@ from types import FrameType
 
 from dpojax.config.experiment import Experiment
 from dpojax.errors import ConfigError
+from dpojax.files import write_atomically
 from dpojax.sweeps.stages import ended_in
 from dpojax.training.numbers import format_duration
 
-JOBS = "jobs"  # folder of what stages said
+JOBS, TABLE = "jobs", "stages.txt"  # folder of what stages said, and the table in it
 INTERRUPTED = 75  # how a stage that was asked to stop ends
-POLL = 0.2  # seconds
+POLL, TOLD = 0.2, 5.0  # seconds between two looks at the processes, and between two tables
 
 
 @dataclasses.dataclass
@@ -76,8 +78,11 @@ def run_side_by_side(
   shares = processor_shares(jobs)
   names = list(experiment.stages)
   waiting = names[: names.index(until) + 1] if until else names
+  wanted = list(waiting)
   running: list[Job] = []
   failed: dict[str, str] = {}
+  done: dict[str, str] = {}  # how long each took, or that it had ended before
+  told = 0.0
   (workdir / JOBS).mkdir(parents=True, exist_ok=True)
   with _requests_to_stop() as requested, _ended_with_us(running):
     while waiting or running:
@@ -86,7 +91,8 @@ def run_side_by_side(
         took = format_duration(time.monotonic() - job.began)
         code = job.process.returncode
         if code == 0 and ended_in(folders[job.stage]) is not None:
-          say(f"stage {job.stage}: ended after {took}")
+          done[job.stage] = took
+          say(f"stage {job.stage}: ended after {took}, {len(done)} of {len(wanted)}")
         elif code != INTERRUPTED or not requested:
           failed[job.stage] = job.last_line()
           say(f"stage {job.stage}: failed after {took} (exit code {code}): {failed[job.stage]}")
@@ -105,13 +111,43 @@ def run_side_by_side(
         elif not sources & {*waiting, *(job.stage for job in running)} and len(running) < jobs:
           waiting.remove(name)
           if finished(name):
+            done[name] = "ended before"
             say(f"stage {name}: ended before, skipped")
             continue
           free = next(share for share in shares if all(job.processors != share for job in running))
           running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt"))
           say(f"stage {name}: {folders[name]}")
+      if time.monotonic() - told > TOLD or not (waiting or running):
+        told = time.monotonic()
+        write_atomically(workdir / JOBS / TABLE, stages_table(wanted, experiment, done, failed, running) + "\n")
       time.sleep(POLL)
   return 1 if failed else 0
+
+
+def stages_table(
+  names: Sequence[str],
+  experiment: Experiment,
+  done: Mapping[str, str],
+  failed: Mapping[str, str],
+  running: Sequence[Job],
+) -> str:
+  """A line a stage: its name and recipe, whether it waits, runs, has ended or failed, for how long, and what it said last."""
+  jobs = {job.stage: job for job in running}
+  rows = []
+  for name in names:
+    state, took, said = "waits", "", ""
+    if name in done:
+      state, took = "ended", done[name]
+    elif name in failed:
+      state, said = "failed", failed[name]
+    elif name in jobs:
+      state, took = "runs", format_duration(time.monotonic() - jobs[name].began)
+      said = jobs[name].last_line()
+    rows.append([name, experiment.stages[name].recipe, state, took, said])
+  widths = [max(len(row[i]) for row in rows) for i in range(4)]
+  return "\n".join(
+    "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows
+  )
 
 
 def processor_shares(jobs: int) -> list[frozenset[int]]:

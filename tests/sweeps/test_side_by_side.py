@@ -106,6 +106,8 @@ def test_a_stage_starts_when_its_sources_have_ended(experiment, folder):
   assert a[2] != b[2], "each on processors of its own"
   assert [line.partition(":")[0] for line in said].count("stage c") == 2
   assert (folder / "jobs/c.txt").read_text() == "begins\n"
+  table = [line.split() for line in (folder / "jobs/stages.txt").read_text().splitlines()]
+  assert [row[:3] for row in table] == [["sft", "sft", "ended"], *([name, "preference", "ended"] for name in "abc")]
   assert start(experiment, folder)[1] == [f"stage {name}: ended before, skipped" for name in experiment.stages]
 
 
@@ -121,6 +123,9 @@ def test_a_stage_that_fails_stops_those_that_start_from_it_alone(experiment, fol
   assert sorted(path.name for path in folder.glob("*.ended")) == ["b.ended", "sft.ended"]
   assert any(line.startswith("stage a: failed") and line.endswith("(exit code 1): it fails") for line in said)
   assert "stage c: not run, as it starts from a" in said
+  table = (folder / "jobs/stages.txt").read_text().splitlines()
+  assert table[1].split() == ["a", "preference", "failed", "it", "fails"]
+  assert table[3].split() == ["c", "preference", "failed", "starts", "from", "a"]
   (folder / "fail").unlink()
   assert start(experiment, folder)[0] == 0 and (folder / "c.ended").exists()
 
