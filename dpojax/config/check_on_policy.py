@@ -136,18 +136,14 @@ def _check_comparison(config: RunConfig) -> None:
     f"comparison.best_of_n={settings.best_of_n}: wants one stage of recipe=best_of_n, as stage:NAME",
   )
   world = config.data.source == "world"
-  _require(
-    world or settings.splits == type(settings)().splits,
-    "comparison.splits is for the prompts of a built-in world; of data those of data.path are answered",
-  )
-  if world:
-    known, splits = get_world(config.data.name).splits, names_in(settings.splits)
-    _require(bool(splits), f"comparison.splits is empty; {config.data.name} has {', '.join(known)}")
-    for split in splits:
-      _require(
-        split in known and splits.count(split) == 1,
-        f"comparison.splits={settings.splits}: wants different ones of {', '.join(known)}",
-      )
+  known = get_world(config.data.name).splits if world else ("held_out", "all")
+  splits = names_in(settings.splits)
+  _require(bool(splits), f"comparison.splits is empty; {config.data.name if world else 'data'} has {', '.join(known)}")
+  for split in splits:
+    _require(
+      split in known and splits.count(split) == 1,
+      f"comparison.splits={settings.splits}: wants different ones of {', '.join(known)}",
+    )
 
 
 def policy_names(paths: list[str]) -> list[str]:

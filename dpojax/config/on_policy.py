@@ -117,7 +117,8 @@ class ComparisonSettings:
   best_of_n: str = option("", "a stage of recipe=best_of_n whose points stand beside them, as stage:NAME; empty: none")
   splits: str = option(
     "held_out",
-    "of a built-in world: whose prompts are answered, by commas; frontier, oracle and tournament are those of the first",
+    "whose prompts are answered, by commas: a built-in world's splits, or held_out and all of data; frontier, oracle and "
+    "tournament are those of the first",
   )
   oracle: str = option(
     "",

@@ -104,14 +104,25 @@ def hold_out_prompts(rows: Sequence[PromptRow], fraction: float, seed: int) -> t
 
   Which prompts depends on `seed` and the prompts alone, not on their order; equal ones are on one side.
   """
-  ranked = sorted(
-    {row.ids.tobytes() for row in rows}, key=lambda ids: hashlib.sha256(f"{seed} ".encode() + ids).digest()
-  )
+  ranked = _ranked(rows, seed)
   count = round(fraction * len(ranked))
   taken = set(ranked[: max(count, int(fraction > 0 and len(ranked) > 1))])
   kept = [row for row in rows if row.ids.tobytes() not in taken]
   held_out = {row.ids.tobytes(): row for row in reversed(rows) if row.ids.tobytes() in taken}
   return kept, sorted(held_out.values(), key=lambda row: row.number)
+
+
+def first_held_out(held_out: Sequence[PromptRow], count: int, seed: int) -> list[PromptRow]:
+  """The `count` (0: all) of these prompts that are held out whatever the share is: what stages that drop some rows, and so hold
+  out a few prompts more or fewer, hold out too.
+  """
+  chosen = set(_ranked(held_out, seed)[: count or None])
+  return [row for row in held_out if row.ids.tobytes() in chosen]
+
+
+def _ranked(rows: Sequence[PromptRow], seed: int) -> list[bytes]:
+  """The different prompts, in the order in which they are held out."""
+  return sorted({row.ids.tobytes() for row in rows}, key=lambda ids: hashlib.sha256(f"{seed} ".encode() + ids).digest())
 
 
 def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0) -> PromptRows:

@@ -1,12 +1,20 @@
 """Prompts that a stage answers: those of a built-in world, or the user's; and those it keeps apart to look at."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from dpojax.config.experiment import names_in
 from dpojax.config.keys import SECTIONS
 from dpojax.config.schema import DataSettings, RunConfig
 from dpojax.data.examples import check_ids
-from dpojax.data.prompts import PromptRow, PromptRows, hold_out_prompts, prompts_given, read_prompts
+from dpojax.data.prompts import (
+  PromptRow,
+  PromptRows,
+  first_held_out,
+  hold_out_prompts,
+  prompts_given,
+  read_prompts,
+)
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError, DataError
 from dpojax.training.model_files import LoadedModel
@@ -68,11 +76,37 @@ def best_of_prompts(config: RunConfig, policy: LoadedModel) -> PromptRows:
 
 
 def comparison_prompts(config: RunConfig, policy: LoadedModel) -> dict[str, PromptRows]:
-  """`rollout.prompts` of each of `comparison.splits` of a world, or the first usable ones of the data, called ""; errors as above."""
-  rollout = config.rollout
+  """`rollout.prompts` (0: 256) of each of `comparison.splits`: of a world's, or of data those held out ("held_out") or all ("all");
+  errors as above.
+  """
+  rollout, data = config.rollout, config.data
   count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
-  splits = names_in(config.comparison.splits) if config.data.source == "world" else [""]
-  return {split: _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=split) for split in splits}
+  splits = names_in(config.comparison.splits)
+  if data.source == "world":
+    return {
+      split: _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=split) for split in splits
+    }
+  found = {}
+  for split in splits:
+    rows = _answered(
+      config, policy, count * (split == "all"), 0, rollout.max_tokens, "rollout", held_out=split == "held_out"
+    )
+    if split == "held_out" and not (data.eval_path or data.eval_split):
+      kept = first_held_out(hold_out_prompts(rows, data.eval_fraction, data.seed)[1], count, data.seed)
+      if not kept:
+        raise ConfigError(
+          "comparison.splits=held_out, but data.eval_fraction=0 holds no prompt out; set comparison.splits=all"
+        )
+      rows = _of(rows, kept)
+    found[split] = _of(rows, rows[:count])
+  return found
+
+
+def _of(rows: PromptRows, kept: Sequence[PromptRow]) -> PromptRows:
+  """Some of the rows, with what is known of all."""
+  made = PromptRows(kept)
+  made.counts, made.dropped, made.notes = rows.counts, rows.dropped, rows.notes
+  return made
 
 
 def _answered(
@@ -84,10 +118,16 @@ def _answered(
   section: str,
   room: int = 0,
   split: str = "train",
+  held_out: bool = False,
 ) -> PromptRows:
-  """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any)."""
+  """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any).
+
+  With `held_out`, those of `data.eval_path` or `data.eval_split` where one is given.
+  """
   model, tokenizer = policy.model.config, policy.tokenizer
   data: DataSettings = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
+  if held_out and (data.eval_path or data.eval_split):
+    data = dataclasses.replace(data, path=data.eval_path, split=data.eval_split or data.split)
   if model.max_positions and model.max_positions <= max_tokens:
     raise ConfigError(
       f"{section}.max_tokens={max_tokens} leaves no room for a prompt in the model's {model.max_positions} positions"

@@ -154,7 +154,7 @@ def test_a_row_is_detected_and_read(case, chat):
 
 
 def test_every_format_is_in_the_table():
-  assert {case.partition(",")[0] for case in READ} == set(FORMATS)
+  assert {case.partition(",")[0] for case in READ} | {"beginning"} == set(FORMATS)  # which is chosen by name alone
 
 
 def test_what_else_a_row_says_is_kept():
@@ -271,3 +271,50 @@ def test_unknown_columns_list_the_formats():
 def test_an_unknown_format_lists_the_known():
   with pytest.raises(ConfigError, match=r"data\.format: no format 'hhh'; choose auto, pretokenised, shp, "):
     choose_format("hhh", {"text": "a"}, "f:1")
+
+
+def test_the_first_words_of_a_text_are_its_prompt():
+  words = [
+    "a",
+    "film",
+    "that",
+    "I",
+    "would",
+    "have",
+    "liked",
+    "to",
+    "like",
+    ",",
+    "and",
+    "that",
+    "I",
+    "could",
+    "not",
+    ";",
+    "so",
+    "it",
+    "goes",
+    ".",
+  ]
+  for n in range(4, len(words) + 1):
+    for tail in ("", "!"):
+      whole = " ".join(words[:n]) + tail
+      read = FORMATS["beginning"].parse({"text": f"  {whole}\n", "rating": 3}, True)
+      (answer,) = read.answers
+      assert read.kind == "text" and read.prompt + answer == whole and answer.startswith(" ")
+      assert 2 <= len(read.prompt.split()) <= min(8, n // 2) and read.details == {"rating": 3}
+      assert FORMATS["beginning"].parse({"text": whole}, False).prompt == read.prompt
+  lengths = {
+    len(FORMATS["beginning"].parse({"text": " ".join(words) + f" {i}"}, False).prompt.split()) for i in range(200)
+  }
+  assert lengths == set(range(2, 9))
+
+
+def test_a_text_too_short_for_a_beginning():
+  with pytest.raises(DataError, match="column 'text' has 3 words; a beginning of 2 and as many after it are the least"):
+    FORMATS["beginning"].parse({"text": "a short text"}, False)
+
+
+def test_a_beginning_is_chosen_by_name_alone():
+  assert choose_format("auto", {"text": "one two three four"}, "row 1").name == "text"
+  assert choose_format("beginning", {"text": "one two three four"}, "row 1").name == "beginning"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dpojax.config.schema import DataSettings
-from dpojax.data import dataset_from_rows, encode_prompts
-from dpojax.data.prompts import prompts_given, prompts_of, read_prompts
+from dpojax.data import dataset_from_rows, encode_prompts, hold_out
+from dpojax.data.prompts import first_held_out, hold_out_prompts, prompts_given, prompts_of, read_prompts
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
@@ -159,3 +159,20 @@ def test_prompts_of_a_program(chatml):
   assert found[2].given == TURNS
   with pytest.raises(DataError, match="prompt 1: column 'prompt' holds a number, not text"):
     prompts_given(["the sky", 3], DataSettings(), chatml)
+
+
+def test_the_first_prompts_held_out_are_held_out_by_every_stage(tmp_path, plain):
+  """Of training examples too, where a stage leaves some rows out and so holds out fewer."""
+  rows = [{"prompt": f"the sky {i}", "chosen": " is blue", "rejected": " black"} for i in range(60)]
+  given = read_prompts(write(tmp_path / "all.jsonl", rows), plain)
+  _, held_out = hold_out_prompts(given, 0.2, 0)
+  first = first_held_out(held_out, 5, 0)
+  assert (
+    len(held_out) == 12 and len(first) == 5 and [row.number for row in first] == sorted(row.number for row in first)
+  )
+  assert first_held_out(held_out, 0, 0) == held_out
+  for left_out in (0, 1, 2):
+    some = [row for i, row in enumerate(rows) if i % 3 != left_out]
+    train, _ = hold_out(dataset_from_rows(some, DataSettings(), plain, answers=Answers.PAIR, row_length=64), 0.2, 0)
+    trained = {train[i].prompt.tobytes() for i in range(len(train))}
+    assert not trained & {row.ids.tobytes() for row in first}

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from dpojax.cli.train import main
+from dpojax.config.keys import replace_values
 from dpojax.config.load import load_experiment
+from dpojax.config.schema import RunConfig
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError
-from dpojax.recipes import comparison
+from dpojax.recipes import Inputs, comparison
 from dpojax.scoring import score_answers
 from dpojax.sweeps.stages import run
 from dpojax.training.model_files import load_language_model
 from dpojax.training.stage_record import read_record
+from tests.training.runs import write_tiny_model
 
 CONFIG = """from dpojax.config import stages
 
@@ -236,3 +239,38 @@ def test_a_policy_of_another_shape_is_refused(folder, tmp_path):
   )
   with pytest.raises(ConfigError, match=r"other has another shape or tokenizer than model\.path=stage:sft"):
     run(config, tmp_path / "run")
+
+
+def test_prompts_of_a_file_are_those_held_out_or_all(tmp_path):
+  write_tiny_model(tmp_path / "sft")
+  shutil.copytree(tmp_path / "sft", tmp_path / "other")
+  rows = [{"text": f"word{i % 29} word{i // 29} word3 word{(i * 7) % 30} word5"} for i in range(100)]
+  (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  values = {
+    "recipe": "comparison",
+    "model.path": str(tmp_path / "sft"),
+    "data.source": "file",
+    "data.path": str(tmp_path / "texts.jsonl"),
+    "data.format": "beginning",
+    "comparison.policies": str(tmp_path / "other"),
+    "comparison.splits": "held_out,all",
+    "rollout.prompts": 8,
+    "rollout.samples": 2,
+    "rollout.max_tokens": 4,
+    "rollout.reward": "length",
+  }
+  config = replace_values(RunConfig(), values)
+  run(config, tmp_path / "run")
+  answered = lines(tmp_path / "run/answers.jsonl")
+  by_split = {split: [row["prompt"] for row in answered if row["split"] == split] for split in ("held_out", "all")}
+  assert len(by_split["held_out"]) == len(by_split["all"]) == 8
+  beginnings = [row["text"] for row in rows]
+  assert all(any(text.startswith(prompt) for text in beginnings) for prompts in by_split.values() for prompt in prompts)
+  splits = Inputs(replace_values(config, {"recipe": "sft", "model.path": str(tmp_path / "sft")})).splits(
+    Inputs(config).policy()
+  )
+  trained = {tuple(splits.train[i].prompt.tolist()) for i in range(len(splits.train))}
+  tokenizer = load_language_model(tmp_path / "sft")[2]
+  assert not trained & {tuple(tokenizer.encode(prompt)) for prompt in by_split["held_out"]}
+  with pytest.raises(ConfigError, match=r"data.eval_fraction=0 holds no prompt out; set comparison.splits=all"):
+    run(replace_values(config, {"data.eval_fraction": 0.0}), tmp_path / "none")

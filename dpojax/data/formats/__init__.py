@@ -1,6 +1,7 @@
 """Row formats, one file each. A new one: write `formats/NAME.py` with a `FORMAT`, and list it here."""
 
 from dpojax.data.formats import (
+  beginning,
   chat,
   completion,
   conversational,
@@ -43,6 +44,7 @@ _IN_ORDER = [
   completion,
   chat,
   text,
+  beginning,
 ]
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _IN_ORDER}
 
