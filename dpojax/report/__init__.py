@@ -2,5 +2,6 @@
 
 from dpojax.report.best_of_n import best_of_n_report
 from dpojax.report.run_report import read_result, terminal_report, write_report
+from dpojax.report.runs import load_points, load_runs
 
-__all__ = ["best_of_n_report", "read_result", "terminal_report", "write_report"]
+__all__ = ["best_of_n_report", "load_points", "load_runs", "read_result", "terminal_report", "write_report"]
