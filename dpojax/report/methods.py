@@ -18,7 +18,7 @@ METHODS = {
   "preferred_ft": "preferred-FT",
   "simpo": "SimPO",
 }
-SIGNS = {"beta": "β", "tau": "τ", "alpha": "α"}  # options of a loss that a series may run along
+SIGNS = {"beta": "β", "tau": "τ", "alpha": "α"}  # options that a series may run along  # noqa: RUF001
 RECIPES = {"sft": "SFT", "pairs": "pairs", "reward_model": "reward model", "best_of_n": "best of N"}
 
 

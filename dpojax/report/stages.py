@@ -1,16 +1,19 @@
 """The stages that lie below some folders, whatever made them: a run, an experiment, a sweep, a folder of seeds."""
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
+from dpojax.files import lines_of
 from dpojax.report.records import Records, read_lines
-from dpojax.training.runlog import METRICS, read_metrics
+from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
 
 # Of a stage's folder: holds no stages, and may hold thousands of files.
@@ -63,9 +66,13 @@ class Stage:
 
   @property
   def seconds(self) -> float | None:
-    """Time of its steps, roll-outs included; None for a stage that takes none."""
-    train = self.splits.get("train", [])
-    return float(sum(row.get("time/step", 0.0) for row in train)) if train else None
+    """Time of its steps, roll-outs included; of a stage that takes none from the first to the last line of its log; None
+    where there is none."""
+    if train := self.splits.get("train", []):
+      return float(sum(row.get("time/step", 0.0) for row in train))
+    path = self.path / LOG
+    times = [time for line in lines_of(path) if (time := _time(line))] if path.exists() else []
+    return (times[-1] - times[0]).total_seconds() if times else None
 
   @functools.cached_property
   def model(self) -> dict[str, Any] | None:
@@ -126,7 +133,7 @@ def find_stages(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Stage],
     raise InputError(
       f"{listed}: no run is here, no folder below has a {FILE}; give what --workdir of `dpojax train` named{found}"
     )
-  return _told_apart(sorted(stages.values(), key=lambda stage: stage.name)), problems
+  return _told_apart(sorted(stages.values(), key=lambda stage: _natural(stage.name))), problems
 
 
 def read_stage(folder: pathlib.Path, name: str = "") -> Stage | None:
@@ -138,6 +145,14 @@ def read_stage(folder: pathlib.Path, name: str = "") -> Stage | None:
 def source_folders(stage: Stage) -> dict[str, pathlib.Path]:
   """The folders of the stages that a stage starts from, by the setting that names them, there or not."""
   return {key: (stage.path / source.folder).resolve() for key, source in stage.record.sources.items()}
+
+
+def _time(line: bytes) -> datetime.datetime | None:
+  """The time at the beginning of a line of log.txt; None where a message goes on."""
+  try:
+    return datetime.datetime.fromisoformat(line[:19].decode())
+  except ValueError:
+    return None
 
 
 def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -152,6 +167,12 @@ def _name(folder: pathlib.Path, given: pathlib.Path, *, several: bool) -> str:
   root = given.resolve()
   below = folder.relative_to(root).parts
   return "/".join((root.name, *below) if several or not below else below)
+
+
+def _natural(text: str) -> list[tuple[bool, float, str]]:
+  """Sorts 2 before 10."""
+  parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+  return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def _told_apart(stages: Sequence[Stage]) -> list[Stage]:
