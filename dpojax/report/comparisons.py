@@ -80,6 +80,17 @@ def read_comparison(stage: Stage) -> Comparison | None:
   return Comparison(stage, content)
 
 
+def with_compared(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[Stage]:
+  """`stages`, and the runs that comparisons measured and that lie elsewhere."""
+  found = {stage.path: stage for stage in stages}
+  for comparison in comparisons:
+    for policy in comparison.policies:
+      stage = comparison.stage_of(policy)
+      if stage is not None:
+        found.setdefault(stage.path, stage)
+  return list(found.values())
+
+
 def read_scores(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The arrays of scores.npz by name; CheckpointError where it is missing or damaged."""
   try:

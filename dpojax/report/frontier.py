@@ -3,15 +3,16 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+import pathlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
 from dpojax.evaluation.estimates import LEVEL, Z
-from dpojax.report.comparisons import Comparison
-from dpojax.report.methods import POLICIES, differing_settings, method_of, without_seeds
+from dpojax.report.comparisons import Comparison, with_compared
+from dpojax.report.methods import POLICIES, Method, methods_of
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import rewards_of
 
@@ -26,7 +27,7 @@ class Point:
   """A policy: where it is, how sure that is, and what it is.
 
   Attributes:
-    series: the method; `knob`: what was turned along it; `group`: equal for runs that differ in seeds alone.
+    series: the method; `knob`: what was turned along it. Both are equal for runs that differ in seeds alone.
     run: name of the stage, or of a policy in a comparison.
     kl: nats an answer, exact; `kl_error`, `reward_error`: standard errors over prompts, NaN where not known.
     source: "look", "comparison" or "best of N".
@@ -36,7 +37,6 @@ class Point:
 
   series: str
   knob: str
-  group: tuple
   run: str
   seed: int
   step: int
@@ -47,6 +47,10 @@ class Point:
   source: str = "look"
   final: bool = True
   split: str = ""
+
+  @property
+  def group(self) -> tuple[str, str]:
+    return self.series, self.knob
 
 
 def reward_names(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[str]:
@@ -62,14 +66,15 @@ def reward_names(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> 
 def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], reward: str) -> list[Point]:
   """All points at which `reward` was measured: policies of comparisons, looks of runs, best of N, the reference.
 
-  The last look of a run is `final` unless a comparison has measured the run: it does so on more answers.
+  The last look of a run that has ended is `final` unless a comparison has measured the run: it does so on more answers.
   """
   points, measured = [], set()
+  methods = methods_of(with_compared(stages, comparisons))
   for comparison in comparisons:
     for split in comparison.content["splits"]:
-      points += comparison_points(comparison, reward, split)
+      points += comparison_points(comparison, reward, split, methods)
     measured |= {found.path for policy in comparison.policies if (found := comparison.stage_of(policy)) is not None}
-  looks = look_points([stage for stage in stages if stage.recipe in POLICIES], reward, measured)
+  looks = look_points([stage for stage in stages if stage.recipe in POLICIES], reward, methods, measured)
   best = [
     point for comparison in comparisons for point in best_of_n_points(comparison.content, comparison.stage, reward)
   ]
@@ -80,19 +85,19 @@ def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], 
   return points + best + looks
 
 
-def look_points(stages: Sequence[Stage], reward: str, measured: Iterable[Any] = ()) -> list[Point]:
+def look_points(
+  stages: Sequence[Stage], reward: str, methods: Mapping[pathlib.Path, Method], measured: Collection[pathlib.Path] = ()
+) -> list[Point]:
   """A point a look that measured `reward` and KL; looks before training are one point of the reference a seed."""
-  differ, points, starts = differing_settings(stages), [], {}
+  points, starts = [], {}
   for stage in stages:
-    method = method_of(stage)
-    group = (method.series, method.knob, without_seeds(differ[stage.name]))
+    method, ended = methods[stage.path], stage.record.ended is not None
     records = [r for r in stage.splits.get("policy", []) if KL in r and f"reward/{reward}" in r]
     for record in records:
-      final = record is records[-1] and stage.path not in measured
+      final = ended and record is records[-1] and stage.path not in measured
       point = Point(
         series=method.series,
         knob=method.knob,
-        group=group,
         run=stage.name,
         seed=stage.seed,
         step=int(record["step"]),
@@ -106,17 +111,16 @@ def look_points(stages: Sequence[Stage], reward: str, measured: Iterable[Any] = 
         points.append(point)
       elif not measured:
         key = (point.seed, round(point.kl, 9), point.reward)
-        starts[key] = dataclasses.replace(
-          point, series=REFERENCE, knob="", group=(REFERENCE,), run=REFERENCE, final=True
-        )
+        starts[key] = dataclasses.replace(point, series=REFERENCE, knob="", run=REFERENCE, final=True)
   return points + list(starts.values())
 
 
-def comparison_points(comparison: Comparison, reward: str, split: str) -> list[Point]:
+def comparison_points(
+  comparison: Comparison, reward: str, split: str, methods: Mapping[pathlib.Path, Method]
+) -> list[Point]:
   """The policies of a comparison on the prompts of one split."""
   found = {policy["name"]: comparison.stage_of(policy) for policy in comparison.policies}
-  trained = [stage for stage in found.values() if stage is not None and stage.recipe in POLICIES]
-  differ, points = differing_settings(trained), []
+  points = []
   for policy in comparison.policies:
     values = policy["splits"].get(split, {})
     if values.get("kl") is None or values.get(f"reward/{reward}") is None:
@@ -124,18 +128,14 @@ def comparison_points(comparison: Comparison, reward: str, split: str) -> list[P
     name, stage = str(policy["name"]), found[policy["name"]]
     series, _, knob = str(policy.get("label", name)).rpartition(", ")
     series, knob = (series, knob) if series else (knob, "")
-    group: tuple = (series, knob)
     if name == comparison.content.get("reference"):
-      series, knob, group = REFERENCE, "", (REFERENCE,)
-    elif stage is not None and stage.recipe in POLICIES:
-      method = method_of(stage)
-      series, knob = method.series, method.knob
-      group = (series, knob, without_seeds(differ.get(stage.name, {})))
+      series, knob = REFERENCE, ""
+    elif stage is not None and stage.path in methods:
+      series, knob = methods[stage.path].series, methods[stage.path].knob
     points.append(
       Point(
         series=series,
         knob=knob,
-        group=group,
         run=f"{comparison.stage.name}:{name}",
         seed=stage.seed if stage is not None else comparison.stage.seed,
         step=int(policy.get("step") or 0),
@@ -164,7 +164,6 @@ def best_of_n_points(content: Any, stage: Stage, reward: str) -> list[Point]:
       Point(
         series=BEST_OF_N,
         knob=name,
-        group=(BEST_OF_N, name),
         run=f"{stage.name}:best of {row['n']}",
         seed=stage.seed,
         step=0,

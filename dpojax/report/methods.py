@@ -1,8 +1,9 @@
 """How a stage's method is called: its series in charts, what was turned on the way along it, and what else differs."""
 
 import dataclasses
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dpojax.errors import InputError
@@ -18,6 +19,10 @@ METHODS = {
   "preferred_ft": "preferred-FT",
   "simpo": "SimPO",
 }
+# Settings that are a knob, seeds, where things lie, or only measure.
+NO_METHOD = re.compile(
+  r"(^|\.)seed$|path$|^(monitor|stop|checkpoint)\.|^loss\.(beta|tau|alpha)$|^rollout\.reward$|^policy_gradient\.kl_(coef|target)$"
+)
 SIGNS = {"beta": "β", "tau": "τ", "alpha": "α"}  # options that a series may run along  # noqa: RUF001
 RECIPES = {"sft": "SFT", "pairs": "pairs", "reward_model": "reward model", "best_of_n": "best of N"}
 
@@ -46,7 +51,9 @@ def method_of(stage: Stage) -> Method:
   if stage.recipe == "preference":
     return _of_loss(stage, "")
   if stage.recipe == "online":
-    return _of_loss(stage, "online ")
+    steps = int(stage.setting("train.steps", 0))
+    once = 0 < steps <= int(stage.setting("online.refresh", 0))  # its pairs are those of one roll-out
+    return _of_loss(stage, "offline " if once else "online ")
   if stage.recipe == "policy_gradient":
     name = str(stage.setting("policy_gradient.method", ""))
     series = f"{METHODS.get(name, name)}, {reward_kind(stage)} reward"
@@ -108,6 +115,33 @@ def differing_settings(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
   }
 
 
-def without_seeds(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-  """Settings as a key that runs share which differ in seeds alone."""
-  return tuple(sorted((k, repr(v)) for k, v in settings.items() if k.rpartition(".")[2] != "seed"))
+def methods_of(stages: Sequence[Stage]) -> dict[pathlib.Path, Method]:
+  """The method of each policy's stage by its folder, told apart where settings beside the knob differ.
+
+  Where all runs of a series have the same knob, what else differs is the knob too: "β 0.2, epochs 16". Where the knob
+  differs as well, it makes a series of its own: "DPO, learning_rate 0.001". Runs that differ in seeds alone are equal.
+  """
+  found = {stage.path: method_of(stage) for stage in stages if stage.recipe in POLICIES}
+  for series in {method.series for method in found.values()}:
+    members = [stage for stage in stages if stage.path in found and found[stage.path].series == series]
+    differ = _beside_the_knob(members)
+    one_knob = len({found[stage.path].knob for stage in members}) == 1
+    for stage in members if differ else ():
+      words = ", ".join(f"{key.rpartition('.')[2]} {_short(stage.setting(key))}" for key in differ)
+      method = found[stage.path]
+      if one_knob:
+        found[stage.path] = dataclasses.replace(method, knob=f"{method.knob}, {words}".removeprefix(", "))
+      else:
+        found[stage.path] = dataclasses.replace(method, series=f"{series}, {words}")
+  return found
+
+
+def _beside_the_knob(stages: Sequence[Stage]) -> list[str]:
+  """Settings other than the knob and seeds in which runs of a series differ, and that change what is learned."""
+  settings = [stage.record.settings for stage in stages]
+  keys = dict.fromkeys(key for one in settings for key in one if not NO_METHOD.search(key))
+  return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
+
+
+def _short(value: Any) -> str:
+  return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

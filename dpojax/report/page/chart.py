@@ -25,7 +25,8 @@ class Chart:
     note: what is drawn, below it.
     spec: Vega-Lite, its data inside; `width` is "container".
     rows: its data, for a CSV file.
-    runs: it shows the runs that the page's list of runs has chosen.
+    names: (name, colour, shape) of what its legend tells apart, by the field `field` of its data.
+    group: charts of one group share a legend on the page; "": it has its own.
   """
 
   key: str
@@ -33,7 +34,9 @@ class Chart:
   note: str
   spec: dict[str, Any]
   rows: Sequence[Row]
-  runs: bool = False
+  names: Sequence[tuple[str, str, str]] = ()
+  field: str = "run"
+  group: str = ""
 
 
 def finished(chart: Any, *, height: int = HEIGHT) -> dict[str, Any]:
@@ -65,12 +68,26 @@ def shapes(names: Sequence[str]) -> alt.Scale:
   return alt.Scale(domain=list(names), range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
 
 
-def legend(*, shown: bool = True) -> alt.Legend | None:
-  """Below the chart, in as many columns as there is room for."""
-  if not shown:
-    return None
-  columns = alt.ExprRef("max(1, floor(width / 170))")
-  return alt.Legend(orient="bottom", title=None, columns=columns, labelLimit=240, symbolLimit=0, direction="horizontal")
+def marked(names: Sequence[str], *, by_shape: bool = False) -> list[tuple[str, str, str]]:
+  """(name, colour, shape) of each name, as `colours` and `shapes` give them."""
+  return [
+    (name, PALETTE[i % len(PALETTE)], SHAPES[i % len(SHAPES)] if by_shape else "circle") for i, name in enumerate(names)
+  ]
+
+
+def choosable(chart: Any, field: str) -> Any:
+  """The chart without the data whose `field` is listed in its parameter `hidden`, which the page sets."""
+  return chart.transform_filter(f"indexof(hidden, datum.{field}) < 0")
+
+
+def hidden() -> Any:
+  """The parameter that `choosable` reads."""
+  return alt.param(name="hidden", value=[])
+
+
+def legend() -> alt.Legend:
+  """Below the chart, of files: on the page stands one of its own."""
+  return alt.Legend(orient="bottom", title=None, columns=3, labelLimit=240, symbolLimit=0, direction="horizontal")
 
 
 def tooltips(names: Mapping[str, str]) -> list[alt.Tooltip]:

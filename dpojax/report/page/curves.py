@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 
 from dpojax.report.labels import HELD_OUT, POLICY, ROLLOUT, Label
-from dpojax.report.page.chart import PALETTE, Chart, Row, data, finished
+from dpojax.report.page.chart import PALETTE, Chart, Row, choosable, data, finished, hidden
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import reward_in_words, rewards_of, tied
 
@@ -81,7 +81,6 @@ def _chart(panel: tuple, stages: Sequence[Stage], paint: dict[str, str], most: i
     longest = max(longest, len(curve))
     rows += [{"run": stage.name, "step": step, "value": value} for step, value in thinned(curve, most)]
   runs = list(dict.fromkeys(row["run"] for row in rows))
-  hidden = alt.param(name="hidden", value=[])
   chart = (
     alt.Chart(data(rows))
     .mark_line(strokeWidth=1.5, point={"size": 14, "filled": True} if longest <= 30 else False)
@@ -95,11 +94,10 @@ def _chart(panel: tuple, stages: Sequence[Stage], paint: dict[str, str], most: i
         alt.Tooltip("value:Q", title=title, format=".4~g"),
       ],
     )
-    .transform_filter("indexof(hidden, datum.run) < 0")
-    .add_params(hidden)
   )
+  chart = choosable(chart, "run").add_params(hidden())
   note = f"Thinned out: a point is the mean of up to {-(-longest // most)} records." if longest > most else ""
-  return Chart(f"curve_{key}", title, note, finished(chart, height=190), rows, runs=True)
+  return Chart(f"curve_{key}", title, note, finished(chart, height=190), rows, group="runs")
 
 
 def _legend(runs: Sequence[str]) -> Any:

@@ -95,7 +95,14 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
   text = {"labelFontSize": label, "titleFontSize": title, "titleFontWeight": "normal"}
   config = {
     "font": FONTS,
-    "axis": text | {"gridColor": "#e4e6ea", "domainColor": "#8a8f98", "tickColor": "#8a8f98"},
+    "axis": text
+    | {
+      "gridColor": "#e4e6ea",
+      "domainColor": "#8a8f98",
+      "tickColor": "#8a8f98",
+      "labelOverlap": True,
+      "labelSeparation": 6,
+    },
     "legend": text | {"symbolSize": 35 if small else 90, "rowPadding": 1 if small else 2},
     "view": {"stroke": "transparent"},
   }

@@ -11,7 +11,21 @@ from dpojax.evaluation.estimates import Z
 from dpojax.report.comparisons import Comparison
 from dpojax.report.frontier import BEST_OF_N, KL, REFERENCE, Point, lines
 from dpojax.report.methods import POLICIES, method_of
-from dpojax.report.page.chart import GREY, Chart, Row, colours, data, finished, legend, shapes, tooltips, with_error
+from dpojax.report.page.chart import (
+  GREY,
+  Chart,
+  Row,
+  choosable,
+  colours,
+  data,
+  finished,
+  hidden,
+  legend,
+  marked,
+  shapes,
+  tooltips,
+  with_error,
+)
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import reward_in_words
 
@@ -33,73 +47,43 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
   """Reward against KL; None where no point is."""
   if not points:
     return None
-  rows = [_row(point) for point in points]
-  order = _order(points)
-  oracle = oracle_rows(comparisons)
-  colour, shape = colours(order), shapes(order)
-  chosen = alt.selection_point(fields=["series"], bind="legend")
   words = reward_in_words(f"reward/{reward}")
-  y = alt.Y("reward:Q", title=words, scale=alt.Scale(zero=False))
-  spread = far_apart([point.kl for point in points if point.final])
+  spread = far_apart([point.kl for point in points if point.final and point.kl > 0])
+  across = alt.Axis(title="KL to the reference (nats, √ scale)" if spread else X)
   scale = alt.Scale(type="sqrt" if spread else "linear", zero=True)
-  across_title = f"{X}, square-root scale" if spread else X
-  x = alt.X("kl:Q", title=across_title, scale=scale)
+
+  def x(field: str) -> alt.X:
+    return alt.X(f"{field}:Q", axis=across, scale=scale)
+
+  def y(field: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", title=words, scale=alt.Scale(zero=False))
+
+  order, rows, oracle = _order(points), [_row(point) for point in points], oracle_rows(comparisons)
+  paint = alt.Color("series:N", scale=colours(order), legend=legend())
   layers: list[Any] = []
   if oracle:
     base = alt.Chart(data(oracle))
-    band = base.mark_area(color=GREY, opacity=0.16).encode(
-      x=x, y=alt.Y("reward_low:Q", title=words), y2="reward_high:Q", detail="of:N"
+    seen = tooltips({"what": "curve", "KL": "KL, nats", "value": "most reward", "ess": "effective answers"})
+    layers.append(
+      base.mark_area(color=GREY, opacity=0.16).encode(x("kl"), y("reward_low"), y2="reward_high:Q", detail="of:N")
     )
-    line = base.mark_line(color=GREY, strokeDash=[5, 3], strokeWidth=1.5).encode(
-      x=x,
-      y=y,
-      detail="of:N",
-      tooltip=tooltips({"what": "curve", "KL": "KL, nats", "value": "most reward", "ess": "effective answers"}),
-    )
-    layers += [band, line]
-  paint = alt.Color("series:N", scale=colour, legend=legend())
-  faded = alt.condition(chosen, alt.value(1.0), alt.value(0.08))
-  joined = alt.Chart(data(lines(points)))
-  layers.append(
-    joined.mark_line(strokeWidth=1.6).encode(
-      x=x,
-      y=y,
-      color=paint,
-      detail="line:N",
-      order="kl:Q",
-      opacity=alt.condition(chosen, alt.value(0.75), alt.value(0.05)),
-    )
-  )
-  final = [row for row in rows if row["final"]]
+    line = base.mark_line(color=GREY, strokeDash=[5, 3], strokeWidth=1.5)
+    layers.append(line.encode(x("kl"), y("reward"), detail="of:N", tooltip=seen))
+  joined = choosable(alt.Chart(data(lines(points))), "series").mark_line(strokeWidth=1.6, opacity=0.75)
+  layers.append(joined.encode(x("kl"), y("reward"), paint, detail="line:N", order="kl:Q"))
   on_the_way = [row for row in rows if not row["final"]]
   if on_the_way:
-    layers.append(
-      alt.Chart(data(on_the_way))
-      .mark_point(size=22, filled=False, strokeWidth=1.1)
-      .encode(
-        x=x, y=y, color=paint, opacity=alt.condition(chosen, alt.value(0.7), alt.value(0.05)), tooltip=tooltips(TOOLTIP)
-      )
+    circles = choosable(alt.Chart(data(on_the_way)), "series").mark_point(
+      size=22, filled=False, strokeWidth=1.1, opacity=0.7
     )
-  ends = alt.Chart(data(final))
-  for low, high, of in (("low", "high", "y"), ("kl_low", "kl_high", "x")):
-    across = (
-      {"x": x, "y": alt.Y(f"{low}:Q", title=words), "y2": f"{high}:Q"}
-      if of == "y"
-      else {"x": alt.X(f"{low}:Q", title=across_title, scale=scale), "x2": f"{high}:Q", "y": y}
-    )
-    layers.append(ends.mark_rule(strokeWidth=1.2).encode(**across, color=paint, opacity=faded))
-  layers.append(
-    ends.mark_point(size=70, filled=True, strokeWidth=0)
-    .encode(
-      x=x,
-      y=y,
-      color=paint,
-      shape=alt.Shape("series:N", scale=shape, legend=legend()),
-      opacity=faded,
-      tooltip=tooltips(TOOLTIP),
-    )
-    .add_params(chosen)
-  )
+    layers.append(circles.encode(x("kl"), y("reward"), paint, tooltip=tooltips(TOOLTIP)))
+  ends = choosable(alt.Chart(data([row for row in rows if row["final"]])), "series")
+  rule = ends.mark_rule(strokeWidth=1.2)
+  layers.append(rule.encode(x("kl"), y("low"), paint, y2="high:Q"))
+  layers.append(rule.encode(x("kl_low"), y("reward"), paint, x2="kl_high:Q"))
+  shape = alt.Shape("series:N", scale=shapes(order), legend=legend())
+  marks = ends.mark_point(size=70, filled=True, strokeWidth=0, opacity=1)
+  layers.append(marks.encode(x("kl"), y("reward"), paint, shape, tooltip=tooltips(TOOLTIP)))
   small = (
     " Small circles: looks on the way, joined along each run where a method was run with one setting."
     if on_the_way
@@ -110,9 +94,11 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
     "frontier",
     f"{words.capitalize()} against KL",
     "Large points: the end of each run, with 95 % intervals over prompts. Lines join the settings of a method in order of KL, "
-    f"means over seeds.{small}{curve} Click on a name below the chart to see it alone.",
-    finished(alt.layer(*layers).resolve_scale(color="shared", shape="shared"), height=380),
+    f"means over seeds.{small}{curve}",
+    finished(alt.layer(*layers).add_params(hidden()), height=380),
     [*rows, *({"series": ORACLE, **row} for row in oracle)],
+    names=marked(order, by_shape=True),
+    field="series",
   )
 
 
@@ -190,7 +176,7 @@ def two_rewards_charts(stages: Sequence[Stage], judge: str) -> list[Chart]:
       "learned": "that reward",
     }
   )
-  base = alt.Chart(data(rows))
+  base = choosable(alt.Chart(data(rows)), "run").add_params(hidden())
   along = base.mark_line(point={"size": 34, "filled": True}, strokeWidth=1.6).encode(
     x=alt.X("other:Q", title="another reward that was measured", scale=alt.Scale(zero=False)),
     y=alt.Y("judge:Q", title=words, scale=alt.Scale(zero=False)),
@@ -205,7 +191,8 @@ def two_rewards_charts(stages: Sequence[Stage], judge: str) -> list[Chart]:
     for which, key in ((words, "judge_change"), ("the other reward", "other_change"))
   ]
   over = (
-    alt.Chart(data(changes))
+    choosable(alt.Chart(data(changes)), "run")
+    .add_params(hidden())
     .mark_line(point={"size": 24, "filled": True}, strokeWidth=1.6)
     .encode(
       x=alt.X("kl:Q", title=X),
@@ -227,6 +214,7 @@ def two_rewards_charts(stages: Sequence[Stage], judge: str) -> list[Chart]:
       "falls: over-optimisation.",
       finished(along),
       rows,
+      names=marked(runs),
     ),
     Chart(
       "two_rewards_over_kl",
@@ -234,6 +222,7 @@ def two_rewards_charts(stages: Sequence[Stage], judge: str) -> list[Chart]:
       f"Solid: {words}; dashed: the other reward, each as its change since step 0, in its own unit.",
       finished(over),
       changes,
+      names=marked(runs),
     ),
   ]
 

@@ -21,6 +21,10 @@ POLICY = (
 )
 
 
+# Shapes of Vega, as characters.
+SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "triangle-down": "▼"}
+
+
 def page(content: Content, title: str, made: str, library: str) -> str:
   """The HTML.
 
@@ -32,9 +36,11 @@ def page(content: Content, title: str, made: str, library: str) -> str:
   scripts = [_safe_script(f"(() => {{{library}\n}})();"), _safe_script(asset("page.js"))]
   digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
   charts = {
-    chart.key: {"spec": chart.spec, "runs": chart.runs} for section in content.sections for chart in section.charts
+    chart.key: {"spec": chart.spec, "group": chart.group or chart.key}
+    for section in content.sections
+    for chart in section.charts
   }
-  carried = {"charts": charts, "paint": content.paint, "samples": content.samples}
+  carried = {"charts": charts, "samples": content.samples}
   links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in content.sections)
   parts = [
     "<!doctype html>",
@@ -86,21 +92,29 @@ def _charts(section: Section, content: Content) -> str:
     heading = f"<h3>{escape(chart.title)}</h3>" if several or chart.title != section.title else ""
     note = f'<figcaption class="note">{escape(chart.note)}</figcaption>' if chart.note else ""
     place = f'<div class="chart" id="chart-{chart.key}" role="img" aria-label="{escape(chart.title)}"></div>'
-    parts.append(f"<figure>{heading}{place}{note}</figure>")
+    own = _legend(chart.key, chart.names) if chart.names and not chart.group else ""
+    parts.append(f"<figure>{heading}{place}{own}{note}</figure>")
   grid = "grid" if section.kind == "curves" else "wide"
   return f'<div class="{grid}">{"".join(parts)}</div>'
 
 
 def _curves(section: Section, content: Content) -> str:
+  names = [(name, colour, "circle") for name, colour in content.paint.items()]
+  return _legend("runs", names) + _charts(section, content)
+
+
+def _legend(group: str, names: Sequence[tuple[str, str, str]]) -> str:
+  """A button for each name: it hides and shows what belongs to it in the charts of the group."""
   buttons = "".join(
-    f'<button type="button" class="run" aria-pressed="true" data-run="{escape(name)}">'
-    f'<span class="swatch" style="background:{colour}"></span>{escape(name)}</button>'
-    for name, colour in content.paint.items()
+    f'<button type="button" class="name" aria-pressed="true" data-name="{escape(name)}">'
+    f'<span style="color:{colour}" aria-hidden="true">{SIGNS[shape]}</span> {escape(name)}</button>'
+    for name, colour, shape in names
   )
+  every = '<button type="button" data-all="show">all</button><button type="button" data-all="hide">none</button>'
+  hint = "Click: hide or show; double-click: this one alone"
   return (
-    '<p class="note">Click on a run to hide or show it; double-click to see it alone.</p><div class="runs" role="group" '
-    f'aria-label="Runs in the curves"><button type="button" data-all="show">show all</button>'
-    f'<button type="button" data-all="hide">hide all</button>{buttons}</div>{_charts(section, content)}'
+    f'<div class="legend" data-group="{group}" role="group" aria-label="What the charts show" title="{hint}">'
+    f"{every if len(names) > 2 else ''}{buttons}</div>"
   )
 
 

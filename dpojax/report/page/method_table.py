@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dpojax.report.comparisons import Comparison
+from dpojax.report.comparisons import Comparison, with_compared
 from dpojax.report.costs import Cost, mean_cost, models_in_memory, parameters
 from dpojax.report.frontier import (
   BEST_OF_N,
@@ -14,7 +14,7 @@ from dpojax.report.frontier import (
   of_split,
   reward_at,
 )
-from dpojax.report.methods import POLICIES, method_of
+from dpojax.report.methods import methods_of
 from dpojax.report.page.table import NOTHING, Cell, Table, count, duration, interval, operations
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import reward_in_words
@@ -34,10 +34,11 @@ def method_table(stages: Sequence[Stage], comparisons: Sequence[Comparison], rew
   splits = list(dict.fromkeys(split for c in comparisons for split in c.content["splits"]))
   first = of_split(points, splits[0] if splits else "")
   kls = equal_kls(first)
-  series: dict[str, list[Stage]] = {}
-  for stage in [*stages, *_elsewhere(stages, comparisons)]:
-    if stage.recipe in POLICIES:
-      series.setdefault(method_of(stage).series, []).append(stage)
+  everything = with_compared(stages, comparisons)
+  methods, series = methods_of(everything), {}
+  for stage in everything:
+    if stage.path in methods:
+      series.setdefault(methods[stage.path].series, []).append(stage)
   if not series:
     return None
   others = list(dict.fromkeys(p.series for p in first if p.series not in series and p.series != REFERENCE))
@@ -74,7 +75,7 @@ def _costs(name: str, stages: Sequence[Stage]) -> list[Cell]:
   if not stages:
     memory = "policy, reward: N answers a prompt, at every use" if name == BEST_OF_N else ""
     return [NOTHING, NOTHING, NOTHING, NOTHING, Cell(memory or "-"), NOTHING]
-  cost: Cost = mean_cost(stages)
+  cost: Cost = mean_cost([stage for stage in stages if stage.record.ended] or stages)
   memory = models_in_memory(stages[0])
   size = parameters(stages[0].model)
   each = f"a policy of {size:,.0f} parameters without embeddings" if size == size else ""
@@ -106,15 +107,3 @@ def _middle(points: Sequence[Point], kls: Sequence[float]) -> float | None:
     return sum(reward_at(curve_of_series([p for p in points if p.series == n]), kl) is not None for n in names)
 
   return max(kls, key=reached) if kls else None
-
-
-def _elsewhere(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[Stage]:
-  """Runs that a comparison measured and that are not among `stages`."""
-  known = {stage.path for stage in stages}
-  found = {}
-  for comparison in comparisons:
-    for policy in comparison.policies:
-      stage = comparison.stage_of(policy)
-      if stage is not None and stage.path not in known:
-        found[stage.path] = stage
-  return list(found.values())

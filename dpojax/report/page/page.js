@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const views = new Map(); // key of a chart -> Vega's view
-  const hidden = new Set(); // runs that the curves leave out
+  const hidden = new Map(); // group of charts -> names that they leave out
 
   function theme() {
     const style = getComputedStyle(document.documentElement);
@@ -14,22 +14,30 @@
       background: "transparent",
       font,
       view: { stroke: "transparent" },
-      axis: { ...text, gridColor: of("--line"), domainColor: of("--soft"), tickColor: of("--soft"), titleFontWeight: 600, labelFontSize: 11 },
-      legend: { ...text, labelColor: of("--ink"), labelFontSize: 12, symbolOpacity: 1 },
+      axis: { ...text, gridColor: of("--line"), domainColor: of("--soft"), tickColor: of("--soft"), titleFontWeight: 600, labelFontSize: 11, labelOverlap: true, labelSeparation: 6 },
     };
   }
 
+  // The page's own legends stand in the place of Vega's: they can be reached by keyboard, and wrap on a phone.
+  function withoutLegends(part) {
+    if (Array.isArray(part)) return part.map(withoutLegends);
+    if (part === null || typeof part !== "object") return part;
+    const entries = Object.entries(part).map(([name, inner]) => {
+      if (name === "data" || name === "datasets") return [name, inner];
+      return [name, name === "legend" ? null : withoutLegends(inner)];
+    });
+    return Object.fromEntries(entries);
+  }
+
   async function draw(key) {
-    const { spec, runs } = data.charts[key];
+    const { spec, group } = data.charts[key];
     const place = document.getElementById(`chart-${key}`);
-    const config = theme();
-    if (runs) config.legend = { ...config.legend, disable: true }; // the page's list of runs stands in its place
     const tooltip = { theme: scheme.matches ? "dark" : "light" };
-    const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false, config, tooltip };
-    const result = await window.vegaEmbed(place, spec, options);
+    const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false, config: theme(), tooltip };
+    const result = await window.vegaEmbed(place, withoutLegends(spec), options);
     views.get(key)?.finalize();
     views.set(key, result.view);
-    if (runs && hidden.size) await result.view.signal("hidden", [...hidden]).runAsync();
+    if (hidden.get(group)?.size) await result.view.signal("hidden", [...hidden.get(group)]).runAsync();
   }
 
   async function drawAll() {
@@ -37,35 +45,40 @@
     document.documentElement.dataset.drawn = scheme.matches ? "dark" : "light";
   }
 
-  function showRuns() {
-    for (const button of document.querySelectorAll("button.run")) {
-      button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.run)));
-    }
-    for (const [key, view] of views) {
-      if (data.charts[key].runs) view.signal("hidden", [...hidden]).runAsync();
-    }
-  }
-
-  function chooseRuns() {
-    const buttons = [...document.querySelectorAll("button.run")];
-    for (const button of buttons) {
-      const run = button.dataset.run;
-      button.addEventListener("click", () => {
-        if (!hidden.delete(run)) hidden.add(run);
-        showRuns();
-      });
-      button.addEventListener("dblclick", () => {
-        for (const other of buttons) hidden.add(other.dataset.run);
-        hidden.delete(run);
-        showRuns();
-      });
-    }
-    for (const button of document.querySelectorAll("button[data-all]")) {
-      button.addEventListener("click", () => {
-        hidden.clear();
-        if (button.dataset.all === "hide") for (const other of buttons) hidden.add(other.dataset.run);
-        showRuns();
-      });
+  function legends() {
+    for (const legend of document.querySelectorAll(".legend")) {
+      const { group } = legend.dataset;
+      const buttons = [...legend.querySelectorAll("button.name")];
+      const gone = new Set(); // names that the group's charts leave out
+      hidden.set(group, gone);
+      const show = () => {
+        for (const button of buttons) button.setAttribute("aria-pressed", String(!gone.has(button.dataset.name)));
+        for (const [key, view] of views) {
+          if (data.charts[key].group === group) view.signal("hidden", [...gone]).runAsync();
+        }
+      };
+      const all = (hide) => {
+        gone.clear();
+        if (hide) for (const button of buttons) gone.add(button.dataset.name);
+      };
+      for (const button of buttons) {
+        const { name } = button.dataset;
+        button.addEventListener("click", () => {
+          if (!gone.delete(name)) gone.add(name);
+          show();
+        });
+        button.addEventListener("dblclick", () => {
+          all(true);
+          gone.delete(name);
+          show();
+        });
+      }
+      for (const button of legend.querySelectorAll("button[data-all]")) {
+        button.addEventListener("click", () => {
+          all(button.dataset.all === "hide");
+          show();
+        });
+      }
     }
   }
 
@@ -165,7 +178,7 @@
     choose();
   }
 
-  chooseRuns();
+  legends();
   sortTables();
   filterTables();
   showSamples();
