@@ -20,6 +20,10 @@ from dpojax.training.stage_record import FILE, StageRecord, read_record
 INSIDE = ("checkpoints", "samples", "rollouts", "tokenizer", "plots", "tensorboard")
 
 
+# Of `monitor`: where these are equal, looks ask the same held-out prompts under the same random keys.
+LOOK_KEYS = ("seed", "max_tokens", "temperature", "top_k", "top_p", "stop")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
   """A folder with a stage.json. What it measured is read when it is first asked for.

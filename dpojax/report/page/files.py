@@ -110,6 +110,8 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
   if small:
     found["height"] = 170
+    found["config"]["axis"] |= {"gridWidth": 0.5, "domainWidth": 0.6, "tickWidth": 0.6, "tickSize": 3}
+    found["config"]["legend"] |= {"offset": 4}
     _shrink(found)
   return found
 

@@ -7,11 +7,10 @@ from typing import Any
 from dpojax.report.comparisons import Comparison
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.samples import printable
-from dpojax.report.stages import Stage
+from dpojax.report.stages import LOOK_KEYS, Stage
 from dpojax.training.numbers import reward_in_words
 
 MOST_BYTES, LONGEST = 1_200_000, 3000  # of all answers on a page, as JSON; characters of one answer
-KEYS = ("seed", "max_tokens", "temperature", "top_k", "top_p", "stop")  # of `monitor`: equal ones mean equal keys
 
 
 def sample_sets(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> tuple[list[dict[str, Any]], str]:
@@ -65,7 +64,7 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
   groups: dict[tuple, list[Stage]] = {}
   for stage in stages:
     if stage.recipe in POLICIES:
-      groups.setdefault(tuple(repr(stage.setting(f"monitor.{key}")) for key in KEYS), []).append(stage)
+      groups.setdefault(tuple(repr(stage.setting(f"monitor.{key}")) for key in LOOK_KEYS), []).append(stage)
   sets = []
   for members in groups.values():
     policies, prompts = [], {}
