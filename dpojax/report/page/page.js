@@ -33,7 +33,8 @@
     const { spec, group } = data.charts[key];
     const place = document.getElementById(`chart-${key}`);
     const tooltip = { theme: scheme.matches ? "dark" : "light" };
-    const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false, config: theme(), tooltip };
+    // Errors only: a chart all of whose runs are hidden has no extent, and that is no fault.
+    const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false, config: theme(), tooltip, logLevel: 1 };
     const result = await window.vegaEmbed(place, withoutLegends(spec), options);
     views.get(key)?.finalize();
     views.set(key, result.view);
