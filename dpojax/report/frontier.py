@@ -260,9 +260,9 @@ def interpolate(points: Sequence[Point], kl: float) -> tuple[float, float] | Non
 
 
 def equal_kls(points: Sequence[Point]) -> list[float]:
-  """The KLs at which methods are compared: up to `MOST_COLUMNS` of `CANDIDATES` that most series reach, rising."""
+  """The KLs at which methods are compared: up to `MOST_COLUMNS` of `CANDIDATES` that most trained methods reach, rising."""
   reach = []
-  for series in dict.fromkeys(p.series for p in points if p.series != REFERENCE):
+  for series in dict.fromkeys(p.series for p in points if p.series not in (REFERENCE, BEST_OF_N)):
     kls = [point.kl for point in curve_of_series([p for p in points if p.series == series])]
     reach.append((min(kls), max(kls)))
   counts = {kl: sum(low <= kl <= high for low, high in reach) for kl in CANDIDATES}

@@ -166,7 +166,10 @@ def test_charts_and_tables_are_files_too(hostile):
   with open(out / "tables" / "methods.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
   assert [row["method"] for row in rows] == [row["method"] for row in page.rows("methods")]
-  assert float(rows[0]["tokens trained on"]) > 1000
+  assert (rows[0]["tokens trained on"], rows[0]["time"]) == ("8000", "40")
+  assert (
+    rows[0]["models in memory"] == "2: policy, reference" and rows[0]["true reward at KL 2"] == "2.50 (2.40 to 2.60)"
+  )
   with open(out / "charts" / "frontier.csv", encoding="utf-8") as file:
     series = {row["series"] for row in csv.DictReader(file)}
   assert {"DPO", "PPO, learned reward", "best of N", "reference", "oracle"} <= series

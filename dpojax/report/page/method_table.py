@@ -43,9 +43,9 @@ def method_table(stages: Sequence[Stage], comparisons: Sequence[Comparison], rew
     return None
   others = list(dict.fromkeys(p.series for p in first if p.series not in series and p.series != REFERENCE))
   words = reward_in_words(f"reward/{reward}")
-  middle = _middle(first, kls)
+  middles = {split: _middle([p for p in points if p.split == split], kls) for split in splits[1:]}
   header = ["method", "runs", *(f"{words} at KL {kl:g}" for kl in kls)]
-  header += [f"{words} at KL {middle:g}, {split}" for split in splits[1:] if middle is not None]
+  header += [f"{words} at KL {kl:g}, {split}" for split, kl in middles.items() if kl is not None]
   header += [
     "held-out prompts",
     "tokens trained on",
@@ -60,10 +60,9 @@ def method_table(stages: Sequence[Stage], comparisons: Sequence[Comparison], rew
     own = curve_of_series([point for point in first if point.series == name])
     cells = [Cell(name), count(len(series[name])) if name in series else NOTHING]
     cells += [interval(reward_at(own, kl)) for kl in kls]
-    if middle is not None:
-      for split in splits[1:]:
-        there = curve_of_series([p for p in points if p.series == name and p.split == split])
-        cells.append(interval(reward_at(there, middle)))
+    for split, kl in middles.items():
+      there = curve_of_series([p for p in points if p.series == name and p.split == split])
+      cells += [] if kl is None else [interval(reward_at(there, kl))]
     cells.append(_prompts(name, series.get(name, []), comparisons))
     rows.append([*cells, *_costs(name, series.get(name, []))])
   notes = dict.fromkeys(note for several in series.values() for note in mean_cost(several).notes)
@@ -100,7 +99,7 @@ def _prompts(name: str, stages: Sequence[Stage], comparisons: Sequence[Compariso
 
 
 def _middle(points: Sequence[Point], kls: Sequence[float]) -> float | None:
-  """The KL at which other distributions are compared: that which most methods reach, of equal ones the first."""
+  """The KL at which methods are compared on other prompts: that which most of them reach there, of equal ones the least."""
 
   def reached(kl: float) -> int:
     names = dict.fromkeys(point.series for point in points)

@@ -4,11 +4,15 @@ import csv
 import dataclasses
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from dpojax.report.frontier import Interval
 from dpojax.training.numbers import format_duration, format_number
+
+
+NUMBER = re.compile(r"-?[\d.,]+(e[+-]?\d+)?( %)?|[\dhms]+")  # or a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +97,18 @@ def operations(flops: float) -> Cell:
   return NOTHING if math.isnan(flops) else Cell(f"{flops:.2e}", flops)
 
 
+def _plain(cell: Cell) -> str | float:
+  if cell.value is None or not NUMBER.fullmatch(cell.text):
+    return cell.text
+  return int(cell.value) if cell.value.is_integer() else cell.value
+
+
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-  """The table as a CSV file; a cell with an interval is written as people read it."""
+  """The table as a CSV file: numbers in full, times in seconds, shares as parts of one; what is more than a number, such as
+  one with its interval, is written as people read it."""
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
   writer.writerow(header)
   for row in rows:
-    plain = [cell.value is not None and not set("±(") & set(cell.text) for cell in row]
-    writer.writerow([cell.value if bare else cell.text for cell, bare in zip(row, plain, strict=True)])
+    writer.writerow([_plain(cell) for cell in row])
   return out.getvalue()
