@@ -6,6 +6,8 @@ import importlib
 import json
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +20,7 @@ from page_runs import CHINESE, ENDS, SCRIPT, make_hostile, make_sixty
 
 from dpojax.cli.main import main
 from dpojax.report.page.curves import MOST_POINTS, thinned
+from dpojax.report.page.files import as_file
 from dpojax.report.page.html import embedded, escape
 
 
@@ -269,9 +272,26 @@ def test_a_damaged_run_is_left_out_and_said(tmp_path, capsys):
 
 
 def test_only_the_command_imports_the_libraries():
-  import subprocess
-
   code = "import sys, dpojax, dpojax.report; print([m for m in ('altair', 'vl_convert', 'pandas') if m in sys.modules])"
   root = str(pathlib.Path(__file__).parents[2])
   out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
   assert out.stdout.strip() == "[]"
+
+
+def test_chinese_is_drawn_and_no_boxes():
+  import vl_convert
+
+  fonts = shutil.which("fc-list") and subprocess.run(["fc-list", ":lang=zh"], capture_output=True, text=True).stdout
+  if not fonts:
+    pytest.skip("needs a font with Chinese: apt-get install fonts-wqy-microhei")
+
+  def drawn(text):
+    spec = {
+      "data": {"values": [{"text": text}]},
+      "mark": {"type": "text", "fontSize": 40},
+      "encoding": {"text": {"field": "text"}},
+    }
+    return vl_convert.vegalite_to_png(as_file(spec, 100))
+
+  assert drawn("优") != drawn("化")  # boxes are all alike
+  assert drawn("\ue001") == drawn("\ue002")  # as those of characters that no font has are

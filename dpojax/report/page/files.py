@@ -80,6 +80,8 @@ def made(content: Content) -> str:
 def chart_files(chart: Chart, version: str) -> Iterator[tuple[str, bytes]]:
   """(name, content) of a chart as PNG, SVG, PDF and CSV; of the frontier also as a PDF of a column's width."""
   spec = as_file(chart.spec, WIDTH)
+  if chart.group:  # small charts: on the page the title stands in the place of the y axis's
+    spec["title"] = {"text": chart.title, "anchor": "start", "fontSize": 12, "font": FONTS}
   yield f"{chart.key}.png", vl_convert.vegalite_to_png(spec, vl_version=version, scale=2)
   yield f"{chart.key}.svg", vl_convert.vegalite_to_svg(spec, vl_version=version).encode()
   yield f"{chart.key}.pdf", vl_convert.vegalite_to_pdf(spec, vl_version=version)

@@ -11,7 +11,6 @@ from typing import Any
 from dpojax.report.frontier import Interval
 from dpojax.training.numbers import format_duration, format_number
 
-
 NUMBER = re.compile(r"-?[\d.,]+(e[+-]?\d+)?( %)?|[\dhms]+")  # or a time
 
 
