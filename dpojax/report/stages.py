@@ -141,9 +141,27 @@ def find_stages(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Stage],
 
 
 def read_stage(folder: pathlib.Path, name: str = "") -> Stage | None:
-  """The stage in a folder; None where there is none, CheckpointError where its record is damaged."""
+  """The stage in a folder; None where there is none, CheckpointError where its record is damaged.
+
+  The same stage again where its record and metrics have not changed since: many runs start from one, and what it measured is
+  then read once.
+  """
+  folder = folder.resolve()
+  return _read_once(folder, name or folder.name, _stamp(folder / FILE), _stamp(folder / METRICS))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_once(folder: pathlib.Path, name: str, *stamps: tuple[int, int] | None) -> Stage | None:
   record = read_record(folder)
-  return None if record is None else Stage(folder.resolve(), name or folder.resolve().name, record)
+  return None if record is None else Stage(folder, name, record)
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int] | None:
+  try:
+    found = path.stat()
+  except OSError:
+    return None
+  return found.st_mtime_ns, found.st_size
 
 
 def source_folders(stage: Stage) -> dict[str, pathlib.Path]:

@@ -112,3 +112,21 @@ def test_the_cost_of_a_method_is_the_mean_of_its_runs(made):
 def test_a_model_of_unknown_size_has_no_operations(tmp_path):
   stage = read_stage(make_stage(tmp_path / "t", "sft", metrics=train_rows(2), model={"arms": 3}))
   assert math.isnan(own_cost(stage).flops) and own_cost(stage).trained == 200
+
+
+def test_a_roll_out_is_as_long_as_its_first_pass(tmp_path, made):
+  folder = make_ppo(tmp_path / "p", made["sft"].path, made["reward"].path, 2.0, rollouts=1)
+  rows = [{"step": 0, "split": "rollout", "rollout/length": 5.0}]
+  ends = (50, 120, 170, 170)  # two uneven minibatches, the first once more, then a step that was refused
+  rows += [{"step": i, "split": "train", "num_tokens": end, "time/step": 0.5} for i, end in enumerate(ends, start=1)]
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  assert own_cost(read_stage(folder)).flops == SIZE * (6 * 2 * 170 + 2 * (2 * 4 * 2 * 5 + 4 * 120))
+
+
+def test_online_pays_for_its_answers_and_for_the_reference(tmp_path):
+  values = {"online.refresh": 4, "batch.size": 8, "rollout.samples": 4, "rollout.reward": "true", "train.steps": 8}
+  rollouts = [{"step": step, "split": "rollout", "rollout/length": 5.0} for step in (0, 4)]
+  cost = own_cost(read_stage(make_stage(tmp_path / "o", "online", values, metrics=[*rollouts, *train_rows(8)])))
+  sampled = 2 * (4 * 8) * 4 * 5  # best against worst: a prompt for each pair, 32 pairs a roll-out, 4 answers to each
+  assert (cost.trained, cost.sampled) == (800, sampled)
+  assert cost.flops == SIZE * (6 * 800 + 2 * 800 + 2 * sampled)

@@ -42,7 +42,7 @@ class Chart:
 def finished(chart: Any, *, height: int = HEIGHT) -> dict[str, Any]:
   """The specification of an Altair chart: as wide as its place, its data inside."""
   with alt.data_transformers.enable("default", max_rows=None):
-    spec = chart.properties(width="container", height=height).to_dict()
+    spec = chart.properties(width="container", height=height).to_dict(validate=False)  # takes as long as drawing
   return spec | {"autosize": {"type": "fit-x", "contains": "padding"}, "config": {}}
 
 

@@ -56,6 +56,8 @@ def method_table(stages: Sequence[Stage], comparisons: Sequence[Comparison], rew
     "upstream",
   ]
   rows = []
+  ended = {name: [stage for stage in several if stage.record.ended] or several for name, several in series.items()}
+  costs = {name: mean_cost(several) for name, several in ended.items()}
   for name in [*series, *others]:
     own = curve_of_series([point for point in first if point.series == name])
     cells = [Cell(name), count(len(series[name])) if name in series else NOTHING]
@@ -64,17 +66,16 @@ def method_table(stages: Sequence[Stage], comparisons: Sequence[Comparison], rew
       there = curve_of_series([p for p in points if p.series == name and p.split == split])
       cells += [] if kl is None else [interval(reward_at(there, kl))]
     cells.append(_prompts(name, series.get(name, []), comparisons))
-    rows.append([*cells, *_costs(name, series.get(name, []))])
-  notes = dict.fromkeys(note for several in series.values() for note in mean_cost(several).notes)
+    rows.append([*cells, *_costs(name, series.get(name, []), costs.get(name))])
+  notes = dict.fromkeys(note for cost in costs.values() for note in cost.notes)
   left_out = f" Not counted: {'; '.join(notes)}." if notes else ""
   return Table("methods", "What each method reaches, and what it costs", NOTE + left_out, header, rows)
 
 
-def _costs(name: str, stages: Sequence[Stage]) -> list[Cell]:
-  if not stages:
+def _costs(name: str, stages: Sequence[Stage], cost: Cost | None) -> list[Cell]:
+  if cost is None:
     memory = "policy, reward: N answers a prompt, at every use" if name == BEST_OF_N else ""
     return [NOTHING, NOTHING, NOTHING, NOTHING, Cell(memory or "-"), NOTHING]
-  cost: Cost = mean_cost([stage for stage in stages if stage.record.ended] or stages)
   memory = models_in_memory(stages[0])
   size = parameters(stages[0].model)
   each = f"a policy of {size:,.0f} parameters without embeddings" if size == size else ""
