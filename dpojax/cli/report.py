@@ -44,9 +44,9 @@ def main(arguments: list[str]) -> int:
   paths = write_page(content, out, title, say=lambda text: _status(text) if live else None)
   if live:
     _status("")
-  for problem in problems:
+  for problem in content.problems:
     print(f"left out: {problem}", file=sys.stderr)
-  print(f"{len(stages)} runs: {', '.join(section.title for section in content.sections)}")
+  print(f"{len(content.stages)} runs: {', '.join(section.title for section in content.sections)}")
   print(
     f"page: {out / paths[0]} ({(out / paths[0]).stat().st_size / 1e6:.1f} MB), and {len(paths) - 1} files beside it"
   )

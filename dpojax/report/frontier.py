@@ -92,7 +92,8 @@ def look_points(
   points, starts = [], {}
   for stage in stages:
     method, ended = methods[stage.path], stage.record.ended is not None
-    records = [r for r in stage.splits.get("policy", []) if KL in r and f"reward/{reward}" in r]
+    names = (KL, f"reward/{reward}")
+    records = [r for r in stage.splits.get("policy", []) if all(math.isfinite(r.get(name, math.nan)) for name in names)]
     for record in records:
       final = ended and record is records[-1] and stage.path not in measured
       point = Point(

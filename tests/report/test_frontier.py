@@ -129,6 +129,13 @@ def test_a_run_that_goes_on_has_no_end_yet(tmp_path):
   assert [p.final for p in frontier_points(stages, [], "true") if p.series == "DPO"] == [False]
 
 
+def test_what_was_not_finite_is_no_point(tmp_path):
+  metrics = [look(0, 0, 0.5), *train_rows(5), look(3, 1.0, 1.0), look(5, "nan", 2.0), look(6, 2.0, "inf")]
+  make_stage(tmp_path / "d", "preference", metrics=metrics)
+  stages, _ = find_stages([tmp_path])
+  assert [(p.step, p.final) for p in frontier_points(stages, [], "true") if p.series == "DPO"] == [(3, True)]
+
+
 def test_a_comparison_takes_the_place_of_last_looks(tmp_path):
   made = make_experiment(tmp_path / "x")
   policies = {

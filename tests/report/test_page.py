@@ -266,8 +266,12 @@ def test_a_damaged_run_is_left_out_and_said(tmp_path, capsys):
   make_stage(tmp_path / "runs" / "good", "sft", metrics=train_rows(4))
   bad = make_stage(tmp_path / "runs" / "bad", "sft")
   (bad / "stage.json").write_text("{")
+  worse = make_stage(tmp_path / "runs" / "worse", "sft")
+  (worse / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n{"step": \n')
   assert main(["report", str(tmp_path / "runs"), f"--out={tmp_path / 'page'}"]) == 0
-  assert f"left out: {bad / 'stage.json'}" in capsys.readouterr().err
+  said = capsys.readouterr()
+  assert f"left out: {bad / 'stage.json'}" in said.err and f"left out: {worse / 'metrics.jsonl'}" in said.err
+  assert said.out.startswith("1 runs: ")
   assert str(bad / "stage.json") in (tmp_path / "page" / "index.html").read_text()
 
 

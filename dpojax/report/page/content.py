@@ -64,6 +64,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     InputError: no run measured a reward of that name.
   """
   problems = list(problems)
+  stages = [stage for stage in stages if _readable(stage, problems)]
   comparisons = _comparisons(stages, problems)
   names = reward_names(stages, comparisons)
   if reward and reward not in names:
@@ -125,6 +126,16 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     missing.append(("Samples side by side", "set monitor.every, or a stage of recipe=comparison"))
   sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, judge)]))
   return Content(stages, judge, sections, missing, problems, paint, samples, note)
+
+
+def _readable(stage: Stage, problems: list[str]) -> bool:
+  """Whether what the page reads of a stage can be read; else `problems` has why not."""
+  try:
+    _ = stage.splits, stage.model, stage.environment
+  except CheckpointError as error:
+    problems.append(str(error))
+    return False
+  return True
 
 
 def _comparisons(stages: Sequence[Stage], problems: list[str]) -> list[Comparison]:
