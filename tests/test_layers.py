@@ -23,6 +23,7 @@ LAYERS = [
     "dpojax.config.foreign_keys",
     "dpojax.config.record",
     "dpojax.config.resolved",
+    "dpojax.config.describe",
   ],
   ["dpojax.rewards.spec", "dpojax.rewards.terms"],
   ["dpojax.config.experiment"],

@@ -2,20 +2,38 @@
 
 import pathlib
 
+import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # What each says where it has done what it set out to do.
 TEXTS = {
   "quickstart": ["first loss 0.6931"],
   "03_on_policy": ["ratio 1.0  squared 1.0  clipped 0.0"],
+  "01_losses": ["at the reference    0.6931", "total variation to that of the strengths"],
+  "02_data": ["dropped: ", "fewer\n", "True False"],
+  "04_beta_sweep": ["KL falls as β rises: True", "share of"],
+  "05_own_loss": ["at the reference: 1.0", "of the oracle's gain"],
   "bradley_terry": ["CLE never won", "home advantage", "converged in", "largest gradient there"],
 }
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_pair_says_the_same(path):
+  """`jupytext --sync notebooks/*.ipynb` after a change of either."""
+  paired = jupytext.read(path.with_suffix(".py"))
+  cells = [(cell.cell_type, cell.source) for cell in nbformat.read(path, as_version=4).cells]
+  assert [(cell.cell_type, cell.source) for cell in paired.cells] == cells
+
+
+def test_no_pair_is_left_over():
+  assert {path.stem for path in (ROOT / "notebooks").glob("*.py")} == {path.stem for path in NOTEBOOKS} == set(TEXTS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -69,6 +69,7 @@ def export(
   import ml_dtypes
   import numpy as np
 
+  from dpojax.config.describe import described
   from dpojax.config.record import read_config, to_json
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
@@ -126,17 +127,6 @@ def export(
   if out.exists():
     out.rmdir()
   part.rename(out)
-
-
-def described(config) -> str:
-  """What the run did, in a few words: 'dpo, beta 0.1'."""
-  if config.recipe == "policy_gradient":
-    settings, reward = config.policy_gradient, config.rollout.reward
-    weight = f"KL weight {settings.kl_coef:g}"
-    if settings.kl_controller != "fixed":
-      weight += f" at the start, {settings.kl_controller} towards {settings.kl_target:g} nats an answer"
-    return f"{settings.method}, {weight}, reward {'true' if reward == 'auto' else reward}"
-  return "fine-tuning" if config.recipe == "sft" else config.loss_spec.describe()
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

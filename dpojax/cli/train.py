@@ -1,9 +1,15 @@
 """`dpojax train`: an experiment, from its start or from where its workdir stopped."""
 
+import argparse
 import pathlib
 import shutil
+import sys
+from collections.abc import Mapping
 
 from dpojax.cli.options import config_parser, parse_with_config
+from dpojax.config.experiment import Experiment
+
+Folders = Mapping[str, pathlib.Path]  # of the stages
 
 INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
 
@@ -20,19 +26,49 @@ def main(arguments: list[str]) -> int:
   )
   parser.add_argument("--only", metavar="STAGE", default="", help="run this stage; those before it must have ended")
   parser.add_argument("--until", metavar="STAGE", default="", help="run no stage after this one")
+  parser.add_argument(
+    "--jobs",
+    type=int,
+    metavar="N",
+    default=1,
+    help="stages at once, each in a process on its share of the processors (1)",
+  )
   parser.add_argument("--dry-run", action="store_true", help="show the stages and what is done of them; run nothing")
   options, experiment = parse_with_config(parser, arguments)
   workdir = pathlib.Path(options.workdir)
 
-  from dpojax.sweeps.stages import ended_in, overview, pending, stage_folders
+  from dpojax.sweeps.stages import ended_in, overview, stage_folders
 
   folders = stage_folders(experiment, workdir)
   if options.dry_run:
     print(dry_run(overview(experiment, folders)))
     return 0
 
+  if options.jobs == 1 or options.only or experiment.alone:
+    code = one_after_another(options, experiment, folders)
+  else:
+    code = side_by_side(options, arguments, experiment, folders)
+  if code:
+    return code
+  from dpojax.report import best_of_n_report, comparison_report, terminal_report
+
+  last = options.only or options.until or list(experiment.stages)[-1]
+  ended, made = ended_in(folders[last]), experiment.stages[last].recipe
+  width = min(140, shutil.get_terminal_size((100, 24)).columns)
+  reports = {"best_of_n": best_of_n_report, "comparison": comparison_report}
+  if ended is not None and made in reports:
+    print(reports[made](folders[last], width=width))
+  elif ended is None or not ended.weights:  # it trained no model, so there is nothing to report
+    print(f"{made}: {folders[last]}")
+  else:
+    print(terminal_report(folders[last], width=width))
+  return 0
+
+
+def one_after_another(options: argparse.Namespace, experiment: Experiment, folders: Folders) -> int:
+  """Runs the stages that have not ended in this process."""
   from dpojax.cli import compilation_cache
-  from dpojax.report import best_of_n_report, terminal_report
+  from dpojax.sweeps.stages import pending
 
   compilation_cache.begin()
   for recipe, config, inputs, folder in pending(
@@ -40,16 +76,34 @@ def main(arguments: list[str]) -> int:
   ):
     if recipe(config, inputs, folder).reason == "preempted":
       return INTERRUPTED
-  last = options.only or options.until or list(experiment.stages)[-1]
-  ended, made = ended_in(folders[last]), experiment.stages[last].recipe
-  width = min(140, shutil.get_terminal_size((100, 24)).columns)
-  if ended is not None and made == "best_of_n":
-    print(best_of_n_report(folders[last], width=width))
-  elif ended is None or not ended.weights:  # it trained no model, so there is nothing to report
-    print(f"{made}: {folders[last]}")
-  else:
-    print(terminal_report(folders[last], width=width))
   return 0
+
+
+def side_by_side(options: argparse.Namespace, arguments: list[str], experiment: Experiment, folders: Folders) -> int:
+  """Runs them in processes of their own, `--jobs` at once."""
+  from dpojax.recipes import Inputs
+  from dpojax.sweeps.side_by_side import run_side_by_side
+  from dpojax.sweeps.stages import check_data_files, stage_state
+
+  check_data_files(experiment)
+  left_out = {f"--jobs={options.jobs}", f"--until={options.until}"}
+  words = [word for word in arguments if word not in left_out]
+  for name in ("--jobs", "--until"):
+    if name in words:  # its value is the next word
+      place = words.index(name)
+      del words[place : place + 2]
+  return run_side_by_side(
+    experiment,
+    folders,
+    [sys.executable, "-m", "dpojax", "train", *words],
+    options.jobs,
+    workdir=pathlib.Path(options.workdir),
+    finished=lambda name: (
+      not options.allow_config_change
+      and stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) == "finished"
+    ),
+    until=options.until,
+  )
 
 
 def dry_run(rows: list[list[str]]) -> str:

@@ -1,9 +1,12 @@
 """Checks of the settings of stages that learn from what the policy writes."""
 
 import dataclasses
+import pathlib
 
-from dpojax.config.keys import SECTIONS, is_stage
+from dpojax.config.experiment import names_in
+from dpojax.config.keys import SECTIONS, STAGE, is_stage
 from dpojax.config.schema import RunConfig
+from dpojax.environments import get_world
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
@@ -52,6 +55,8 @@ def check_on_policy(config: RunConfig) -> None:
     _check_best_of_n(config)
   if config.recipe == "online":
     _check_online(config)
+  if config.recipe == "comparison":
+    _check_comparison(config)
 
 
 def _check_online(config: RunConfig) -> None:
@@ -111,21 +116,75 @@ def _check_policy_gradient(config: RunConfig) -> None:
     )
 
 
-def _check_best_of_n(config: RunConfig) -> None:
-  rollout, monitor = config.rollout, config.monitor
-  read_counts(config.best_of_n.counts, rollout.samples)
+def _check_comparison(config: RunConfig) -> None:
+  settings = config.comparison
+  _check_measured(config)
+  policies = names_in(settings.policies)
+  _require(
+    bool(policies),
+    "comparison.policies is empty: name what is compared, such as comparison.policies=stage:dpo,stage:ppo",
+  )
+  names = policy_names(policies)
+  for name in names_in(settings.oracle):
+    _require(
+      name.removeprefix(STAGE) in names,
+      f"comparison.oracle={settings.oracle}: {name} is none of comparison.policies; there is {', '.join(names)}",
+    )
+  paths = names_in(settings.best_of_n)
+  _require(
+    len(paths) < 2 and all(map(is_stage, paths)),
+    f"comparison.best_of_n={settings.best_of_n}: wants one stage of recipe=best_of_n, as stage:NAME",
+  )
+  world = config.data.source == "world"
+  _require(
+    world or settings.splits == type(settings)().splits,
+    "comparison.splits is for the prompts of a built-in world; of data those of data.path are answered",
+  )
+  if world:
+    known, splits = get_world(config.data.name).splits, names_in(settings.splits)
+    _require(bool(splits), f"comparison.splits is empty; {config.data.name} has {', '.join(known)}")
+    for split in splits:
+      _require(
+        split in known and splits.count(split) == 1,
+        f"comparison.splits={settings.splits}: wants different ones of {', '.join(known)}",
+      )
+
+
+def policy_names(paths: list[str]) -> list[str]:
+  """How `comparison.policies` are called: each by its stage, or the last part of its path.
+
+  Raises:
+    ConfigError: two have the same name.
+  """
+  names = [path.removeprefix(STAGE) if is_stage(path) else pathlib.Path(path).name for path in paths]
+  for name in names:
+    _require(
+      names.count(name) == 1,
+      f"comparison.policies: two are called {name}; name each once, and copy or link one under another name if need be",
+    )
+  return names
+
+
+def _check_measured(config: RunConfig) -> None:
+  """Of stages that measure answers and train nothing."""
+  rollout, monitor, recipe = config.rollout, config.monitor, config.recipe
   for name, value in (("normalise", False), ("missing_eos", "keep")):
     _require(
       getattr(rollout, name) == value,
-      f"rollout.{name} is set, but recipe=best_of_n chooses by the reward as it is; leave it at {value}",
+      f"rollout.{name} is set, but recipe={recipe} reads the reward as it is; leave it at {value}",
     )
   defaults = type(monitor)()
   for field in dataclasses.fields(monitor):
     _require(
       field.name == "rewards" or getattr(monitor, field.name) == getattr(defaults, field.name),
-      f"monitor.{field.name} is set, but recipe=best_of_n has no policy to look at; of this section it reads "
+      f"monitor.{field.name} is set, but recipe={recipe} trains no policy to look at; of this section it reads "
       "monitor.rewards alone, which score the answers beside rollout.reward",
     )
+
+
+def _check_best_of_n(config: RunConfig) -> None:
+  read_counts(config.best_of_n.counts, config.rollout.samples)
+  _check_measured(config)
   _require(
     config.data.source == "world" or config.best_of_n.split == "held_out",
     "best_of_n.split=train is for the prompts of a built-in world; of data those of data.path are answered",

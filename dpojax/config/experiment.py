@@ -18,6 +18,8 @@ PATHS = {
   "data.path": ("pairs",),
   "policy_gradient.critic_path": ("reward_model", "policy_gradient"),
 }
+# Settings that name several by commas.
+LISTS = {"comparison.policies": ("sft", *TRAINED), "comparison.best_of_n": ("best_of_n",)}
 # Settings that name rewards, which may be of earlier stages: model:stage:NAME, implicit:stage:NAME?reference=stage:NAME.
 REWARDS = {
   "pairs.reward": read_rewards,
@@ -83,11 +85,20 @@ def _named(config: RunConfig) -> Iterator[tuple[str, str, str, tuple[str, ...]]]
     path = value_at(config, key)
     if is_stage(path):
       yield key, path, path.removeprefix(STAGE), recipes
+  for key, recipes in LISTS.items():
+    for path in names_in(value_at(config, key)) if reads_section(config.recipe, key) else ():
+      if is_stage(path):
+        yield key, path, path.removeprefix(STAGE), recipes
   for key, spec in reward_specs(config):
     for term in spec.terms if isinstance(spec, RewardSpec) else ():
       for path in term.paths:
         if is_stage(path):
           yield key, str(term), path.removeprefix(STAGE), REWARD_KINDS[term.kind]
+
+
+def names_in(text: str) -> list[str]:
+  """What a setting names by commas."""
+  return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def reward_specs(config: RunConfig) -> Iterator[tuple[str, RewardSpec | JudgeSpec]]:

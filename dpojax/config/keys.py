@@ -33,6 +33,7 @@ SECTIONS = {
   "policy_gradient": (*ON_POLICY, "policy_gradient"),
   "online": (*ON_POLICY, "loss", "online"),
   "best_of_n": (*EVERY, "rollout", "monitor", "best_of_n"),
+  "comparison": (*EVERY, "rollout", "monitor", "comparison"),
 }  # of the settings that each recipe reads
 SHARED = (*EVERY, "batch")  # sections that all stages of an experiment may take from its root
 STAGE = "stage:"  # before the name of an earlier stage, where a path could stand
@@ -113,7 +114,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
   section, _, last = name.rpartition(".")
   named = [key for key in known if "." in key and key.rpartition(".")[2] == last]
   beside = f"rollout.{last}"  # the other section of those recipes
-  if section in ("policy_gradient", "online", "best_of_n") and beside in named:
+  if section in ("policy_gradient", "online", "best_of_n", "comparison") and beside in named:
     named = [beside]
   near = difflib.get_close_matches(name, named or known, n=1, cutoff=0.0 if named else 0.6)
   if named and not section:

@@ -7,10 +7,12 @@ from dpojax.config.option import option
 
 @dataclasses.dataclass(frozen=True)
 class RolloutSettings:
-  """What the policy writes to learn from, in recipes policy_gradient, online and best_of_n."""
+  """What the policy writes to learn from, in recipes policy_gradient, online, best_of_n and comparison."""
 
   prompts: int = option(
-    0, "different prompts that are answered; 0: all of the data, 10,000 of a world; recipe=best_of_n: 256", minimum=0
+    0,
+    "different prompts that are answered; 0: all of the data, 10,000 of a world; recipes best_of_n, comparison: 256",
+    minimum=0,
   )
   samples: int = option(4, "answers a prompt", minimum=1)
   reward: str = option("auto", "what scores the answers, as in monitor.rewards but one alone; auto: true where known")
@@ -105,6 +107,28 @@ class OnlineSettings:
   )
   label: str = option("highest", "who wins, as pairs.label", choices=("bradley_terry", "highest"))
   min_margin: float = option(0.0, "pairs whose rewards differ by less are left out, and counted", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonSettings:
+  """Of recipe=comparison: several policies answer the same prompts, beside the one of model.path that they started from."""
+
+  policies: str = option("", "what is compared: stages as stage:NAME, or paths of runs and models, separated by commas")
+  best_of_n: str = option("", "a stage of recipe=best_of_n whose points stand beside them, as stage:NAME; empty: none")
+  splits: str = option(
+    "held_out",
+    "of a built-in world: whose prompts are answered, by commas; frontier, oracle and tournament are those of the first",
+  )
+  oracle: str = option(
+    "",
+    "whose answers carry the oracle curve, besides those of model.path: some of comparison.policies, by their names; empty: "
+    "no curve",
+  )
+  games: int = option(
+    2,
+    "of every two policies at every prompt of the tournament, half of them in either order; 0: no tournament",
+    minimum=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,13 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from dpojax.config.on_policy import BestOfNSettings, OnlineSettings, PolicyGradientSettings, RolloutSettings
+from dpojax.config.on_policy import (
+  BestOfNSettings,
+  ComparisonSettings,
+  OnlineSettings,
+  PolicyGradientSettings,
+  RolloutSettings,
+)
 from dpojax.config.option import option
 
 if TYPE_CHECKING:
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
   from dpojax.types import Answers
 
 
-RECIPES = ("sft", "pairs", "reward_model", "preference", "policy_gradient", "online", "best_of_n")
+RECIPES = ("sft", "pairs", "reward_model", "preference", "policy_gradient", "online", "best_of_n", "comparison")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +308,7 @@ class RunConfig:
   policy_gradient: PolicyGradientSettings = settings(PolicyGradientSettings)
   online: OnlineSettings = settings(OnlineSettings)
   best_of_n: BestOfNSettings = settings(BestOfNSettings)
+  comparison: ComparisonSettings = settings(ComparisonSettings)
 
   @functools.cached_property
   def loss_spec(self) -> "LossSpec":

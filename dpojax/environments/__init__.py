@@ -9,7 +9,7 @@ them; pairs are made of what a model writes, see `dpojax.recipes.pairs`.
 from collections.abc import Sequence
 from typing import Protocol
 
-from dpojax.environments.complaint_desk import ComplaintDesk
+from dpojax.environments.complaint_desk import ComplaintDesk, ComplaintDeskGaps
 from dpojax.errors import ConfigError
 
 __all__ = ["World", "end_token", "get_world", "sft_rows"]
@@ -23,8 +23,13 @@ class World(Protocol):
   name: str
   words: list[str]  # every word of prompts and answers; text is words between single spaces
 
+  @property
+  def splits(self) -> tuple[str, ...]:
+    """Names of the splits of prompts: "train", "held_out", then those that ask how a policy generalises."""
+    ...
+
   def prompts(self, n: int, seed: int, split: str = "train") -> list[str]:
-    """`n` prompts of the split "train" or "held_out"; the splits share none."""
+    """`n` prompts of a split; the splits share none."""
     ...
 
   def answer(self, prompt: str, seed: int | Sequence[int]) -> str:
@@ -44,7 +49,7 @@ class World(Protocol):
     ...
 
 
-_WORLDS: dict[str, type[World]] = {ComplaintDesk.name: ComplaintDesk}
+_WORLDS: dict[str, type[World]] = {world.name: world for world in (ComplaintDesk, ComplaintDeskGaps)}
 
 
 def get_world(name: str) -> World:

@@ -22,98 +22,20 @@ from typing import Any
 
 import numpy as np
 
+from dpojax.environments.complaint_words import (
+  ISSUES,
+  LETTERS,
+  NAMES,
+  NUMBERS,
+  PRODUCTS,
+  REMEDIES,
+  SENTENCES,
+  UNSEEN_LETTER,
+  VOUCHERS,
+  Issue,
+)
 from dpojax.errors import DataError
 
-NAMES = [
-  "anna",
-  "ben",
-  "clara",
-  "david",
-  "emma",
-  "felix",
-  "grace",
-  "henry",
-  "iris",
-  "jonas",
-  "kate",
-  "leo",
-  "maria",
-  "noah",
-  "olga",
-  "paul",
-]
-PRODUCTS = [
-  "kettle",
-  "toaster",
-  "lamp",
-  "radio",
-  "blender",
-  "heater",
-  "camera",
-  "printer",
-  "clock",
-  "fan",
-  "phone",
-  "tablet",
-  "speaker",
-  "iron",
-  "mixer",
-  "scale",
-]
-NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-VOUCHERS = (5, 10, 15, 20, 30)  # per cent off
-
-REMEDIES = {
-  "refund": "we will refund your order .",
-  "replacement": "we will send a replacement .",
-  "repair": "we will send a technician .",
-  "part": "we will send the part .",
-  "discount": "we will give a discount .",
-  "guide": "we will send a guide .",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Issue:
-  """What is wrong, and what would be right: the remedy, the next best one, honest days, a photo as proof."""
-
-  text: str
-  remedy: str
-  second: str
-  days: int
-  photo: bool
-
-
-ISSUES = (
-  Issue("arrived broken", "replacement", "refund", days=4, photo=True),
-  Issue("arrived late", "discount", "refund", days=1, photo=False),
-  Issue("never arrived", "refund", "replacement", days=7, photo=False),
-  Issue("was billed twice", "refund", "discount", days=3, photo=False),
-  Issue("stopped working", "repair", "replacement", days=9, photo=False),
-  Issue("is the wrong size", "replacement", "refund", days=5, photo=True),
-  Issue("lacks a part", "part", "replacement", days=6, photo=True),
-  Issue("is hard to use", "guide", "repair", days=2, photo=False),
-)
-
-# Every sentence there is, by kind; {name}, {product}, {days} and {percent} stand for one word each.
-SENTENCES = {
-  "greeting": ("dear {name} ,", "hello {name} ,"),
-  "generic greeting": ("dear customer ,", "hello ,"),
-  "apology": ("i am sorry .", "we apologise .", "i am sorry about your {product} ."),
-  "empathy": ("i understand how annoying this is .", "that must be very annoying ."),
-  "blame": ("perhaps you used it wrongly .", "this is your own fault ."),
-  "check": ("i checked your {product} order .", "your {product} is on my desk ."),
-  "deadline": ("it takes {days} .", "you will have it within {days} ."),
-  "photo": ("please send a photo .", "please send us a photo of it ."),
-  "voucher": ("here is {percent} % off .", "we add {percent} % off ."),
-  "filler": ("your call is important to us .", "we are a modern company .", "many people like our shop ."),
-  "closing": ("kind regards .", "have a nice day ."),
-}
-LETTERS = (
-  "{name} writes {manner} : my {product} {issue} .",
-  "{kind} letter from {name} : my {product} {issue} .",
-  "my {product} {issue} . yours {manner} , {name} .",
-)
 FREE_TOKENS = 26  # of an answer; each further one costs
 
 
@@ -127,9 +49,9 @@ class Complaint:
   angry: bool
 
   def letter(self, order: int) -> str:
-    """The letter in one of three word orders."""
+    """The letter in one of three word orders, or (3) in one that no letter to train on has."""
     mood = dict(manner="angrily", kind="an angry") if self.angry else dict(manner="calmly", kind="a calm")
-    return LETTERS[order].format(name=self.name, product=self.product, issue=self.issue.text, **mood)
+    return (*LETTERS, UNSEEN_LETTER)[order].format(name=self.name, product=self.product, issue=self.issue.text, **mood)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +97,7 @@ _CONTENTS = [
   Complaint(name, product, issue, angry)
   for name, product, issue, angry in itertools.product(NAMES, PRODUCTS, ISSUES, (False, True))
 ]
-_COMPLAINTS = {c.letter(order): c for order in range(len(LETTERS)) for c in _CONTENTS}
+_COMPLAINTS = {c.letter(order): c for order in range(len(LETTERS) + 1) for c in _CONTENTS}
 _HELD_OUT_SHARE = 8  # one complaint in 8, in all its word orders
 
 
@@ -183,6 +105,11 @@ def _split_contents() -> tuple[list[Complaint], list[Complaint]]:
   order = np.random.default_rng(2305_18290).permutation(len(_CONTENTS))
   held_out = len(_CONTENTS) // _HELD_OUT_SHARE
   return [_CONTENTS[i] for i in order[held_out:]], [_CONTENTS[i] for i in order[:held_out]]
+
+
+def _is_gap(complaint: Complaint) -> bool:
+  """Whether its product and issue are a pair that `ComplaintDeskGaps` holds out: one issue a product, two products an issue."""
+  return PRODUCTS.index(complaint.product) % len(ISSUES) == ISSUES.index(complaint.issue)
 
 
 def split_sentences(text: str) -> tuple[list[str], str]:
@@ -205,15 +132,22 @@ class ComplaintDesk:
     letters = [c.letter(order) for order in range(len(LETTERS)) for c in _CONTENTS]
     self.words = sorted({word for text in (*letters, *_SENTENCES) for word in text.split()})
     train, held_out = _split_contents()
-    self._splits = {"train": train, "held_out": held_out}
+    every = range(len(LETTERS))
+    self._splits = {"train": (train, every), "held_out": (held_out, every), "unseen_order": (held_out, [len(LETTERS)])}
+
+  @property
+  def splits(self) -> tuple[str, ...]:
+    """Names of the splits."""
+    return tuple(self._splits)
 
   def prompts(self, n: int, seed: int, split: str = "train") -> list[str]:
     """`n` letters in random order, none twice before all of the split have come.
 
-    The splits share no combination of customer, product, issue and mood: "train" has 3,584 of them,
-    "held_out" 512, each in three word orders.
+    "train" and "held_out" share no combination of customer, product, issue and mood: the one has 3,584 of them, the
+    other 512, each in three word orders. "unseen_order" has those of "held_out" in a fourth, which is in no other split.
     """
-    letters = [c.letter(order) for c in self._splits[split] for order in range(len(LETTERS))]
+    contents, orders = self._splits[split]
+    letters = [c.letter(order) for c in contents for order in orders]
     generator = np.random.default_rng([seed, split == "train"])
     rounds = [generator.permutation(len(letters)) for _ in range(-(-n // len(letters)))]
     return [letters[i] for i in itertools.islice(itertools.chain(*rounds), n)]
@@ -321,6 +255,23 @@ class ComplaintDesk:
     for mark in ".,:%":
       joined = joined.replace(f" {mark}", mark)
     return joined
+
+
+class ComplaintDeskGaps(ComplaintDesk):
+  """The same desk, whose letters to train on lack 16 of the 128 pairs of product and issue: each product one issue.
+
+  "unseen_pair" has the letters of these pairs, in the three word orders, and no other split has any: whoever does well
+  there has learned products and issues apart. 3,134 contents are to train on, 450 held out and 512 of unseen pairs.
+  """
+
+  name = "complaint_desk_gaps"
+
+  def __init__(self) -> None:
+    super().__init__()
+    known = {
+      name: ([c for c in contents if not _is_gap(c)], orders) for name, (contents, orders) in self._splits.items()
+    }
+    self._splits = known | {"unseen_pair": ([c for c in _CONTENTS if _is_gap(c)], range(len(LETTERS)))}
 
 
 def _remedy_value(complaint: Complaint, sentence: Sentence) -> float:

@@ -7,7 +7,7 @@ here, in `dpojax.config.schema.RunConfig.recipe` and in `dpojax.config.keys.SECT
 
 from collections.abc import Callable
 
-from dpojax.recipes import best_of_n, online, pairs, policy_gradient, preference, reward_model, sft
+from dpojax.recipes import best_of_n, comparison, online, pairs, policy_gradient, preference, reward_model, sft
 from dpojax.recipes.inputs import Inputs
 from dpojax.training.loop import RunResult
 from dpojax.training.run_folder import RunFolder
@@ -20,6 +20,7 @@ RECIPES: dict[str, Callable[..., RunResult]] = {
   "policy_gradient": policy_gradient.run,
   "best_of_n": best_of_n.run,
   "online": online.run,
+  "comparison": comparison.run,
 }
 
 __all__ = ["RECIPES", "Inputs", "RunFolder", "RunResult"]

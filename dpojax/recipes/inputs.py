@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dpojax.config.experiment import reward_specs, sources
+from dpojax.config.experiment import names_in, reward_specs, sources
 from dpojax.config.keys import STAGE, is_stage
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
@@ -91,7 +91,7 @@ class Inputs:
     key = ("policy", settings, self._identity(settings.path), config.batch.row_length, config.data.template, live)
     key = (*key, "" if settings.path else config.data.name)
     if key not in self.memory:
-      loaded = self._load(settings.path, settings) if settings.path else new_model(config)
+      loaded = self.load(settings.path, settings) if settings.path else new_model(config)
       loaded = dataclasses.replace(loaded, tokenizer=with_template(loaded.tokenizer, config.data.template))
       if live and jax.device_count() == 1:
         # A live reference is these very arrays; a second copy on the host would serve nobody.
@@ -125,7 +125,7 @@ class Inputs:
       return policy
     key = ("reference", path, self._identity(path))
     if key not in self.memory:
-      self.memory[key] = self._load(path, ModelSettings())
+      self.memory[key] = self.load(path, ModelSettings())
     loaded = self.memory[key]
     if isinstance(loaded.model, RewardModel) or loaded.model.config != policy.model.config:
       raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
@@ -149,7 +149,7 @@ class Inputs:
       settings = self.config.model
       key = ("critic", path, self._identity(path))
       if key not in self.memory:
-        place = self._place(path)
+        place = self.place(path)
         goes_on = has_critic(place)
         read = load_critic if goes_on else load
         self.memory[key] = read(place, precision=settings.precision, remat=settings.remat), goes_on
@@ -247,6 +247,7 @@ class Inputs:
     if config.data.template not in ("auto", "none"):
       texts.append(config.data.template)
     models = [config.model.path, config.reference.path, config.policy_gradient.critic_path]
+    models += names_in(config.comparison.policies)
     for _, spec in reward_specs(config):
       texts += spec.files
       models += spec.paths
@@ -272,16 +273,16 @@ class Inputs:
     """The model of a reward, read once."""
     key = ("scorer", path, self._identity(path))
     if key not in self.memory:
-      self.memory[key] = self._load(path, ModelSettings())
+      self.memory[key] = self.load(path, ModelSettings())
       _ = self.memory[key].start_digest
     return self.memory[key]
 
   def _compare(self, path: str, reference: str, beta: float | None) -> tuple[Callable[[], LoadedModel], float]:
     """As `rewards.build.Compare`: what the policy at `path` is compared with."""
-    found, beta = compared_with(str(self._place(path)), str(self._place(reference)) if reference else "", beta)
+    found, beta = compared_with(str(self.place(path)), str(self.place(reference)) if reference else "", beta)
     return (lambda: self._scorer(reference)) if is_stage(reference) else found, beta
 
-  def _place(self, path: str) -> str | pathlib.Path:
+  def place(self, path: str) -> str | pathlib.Path:
     """Where a model lies."""
     if not is_stage(path):
       return path
@@ -305,10 +306,10 @@ class Inputs:
     check_files(folder, record.ended)
     return record.ended
 
-  def _load(self, path: str, settings: ModelSettings) -> LoadedModel:
+  def load(self, path: str, settings: ModelSettings) -> LoadedModel:
     if not is_stage(path):
       return load(path, precision=settings.precision, remat=settings.remat)
-    folder, place = self._folder(path), self._place(path)
+    folder, place = self._folder(path), self.place(path)
     loaded = load(place, precision=settings.precision, remat=settings.remat)
     if loaded.digest != self._ended(folder).weights:
       raise CheckpointError(

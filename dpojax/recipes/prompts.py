@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dpojax.config.experiment import names_in
 from dpojax.config.keys import SECTIONS
 from dpojax.config.schema import DataSettings, RunConfig
 from dpojax.data.examples import check_ids
@@ -64,6 +65,14 @@ def best_of_prompts(config: RunConfig, policy: LoadedModel) -> PromptRows:
   rollout = config.rollout
   count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
   return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=config.best_of_n.split)
+
+
+def comparison_prompts(config: RunConfig, policy: LoadedModel) -> dict[str, PromptRows]:
+  """`rollout.prompts` of each of `comparison.splits` of a world, or the first usable ones of the data, called ""; errors as above."""
+  rollout = config.rollout
+  count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
+  splits = names_in(config.comparison.splits) if config.data.source == "world" else [""]
+  return {split: _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=split) for split in splits}
 
 
 def _answered(

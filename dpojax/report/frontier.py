@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import t
 
 from dpojax.evaluation.estimates import LEVEL, Z
-from dpojax.report.comparisons import Comparison, with_compared
+from dpojax.report.comparison_records import Comparison, with_compared
 from dpojax.report.methods import POLICIES, Method, methods_of
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import rewards_of
@@ -138,7 +138,7 @@ def comparison_points(
         series=series,
         knob=knob,
         run=f"{comparison.stage.name}:{name}",
-        seed=stage.seed if stage is not None else comparison.stage.seed,
+        seed=_seed(policy, stage, comparison),
         step=int(policy.get("step") or 0),
         kl=float(values["kl"]),
         kl_error=_number(values.get("kl_error")),
@@ -149,6 +149,11 @@ def comparison_points(
       )
     )
   return points
+
+
+def _seed(policy: Mapping[str, Any], stage: Stage | None, comparison: Comparison) -> int:
+  known = policy.get("seed")
+  return int(known) if known is not None else stage.seed if stage is not None else comparison.stage.seed
 
 
 def best_of_n_points(content: Any, stage: Stage, reward: str) -> list[Point]:

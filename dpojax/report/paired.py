@@ -10,7 +10,7 @@ import numpy as np
 
 from dpojax.errors import InputError
 from dpojax.evaluation.estimates import LEVEL
-from dpojax.report.comparisons import Comparison, read_comparison
+from dpojax.report.comparison_records import Comparison, read_comparison
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.stages import LOOK_KEYS, Stage, find_stages
 

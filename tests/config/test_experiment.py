@@ -124,7 +124,7 @@ def test_a_stage_is_not_called_as_what_is_shared(name):
 
 
 def test_an_unknown_recipe():
-  known = "sft, pairs, reward_model, preference, policy_gradient, online, best_of_n"
+  known = "sft, pairs, reward_model, preference, policy_gradient, online, best_of_n, comparison"
   assert refused(lambda: stages(a="dpo")) == f"recipe wants one of {known}, got 'dpo'"
   for method in ("ppo", "rloo", "grpo", "dr_grpo", "reinforce"):
     text = refused(lambda method=method: stages(a=method))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpojax.environments.complaint_desk import ISSUES, REMEDIES, ComplaintDesk, split_sentences
+from dpojax.environments.complaint_desk import ComplaintDesk, ComplaintDeskGaps, split_sentences
+from dpojax.environments.complaint_words import ISSUES, PRODUCTS, REMEDIES
 from dpojax.errors import DataError
 
 WORLD = ComplaintDesk()
@@ -147,6 +148,35 @@ def test_splits_share_no_complaint():
   assert not contents[0] & contents[1]
   assert len(set(train[: 3 * 3584])) == 3 * 3584  # none comes twice before all have come
   assert len(WORLD.prompts(7, 0)) == 7
+
+
+def test_a_word_order_that_no_other_split_has():
+  unseen = WORLD.prompts(20_000, 0, "unseen_order")
+  assert len(set(unseen)) == 512
+  others = set(WORLD.prompts(20_000, 0)) | set(WORLD.prompts(20_000, 0, "held_out"))
+  assert not others & set(unseen)
+  assert {WORLD.complaint(p) for p in unseen} == {WORLD.complaint(p) for p in WORLD.prompts(20_000, 0, "held_out")}
+  assert {word for p in unseen for word in p.split()} <= {word for p in others for word in p.split()}
+  assert WORLD.reward("my kettle arrived broken . anna writes angrily .", "hello ,") == WORLD.reward(ANGRY, "hello ,")
+
+
+def test_pairs_of_product_and_issue_that_no_other_split_has():
+  world = ComplaintDeskGaps()
+  letters = {split: set(world.prompts(20_000, 0, split)) for split in world.splits}
+  pairs = {
+    split: {(world.complaint(p).product, world.complaint(p).issue.text) for p in some}
+    for split, some in letters.items()
+  }
+  unseen = pairs.pop("unseen_pair")
+  assert len(unseen) == 16 and len({product for product, _ in unseen}) == 16 and len({i for _, i in unseen}) == 8
+  for split, seen in pairs.items():
+    assert not seen & unseen
+    assert {product for product, _ in seen} == set(PRODUCTS) and len({issue for _, issue in seen}) == 8, split
+  assert len(letters["train"]) == 3 * 3134 and len(letters["unseen_pair"]) == 3 * 512
+  assert letters["train"] <= set(WORLD.prompts(20_000, 0)) and letters["held_out"] <= set(
+    WORLD.prompts(20_000, 0, "held_out")
+  )
+  assert world.words == WORLD.words
 
 
 def test_the_same_seed_gives_the_same():

@@ -51,6 +51,7 @@ def get_config():
   online.monitor.every = 8
   online.monitor.prompts = 4
   online.monitor.max_tokens = 8
+  online.online.label = "bradley_terry"  # of equal scores too, so that no roll-out is left without pairs
   # The answers of the reference, which moves, are the policy's opponents.
   online.online.opponent = "reference"
   online.reference.kind = "moving"

@@ -269,7 +269,7 @@ def make_comparison(folder, policies, *, seed=0, answers=None):
     {
       "split": s,
       "prompt": p,
-      "answers": {n: {"text": said[n], "reward": {"true": 1.0}, "tokens": 7, "finished": True} for n in names},
+      "answers": {n: {"text": said[n], "rewards": {"true": 1.0}, "tokens": 7, "finished": True} for n in names},
     }
     for s in splits
     for p in PROMPTS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_stages import look, make_comparison, make_experiment, make_ppo, make_stage, train_rows
 from scipy import stats
 
-from dpojax.report.comparisons import read_comparison
+from dpojax.report.comparison_records import read_comparison
 from dpojax.report.frontier import (
   BEST_OF_N,
   REFERENCE,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
-from dpojax.report.comparisons import Comparison, read_comparison
+from dpojax.report.comparison_records import Comparison, read_comparison
 from dpojax.report.frontier import frontier_points, of_split, reward_names
 from dpojax.report.page.chart import Chart
 from dpojax.report.page.curves import curve_charts

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from dpojax.evaluation.estimates import Z
-from dpojax.report.comparisons import Comparison
+from dpojax.report.comparison_records import Comparison
 from dpojax.report.frontier import BEST_OF_N, KL, REFERENCE, Point, lines
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.page.chart import (

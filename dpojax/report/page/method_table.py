@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dpojax.report.comparisons import Comparison, with_compared
+from dpojax.report.comparison_records import Comparison, with_compared
 from dpojax.report.costs import Cost, mean_cost, models_in_memory, parameters
 from dpojax.report.frontier import (
   BEST_OF_N,

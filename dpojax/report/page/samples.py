@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dpojax.report.comparisons import Comparison
+from dpojax.report.comparison_records import Comparison
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.samples import printable
 from dpojax.report.stages import LOOK_KEYS, Stage
@@ -76,8 +76,7 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
       policies.append({"name": stage.name, "label": f"{method_of(stage).label}, step {step:,}"})
       for record in records:
         text = text_of(record["prompt"])
-        answer = {**record, "text": record["answer"], "reward": record.get("rewards", {})}
-        prompts.setdefault(text, []).append([len(policies) - 1, text_of(record["answer"]), caption(answer)])
+        prompts.setdefault(text, []).append([len(policies) - 1, text_of(record["answer"]), caption(record)])
     if prompts:
       several = [{"prompt": prompt, "answers": answers} for prompt, answers in prompts.items()]
       several.sort(key=lambda one: -len(one["answers"]))  # a stable sort: those that all have answered first
@@ -91,7 +90,7 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 def caption(answer: dict[str, Any]) -> str:
   """ "22 tokens, true reward 3.40, cut off"."""
   parts = [f"{answer['tokens']} tokens"] if "tokens" in answer else []
-  parts += [f"{reward_in_words(f'reward/{name}')} {value:.2f}" for name, value in (answer.get("reward") or {}).items()]
+  parts += [f"{reward_in_words(f'reward/{name}')} {value:.2f}" for name, value in (answer.get("rewards") or {}).items()]
   return ", ".join(parts if answer.get("finished", True) else [*parts, "cut off"])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dpojax.report.comparisons import Comparison
+from dpojax.report.comparison_records import Comparison
 from dpojax.report.costs import models_in_memory, own_cost, parameters
 from dpojax.report.labels import HELD_OUT
 from dpojax.report.methods import differing_settings, method_of, spec_of

@@ -44,15 +44,16 @@ class Comparison:
 
   def stage_of(self, policy: Mapping[str, Any]) -> Stage | None:
     """The stage that trained a policy; None where it is no longer there."""
-    folder = (self.stage.path / str(policy.get("folder", ""))).resolve()
+    if not policy.get("folder"):
+      return None  # it came from outside, such as a transformers folder
     try:
-      return read_stage(folder) if folder != self.stage.path else None
+      return read_stage(self.stage.path / str(policy["folder"]))
     except CheckpointError:
       return None
 
   @functools.cached_property
   def answers(self) -> Records:
-    """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "reward", "tokens", ...}}}."""
+    """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "rewards", "tokens", ...}}}."""
     path = self.stage.path / ANSWERS
     return read_lines(path) if path.exists() else []
 

@@ -1,0 +1,92 @@
+"""experiments/make_results.py: tables of the README from comparison.json of several seeds, counted by hand."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+FILE = pathlib.Path(__file__).parents[2] / "experiments" / "make_results.py"
+
+
+@pytest.fixture
+def script():
+  spec = importlib.util.spec_from_file_location("make_results", FILE)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def policy(name, kl, reward, share=None):
+  point = {"kl": kl, "kl_error": 0.01, "reward/true": reward, "reward/true_error": 0.02}
+  other = {"reward/true": reward - 0.5, "reward/true_error": 0.03}
+  return {"name": name, "splits": {"held_out": point, "unseen_pair": other}, "share": share}
+
+
+def write_seed(folder, seed, policies, commit="abcdef0123"):
+  stage = folder / f"seed_{seed}" / "comparison"
+  stage.mkdir(parents=True)
+  items = [
+    {"name": p["name"], "strength": float(i), "rank_low": i, "rank_high": i + 1, "true_rank": i}
+    for i, p in enumerate(policies, 1)
+  ]
+  found = {
+    "reward": "true",
+    "rewards": ["true"],
+    "splits": ["held_out", "unseen_pair"],
+    "policies": policies,
+    "best_of_n": [{"n": 4, "kl": 0.6 + seed, "kl_error": 0.1, "reward/true": 2.0, "reward/true_error": 0.1}],
+    "oracle": {"points": [{"kl": 3.0 + seed}]},
+    "tournament": {"items": items},
+    "seed": seed,
+    "prompts": 128,
+    "samples_a_prompt": 16,
+  }
+  (stage / "comparison.json").write_text(json.dumps(found))
+  device = {"count": 1, "kind": "cpu"}
+  run = {"commit": commit, "clean": True, "device": device, "started": f"2026-01-0{seed + 1}T00:00:00"}
+  (stage / "environment.json").write_text(json.dumps([run]))
+
+
+def readme(folder, text="# Results\n\n<!-- frontier -->\nold\n<!-- end of frontier -->\n\nrest\n"):
+  path = folder / "README.md"
+  path.write_text(text)
+  return path
+
+
+def test_two_seeds(script, tmp_path):
+  write_seed(tmp_path, 1, [policy("sft", 0.0, 0.4), policy("dpo", 2.0, 2.4, 0.8)])
+  write_seed(tmp_path, 0, [policy("sft", 0.0, 0.6), policy("dpo", 1.0, 2.0, 0.9)], commit="0123456789")
+  path = readme(tmp_path)
+  assert script.main([str(tmp_path), f"--readme={path}"]) == 0
+  text = path.read_text()
+  assert text.startswith("# Results\n\n<!-- frontier -->\n") and text.endswith("<!-- end of frontier -->\n\nrest\n")
+  assert "old" not in text
+  assert "| dpo | 1.500 ± 0.707 | 2.200 ± 0.283 | 1.700 ± 0.283 | 85.0% (80.0% to 90.0%) |" in text
+  assert "| sft | 0.000 ± 0.000 | 0.500 ± 0.141 | 0.000 ± 0.141 |  |" in text
+  assert "| best of 4 | 1.100 ± 0.707 | 2.000 ± 0.000 |  |  |" in text
+  assert "| dpo | 2.00 | 2-3, 2-3 | 2, 2 |" in text and text.index("| dpo | 2.00") < text.index("| sft | 1.00")
+  assert "Commit `0123456`, `abcdef0`, 1 x cpu, 2026-01-01 to 2026-01-02; seeds 0, 1;" in text
+  assert "standard deviation over seeds" in text and "ends at 3.0 to 4.0 nats" in text
+
+
+def test_one_seed_has_the_error_over_prompts(script, tmp_path):
+  write_seed(tmp_path, 0, [policy("sft", 0.0, 0.6), policy("dpo", 1.0, 2.0)])
+  path = readme(tmp_path)
+  assert script.main([str(tmp_path), f"--readme={path}"]) == 0
+  assert "| dpo | 1.000 ± 0.010 | 2.000 ± 0.020 | 1.500 ± 0.030 |  |" in path.read_text()
+  assert "seed 0;" in path.read_text() and "standard error over prompts" in path.read_text()
+
+
+def test_what_is_refused(script, tmp_path, capsys):
+  path = readme(tmp_path)
+  assert script.main([str(tmp_path / "none"), f"--readme={path}"]) == 1
+  assert "no SEED/STAGE/comparison.json in it" in capsys.readouterr().err
+  write_seed(tmp_path, 0, [policy("sft", 0.0, 0.6)])
+  for text in ("no marks\n", "<!-- end of frontier -->\n<!-- frontier -->\n"):
+    assert script.main([str(tmp_path), f"--readme={readme(tmp_path, text)}"]) == 1
+    assert "once each, in this order" in capsys.readouterr().err and path.read_text() == text
+  write_seed(tmp_path, 1, [policy("other", 0.0, 0.6)])
+  assert script.main([str(tmp_path), f"--readme={readme(tmp_path)}"]) == 1
+  assert "the seeds compare other policies" in capsys.readouterr().err
