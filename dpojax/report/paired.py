@@ -231,7 +231,11 @@ def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:
   start = f"{name}/{split}/"
   values = {key.removeprefix(start): scores[key] for key in scores if key.startswith(start)}
   records = [record for record in comparison.answers if record.get("split", "") == split]
-  if LENGTH not in values and all(name in record["answers"] for record in records):
+  if f"reward/{LENGTH}" in values:
+    values[LENGTH] = values.pop(
+      f"reward/{LENGTH}"
+    )  # a mean over a prompt's samples; else there is that of the first only
+  elif LENGTH not in values and all(name in record["answers"] for record in records):
     values[LENGTH] = np.asarray([record["answers"][name].get("tokens", math.nan) for record in records], np.float64)
   prompts = [str(record["prompt"]) for record in records]
   prompts = [prompt if prompts.count(prompt) == 1 else f"{i}: {prompt}" for i, prompt in enumerate(prompts)]

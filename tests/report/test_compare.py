@@ -90,6 +90,10 @@ def test_policies_of_a_comparison(tmp_path, capsys):
   scores = np.load(where / "scores.npz")
   by_hand = scores["dpo/held_out/reward/true"].mean() - scores["sft/held_out/reward/true"].mean()
   assert of["reward/true"].value == pytest.approx(by_hand) and of["kl"].value == 2.0 and of["length"].value == 0.0
+  measured = dict(scores) | {f"{name}/held_out/reward/length": np.full(12, float(len(name))) for name in ("sft", "dpo")}
+  np.savez(where / "scores.npz", **(measured | {"dpo/held_out/reward/length": np.full(12, 9.0)}))
+  of = {d.metric: d for d in compare(f"{where}:sft", f"{where}:dpo").differences}
+  assert of["length"].value == 6.0 and "reward/length" not in of  # means over all samples, where they were measured
   assert main(["compare", f"{where}:sft", f"{where}:dpo"]) == 0
   out = capsys.readouterr().out
   assert "12 prompts that all answered, under the same random keys" in out and "B wins by true reward: 100.0%" in out
