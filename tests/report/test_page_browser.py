@@ -147,6 +147,9 @@ def test_tables_are_sorted_by_number_and_by_text(opened):
     numbers = [float(cell.split()[0]) for cell in cells if cell != "-"]
     assert numbers == sorted(numbers, reverse=falling) and len(numbers) == 5
     assert cells[len(numbers) :] == ["-"] * (len(cells) - len(numbers))  # what was not measured comes last
+  sort_button(page, "tournament_1", "strength").click()
+  strengths = [float(cell.split()[0]) for cell in column(page, "tournament_1", "strength")]
+  assert strengths == sorted(strengths) and strengths[0] < -1  # digits in order would put -1 before -5
   sort_button(page, "runs", "recipe").click()
   recipes = column(page, "runs", "recipe")
   assert recipes == sorted(recipes)
