@@ -51,6 +51,8 @@ ONLY = {
   "ml_collections": ["dpojax.config.load"],
   "absl": ["dpojax.config.load"],
   "matplotlib": ["dpojax.report", "dpojax.bradley_terry.plots"],
+  "altair": ["dpojax.report.page"],
+  "vl_convert": ["dpojax.report.page"],
   "orbax": ["dpojax.training"],
   "optax": ["dpojax.training"],
   "torch": [],

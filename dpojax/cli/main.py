@@ -13,6 +13,8 @@ COMMANDS = {
   "sample": "write answers with a model",
   "export": "turn a run into a transformers folder",
   "data": "look at a data set: `dpojax data inspect`",
+  "report": "one page over runs: the frontier, curves, samples, what each method costs",
+  "compare": "two runs paired by prompt: differences of reward, KL and length with intervals",
   "bt": "Bradley-Terry strengths of items compared in pairs: a leaderboard from a file of games",
 }
 

@@ -45,7 +45,10 @@ def test_version(capsys):
   "name, message",
   [
     ("trian", "dpojax: error: unknown command 'trian'; did you mean 'train'?\n"),
-    ("fly", "dpojax: error: unknown command 'fly'; commands are train, sweep, score, eval, sample, export, data, bt\n"),
+    (
+      "fly",
+      "dpojax: error: unknown command 'fly'; commands are train, sweep, score, eval, sample, export, data, report, compare, bt\n",
+    ),
   ],
 )
 def test_an_unknown_command(capsys, name, message):

@@ -1,0 +1,101 @@
+"""What stages of recipe=comparison left: policies that answered the same prompts, the oracle curve, a tournament."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dpojax.errors import CheckpointError
+from dpojax.report.records import Records, read_lines
+from dpojax.report.stages import Stage, read_stage
+
+RECIPE = "comparison"
+FILE, ANSWERS, SCORES = "comparison.json", "answers.jsonl", "scores.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """A comparison as read from disk.
+
+  Attributes:
+    stage: its folder.
+    content: comparison.json.
+  """
+
+  stage: Stage
+  content: Mapping[str, Any]
+
+  @property
+  def reward(self) -> str:
+    """The name of the reward that judges."""
+    return str(self.content["reward"])
+
+  @property
+  def split(self) -> str:
+    """The prompts that frontier and oracle are of."""
+    return str(self.content["splits"][0])
+
+  @property
+  def policies(self) -> Sequence[Mapping[str, Any]]:
+    return self.content["policies"]
+
+  def stage_of(self, policy: Mapping[str, Any]) -> Stage | None:
+    """The stage that trained a policy; None where it is no longer there."""
+    if not policy.get("folder"):
+      return None  # it came from outside, such as a transformers folder
+    try:
+      return read_stage(self.stage.path / str(policy["folder"]))
+    except CheckpointError:
+      return None
+
+  @functools.cached_property
+  def answers(self) -> Records:
+    """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "rewards", "tokens", ...}}}."""
+    path = self.stage.path / ANSWERS
+    return read_lines(path) if path.exists() else []
+
+  def scores(self) -> dict[str, np.ndarray]:
+    """Arrays f64[P] "NAME/SPLIT/kl", "NAME/SPLIT/reward/REWARD"; CheckpointError where they cannot be read."""
+    return read_scores(self.stage.path / SCORES)
+
+
+def read_comparison(stage: Stage) -> Comparison | None:
+  """The comparison in a stage's folder; None where it is of another recipe or has not ended.
+
+  Raises:
+    CheckpointError: comparison.json lacks what every comparison has.
+  """
+  if stage.recipe != RECIPE:
+    return None
+  content = stage.json(FILE)
+  if content is None:
+    return None
+  lacking = [key for key in ("reward", "splits", "policies") if not (isinstance(content, dict) and content.get(key))]
+  if lacking:
+    raise CheckpointError(
+      f"{stage.path / FILE}: has no {', '.join(lacking)}; delete its folder and run the same command again"
+    )
+  return Comparison(stage, content)
+
+
+def with_compared(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[Stage]:
+  """`stages`, and the runs that comparisons measured and that lie elsewhere."""
+  found = {stage.path: stage for stage in stages}
+  for comparison in comparisons:
+    for policy in comparison.policies:
+      stage = comparison.stage_of(policy)
+      if stage is not None:
+        found.setdefault(stage.path, stage)
+  return list(found.values())
+
+
+def read_scores(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """The arrays of scores.npz by name; CheckpointError where it is missing or damaged."""
+  try:
+    with np.load(path, allow_pickle=False) as found:
+      return {name: np.asarray(found[name], np.float64) for name in found.files}
+  except (OSError, ValueError) as error:
+    raise CheckpointError(f"{path}: cannot be read ({error}); run the same command again") from None

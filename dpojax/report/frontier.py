@@ -1,0 +1,284 @@
+"""The frontier: reward against exact KL to the reference, as points, as lines along a method, and at equal KL."""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from dpojax.evaluation.estimates import LEVEL, Z
+from dpojax.report.comparison_records import Comparison, with_compared
+from dpojax.report.methods import POLICIES, Method, methods_of
+from dpojax.report.stages import Stage
+from dpojax.training.numbers import rewards_of
+
+BEST_OF_N, REFERENCE = "best of N", "reference"
+KL, TRUE = "kl/sequence", "true"
+CANDIDATES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)  # nats, of equal KL
+MOST_COLUMNS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """A policy: where it is, how sure that is, and what it is.
+
+  Attributes:
+    series: the method; `knob`: what was turned along it. Both are equal for runs that differ in seeds alone.
+    run: name of the stage, or of a policy in a comparison.
+    kl: nats an answer, exact; `kl_error`, `reward_error`: standard errors over prompts, NaN where not known.
+    source: "look", "comparison" or "best of N".
+    final: the end of its run; else it is on the way there.
+    split: the prompts, where a comparison names them.
+  """
+
+  series: str
+  knob: str
+  run: str
+  seed: int
+  step: int
+  kl: float
+  kl_error: float
+  reward: float
+  reward_error: float
+  source: str = "look"
+  final: bool = True
+  split: str = ""
+
+  @property
+  def group(self) -> tuple[str, str]:
+    return self.series, self.knob
+
+
+def reward_names(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[str]:
+  """Names of all rewards that were measured against KL, the one to show first first: `true` where it is known."""
+  found = [name for comparison in comparisons for name in (comparison.reward, *comparison.content.get("rewards", ()))]
+  for stage in stages:
+    if stage.recipe in POLICIES:
+      looks = dict.fromkeys(name for record in stage.splits.get("policy", []) for name in record)
+      found += [name.removeprefix("reward/") for name in rewards_of(looks)]
+  return sorted(dict.fromkeys(found), key=lambda name: name != TRUE)
+
+
+def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], reward: str) -> list[Point]:
+  """All points at which `reward` was measured: policies of comparisons, looks of runs, best of N, the reference.
+
+  The last look of a run that has ended is `final` unless a comparison has measured the run: it does so on more answers.
+  """
+  points, measured = [], set()
+  methods = methods_of(with_compared(stages, comparisons))
+  for comparison in comparisons:
+    for split in comparison.content["splits"]:
+      points += comparison_points(comparison, reward, split, methods)
+    measured |= {found.path for policy in comparison.policies if (found := comparison.stage_of(policy)) is not None}
+  looks = look_points([stage for stage in stages if stage.recipe in POLICIES], reward, methods, measured)
+  best = [
+    point for comparison in comparisons for point in best_of_n_points(comparison.content, comparison.stage, reward)
+  ]
+  for stage in stages:
+    content = stage.json("best_of_n.json") if stage.recipe == "best_of_n" else None
+    if content and not best:  # those of a comparison are of the same prompts as its policies
+      best += best_of_n_points({"best_of_n": content["points"]}, stage, reward)
+  return points + best + looks
+
+
+def look_points(
+  stages: Sequence[Stage], reward: str, methods: Mapping[pathlib.Path, Method], measured: Collection[pathlib.Path] = ()
+) -> list[Point]:
+  """A point a look that measured `reward` and KL; looks before training are one point of the reference a seed."""
+  points, starts = [], {}
+  for stage in stages:
+    method, ended = methods[stage.path], stage.record.ended is not None
+    names = (KL, f"reward/{reward}")
+    records = [r for r in stage.splits.get("policy", []) if all(math.isfinite(r.get(name, math.nan)) for name in names)]
+    for record in records:
+      final = ended and record is records[-1] and stage.path not in measured
+      point = Point(
+        series=method.series,
+        knob=method.knob,
+        run=stage.name,
+        seed=stage.seed,
+        step=int(record["step"]),
+        kl=float(record[KL]),
+        kl_error=float(record.get(f"{KL}_error", math.nan)),
+        reward=float(record[f"reward/{reward}"]),
+        reward_error=float(record.get(f"reward/{reward}_error", math.nan)),
+        final=final,
+      )
+      if point.step:
+        points.append(point)
+      elif not measured:
+        key = (point.seed, round(point.kl, 9), point.reward)
+        starts[key] = dataclasses.replace(point, series=REFERENCE, knob="", run=REFERENCE, final=True)
+  return points + list(starts.values())
+
+
+def comparison_points(
+  comparison: Comparison, reward: str, split: str, methods: Mapping[pathlib.Path, Method]
+) -> list[Point]:
+  """The policies of a comparison on the prompts of one split."""
+  found = {policy["name"]: comparison.stage_of(policy) for policy in comparison.policies}
+  points = []
+  for policy in comparison.policies:
+    values = policy["splits"].get(split, {})
+    if values.get("kl") is None or values.get(f"reward/{reward}") is None:
+      continue
+    name, stage = str(policy["name"]), found[policy["name"]]
+    series, _, knob = str(policy.get("label", name)).rpartition(", ")
+    series, knob = (series, knob) if series else (knob, "")
+    if name == comparison.content.get("reference"):
+      series, knob = REFERENCE, ""
+    elif stage is not None and stage.path in methods:
+      series, knob = methods[stage.path].series, methods[stage.path].knob
+    points.append(
+      Point(
+        series=series,
+        knob=knob,
+        run=f"{comparison.stage.name}:{name}",
+        seed=_seed(policy, stage, comparison),
+        step=int(policy.get("step") or 0),
+        kl=float(values["kl"]),
+        kl_error=_number(values.get("kl_error")),
+        reward=float(values[f"reward/{reward}"]),
+        reward_error=_number(values.get(f"reward/{reward}_error")),
+        source="comparison",
+        split=split,
+      )
+    )
+  return points
+
+
+def _seed(policy: Mapping[str, Any], stage: Stage | None, comparison: Comparison) -> int:
+  known = policy.get("seed")
+  return int(known) if known is not None else stage.seed if stage is not None else comparison.stage.seed
+
+
+def best_of_n_points(content: Any, stage: Stage, reward: str) -> list[Point]:
+  """The points of best of N in a comparison.json or best_of_n.json; N = 1 is the reference itself and left out."""
+  points = []
+  for row in content.get("best_of_n") or ():
+    kl, error = (row.get("kl", row.get(KL)), row.get("kl_error", row.get(f"{KL}_error")))
+    value = row.get(f"reward/{reward}")
+    if kl is None or value is None or row["n"] == 1:
+      continue
+    splits = content.get("splits") or [""]
+    name = f"N {row['n']}"
+    points.append(
+      Point(
+        series=BEST_OF_N,
+        knob=name,
+        run=f"{stage.name}:best of {row['n']}",
+        seed=stage.seed,
+        step=0,
+        kl=float(kl),
+        kl_error=_number(error),
+        reward=float(value),
+        reward_error=_number(row.get(f"reward/{reward}_error")),
+        source=BEST_OF_N,
+        split=str(splits[0]),
+      )
+    )
+  return points
+
+
+def of_split(points: Iterable[Point], split: str) -> list[Point]:
+  """Points of these prompts, and those of which no comparison says the prompts: looks, and a best of N of its own."""
+  return [point for point in points if point.split in (split, "")]
+
+
+def curve_of_series(points: Sequence[Point]) -> list[Point]:
+  """The points that a series' line goes through: ends of runs where several settings of the series were run, else all
+  its points, those on the way too."""
+  final = [point for point in points if point.final]
+  return final if len({point.group for point in final}) > 1 else list(points)
+
+
+def lines(points: Sequence[Point]) -> list[dict[str, Any]]:
+  """Vertices {"series", "line", "kl", "reward"} in order of KL: means over seeds where several settings of a series were
+  run, else the looks of each run."""
+  rows = []
+  for series in dict.fromkeys(point.series for point in points):
+    if series == REFERENCE:
+      continue
+    chosen = curve_of_series([point for point in points if point.series == series])
+    groups = {point.group for point in chosen}
+    if len(groups) > 1:
+      means = []
+      for group in groups:
+        some = [point for point in chosen if point.group == group]
+        means.append((float(np.mean([p.kl for p in some])), float(np.mean([p.reward for p in some]))))
+      rows += [{"series": series, "line": series, "kl": kl, "reward": reward} for kl, reward in sorted(means)]
+    else:
+      for run in dict.fromkeys(point.run for point in chosen):
+        some = sorted((p.kl, p.reward) for p in chosen if p.run == run)
+        rows += [{"series": series, "line": run, "kl": kl, "reward": reward} for kl, reward in some]
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A value with its 95 % interval, from `seeds` seeds."""
+
+  value: float
+  low: float
+  high: float
+  seeds: int = 1
+
+
+def reward_at(points: Sequence[Point], kl: float) -> Interval | None:
+  """The reward of a series at a KL, on the straight line between the two points beside it; None out of their range.
+
+  With one seed the interval is that of the two points' errors over prompts: rewards', and KLs' times the slope. With several
+  each seed has a line of its own; half the interval's width is the root of the sum of squares of the one over seeds
+  (Student's t) and of the one over prompts, which seeds share.
+  """
+  found = []
+  for seed in sorted({point.seed for point in points}):
+    one = interpolate([point for point in points if point.seed == seed], kl)
+    if one is not None:
+      found.append(one)
+  if not found:
+    return None
+  value, errors = float(np.mean([v for v, _ in found])), [e for _, e in found if math.isfinite(e)]
+  half = Z * float(np.mean(errors)) if errors else math.nan
+  if len(found) > 1:
+    spread = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(len(found))
+    half = math.hypot(0.0 if math.isnan(half) else half, float(t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * spread)
+  return Interval(value, value - half, value + half, len(found))
+
+
+def interpolate(points: Sequence[Point], kl: float) -> tuple[float, float] | None:
+  """(reward, standard error) at a KL between two points in order of KL; None out of their range."""
+  ordered = sorted(points, key=lambda point: point.kl)
+  for left, right in itertools.pairwise(ordered):
+    if left.kl <= kl <= right.kl:
+      width = right.kl - left.kl
+      weight = (kl - left.kl) / width if width else 0.5
+      slope = (right.reward - left.reward) / width if width else 0.0
+      parts = [(1 - weight, left), (weight, right)]
+      value = sum(w * point.reward for w, point in parts)
+      error = math.hypot(*(w * e for w, p in parts for e in (p.reward_error, slope * _or_zero(p.kl_error))))
+      return value, error
+  return None
+
+
+def equal_kls(points: Sequence[Point]) -> list[float]:
+  """The KLs at which methods are compared: up to `MOST_COLUMNS` of `CANDIDATES` that most trained methods reach, rising."""
+  reach = []
+  for series in dict.fromkeys(p.series for p in points if p.series not in (REFERENCE, BEST_OF_N)):
+    kls = [point.kl for point in curve_of_series([p for p in points if p.series == series])]
+    reach.append((min(kls), max(kls)))
+  counts = {kl: sum(low <= kl <= high for low, high in reach) for kl in CANDIDATES}
+  best = sorted((kl for kl, count in counts.items() if count), key=lambda kl: (-counts[kl], kl))
+  return sorted(best[:MOST_COLUMNS])
+
+
+def _number(value: Any) -> float:
+  return math.nan if value is None else float(value)
+
+
+def _or_zero(value: float) -> float:
+  return 0.0 if math.isnan(value) else value

@@ -1,0 +1,177 @@
+"""The page as one file: everything it needs is inside, and it may fetch nothing.
+
+Names, settings and answers come from disk and from models: each is escaped where it becomes HTML, `<` is escaped in JSON,
+scripts put text into the page as text, and the page's policy lets no script run but the two whose digests it names.
+"""
+
+import base64
+import hashlib
+import html
+import importlib.resources
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dpojax.report.page.content import Content, Section
+from dpojax.report.page.table import Cell, Table
+
+POLICY = (
+  "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; connect-src 'none'; base-uri 'none'; "
+  "form-action 'none'"
+)
+
+
+# Shapes of Vega, as characters.
+SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "triangle-down": "▼"}
+
+
+def page(content: Content, title: str, made: str, library: str) -> str:
+  """The HTML.
+
+  Args:
+    title: of the page.
+    made: a line that says of what and when it was made.
+    library: the JavaScript of Vega, which defines `vegaEmbed`.
+  """
+  scripts = [_safe_script(f"(() => {{{library}\n}})();"), _safe_script(asset("page.js"))]
+  digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+  charts = {
+    chart.key: {"spec": chart.spec, "group": chart.group or chart.key}
+    for section in content.sections
+    for chart in section.charts
+  }
+  carried = {"charts": charts, "samples": content.samples}
+  links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in content.sections)
+  parts = [
+    "<!doctype html>",
+    '<html lang="en"><head><meta charset="utf-8">',
+    f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY.format(scripts=digests))}">',
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">',
+    f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head><body>",
+    f'<header><h1>{escape(title)}</h1><p class="note">{escape(made)}</p><nav aria-label="Sections">{links}</nav></header><main>',
+    *(_section(section, content) for section in content.sections),
+    _end(content),
+    f'</main><script type="application/json" id="data">{embedded(carried)}</script>',
+    *(f"<script>{script}</script>" for script in scripts),
+    "</body></html>\n",
+  ]
+  return "\n".join(parts)
+
+
+def escape(text: str) -> str:
+  """Text as HTML shows it, inside an attribute too."""
+  return html.escape(text, quote=True)
+
+
+def embedded(value: Any) -> str:
+  """JSON that may stand in a script element: no `<` is in it, so that neither `</script` nor `<!--` can be."""
+  return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def asset(name: str) -> str:
+  """A file of this package."""
+  return importlib.resources.files("dpojax.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _safe_script(script: str) -> str:
+  """A script of our own or of the library; ValueError where it would end its element."""
+  if "</script" in script.lower() or "<!--" in script:
+    raise ValueError("a script of the page holds </script or <!--, which would end it")
+  return script
+
+
+def _section(section: Section, content: Content) -> str:
+  body = {"charts": _charts, "curves": _curves, "tables": _tables, "samples": _samples}[section.kind](section, content)
+  return f'<section id="{section.key}"><h2>{escape(section.title)}</h2>{body}</section>'
+
+
+def _charts(section: Section, content: Content) -> str:
+  several = len(section.charts) > 1
+  parts = []
+  for chart in section.charts:
+    heading = f"<h3>{escape(chart.title)}</h3>" if several or chart.title != section.title else ""
+    note = f'<figcaption class="note">{escape(chart.note)}</figcaption>' if chart.note else ""
+    place = f'<div class="chart" id="chart-{chart.key}" role="img" aria-label="{escape(chart.title)}"></div>'
+    own = _legend(chart.key, chart.names) if chart.names and not chart.group else ""
+    parts.append(f"<figure>{heading}{place}{own}{note}</figure>")
+  grid = "grid" if section.kind == "curves" else "wide"
+  return f'<div class="{grid}">{"".join(parts)}</div>'
+
+
+def _curves(section: Section, content: Content) -> str:
+  names = [(name, colour, "circle") for name, colour in content.paint.items()]
+  return _legend("runs", names) + _charts(section, content)
+
+
+def _legend(group: str, names: Sequence[tuple[str, str, str]]) -> str:
+  """A button for each name: it hides and shows what belongs to it in the charts of the group."""
+  buttons = "".join(
+    f'<button type="button" class="name" aria-pressed="true" data-name="{escape(name)}">'
+    f'<span style="color:{colour}" aria-hidden="true">{SIGNS[shape]}</span> {escape(name)}</button>'
+    for name, colour, shape in names
+  )
+  every = '<button type="button" data-all="show">all</button><button type="button" data-all="hide">none</button>'
+  hint = "Click: hide or show; double-click: this one alone"
+  return (
+    f'<div class="legend" data-group="{group}" role="group" aria-label="What the charts show" title="{hint}">'
+    f"{every if len(names) > 2 else ''}{buttons}</div>"
+  )
+
+
+def _tables(section: Section, content: Content) -> str:
+  return "".join(
+    _table(table, heading=len(section.tables) > 1 or table.title != section.title) for table in section.tables
+  )
+
+
+def _table(table: Table, *, heading: bool) -> str:
+  head = "".join(
+    f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}<span class="arrow" aria-hidden="true"></span>'
+    "</button></th>"
+    for name in table.header
+  )
+  rows = "".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+  box = f"filter-{table.key}"
+  return (
+    f"{f'<h3>{escape(table.title)}</h3>' if heading else ''}"
+    f'<div class="tools"><label for="{box}">Filter</label><input type="search" id="{box}" data-table="table-{table.key}" '
+    f'autocomplete="off"><output for="{box}"></output></div>'
+    f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}"><table id="table-{table.key}">'
+    f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="note">{escape(table.note)}</p>'
+  )
+
+
+def _cells(row: Sequence[Cell]) -> str:
+  cells = []
+  for i, cell in enumerate(row):
+    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    more = f' title="{escape(cell.more)}"' if cell.more else ""
+    kind = ' class="number"' if cell.value is not None or cell.text == "-" else ""
+    name, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
+    cells.append(f"<{name}{scope}{kind}{value}{more}>{escape(cell.text)}</{name}>")
+  return "".join(cells)
+
+
+def _samples(section: Section, content: Content) -> str:
+  sets = "".join(f'<option value="{i}">{escape(one["name"])}</option>' for i, one in enumerate(content.samples))
+  note = f" {content.samples_note}." if content.samples_note else ""
+  return (
+    '<p class="note">Each policy answers the same prompt under the same random keys: the first sample of each. '
+    f"{escape(note)}</p>"
+    f'<div class="tools"><label for="sample-set">Prompts of</label><select id="sample-set">{sets}</select>'
+    '<label for="sample-prompt">Prompt</label><select id="sample-prompt"></select>'
+    '<button type="button" id="sample-back">previous</button><button type="button" id="sample-on">next</button></div>'
+    '<blockquote id="sample-text"></blockquote><div class="answers" id="sample-answers" aria-live="polite"></div>'
+  )
+
+
+def _end(content: Content) -> str:
+  missing = "".join(f"<li>{escape(title)}: {escape(how)}.</li>" for title, how in content.missing)
+  problems = "".join(f"<li>{escape(problem)}</li>" for problem in content.problems)
+  parts = []
+  if missing:
+    parts.append(f"<h2>Not on this page</h2><p>For want of data; what would give it:</p><ul>{missing}</ul>")
+  if problems:
+    parts.append(f"<h2>Not read</h2><ul>{problems}</ul>")
+  parts.append('<p class="note">docs/report.md of dpojax says how each number is made.</p>')
+  return f'<section id="end">{"".join(parts)}</section>'

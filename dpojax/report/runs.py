@@ -1,0 +1,116 @@
+"""Runs as data frames: a row a run, a row a look at a policy."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dpojax.report.methods import differing_settings, method_of
+from dpojax.report.stages import Stage, find_stages
+from dpojax.training.numbers import tied
+
+if TYPE_CHECKING:
+  import pandas
+
+# Splits whose newest record is a run's final metrics; names of the columns begin with them.
+SPLITS = ("eval", "policy", "rollout")
+FIXED = ("step", "split")
+
+
+def load_runs(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
+  """A row for each stage in or below `folders`, sorted by name.
+
+  Columns: `name` (path below the folder given), `folder`, `stage` (name of its folder), `recipe`, `method`, `knob` ("β
+  0.1"), `knob_value`, `seed`, `status` ("finished", "stopped", or "unfinished"), `steps`, `seconds`, `device`, `commit`,
+  `clean`, `started`; `setting/KEY` for settings that differ between runs of one recipe; `eval/METRIC`, `policy/METRIC` and
+  `rollout/METRIC` of the newest record of each split, `train/METRIC` as means over the last tenth of the steps.
+
+  Raises:
+    InputError: a folder is not there, or no run is below any of them.
+  """
+  import pandas
+
+  stages, _ = find_stages(folders)
+  return pandas.DataFrame(run_rows(stages))
+
+
+def load_points(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
+  """A row for each look at a policy: `name`, `folder`, `method`, `knob`, `knob_value`, `seed`, `step`, and all that was
+  measured there: `kl/sequence` (exact, nats an answer) and `kl/sequence_error`, `reward/NAME`, `length/policy`, `win_rate` ...
+  (docs/monitoring.md).
+
+  Raises:
+    InputError: a folder is not there, or no run is below any of them.
+  """
+  import pandas
+
+  stages, _ = find_stages(folders)
+  return pandas.DataFrame(
+    [
+      {
+        "name": stage.name,
+        "folder": str(stage.path),
+        "method": method_of(stage).series,
+        "knob": method_of(stage).knob,
+        "knob_value": method_of(stage).value,
+        "seed": stage.seed,
+        **{name: value for name, value in record.items() if name != "split"},
+      }
+      for stage in stages
+      for record in stage.splits.get("policy", [])
+    ]
+  )
+
+
+def run_rows(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+  """The rows of `load_runs`."""
+  differ = differing_settings(stages)
+  rows = []
+  for stage in stages:
+    method, environment, ended = method_of(stage), stage.environment, stage.record.ended
+    device = environment.get("device", {})
+    rows.append(
+      {
+        "name": stage.name,
+        "folder": str(stage.path),
+        "stage": stage.path.name,
+        "recipe": stage.recipe,
+        "method": method.series,
+        "knob": method.knob,
+        "knob_value": method.value,
+        "seed": stage.seed,
+        "status": ended.reason if ended else "unfinished",
+        "steps": stage.steps,
+        "seconds": stage.seconds,
+        "device": device_in_words(device),
+        "commit": environment.get("commit"),
+        "clean": environment.get("clean"),
+        "started": environment.get("started"),
+        **{f"setting/{key}": value for key, value in differ[stage.name].items()},
+        **final_metrics(stage),
+      }
+    )
+  return rows
+
+
+def device_in_words(device: Mapping[str, Any]) -> str:
+  """ "cpu", "8 x NVIDIA H100"; empty where it is not known."""
+  kind, count = str(device.get("kind", device.get("platform", ""))), device.get("count", 1)
+  return kind if count == 1 else f"{count} x {kind}"
+
+
+def final_metrics(stage: Stage) -> dict[str, float]:
+  """{"SPLIT/METRIC": value} as `load_runs` says; shares of pairs won that say nothing (`numbers.tied`) are left out."""
+  found = {}
+  for split in SPLITS:
+    last = stage.last(split)
+    found |= {f"{split}/{name}": value for name, value in _measured(last).items() if not tied(last, name)}
+  train = stage.splits.get("train", [])
+  tail = train[-max(1, len(train) // 10) :]
+  for name in _measured(tail[-1]) if tail else ():
+    values = [row[name] for row in tail if name in row]
+    found[f"train/{name}"] = values[-1] if name == "num_tokens" else sum(values) / len(values)
+  return found
+
+
+def _measured(record: Mapping[str, Any]) -> dict[str, float]:
+  return {name: value for name, value in record.items() if name not in FIXED and not name.startswith("time/")}
