@@ -13,6 +13,9 @@ from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
 
 
+ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
+
+
 def check_on_policy(config: RunConfig) -> None:
   """Raises ConfigError, naming the key, for the first contradiction in the settings of a stage with roll-outs."""
   rollout, world = config.rollout, config.data.source == "world"
@@ -107,6 +110,13 @@ def _check_policy_gradient(config: RunConfig) -> None:
   _require(
     settings.kl_controller == "fixed" or settings.kl_coef > 0,
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
+  )
+  answers = settings.minibatches * config.batch.size * samples
+  _require(
+    settings.kl_controller != "adaptive" or answers < settings.kl_horizon / ADAPTIVE_CLIP,
+    f"policy_gradient.kl_horizon={settings.kl_horizon:g} is too short for roll-outs of {answers:,} answers (minibatches * "
+    f"batch.size * rollout.samples): where KL is low, one of them would take the weight of KL to 0 or below; set it above "
+    f"{answers * ADAPTIVE_CLIP:g}",
   )
   for name, read_by in (("kl_target", ("adaptive", "exponential")), ("kl_horizon", ("adaptive",))):
     _require(

@@ -81,7 +81,7 @@ class PolicyGradientSettings:
     "fixed", "how the weight follows the KL of roll-outs", choices=("fixed", "adaptive", "exponential")
   )
   kl_target: float = option(6.0, "KL that a controller aims at, nats an answer", above=0.0)
-  kl_horizon: float = option(10_000.0, "adaptive: answers in which the weight can change by a fifth", above=0.0)
+  kl_horizon: float = option(10_000.0, "adaptive: answers in which the weight can change by a fifth; above a fifth of a roll-out's", above=0.0)
   update_kl_limit: float = option(
     0.02,
     "steps of a roll-out end when half the mean squared log-ratio of a token is beyond this; 0: never",

@@ -41,8 +41,6 @@ class Folder(Protocol):
 
   log: Any
 
-  def record_once(self, step: int, split: str, metrics: Mapping[str, float]) -> None: ...
-
   def oldest_step(self) -> int: ...
 
 
@@ -111,7 +109,8 @@ class OnPolicy(Generic[Made]):
 
   def keep_in(self, folder: Folder) -> None:
     """Tells what it does to the folder of a run."""
-    self.record = lambda step, metrics: folder.record_once(step, "rollout", metrics)
+    # A roll-out of other settings may be recorded at this step, by a start that was killed here.
+    self.record = lambda step, metrics: folder.log.record_latest(step, "rollout", metrics)
     self.say, self.status, self.oldest_step = folder.log.message, folder.log.status, folder.oldest_step
 
   def num_tokens(self, step: int) -> int:

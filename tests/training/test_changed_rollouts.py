@@ -1,11 +1,16 @@
 """Settings that change while a run goes on: what is made anew, with what coefficient, and what is recorded of it."""
 
+import io
+import types
+
 import jax
 import pytest
 
 from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF
+from dpojax.training.rollouts import Rollout
+from dpojax.training.runlog import RunLog
 from tests.training.test_rollouts import same
-from tests.training.tiny_rollouts import make_stage
+from tests.training.tiny_rollouts import EvenShare, make_stage
 
 
 def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path):
@@ -76,3 +81,27 @@ def test_another_kl_coef_is_what_the_next_rollout_begins_with(tmp_path, controll
   same_setting.run(4)
   step, metrics = same_setting.records[-1]
   assert step == 12 and metrics["objective/kl_coef"] == pytest.approx(running[NEXT_KL_COEF], rel=1e-6)
+
+
+def test_a_rollout_made_anew_at_its_first_step_is_the_one_that_is_recorded(tmp_path):
+  class Hundred(EvenShare):
+    def __call__(self, answers):
+      return super().__call__(answers) + 100
+
+  def recorded():
+    return [row["objective/reward"] for row in log.records("rollout")]
+
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    stage = make_stage(tmp_path, method="rloo")
+    stage.rollouts.keep_in(types.SimpleNamespace(log=log, oldest_step=lambda: 0))
+    stage.rollouts(0)
+    before = recorded()
+    changed = make_stage(tmp_path, method="rloo", reward=Hundred(), options=dict(identity="other"))
+    made = changed.rollouts.begin(0, 0)  # on disk, and killed before it is recorded
+    assert recorded() == before and made.metrics["objective/reward"] > 100 > before[0]
+    for _ in range(2):  # a start that reads it, and another
+      again = make_stage(tmp_path, method="rloo", reward=Hundred(), options=dict(identity="other"))
+      again.rollouts.keep_in(types.SimpleNamespace(log=log, oldest_step=lambda: 0))
+      again.rollouts(0)
+      assert recorded() == [made.metrics["objective/reward"]]
+  assert Rollout.read(tmp_path / "rollouts" / "000000.npz", "other").metrics == made.metrics
