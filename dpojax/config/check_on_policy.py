@@ -12,7 +12,7 @@ from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
 
-
+MOST_ANSWERS = 10_000_000  # of a roll-out
 ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
 
 
@@ -82,6 +82,13 @@ def _check_online(config: RunConfig) -> None:
 
 def _check_policy_gradient(config: RunConfig) -> None:
   settings, samples = config.policy_gradient, config.rollout.samples
+  unread = type(config.batch)()
+  for name in ("seed", "share_prompt", "scored", "examples"):
+    _require(
+      getattr(config.batch, name) == getattr(unread, name),
+      f"batch.{name} is set, but recipe=policy_gradient does not read it: rows are made of roll-outs, whose order is "
+      "rollout.seed's; leave it out, and where other stages need it set it in those",
+    )
   grouped = settings.method in ("rloo", "grpo", "dr_grpo")
   _require(
     samples > 1 or not grouped,
@@ -112,6 +119,7 @@ def _check_policy_gradient(config: RunConfig) -> None:
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
   )
   answers = settings.minibatches * config.batch.size * samples
+  check_rollout_size(answers, "policy_gradient.minibatches, batch.size or rollout.samples")
   _require(
     settings.kl_controller != "adaptive" or answers < settings.kl_horizon / ADAPTIVE_CLIP,
     f"policy_gradient.kl_horizon={settings.kl_horizon:g} is too short for roll-outs of {answers:,} answers (minibatches * "
@@ -124,6 +132,13 @@ def _check_policy_gradient(config: RunConfig) -> None:
       f"policy_gradient.{name} is set, but kl_controller={settings.kl_controller} does not read it; it belongs to "
       f"kl_controller={' or '.join(read_by)}",
     )
+
+
+def check_rollout_size(answers: int, keys: str) -> None:
+  """Raises ConfigError, naming the settings `keys`, where a roll-out has more answers than any memory holds."""
+  _require(
+    answers <= MOST_ANSWERS, f"a roll-out would have {answers:,} answers, more than {MOST_ANSWERS:,}; lower {keys}"
+  )
 
 
 def _check_comparison(config: RunConfig) -> None:
