@@ -28,10 +28,10 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   check_rows(config.batch.rows, mesh)
-  config = resolved(config)
-  settings, rollout = config.policy_gradient, config.rollout
   policy = inputs.language_model()
   prompts, held_out = rollout_prompts(config, policy)
+  config = resolved(config)
+  settings, rollout = config.policy_gradient, config.rollout
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
   critic = inputs.critic(policy) if settings.method == "ppo" else None
   start = inputs.reference(policy)

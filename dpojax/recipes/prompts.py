@@ -18,6 +18,9 @@ BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
   """(prompts that roll-outs answer, others that the policy is looked at with; a world gives the latter itself).
 
+  Args:
+    config: as it was given: `rollout.seed` and `seed` are added here.
+
   Raises:
     InputError: as `prompts_to_answer`.
   """
