@@ -74,22 +74,22 @@ class Rollout:
   metrics: Mapping[str, float]
   update: int = 0
 
-  def save(self, path: pathlib.Path, identity: str) -> None:
-    """Writes it, whole or not at all."""
+  def save(self, path: pathlib.Path, identity: str, steps: range) -> None:
+    """Writes it, whole or not at all; see `rollout_files.save_rollout`."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
     facts = {name: fields.pop(name) for name in ("metrics", "kl_coef", "update")}
-    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
+    save_rollout(path, identity, steps, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
-  def read(cls, path: pathlib.Path, identity: str) -> "Rollout | None":
-    """Inverse of `save`; None where there is none, or one of another identity.
+  def read(cls, path: pathlib.Path, identity: str, begun: int | None = None) -> "Rollout | None":
+    """Inverse of `save`; None where there is none, or one of another identity. See `rollout_files.read_rollout`.
 
     Raises:
       CheckpointError: the file is damaged.
     """
-    found = read_rollout(path, identity)
+    found = read_rollout(path, identity, begun)
     if found is None:
       return None
     arrays, facts = found
@@ -137,8 +137,8 @@ class Rollouts(OnPolicy[Rollout]):
   def updates(self) -> int:
     return self.settings.epochs * self.settings.minibatches
 
-  def read(self, path: pathlib.Path, identity: str) -> Rollout | None:
-    return Rollout.read(path, identity)
+  def read(self, path: pathlib.Path, identity: str, begun: int) -> Rollout | None:
+    return Rollout.read(path, identity, begun)
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
