@@ -33,7 +33,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   config = resolved(config)
   settings, rollout = config.policy_gradient, config.rollout
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
-  critic = inputs.critic(policy) if settings.method == "ppo" else None
+  longest = max(len(row.ids) for row in prompts) + rollout.max_tokens
+  critic = inputs.critic(policy, longest) if settings.method == "ppo" else None
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
   steps = planned_steps(config, len(prompts))

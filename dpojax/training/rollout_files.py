@@ -59,8 +59,7 @@ def read_rollout(
   if found is None or found[1].pop("identity") != identity:
     return None
   arrays, facts = found
-  facts.pop("number"), facts.pop("steps")
-  return arrays, facts
+  return arrays, {name: value for name, value in facts.items() if name not in ("number", "steps")}
 
 
 def _read(path: pathlib.Path, begun: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
