@@ -10,9 +10,9 @@ from dpojax.environments import get_world
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
+from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 
-MOST_ANSWERS = 10_000_000  # of a roll-out
 ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
 
 
@@ -119,7 +119,7 @@ def _check_policy_gradient(config: RunConfig) -> None:
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
   )
   answers = settings.minibatches * config.batch.size * samples
-  check_rollout_size(answers, "policy_gradient.minibatches, batch.size or rollout.samples")
+  check_size(answers, "policy_gradient.minibatches, batch.size or rollout.samples")
   _require(
     settings.kl_controller != "adaptive" or answers < settings.kl_horizon / ADAPTIVE_CLIP,
     f"policy_gradient.kl_horizon={settings.kl_horizon:g} is too short for roll-outs of {answers:,} answers (minibatches * "
@@ -132,13 +132,6 @@ def _check_policy_gradient(config: RunConfig) -> None:
       f"policy_gradient.{name} is set, but kl_controller={settings.kl_controller} does not read it; it belongs to "
       f"kl_controller={' or '.join(read_by)}",
     )
-
-
-def check_rollout_size(answers: int, keys: str) -> None:
-  """Raises ConfigError, naming the settings `keys`, where a roll-out has more answers than any memory holds."""
-  _require(
-    answers <= MOST_ANSWERS, f"a roll-out would have {answers:,} answers, more than {MOST_ANSWERS:,}; lower {keys}"
-  )
 
 
 def _check_comparison(config: RunConfig) -> None:

@@ -7,7 +7,6 @@ policy = reference = model.path; `online.refresh` as large as the run: offline, 
 import dataclasses
 
 from dpojax import references
-from dpojax.config.check_on_policy import check_rollout_size
 from dpojax.config.schema import OnlineSettings
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
@@ -17,6 +16,7 @@ from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.steps import rollout_steps
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
+from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
@@ -55,7 +55,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   size = prompts_of_rollout(batch.size, rollout.samples, online)
   steps = planned_steps(config, online, size, len(prompts))
 
-  check_rollout_size(size * rollout.samples, "online.refresh, batch.size or rollout.samples, or raise online.epochs")
+  check_size(size * rollout.samples, "online.refresh, batch.size or rollout.samples, or raise online.epochs")
   read = rollout_fingerprints(prompts, reward, rollout.reward)
   # A longer run of one roll-out would need a larger one.
   read["roll-out"] = Fingerprint(digest_of_text(str(online.refresh)), f"pairs for {online.refresh:,} steps")

@@ -5,6 +5,7 @@ import pytest
 from dpojax.config.keys import replace_values
 from dpojax.config.load import load_experiment
 from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
 from dpojax.recipes import online, policy_gradient
 from dpojax.recipes.inputs import Inputs
 from dpojax.sweeps.stages import run
@@ -77,3 +78,8 @@ def test_how_many_steps_a_roll_out_serves_is_part_of_what_a_stage_is_made_from(m
   )
   assert [before.about, after.about] == [f"pairs for {number} steps" for number in served]
   assert (before.digest == after.digest) == (served[0] == served[1])
+
+
+def test_a_roll_out_that_no_memory_holds_is_refused_before_it_is_made(model):
+  with pytest.raises(ConfigError, match=r"10,000,020 answers, more than 10,000,000; lower online.refresh, batch.size"):
+    made_from(model, "online", train__steps=10**9, online__refresh=2_500_005, rollout__samples=2, online__epochs=2.0)
