@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable
 
+from dpojax.config.option import LOWEST_TEMPERATURE
+
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
   """`--model` and `--precision`."""
@@ -29,3 +31,14 @@ def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[
 
   convert.__name__ = {int: "whole number", float: "number"}[kind]  # argparse says "invalid NAME value"
   return convert
+
+
+def temperature(text: str) -> float:
+  """A `type=` for argparse: 0, or at least what float32 can divide logits by."""
+  value = float(text)
+  if value != 0 and not value >= LOWEST_TEMPERATURE:
+    raise argparse.ArgumentTypeError(f"{text} must be 0, which is greedy, or at least {LOWEST_TEMPERATURE:g}")
+  return value
+
+
+temperature.__name__ = "number"  # argparse says "invalid NAME value"

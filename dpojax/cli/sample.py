@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dpojax import __version__
-from dpojax.cli.arguments import add_model, in_range
+from dpojax.cli.arguments import add_model, in_range, temperature
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read
 from dpojax.cli.progress import Line
@@ -190,7 +190,7 @@ def _parser() -> Parser:
   parser.add_argument("--samples", metavar="N", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
   parser.add_argument("--greedy", action="store_true", help="the most probable token at each step")
   parser.add_argument(
-    "--temperature", metavar="T", type=in_range(float, 0.0), help="logits are divided by it; 0: greedy (1)"
+    "--temperature", metavar="T", type=temperature, help="logits are divided by it, at least 0.001; 0: greedy (1)"
   )
   parser.add_argument(
     "--top-k", metavar="N", type=in_range(int, 0), help="most probable tokens that are kept; 0: all (0)"

@@ -137,6 +137,7 @@ def _by_rewards(
   from dpojax.data.answers import read_answers
   from dpojax.rewards.build import build
   from dpojax.rewards.reward import PromptedAnswer
+  from dpojax.rewards.scores import scored
   from dpojax.training.run_reference import compared_with
 
   load = _loader(options)
@@ -154,7 +155,7 @@ def _by_rewards(
     for row in rows
     for text, ids, ended in zip(row.answers, row.answers_ids or [None] * len(row.answers), row.finished, strict=True)
   ]
-  by_name = {reward.name: reward(answers).tolist() for reward in rewards}
+  by_name = {reward.name: scored(reward, answers).tolist() for reward in rewards}
   values: Iterator[Any] = (
     iter(next(iter(by_name.values())))
     if len(by_name) == 1

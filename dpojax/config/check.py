@@ -9,6 +9,7 @@ from dpojax.config.check_losses import check_losses
 from dpojax.config.check_on_policy import check_on_policy
 from dpojax.config.experiment import reward_specs
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
+from dpojax.config.option import LOWEST_TEMPERATURE
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError
 from dpojax.rewards.spec import read_reward
@@ -45,7 +46,8 @@ def check_value(key: str, value: Any) -> None:
   ):
     limit = limits[name]
     if limit is not None and wrong(limit):
-      raise ConfigError(f"{key} must be {words} {limit:g}, got {value:g}")
+      said, got = (f"{number:g}" if isinstance(number, float) else str(number) for number in (limit, value))
+      raise ConfigError(f"{key} must be {words} {said}, got {got}")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -196,6 +198,10 @@ def _check_evaluation(config: RunConfig) -> None:
 
 def _check_monitor(config: RunConfig, looks: bool, held_out: bool) -> None:
   monitor, stop = config.monitor, config.stop
+  _require(
+    monitor.temperature == 0 or monitor.temperature >= LOWEST_TEMPERATURE,
+    f"monitor.temperature must be 0, which is greedy, or at least {LOWEST_TEMPERATURE:g}, got {monitor.temperature:g}",
+  )
   stop_texts(monitor.stop, "monitor.stop")
   stop_texts(config.pairs.stop, "pairs.stop")
   _require(

@@ -10,7 +10,10 @@ from dpojax.environments import get_world
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
+from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
+
+ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
 
 
 def check_on_policy(config: RunConfig) -> None:
@@ -79,6 +82,13 @@ def _check_online(config: RunConfig) -> None:
 
 def _check_policy_gradient(config: RunConfig) -> None:
   settings, samples = config.policy_gradient, config.rollout.samples
+  unread = type(config.batch)()
+  for name in ("seed", "share_prompt", "scored", "examples"):
+    _require(
+      getattr(config.batch, name) == getattr(unread, name),
+      f"batch.{name} is set, but recipe=policy_gradient does not read it: rows are made of roll-outs, whose order is "
+      "rollout.seed's; leave it out, and where other stages need it set it in those",
+    )
   grouped = settings.method in ("rloo", "grpo", "dr_grpo")
   _require(
     samples > 1 or not grouped,
@@ -107,6 +117,14 @@ def _check_policy_gradient(config: RunConfig) -> None:
   _require(
     settings.kl_controller == "fixed" or settings.kl_coef > 0,
     "policy_gradient.kl_coef is 0, which no controller changes; set it above 0, or kl_controller=fixed",
+  )
+  answers = settings.minibatches * config.batch.size * samples
+  check_size(answers, "policy_gradient.minibatches, batch.size or rollout.samples")
+  _require(
+    settings.kl_controller != "adaptive" or answers < settings.kl_horizon / ADAPTIVE_CLIP,
+    f"policy_gradient.kl_horizon={settings.kl_horizon:g} is too short for roll-outs of {answers:,} answers (minibatches * "
+    f"batch.size * rollout.samples): where KL is low, one of them would take the weight of KL to 0 or below; set it above "
+    f"{answers * ADAPTIVE_CLIP:g}",
   )
   for name, read_by in (("kl_target", ("adaptive", "exponential")), ("kl_horizon", ("adaptive",))):
     _require(

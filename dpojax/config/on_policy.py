@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dpojax.config.option import option
+from dpojax.config.option import LARGEST_SEED, LARGEST_WEIGHT, LOWEST_TEMPERATURE, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,23 +13,24 @@ class RolloutSettings:
     0,
     "different prompts that are answered; 0: all of the data, 10,000 of a world; recipes best_of_n, comparison: 256",
     minimum=0,
+    maximum=1_000_000,
   )
-  samples: int = option(4, "answers a prompt", minimum=1)
+  samples: int = option(4, "answers a prompt", minimum=1, maximum=100_000)
   reward: str = option("auto", "what scores the answers, as in monitor.rewards but one alone; auto: true where known")
   normalise: bool = option(
     False, "the reward gets mean 0 and standard deviation 1 over answers of the reference, so that KL keeps its weight"
   )
   normalise_on: int = option(256, "prompts whose answers that is measured on", minimum=2)
   max_tokens: int = option(64, "longest answer", minimum=1)
-  temperature: float = option(1.0, "sampling temperature, at which all log-probs are taken", above=0.0)
+  temperature: float = option(1.0, "sampling temperature, at which all log-probs are taken", minimum=LOWEST_TEMPERATURE)
   stop: str = option("", "text that ends an answer; several as a JSON list")
   missing_eos: str = option(
     "keep",
     "score of an answer that was cut at max_tokens: keep it; replace it by -rollout.eos_penalty; or subtract that",
     choices=("keep", "replace", "subtract"),
   )
-  eos_penalty: float = option(1.0, "see rollout.missing_eos", minimum=0.0)
-  seed: int = option(0, "seed of prompts and answers", minimum=0)
+  eos_penalty: float = option(1.0, "see rollout.missing_eos", minimum=0.0, maximum=LARGEST_WEIGHT)
+  seed: int = option(0, "seed of prompts and answers", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PolicyGradientSettings:
 
   method: str = option("ppo", "whose advantages and defaults", choices=("ppo", "rloo", "grpo", "dr_grpo", "reinforce"))
   epochs: int = option(4, "passes over a roll-out", minimum=1)
-  minibatches: int = option(4, "optimizer steps of a pass", minimum=1)
+  minibatches: int = option(4, "optimizer steps of a pass", minimum=1, maximum=100_000)
   clip: float = option(0.2, "ratios beyond 1 +- this give no gradient", above=0.0)
   dual_clip: float = option(0.0, "loss of a bad token is at most this times its advantage; 0: no bound", minimum=0.0)
   reduction: str = option(
@@ -68,20 +69,22 @@ class PolicyGradientSettings:
     "ppo, critic=reward: model it starts from, of a ppo run its critic; empty: rollout.reward where that is a model, else "
     "where the policy does",
   )
-  value_coef: float = option(0.1, "ppo: weight of the value loss", minimum=0.0)
+  value_coef: float = option(0.1, "ppo: weight of the value loss", minimum=0.0, maximum=LARGEST_WEIGHT)
   value_clip: float = option(0.2, "ppo: a value moves by at most this from its old one, in units of reward", above=0.0)
-  entropy_coef: float = option(0.0, "weight of the entropy, which is maximised", minimum=0.0)
+  entropy_coef: float = option(0.0, "weight of the entropy, which is maximised", minimum=0.0, maximum=LARGEST_WEIGHT)
   kl: str = option(
     "auto",
     "where KL to the reference enters: reward (k1 of every token) or loss (k3); auto: loss for grpo and dr_grpo",
     choices=("auto", "reward", "loss"),
   )
-  kl_coef: float = option(0.05, "its weight at the start", minimum=0.0)
+  kl_coef: float = option(0.05, "its weight at the start", minimum=0.0, maximum=LARGEST_WEIGHT)
   kl_controller: str = option(
     "fixed", "how the weight follows the KL of roll-outs", choices=("fixed", "adaptive", "exponential")
   )
   kl_target: float = option(6.0, "KL that a controller aims at, nats an answer", above=0.0)
-  kl_horizon: float = option(10_000.0, "adaptive: answers in which the weight can change by a fifth", above=0.0)
+  kl_horizon: float = option(
+    10_000.0, "adaptive: answers in which the weight can change by a fifth; above a fifth of a roll-out's", above=0.0
+  )
   update_kl_limit: float = option(
     0.02,
     "steps of a roll-out end when half the mean squared log-ratio of a token is beyond this; 0: never",
@@ -94,7 +97,7 @@ class OnlineSettings:
   """Of recipe=online: pairs that the policy writes itself, made anew while it trains."""
 
   refresh: int = option(8, "steps between roll-outs; as many as the run has: offline", minimum=1)
-  epochs: float = option(1.0, "passes over the pairs of a roll-out", above=0.0)
+  epochs: float = option(1.0, "passes over the pairs of a roll-out; 0.01: one pair of a hundred is read", minimum=0.01)
   opponent: str = option(
     "policy",
     "who writes what is compared: the policy all answers, or the reference half of them",

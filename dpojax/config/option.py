@@ -3,6 +3,10 @@
 import dataclasses
 from typing import Any
 
+LARGEST_SEED = 2**30 - 1  # two of them are added, and what draws takes 32 bits with a sign
+LOWEST_TEMPERATURE = 1e-3  # logits divided by less are lost in float32, and near 1e-45 it is 0 there
+LARGEST_WEIGHT = 1e6  # of a term of a loss or a score: far beyond, others are lost in float32, and then it overflows
+
 
 def option(
   default: Any,

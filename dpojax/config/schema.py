@@ -16,7 +16,7 @@ from dpojax.config.on_policy import (
   PolicyGradientSettings,
   RolloutSettings,
 )
-from dpojax.config.option import option
+from dpojax.config.option import LARGEST_SEED, LOWEST_TEMPERATURE, option
 
 if TYPE_CHECKING:
   from dpojax.losses.spec import LossSpec
@@ -39,7 +39,7 @@ class ModelSettings:
   heads: int = option(4, "attention heads of a model from scratch", minimum=1)
   kv_heads: int = option(4, "key-value heads of a model from scratch", minimum=1)
   ffn: int = option(384, "feed-forward width of a model from scratch", minimum=8)
-  seed: int = option(0, "seed of the initial parameters of a model from scratch", minimum=0)
+  seed: int = option(0, "seed of the initial parameters of a model from scratch", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class DataSettings:
   )
   duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
   texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1)
-  seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0)
+  seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class BatchSettings:
   scored: int = option(0, "scored slots of a row; 0: from the data's lengths", minimum=0)
   examples: int = option(0, "example slots of a row; 0: from the data's lengths", minimum=0)
   share_prompt: bool = option(True, "store the prompt once for its answers")
-  seed: int = option(0, "seed of the order of examples", minimum=0)
+  seed: int = option(0, "seed of the order of examples", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class RewardSettings:
 
   heads: int = option(1, "linear heads on one decoder; several are an ensemble", minimum=1)
   bootstrap: bool = option(False, "every head weighs the examples by draws of its own")
-  seed: int = option(0, "seed of the heads' start and of those draws", minimum=0)
+  seed: int = option(0, "seed of the heads' start and of those draws", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,12 +203,12 @@ class MonitorSettings:
     "of monitor.rewards",
   )
   max_tokens: int = option(64, "longest sampled answer", minimum=1)
-  temperature: float = option(1.0, "sampling temperature; 0: greedy", minimum=0.0)
+  temperature: float = option(1.0, "sampling temperature, at least 0.001; 0: greedy", minimum=0.0)
   top_k: int = option(0, "tokens among which one is drawn, the most probable; 0: all", minimum=0)
   top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
   stop: str = option("", "text that ends an answer; several as a JSON list")
   show: int = option(4, "sampled answers shown before and after", minimum=0, execution=True)
-  seed: int = option(0, "seed of prompts and sampling", minimum=0)
+  seed: int = option(0, "seed of prompts and sampling", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,13 +249,13 @@ class ParallelSettings:
 class PairsSettings:
   """Of recipe=pairs: a model writes answers to prompts, and a reward orders them."""
 
-  prompts: int = option(1000, "prompts to answer; 0: all that the data have", minimum=0)
-  samples: int = option(4, "answers a prompt", minimum=2)
+  prompts: int = option(1000, "prompts to answer; 0: all that the data have", minimum=0, maximum=1_000_000)
+  samples: int = option(4, "answers a prompt", minimum=2, maximum=10_000)
   reward: str = option(
     "auto", "what orders the answers, as in monitor.rewards but one alone; auto: true where it is known"
   )
   max_tokens: int = option(64, "longest answer", minimum=1)
-  temperature: float = option(1.0, "sampling temperature", above=0.0)
+  temperature: float = option(1.0, "sampling temperature", minimum=LOWEST_TEMPERATURE)
   top_k: int = option(0, "tokens among which one is drawn, the most probable; 0: all", minimum=0)
   top_p: float = option(1.0, "nucleus sampling", above=0.0, maximum=1.0)
   stop: str = option("", "text that ends an answer; several as a JSON list")
@@ -270,7 +270,7 @@ class PairsSettings:
     choices=("bradley_terry", "highest"),
   )
   min_margin: float = option(0.0, "pairs whose rewards differ by less are left out, and counted", minimum=0.0)
-  seed: int = option(0, "seed of prompts, answers and labels", minimum=0)
+  seed: int = option(0, "seed of prompts, answers and labels", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +288,9 @@ class RunConfig:
   """A stage: the complete settings of one recipe."""
 
   recipe: str = option("preference", "what the stage does", choices=RECIPES)
-  seed: int = option(0, "added to every other seed of the stage but those of data and pairs", minimum=0)
+  seed: int = option(
+    0, "added to every other seed of the stage but those of data and pairs", minimum=0, maximum=LARGEST_SEED
+  )
   model: ModelSettings = settings(ModelSettings)
   data: DataSettings = settings(DataSettings)
   batch: BatchSettings = settings(BatchSettings)

@@ -125,7 +125,7 @@ def _ranked(rows: Sequence[PromptRow], seed: int) -> list[bytes]:
   return sorted({row.ids.tobytes() for row in rows}, key=lambda ids: hashlib.sha256(f"{seed} ".encode() + ids).digest())
 
 
-def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0) -> PromptRows:
+def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0, left_by: str = "") -> PromptRows:
   """The prompts of `data.path`, or of a split of a hub data set.
 
   A file may hold rows of any format (`docs/data.md`), of which the prompt is taken; rows with nothing but a `prompt`
@@ -137,6 +137,7 @@ def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int =
     settings: source, format, template, limits on prompts, `overlong` and `duplicates`.
     tokenizer: text to ids.
     longest: tokens that a prompt may have, beside `data.max_prompt`; 0: any number.
+    left_by: the settings that leave so many, for messages.
 
   Returns:
     The prompts in the order of their rows, and what became of every other row.
@@ -150,7 +151,7 @@ def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int =
     source = Source(path, itertools.islice(_lines(path), settings.limit or None))
   else:
     source = open_source(settings, path, settings.split)
-  return _read(source.name, source.rows, settings, tokenizer, longest)
+  return _read(source.name, source.rows, settings, tokenizer, longest, left_by)
 
 
 def prompts_given(
@@ -169,10 +170,17 @@ def prompts_given(
 
 
 def _read(
-  name: str, rows: Iterator[SourceRow], settings: DataSettings, tokenizer: Tokenizer, longest: int
+  name: str,
+  rows: Iterator[SourceRow],
+  settings: DataSettings,
+  tokenizer: Tokenizer,
+  longest: int,
+  left_by: str = "",
 ) -> PromptRows:
   limits = Limits.of(settings, 0, tokenizer.bos_id)
   limits = dataclasses.replace(limits, prompt=min(filter(None, (limits.prompt, longest)), default=0))
+  if limits.prompt != longest:
+    left_by = "data.max_prompt"
   found, seen = PromptRows(), set()
   template = open_template(settings, tokenizer)
   parse: Parse | None = None
@@ -190,7 +198,7 @@ def _read(
         if isinstance(p, DataError) or isinstance(ids, DataError):
           found.drop("malformed", f"{row.where}: {p if isinstance(p, DataError) else ids}")
           continue
-        _keep(found, row, p, ids, tokenizer, limits, None if settings.duplicates == "keep" else seen)
+        _keep(found, row, p, ids, tokenizer, limits, left_by, None if settings.duplicates == "keep" else seen)
   finally:
     if template is not None:
       template.close()
@@ -208,6 +216,7 @@ def _keep(
   ids: Tokenised,
   tokenizer: Tokenizer,
   limits: Limits,
+  left_by: str,
   seen: set[bytes] | None,
 ) -> None:
   """Adds the prompt, or counts why not."""
@@ -217,7 +226,10 @@ def _keep(
     return
   if limits.prompt and len(prompt) > limits.prompt:
     if limits.overlong == "drop":
-      found.drop("prompt_too_long", f"{row.where}: its prompt has {len(prompt)} tokens, more than {limits.prompt}")
+      which = f", {left_by}" if left_by else ""
+      found.drop(
+        "prompt_too_long", f"{row.where}: its prompt has {len(prompt)} tokens, more than {limits.prompt}{which}"
+      )
       return
     prompt = cut_prompt(prompt, limits.prompt, limits)
   kept = as_ids(prompt)

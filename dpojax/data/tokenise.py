@@ -57,13 +57,13 @@ def tokenise(
     One for each comparison: its ids, or the error for which it must be left out.
 
   Raises:
-    DataError: conversations without a template; a tokenizer without EOS; a template that fails.
+    DataError: conversations without a template; a tokenizer without EOS; a template that fails; a word that a
+      tokenizer without an unknown token lacks.
   """
   if not tokenizer.eos_ids and any(row.answers and row.kind != "ids" for row in comparisons):
     raise DataError("the tokenizer has no EOS token to end answers with; add eos_token to tokenizer_config.json")
   texts = _texts(comparisons, places, tokenizer, template)
-  flat = [text for row in texts if not isinstance(row, DataError) for text in row]
-  encoded = iter(tokenizer.encode_batch(flat))
+  encoded = iter(_encoded(texts, places, tokenizer))
   ending = tokenizer.encode(template.ending) if template else []
   found: list[Tokenised | DataError] = []
   for comparison, row in zip(comparisons, texts, strict=True):
@@ -82,6 +82,21 @@ def tokenise(
     fulls = [full if ended else _open_ended(full, tokenizer) for full, ended in zip(fulls, finished, strict=True)]
     found.append(_divide(prompt, fulls))
   return found
+
+
+def _encoded(texts: Sequence[list[str] | DataError], places: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+  """Ids of all texts; DataError, naming the place, for one that the tokenizer has no ids for."""
+  rows = [(place, row) for place, row in zip(places, texts, strict=True) if not isinstance(row, DataError)]
+  try:
+    return tokenizer.encode_batch([text for _, row in rows for text in row])
+  except DataError:
+    for place, row in rows:
+      for text in row:
+        try:
+          tokenizer.encode(text)
+        except DataError as error:
+          raise DataError(f"{place}: {error}") from error
+    raise
 
 
 def _texts(

@@ -259,7 +259,8 @@ class Tokenizer:
         return f"tokenizer: text {n} is {type(text).__name__}, not str"
       for word in text.split() if self._words else ():
         if self._backend.token_to_id(word) is None:
-          return f"tokenizer: the word {word!r} of text {n} is not in its vocabulary of {self.vocab_size}"
+          which = f" of text {n}" if len(texts) > 1 else ""
+          return f"tokenizer: the word {word!r}{which} is not in its vocabulary of {self.vocab_size}"
     return f"tokenizer: {error}"
 
 

@@ -14,7 +14,8 @@ from dpojax.types import Array, Declared, Metrics, PackedBatch, Params, floats_a
 
 Reduction = Literal["token", "answer", "sequence", "constant"]
 POLICY, CRITIC = "policy", "critic"  # the models that are trained
-KL_COEF, NEXT_KL_COEF, STOPPED = "kl_coef", "next_kl_coef", "stopped"  # statistics that go from step to step
+# Statistics that go from step to step; the last is the setting that the two before it began from, 0 where none did.
+STOPPED, KL_COEF, NEXT_KL_COEF, BEGUN_KL_COEF = "stopped", "kl_coef", "next_kl_coef", "begun_kl_coef"
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +75,7 @@ class PolicyGradient(Objective):
 
   @property
   def running(self) -> dict[str, float]:
-    return {KL_COEF: 0.0, NEXT_KL_COEF: 0.0, STOPPED: 0.0}
+    return {KL_COEF: 0.0, NEXT_KL_COEF: 0.0, BEGUN_KL_COEF: 0.0, STOPPED: 0.0}
 
   def policy(self, params: Params) -> Params:
     return params[POLICY]

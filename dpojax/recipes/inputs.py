@@ -131,14 +131,18 @@ class Inputs:
       raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
     return loaded
 
-  def critic(self, policy: LoadedModel) -> LoadedModel:
+  def critic(self, policy: LoadedModel, tokens: int = 0) -> LoadedModel:
     """The network that a critic of its own starts from, as a reward model of one head.
 
     That of `policy_gradient.critic_path`; else the reward model of `rollout.reward`, where it is one; else the policy.
     The critic of another run goes on with its head; any other starts with a head of zeros.
 
+    Args:
+      policy: writes what it reads.
+      tokens: of the longest prompt and answer; 0: not known.
+
     Raises:
-      ConfigError: it reads other tokens than the policy writes.
+      ConfigError: it reads other tokens than the policy writes, or has no positions for so many.
     """
     path = self.config.policy_gradient.critic_path
     if not path:
@@ -160,6 +164,13 @@ class Inputs:
           "writes token by token; name a model with the policy's, or set policy_gradient.critic=shared"
         )
     decoder = loaded.model.model if isinstance(loaded.model, RewardModel) else loaded.model
+    positions = decoder.config.max_positions
+    if self.config.policy_gradient.critic == "reward" and positions and tokens > positions:
+      raise ConfigError(
+        f"policy_gradient.critic_path: {path or 'the policy'} has {positions} positions, but the longest prompt and an answer "
+        f"of rollout.max_tokens={self.config.rollout.max_tokens} take {tokens}; lower it, set data.max_prompt, or name a model "
+        "with more positions"
+      )
     model = RewardModel(decoder)
     if goes_on:
       return loaded

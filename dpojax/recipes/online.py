@@ -10,12 +10,13 @@ from dpojax import references
 from dpojax.config.schema import OnlineSettings
 from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
-from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.steps import rollout_steps
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
+from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
 from dpojax.training.loop import RunResult, train
@@ -23,6 +24,7 @@ from dpojax.training.monitors import Checkpoint
 from dpojax.training.online_pairs import OnlinePairs
 from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
+from dpojax.training.stage_record import Fingerprint
 from dpojax.training.trainer import Trainer
 
 
@@ -53,7 +55,10 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   size = prompts_of_rollout(batch.size, rollout.samples, online)
   steps = planned_steps(config, online, size, len(prompts))
 
+  check_size(size * rollout.samples, "online.refresh, batch.size or rollout.samples, or raise online.epochs")
   read = rollout_fingerprints(prompts, reward, rollout.reward)
+  # A longer run of one roll-out would need a larger one.
+  read["roll-out"] = Fingerprint(digest_of_text(str(online.refresh)), f"pairs for {online.refresh:,} steps")
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
   folder.describe_prompts(policy, prompts.counts, prompts.notes)
   reference = references.of(

@@ -17,6 +17,7 @@ from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs, digest_of_text
 from dpojax.recipes.prompts import prompts_to_answer
 from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.rewards.scores import scored
 from dpojax.rollout.answers_file import SampledAnswer, Sampling, answers_job, read_answers, write_answers
 from dpojax.rollout.comparison_rows import comparison_rows
 from dpojax.rollout.stop import stop_texts
@@ -132,12 +133,13 @@ def score(
   for start in range(0, len(prompts), at_once):
     some = answers[start : start + at_once]
     say(f"scoring: {start}/{len(prompts)} prompts")
-    values = reward(
+    values = scored(
+      reward,
       [
         PromptedAnswer(row.given, answer.text, row.ids, answer.tokens, answer.finished, row.details)
         for row, several in zip(prompts[start : start + at_once], some, strict=True)
         for answer in several
-      ]
+      ],
     )
-    found += np.split(np.asarray(values, np.float64), np.cumsum([len(several) for several in some])[:-1])
+    found += np.split(values, np.cumsum([len(several) for several in some])[:-1])
   return found

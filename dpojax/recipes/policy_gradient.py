@@ -28,12 +28,13 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   check_rows(config.batch.rows, mesh)
-  config = resolved(config)
-  settings, rollout = config.policy_gradient, config.rollout
   policy = inputs.language_model()
   prompts, held_out = rollout_prompts(config, policy)
+  config = resolved(config)
+  settings, rollout = config.policy_gradient, config.rollout
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
-  critic = inputs.critic(policy) if settings.method == "ppo" else None
+  longest = max(len(row.ids) for row in prompts) + rollout.max_tokens
+  critic = inputs.critic(policy, longest) if settings.method == "ppo" else None
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
   steps = planned_steps(config, len(prompts))

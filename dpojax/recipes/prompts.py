@@ -26,6 +26,9 @@ BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
   """(prompts that roll-outs answer, others that the policy is looked at with; a world gives the latter itself).
 
+  Args:
+    config: as it was given: `rollout.seed` and `seed` are added here.
+
   Raises:
     InputError: as `prompts_to_answer`.
   """
@@ -148,8 +151,12 @@ def _answered(
       )
     # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
     return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
-  longest = min(filter(None, (model.max_positions - max_tokens if model.max_positions else 0, room)), default=0)
-  found = read_prompts(data, tokenizer, longest=longest)
+  limits = {f"what {section}.max_tokens={max_tokens} leaves of batch.row_length={config.batch.row_length}": room}
+  if model.max_positions:
+    left = model.max_positions - max_tokens
+    limits[f"what {section}.max_tokens={max_tokens} leaves of the model's {model.max_positions} positions"] = left
+  longest, left_by = min(((size, words) for words, size in limits.items() if size), default=(0, ""))
+  found = read_prompts(data, tokenizer, longest=longest, left_by=left_by)
   rows = PromptRows(found[: count or None])
   rows.counts, rows.dropped, rows.notes = found.counts, found.dropped, found.notes
   for row in rows:

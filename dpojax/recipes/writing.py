@@ -1,6 +1,5 @@
 """How a stage's policy writes its roll-outs, and the reward on the scale of what its reference writes."""
 
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -9,7 +8,6 @@ from jax.sharding import Mesh
 
 from dpojax.config.schema import RolloutSettings
 from dpojax.data.prompts import PromptRow, PromptRows
-from dpojax.files import write_atomically
 from dpojax.parallel.rules import whole_rows
 from dpojax.recipes.inputs import digest_of_text
 from dpojax.references import Log
@@ -22,6 +20,7 @@ from dpojax.training.answering import Write, prompted
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.rollout_files import ROLLOUTS
 from dpojax.training.stage_record import Fingerprint
+from dpojax.training.stored_files import MEASURED_ANEW, read_json, save_json
 from dpojax.types import Params
 
 AT_ONCE = 512  # answers sampled together
@@ -74,12 +73,15 @@ def normalised_reward(
   """The reward with mean 0 and standard deviation 1 over what the reference writes, where that is asked for.
 
   Gain and bias are measured once and stay in the folder; anew where the stage goes on with other settings or inputs.
+
+  Raises:
+    CheckpointError: what was measured is damaged.
   """
   if not settings.normalise:
     return reward
   path = folder / ROLLOUTS / "normalisation.json"
-  known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-  if known.get("identity") != identity:
+  known = read_json(path, MEASURED_ANEW)
+  if known is None or known["identity"] != identity:
     some = prompts[: settings.normalise_on]
     count = f"{len(some) * settings.samples:,} answers of the reference"
     if log is not None:
@@ -92,6 +94,5 @@ def normalised_reward(
 
     samples = write(reference(), [row.ids for row in some], numbers, progress)
     known = {"identity": identity, "terms": measure(reward, prompted(some, samples, decode))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(known, indent=2) + "\n", durable=True)
+    save_json(path, known)
   return apply(reward, known["terms"])

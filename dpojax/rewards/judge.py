@@ -8,6 +8,7 @@ import numpy as np
 from dpojax.errors import DataError
 from dpojax.rewards.examples import name_of
 from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
+from dpojax.rewards.scores import scored
 from dpojax.rewards.terms import JudgeSpec, RewardSpec
 from dpojax.rewards.user import UserFunction, load_function, prompts_of
 
@@ -35,7 +36,7 @@ class RewardJudge:
   def __call__(self, first: Sequence[PromptedAnswer], second: Sequence[PromptedAnswer]) -> np.ndarray:
     """f64[N], scored in one call, so that equal answers to a prompt tie."""
     _check(first, second)
-    values = self.reward([*first, *second])
+    values = scored(self.reward, [*first, *second])
     return preferences(values[: len(first)], values[len(first) :])
 
 

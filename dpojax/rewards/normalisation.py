@@ -14,6 +14,7 @@ import numpy as np
 from dpojax.errors import DataError
 from dpojax.rewards.combined import Normalised, Sum, SumTerm
 from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.rewards.scores import scored
 
 Recorded = dict[str, dict[str, Any]]
 FLAT = 1e-12  # a standard deviation below this share of the values' size is rounding
@@ -37,7 +38,7 @@ def measure(reward: Reward, answers: Sequence[PromptedAnswer]) -> Recorded:
     raise DataError(f"reward {reward.name}: there are no answers of the reference to normalise it by")
   found = {}
   for term in _terms(reward):
-    values = np.asarray(term.reward(answers), np.float64)
+    values = scored(term.reward, answers)
     mean, sd = float(np.mean(values)), float(np.std(values))
     constant = not sd > FLAT * float(np.max(np.abs(values)))
     gain = 1.0 if constant else 1.0 / sd

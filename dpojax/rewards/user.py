@@ -56,27 +56,29 @@ class UserFunction:
     Raises:
       DataError: it raises, or returns anything else; the message names it, and the cause keeps its traceback.
     """
-    try:
-      returned = self.function(*arguments, **options)
-      if isinstance(returned, Iterator):  # which runs the user's code no sooner than it is read
-        returned = list(itertools.islice(returned, len(answers) + 1))
-    except Exception as error:
-      said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-      raise DataError(f"{self.where} fails with {said}{self._line(error)}") from error
+    returned = self._run(self.function, *arguments, **options)
     return self._numbers(returned, answers)
 
-  def _line(self, error: Exception) -> str:
+  def _run(self, code: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What code of the user's returns; DataError where it fails, be it by `sys.exit`. KeyboardInterrupt goes through."""
+    try:
+      return code(*arguments, **options)
+    except (Exception, SystemExit) as error:
+      raise DataError(f"{self.where} fails with {said(error)}{self._line(error)}") from error
+
+  def _line(self, error: BaseException) -> str:
     """The last line of the user's file that was running."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == self.file]
     return f" ({self.file}:{frames[-1].lineno})" if frames else ""
 
   def _numbers(self, returned: Any, answers: Sequence[PromptedAnswer]) -> np.ndarray:
     wanted = f"it must return {len(answers)} finite numbers, one an answer"
-    values = returned.tolist() if hasattr(returned, "tolist") else returned
+    values = self._run(lambda: returned.tolist() if hasattr(returned, "tolist") else returned)
     # Of a mapping the keys would be read, and a set has no order.
     if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__iter__"):
       raise DataError(f"{self.where} returns {'None' if values is None else type(returned).__name__}; {wanted}")
-    values = list(values)
+    # Reading a generator runs the user's code, and one without an end is read no further than needed.
+    values = self._run(lambda: list(itertools.islice(values, len(answers) + 1)) if unending(values) else list(values))
     if len(values) != len(answers):
       raise DataError(f"{self.where} returns {len(values)} values; {wanted}")
     found = np.zeros(len(values), np.float64)
@@ -84,11 +86,14 @@ class UserFunction:
       number = np.nan
       if not isinstance(value, str | bytes) and hasattr(value, "__float__"):
         try:
-          number = float(value)
-        except (TypeError, ValueError, OverflowError):  # an array of several, a number beyond any float
-          number = np.nan
+          number = self._run(float, value)
+        except DataError as error:
+          # An array of several, a number beyond any float; anything else is said as it is.
+          if not isinstance(error.__cause__, TypeError | ValueError | OverflowError):
+            raise
       if not np.isfinite(number):
-        raise DataError(f"{self.where} returns {value!r} for {name_of(answers[i], i)}; {wanted}")
+        shown = " ".join(self._run(repr, value).split())
+        raise DataError(f"{self.where} returns {shown} for {name_of(answers[i], i)}; {wanted}")
       found[i] = number
     return found
 
@@ -120,6 +125,17 @@ class PythonReward:
     }
     extras = {name: [given[name](a) for a in answers] for name in self.function.takes(EXTRAS)}
     return self.function.call(answers, prompts_of(answers), [a.answer for a in answers], **extras)
+
+
+def unending(values: Any) -> bool:
+  """Whether nothing says how many values there are."""
+  return isinstance(values, Iterator) or not hasattr(values, "__len__")
+
+
+def said(error: BaseException) -> str:
+  """An exception in one line."""
+  text = " ".join(str(error).split())
+  return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def prompts_of(answers: Sequence[PromptedAnswer]) -> list[Prompt]:
@@ -167,10 +183,10 @@ def _run(path: pathlib.Path, digest: str, where: str) -> ModuleType:
     spec.loader.exec_module(module)
   except BaseException as error:
     del sys.modules[name]
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception | SystemExit):
       raise
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(place)]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     at = f" ({place}:{line})" if line else ""
-    raise ConfigError(f"{where}: running the file fails with {type(error).__name__}: {error}{at}") from error
+    raise ConfigError(f"{where}: running the file fails with {said(error)}{at}") from error
   return module

@@ -9,6 +9,7 @@ from dpojax.config.schema import RolloutSettings
 from dpojax.data.batches import shuffled
 from dpojax.data.prompts import PromptRow
 from dpojax.rewards.reward import PromptedAnswer, Reward
+from dpojax.rewards.scores import scored
 from dpojax.rollout.text import answer_text
 from dpojax.rollout.writing import Ended, Sample
 from dpojax.types import Params
@@ -39,7 +40,7 @@ def score_answers(
   reward: Reward, answers: Sequence[PromptedAnswer], settings: RolloutSettings
 ) -> tuple[np.ndarray, np.ndarray]:
   """f64[A]: what the reward says, and that with what a missing EOS does to it."""
-  raw = np.asarray(reward(answers), np.float64)
+  raw = scored(reward, answers)
   cut = np.asarray([not answer.finished for answer in answers])
   if settings.missing_eos == "replace":
     return raw, np.where(cut, -settings.eos_penalty, raw)

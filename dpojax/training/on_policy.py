@@ -33,15 +33,13 @@ class Stored(Protocol):
   @property
   def update(self) -> int: ...
 
-  def save(self, path: pathlib.Path, identity: str) -> None: ...
+  def save(self, path: pathlib.Path, identity: str, steps: range) -> None: ...
 
 
 class Folder(Protocol):
   """Where a run is kept: see `dpojax.training.run_folder.RunFolder`."""
 
   log: Any
-
-  def record_once(self, step: int, split: str, metrics: Mapping[str, float]) -> None: ...
 
   def oldest_step(self) -> int: ...
 
@@ -101,8 +99,8 @@ class OnPolicy(Generic[Made]):
     """Steps of a roll-out."""
     raise NotImplementedError
 
-  def read(self, path: pathlib.Path, identity: str) -> Made | None:
-    """The roll-out in a file; None where there is none, or one of another identity."""
+  def read(self, path: pathlib.Path, identity: str, begun: int) -> Made | None:
+    """The roll-out in a file, made after step `begun`; None where there is none, or one of another identity."""
     raise NotImplementedError
 
   def make(self, number: int, update: int) -> Made:
@@ -111,7 +109,8 @@ class OnPolicy(Generic[Made]):
 
   def keep_in(self, folder: Folder) -> None:
     """Tells what it does to the folder of a run."""
-    self.record = lambda step, metrics: folder.record_once(step, "rollout", metrics)
+    # A roll-out of other settings may be recorded at this step, by a start that was killed here.
+    self.record = lambda step, metrics: folder.log.record_latest(step, "rollout", metrics)
     self.say, self.status, self.oldest_step = folder.log.message, folder.log.status, folder.oldest_step
 
   def num_tokens(self, step: int) -> int:
@@ -129,18 +128,18 @@ class OnPolicy(Generic[Made]):
 
   def begin(self, number: int, update: int) -> Made:
     """The roll-out of that number, from disk or new. It is the one at hand once its steps can be taken."""
-    path = rollout_path(self._folder, number)
-    found = self.read(path, self._identity)
+    path, begun = rollout_path(self._folder, number), number * self.updates
+    found = self.read(path, self._identity, begun)
     if found is None:
-      check_begun(path, update, self.updates)
+      check_begun(self._folder, number, self._identity, update, self.updates)
     if found is None or found.update > update:
       # One of other settings cannot be gone on with: what is left of its updates is taken from a new one.
       found = self.make(number, update)
       drop(self._folder, lambda other: other > number)  # written by a policy that never read this one
-      found.save(path, self._identity)
+      found.save(path, self._identity, range(begun + update, begun + self.updates))
       self.drop_old(number)
     if update == found.update:
-      self.record(number * self.updates + update, found.metrics)
+      self.record(begun + update, found.metrics)
     self._number = number
     return found
 

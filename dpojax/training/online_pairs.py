@@ -74,20 +74,20 @@ class PairRollout:
   metrics: Mapping[str, float]
   update: int = 0
 
-  def save(self, path: pathlib.Path, identity: str) -> None:
-    """Writes it, whole or not at all."""
+  def save(self, path: pathlib.Path, identity: str, steps: range) -> None:
+    """Writes it, whole or not at all; see `rollout_files.save_rollout`."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     facts = {name: fields.pop(name) for name in ("metrics", "update")}
-    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
+    save_rollout(path, identity, steps, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
-  def read(cls, path: pathlib.Path, identity: str) -> "PairRollout | None":
-    """Inverse of `save`; None where there is none, or one of another identity.
+  def read(cls, path: pathlib.Path, identity: str, begun: int | None = None) -> "PairRollout | None":
+    """Inverse of `save`; None where there is none, or one of another identity. See `rollout_files.read_rollout`.
 
     Raises:
       CheckpointError: the file is damaged.
     """
-    found = read_rollout(path, identity)
+    found = read_rollout(path, identity, begun)
     return None if found is None else cls(**found[0], **found[1])
 
   @property
@@ -143,8 +143,8 @@ class OnlinePairs(OnPolicy[PairRollout]):
   def updates(self) -> int:
     return self.online.refresh
 
-  def read(self, path: pathlib.Path, identity: str) -> PairRollout | None:
-    return PairRollout.read(path, identity)
+  def read(self, path: pathlib.Path, identity: str, begun: int) -> PairRollout | None:
+    return PairRollout.read(path, identity, begun)
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)

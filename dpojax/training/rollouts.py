@@ -26,7 +26,7 @@ from dpojax.data.prompts import PromptRow
 from dpojax.objectives import advantages
 from dpojax.objectives.kl_control import CONTROLLERS
 from dpojax.objectives.methods import advantages_of
-from dpojax.objectives.policy_gradient import KL_COEF, NEXT_KL_COEF, POLICY, STOPPED, PolicyGradient
+from dpojax.objectives.policy_gradient import BEGUN_KL_COEF, KL_COEF, NEXT_KL_COEF, POLICY, STOPPED, PolicyGradient
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.packed_rows import PackedRows, split_rows
 from dpojax.training.answering import ENDED, Write, permutation, prompted, score_answers
@@ -74,22 +74,22 @@ class Rollout:
   metrics: Mapping[str, float]
   update: int = 0
 
-  def save(self, path: pathlib.Path, identity: str) -> None:
-    """Writes it, whole or not at all."""
+  def save(self, path: pathlib.Path, identity: str, steps: range) -> None:
+    """Writes it, whole or not at all; see `rollout_files.save_rollout`."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     mask = advantages.token_mask(self.length, self.tokens.shape[1])
     fields |= {name: fields[name][mask] for name in ("tokens", *PER_TOKEN)}
     facts = {name: fields.pop(name) for name in ("metrics", "kl_coef", "update")}
-    save_rollout(path, identity, fields, facts | {"metrics": dict(facts["metrics"])})
+    save_rollout(path, identity, steps, fields, facts | {"metrics": dict(facts["metrics"])})
 
   @classmethod
-  def read(cls, path: pathlib.Path, identity: str) -> "Rollout | None":
-    """Inverse of `save`; None where there is none, or one of another identity.
+  def read(cls, path: pathlib.Path, identity: str, begun: int | None = None) -> "Rollout | None":
+    """Inverse of `save`; None where there is none, or one of another identity. See `rollout_files.read_rollout`.
 
     Raises:
       CheckpointError: the file is damaged.
     """
-    found = read_rollout(path, identity)
+    found = read_rollout(path, identity, begun)
     if found is None:
       return None
     arrays, facts = found
@@ -137,8 +137,8 @@ class Rollouts(OnPolicy[Rollout]):
   def updates(self) -> int:
     return self.settings.epochs * self.settings.minibatches
 
-  def read(self, path: pathlib.Path, identity: str) -> Rollout | None:
-    return Rollout.read(path, identity)
+  def read(self, path: pathlib.Path, identity: str, begun: int) -> Rollout | None:
+    return Rollout.read(path, identity, begun)
 
   def __call__(self, step: int) -> PackedBatch:
     number, update = divmod(step, self.updates)
@@ -164,11 +164,18 @@ class Rollouts(OnPolicy[Rollout]):
     control = CONTROLLERS[self.settings.kl_controller]
     kl, episodes = found.metrics["objective/kl"], len(found.length)
     following = control(found.kl_coef, kl, self.settings.kl_target, episodes, self.settings.kl_horizon)
-    self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, STOPPED: 0.0})
+    begun = self.settings.kl_coef
+    self.trainer.set_running(**{KL_COEF: found.kl_coef, NEXT_KL_COEF: following, BEGUN_KL_COEF: begun, STOPPED: 0.0})
+
+  def _coefficient(self, update: int) -> float:
+    """The weight of KL that a new roll-out is made with: the setting, or what a controller has made of it since."""
+    setting, running = self.settings.kl_coef, self.trainer.state.running
+    if self.settings.kl_controller == "fixed" or float(running[BEGUN_KL_COEF]) != float(np.float32(setting)):
+      return setting  # where it was changed, or nothing was taken yet, a controller begins with it
+    return float(running[KL_COEF if update else NEXT_KL_COEF])
 
   def make(self, number: int, update: int) -> Rollout:
-    running = self.trainer.state.running[KL_COEF if update else NEXT_KL_COEF]
-    coef = float(running) if number or update else self.settings.kl_coef
+    coef = self._coefficient(update)
     chosen, prompts, numbers = self.asked(number)
     began = time.perf_counter()
     ids = [row.ids for row in prompts]

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -128,6 +128,17 @@ class RunLog:
       self._standing[row["step"]] = {name: from_json_number(row[name]) for name in STANDING if name in row}
       self._standing = dict(sorted(self._standing.items())[-2:])
 
+  def record_latest(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    """Records metrics in the place of others of the same step and split, if there are any; the same ones stay as they are."""
+    row = {"step": step, "split": split} | {name: to_json_number(value) for name, value in metrics.items()}
+    with self._lock:
+      if self.has(step, split):
+        rows = rows_of(self.folder / METRICS)
+        if [known for _, known in rows if (known["step"], known.get("split")) == (step, split)] == [row]:
+          return
+        self._keep([line for line, known in rows if (known["step"], known.get("split")) != (step, split)])
+      self.record(step, split, metrics)
+
   def has(self, step: int, split: str) -> bool:
     """Whether there is a record of this step and split."""
     return (step, split) in self._recorded
@@ -177,15 +188,18 @@ class RunLog:
 
   def truncate_after(self, step: int) -> None:
     """Drops metrics of steps after `step`: a run resumed from there records them again."""
-    path = self.folder / METRICS
     with self._lock:
-      kept = [line for line, row in rows_of(path) if row["step"] <= step]
-      self._recorded, self._standing = set(), {}
-      for line in kept:
-        self._note(json.loads(line))
-      self._metrics.close()
-      write_atomically(path, b"".join(kept), durable=True)
-      self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
+      self._keep([line for line, row in rows_of(self.folder / METRICS) if row["step"] <= step])
+
+  def _keep(self, lines: Sequence[bytes]) -> None:
+    """Makes these all that metrics.jsonl holds."""
+    path = self.folder / METRICS
+    self._recorded, self._standing = set(), {}
+    for line in lines:
+      self._note(json.loads(line))
+    self._metrics.close()
+    write_atomically(path, b"".join(lines), durable=True)
+    self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
 
   def close(self) -> None:
     """Leaves the newest step on the screen, without passing text, and closes the files."""

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
-from dpojax.files import lines_of, write_atomically, write_json_lines
+from dpojax.files import lines_of, write_json_lines
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.rules import whole_rows
 from dpojax.rewards.judge import FunctionJudge, preferences
 from dpojax.rewards.normalisation import apply, measure
 from dpojax.rewards.reward import Judge, PromptedAnswer, Reward
+from dpojax.rewards.scores import scored
 from dpojax.rewards.win_rate import win_rate
 from dpojax.rollout.sampler import Sample, generate
 from dpojax.rollout.stop import stop_texts
@@ -26,6 +27,7 @@ from dpojax.scoring import Divergence, measure_divergence
 from dpojax.training.answering import prompted, text_of
 from dpojax.training.looks import SAMPLES
 from dpojax.training.stopping import kl_per_token, standard_error
+from dpojax.training.stored_files import MEASURED_ANEW, read_json, save_json
 from dpojax.types import Params
 
 REFERENCE, NORMALISATION = "reference.jsonl", "rewards.json"
@@ -112,7 +114,7 @@ class PolicySampler:
       "distinct/1": distinct([sample.tokens for sample in samples], 1),
       "distinct/2": distinct([sample.tokens for sample in samples], 2),
     }
-    scores = {reward.name: reward(answers) for reward in self._rewards}
+    scores = {reward.name: scored(reward, answers) for reward in self._rewards}
     for name, values in scores.items():
       metrics |= {f"reward/{name}": float(np.mean(values)), f"reward/{name}_error": known(standard_error(values))}
     if before is not None:
@@ -198,7 +200,7 @@ class PolicySampler:
       if lines is None:
         samples = self._write(reference, "the reference")
         answers = self._answered(samples)
-        scores = {reward.name: reward(answers) for reward in self._rewards}
+        scores = {reward.name: scored(reward, answers) for reward in self._rewards}
         lines = [
           {
             "prompt": row.given,
@@ -221,12 +223,12 @@ class PolicySampler:
   def _normalised(self, answers, scores) -> tuple[list[Reward], dict[str, np.ndarray]]:
     """The rewards with the gain and bias that were recorded, or are measured now, and the scores that they give."""
     path = self._folder / NORMALISATION
-    if not path.is_file():
-      recorded = {reward.name: measure(reward, answers) for reward in self._rewards}
-      write_atomically(path, json.dumps(recorded, indent=2) + "\n")
-    recorded = json.loads(path.read_text(encoding="utf-8"))
-    rewards = [apply(reward, recorded[reward.name]) for reward in self._rewards]
-    return rewards, {reward.name: reward(answers) for reward in rewards}
+    recorded = read_json(path, MEASURED_ANEW)
+    if recorded is None or sorted(recorded["rewards"]) != sorted(reward.name for reward in self._rewards):
+      recorded = {"rewards": {reward.name: measure(reward, answers) for reward in self._rewards}}
+      save_json(path, recorded)
+    rewards = [apply(reward, recorded["rewards"][reward.name]) for reward in self._rewards]
+    return rewards, {reward.name: scored(reward, answers) for reward in rewards}
 
 
 @dataclasses.dataclass(frozen=True)

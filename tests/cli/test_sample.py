@@ -65,7 +65,12 @@ def test_several_prompts_and_samples_are_told_apart(tiny, capsys, tmp_path):
     (["--prompt=my", "--greedy", "--samples=2"], "--samples must be 1"),
     (["--prompt=my", "--greedy", "--top-p=0.5"], "--greedy has no --temperature, no --top-k and no --top-p"),
     (["--prompt=my", "--top-p=0"], "argument --top-p: 0 must be from 1e-06 to 1"),
-    (["--prompt=my", "--temperature=-1"], "argument --temperature: -1 must be at least 0"),
+    (["--prompt=my", "--temperature=-1"], "argument --temperature: -1 must be 0, which is greedy, or at least 0.001"),
+    (
+      ["--prompt=my", "--temperature=1e-50"],
+      "argument --temperature: 1e-50 must be 0, which is greedy, or at least 0.001",
+    ),
+    (["--prompt=my", "--temperature=nan"], "argument --temperature: nan must be 0, which is greedy, or at least 0.001"),
     (["--prompt=my", "--max-tokens=0"], "argument --max-tokens: 0 must be at least 1"),
     (["--prompt=my", "--max-tokens=40"], "prompt 0 has 3 tokens; with 40 new ones it passes the model's 40 positions"),
     (["--prompt=", "--raw"], "prompt 0 is empty"),

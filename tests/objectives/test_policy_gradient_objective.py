@@ -345,7 +345,7 @@ def test_what_is_declared_and_where_the_policy_is():
   assert own.parameters == {"policy": MODEL.parameters, "critic": RewardModel(MODEL).parameters}
   assert shared.parameters["critic"] == {"score": RewardModel(MODEL).parameters["score"]}
   assert PolicyGradient(MODEL).policy({"policy": 1, "critic": 2}) == 1
-  assert own.running == {"kl_coef": 0.0, "next_kl_coef": 0.0, "stopped": 0.0}
+  assert own.running == {"kl_coef": 0.0, "next_kl_coef": 0.0, "begun_kl_coef": 0.0, "stopped": 0.0}
 
 
 # Whether a step is taken.

@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError, DataError
+from dpojax.interop.tokenizer import Tokenizer
 from dpojax.parallel.mesh import AXES
 from dpojax.parallel.rules import check_rows
 from dpojax.recipes.monitoring import held_out_prompts
@@ -172,6 +173,33 @@ def test_prompts_that_leave_no_room_are_dropped_and_counted(policy, tmp_path):
     config(path, **{"data.eval_fraction": 0.0, "batch.row_length": 100, "rollout.max_tokens": 25}), policy
   )
   assert [len(row.ids) for row in kept] == [38, 39]  # and the 64 positions of the model
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"batch.row_length": 9}, "more than 1, what rollout.max_tokens=8 leaves of batch.row_length=9"),
+    (
+      {"rollout.max_tokens": 60, "batch.row_length": 256},
+      "more than 4, what rollout.max_tokens=60 leaves of the model's 64 positions",
+    ),
+    ({"data.max_prompt": 3}, "more than 3, data.max_prompt"),
+  ],
+)
+def test_what_leaves_no_room_for_a_prompt_is_named(policy, tmp_path, changes, said):
+  path = write(tmp_path, [" ".join(["word3"] * 7)], "prompts.txt")
+  with pytest.raises(DataError) as caught:
+    rollout_prompts(config(path, **changes), policy)
+  assert str(caught.value).endswith(f"prompts.txt:1: its prompt has 7 tokens, {said}")
+
+
+def test_a_word_that_the_policy_lacks_is_named_with_its_row(tmp_path):
+  policy = load(write_tiny_model(tmp_path / "tiny"))
+  words = Tokenizer.from_words([f"word{i}" for i in range(10)], eos="<eos>")  # no token for unknown words
+  path = write(tmp_path, ["word1 word2", "word3", "word1 zebra"], "prompts.txt")
+  with pytest.raises(DataError) as caught:
+    rollout_prompts(config(path), dataclasses.replace(policy, tokenizer=words))
+  assert str(caught.value) == f"{path}:3: tokenizer: the word 'zebra' is not in its vocabulary of 11"
 
 
 @pytest.mark.parametrize("world", [False, True])

@@ -156,12 +156,33 @@ def test_a_reward_of_seven_tenths_is_seven_tenths(tmp_path, code):
       "import json\ndef reward(prompts, answers):\n  json.loads('{')",
       r"fails with JSONDecodeError: .* \(.*mine.py:3\)",
     ),
+    ("import sys\ndef reward(prompts, answers):\n  sys.exit(0)", r"fails with SystemExit: 0 \(.*mine.py:3\)$"),
+    ("def reward(prompts, answers): raise RuntimeError('x\\ny')", r"fails with RuntimeError: x y \(.*mine.py:1\)$"),
+    (
+      "class Bad:\n  def __float__(self): raise RuntimeError('no float')\ndef reward(p, a): return [Bad()] * 2",
+      r"fails with RuntimeError: no float \(.*mine.py:2\)$",
+    ),
+    (
+      "class Bad:\n  def __float__(self): raise ValueError\n  def __repr__(self): return 1 / 0\n"
+      "def reward(p, a): return [Bad()] * 2",
+      "fails with ZeroDivisionError",
+    ),
+    ("class Bad:\n  def tolist(self): return 1 / 0\ndef reward(p, a): return Bad()", "fails with ZeroDivisionError"),
+    (
+      "class Bad:\n  def __iter__(self):\n    while True: yield 1\ndef reward(p, a): return Bad()",
+      "returns 3 values; it must return 2",
+    ),
     ("def reward(prompts): return 1", "fails with TypeError: .*2 were given"),
   ],
 )
 def test_what_a_function_does_wrong_is_said_with_its_name(tmp_path, code, message):
   with pytest.raises(DataError, match=f"{tmp_path}/mine.py:reward {message}"):
     user(tmp_path, code)(said("a", "b"))
+
+
+def test_an_interrupt_from_the_keyboard_is_no_fault_of_a_function(tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    user(tmp_path, "def reward(prompts, answers): raise KeyboardInterrupt")(said("a", "b"))
 
 
 def test_the_users_traceback_is_kept(tmp_path):

@@ -132,6 +132,26 @@ def test_a_critic_that_reads_other_tokens_is_refused(run, start):
     Inputs(config).critic(policy)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_critic_without_positions_for_the_longest_answer_is_refused(start, named):
+  """Named by its own setting, or as the reward's model."""
+  folder, loaded = start
+  positions = loaded.model.config.max_positions
+  key = "policy_gradient.critic_path" if named else "rollout.reward"
+  values = {"recipe": "policy_gradient", "model.path": str(folder), "rollout.reward": "length", "rollout.max_tokens": 9}
+  values[key] = str(folder) if named else f"model:{folder}"
+  inputs = Inputs(replace_values(RunConfig(), values))
+  inputs.critic(loaded, positions)
+  with pytest.raises(
+    ConfigError,
+    match=rf"^policy_gradient.critic_path: .*{folder.name} has {positions} positions, but the longest prompt and an answer "
+    rf"of rollout.max_tokens=9 take {positions + 1}; .*more positions$",
+  ):
+    inputs.critic(loaded, positions + 1)
+  shared = replace_values(inputs.config, {"policy_gradient.critic": "shared", "policy_gradient.critic_path": ""})
+  Inputs(shared).critic(loaded, positions + 1)
+
+
 def test_a_run_without_a_critic_and_a_damaged_description_are_named(start, tmp_path):
   folder = write_run(tmp_path / "rloo", start, lambda step: {"policy": start[1].params})
   assert not has_critic(folder)

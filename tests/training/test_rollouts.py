@@ -180,46 +180,6 @@ def test_a_rollout_that_is_needed_and_gone_is_an_error(tmp_path):
     again.run(1)
 
 
-def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path):
-  """Another reward may have led another way: later roll-outs belong to a policy that there never was."""
-  stage = make_stage(tmp_path, method="rloo")
-  stage.run(9)
-  folder = tmp_path / "rollouts"
-  assert sorted(path.name for path in folder.iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
-  (folder / "000000.npz").unlink()
-  again = make_stage(tmp_path, method="rloo", rollout=dict(missing_eos="replace"))
-  metrics = again.run(9)
-  assert [row["policy/approx_kl"] for row in metrics[::4]] == [0, 0, 0]
-
-
-def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_path):
-  stage = make_stage(tmp_path, method="rloo", kl_controller="adaptive", kl_horizon=50.0)
-  stage.run(5)
-  earlier = jax.device_get(stage.trainer.state)
-  stage.run(1)
-  state = jax.device_get(stage.trainer.state)
-
-  def changed(state, identity="other"):
-    options = dict(identity=identity)
-    again = make_stage(tmp_path, method="rloo", kl_controller="adaptive", kl_horizon=50.0, options=options)
-    return again.restore(state)
-
-  first = changed(state)
-  metrics = first.run(1)
-  assert metrics[0]["policy/approx_kl"] == 0
-  assert [step for step, _ in first.records] == [6]
-  assert first.records[0][1]["objective/kl_coef"] == pytest.approx(float(state.running[KL_COEF]))
-  between = jax.device_get(first.trainer.state)
-  first.run(2)
-  killed = changed(between)
-  killed.run(2)
-  assert same(jax.device_get(killed.trainer.state), jax.device_get(first.trainer.state))
-  assert [step for step, _ in killed.records] == [8]
-  # Back before the change, as where the newest checkpoint is damaged: what a later policy wrote is not for this one.
-  back = changed(earlier)
-  assert back.run(1)[0]["policy/approx_kl"] == 0 and back.records[0][0] == 5
-
-
 def test_only_rollouts_that_no_checkpoint_goes_back_to_are_dropped(tmp_path):
   oldest = [0]
   stage = make_stage(tmp_path, method="rloo", options=dict(oldest_step=lambda: oldest[0]))

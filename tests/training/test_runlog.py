@@ -59,6 +59,19 @@ def test_truncating_leaves_no_step_twice_or_missing(tmp_path):
   assert lines(tmp_path) == []
 
 
+def test_the_latest_record_of_a_step_stands_alone(tmp_path):
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    for step in (4, 8):
+      log.record(step, "train", {"loss": 1.0})
+      log.record_latest(step, "rollout", {"objective/reward": 0.1 + 0.2, "x": float("nan")})
+    before = lines(tmp_path)
+    log.record_latest(8, "rollout", {"objective/reward": 0.1 + 0.2, "x": float("nan")})
+    assert lines(tmp_path) == before
+    log.record_latest(8, "rollout", {"objective/reward": 2.0})
+    assert lines(tmp_path) == [*before[:3], json.dumps({"step": 8, "split": "rollout", "objective/reward": 2.0})]
+    assert log.has(8, "train") and log.has(4, "rollout")
+
+
 @pytest.mark.parametrize("bad", ['{"step": 2, "split"', "[1]", '{"split": "train"}', '{"step": "2"}', "\x00\x00"])
 def test_a_damaged_line_is_named(tmp_path, bad):
   (tmp_path / METRICS).write_text(f'{{"step": 1, "split": "train"}}\n{bad}\n{{"step": 3, "split": "train"}}\n')
