@@ -7,6 +7,7 @@ policy = reference = model.path; critic = a reward model, or a head on the polic
 from dpojax import references
 from dpojax.parallel import make_mesh
 from dpojax.parallel.rules import check_rows
+from dpojax.recipes.critic import critic_start
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
@@ -33,7 +34,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   policy = inputs.language_model()
   prompts, held_out = rollout_prompts(config, policy)
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
-  critic = inputs.critic(policy) if settings.method == "ppo" else None
+  critic_at = critic_start(inputs, policy)
+  critic = critic_at and critic_at.loaded
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
   steps = planned_steps(config, len(prompts))
@@ -53,7 +55,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   objective = make_objective(config, policy, critic)
   trainer = make_trainer(config, objective, policy, critic, reference, steps=steps, mesh=mesh)
-  folder.describe_prompts(policy, prompts.counts, prompts.notes, critic=objective.critic, shared=objective.shared)
+  critics = {
+    "critic": objective.critic,
+    "shared": objective.shared,
+    "critic_start": critic_at.words if critic_at else "",
+  }
+  folder.describe_prompts(policy, prompts.counts, prompts.notes, **critics)
+  for sentence in critic_at.sentences(config) if critic_at else ():
+    folder.log.message(sentence)
   write = writer(policy, rollout, mesh)
   text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
   reward = normalised_reward(

@@ -18,6 +18,7 @@ from dpojax.report.records import RunRecords, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
+from dpojax.training.model_files import critic_description
 from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
 
 RESULT = "result.json"
@@ -173,6 +174,8 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
   parts = [f"# {run.folder.resolve().name}", markdown(HEADER, table(result)), _speed(result) + "."]
+  if start := (critic_description(run.folder) or {}).get("start"):
+    parts.append(escape(f"The critic starts from {start}."))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
     parts.append("## When to stop\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in sentences))
   changed = difference(RunConfig(), run.config)

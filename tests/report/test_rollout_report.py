@@ -219,3 +219,14 @@ def test_without_a_critic_its_panels_and_rows_are_left_out(tmp_path):
   run = read_run(make_run(tmp_path / "run", records, **{"policy_gradient.method": "rloo"}))
   assert not [name for name in panels(run) if "value" in name or "explained" in name]
   assert "value loss" not in terminal_report(run.folder)
+
+
+def test_the_report_says_where_the_critic_started(tmp_path):
+  records = [rollout(0), step(1)]
+  folder = make_run(tmp_path / "run", records, **{"logging.plots": False})
+  assert "critic starts" not in (folder / "report.md").read_text()
+  described = {"critic": {"shared": False, "model": None, "start": "the critic of runs/a, whose head is kept"}}
+  (folder / "model.json").write_text(json.dumps(described))
+  write_report(folder)
+  page = (folder / "report.md").read_text()
+  assert "\nThe critic starts from the critic of runs/a, whose head is kept.\n" in page
