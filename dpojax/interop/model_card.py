@@ -13,6 +13,7 @@ RESULTS = [
   ("policy", "reward/true", "true reward of what it writes"),
   ("policy", "kl/sequence", "KL to the reference, nats an answer"),
   ("rollout", "objective/score", "score of roll-outs, first and last tenth"),
+  ("rollout", "objective/reward_raw", "the same not normalised, and whatever a missing end does"),
   ("rollout", "value/explained_variance", "variance of returns that the critic explains, first and last tenth"),
 ]
 

@@ -13,7 +13,7 @@ from dpojax.files import write_atomically
 from dpojax.parallel.rules import whole_rows
 from dpojax.recipes.inputs import digest_of_text
 from dpojax.references import Log
-from dpojax.rewards.normalisation import apply, measure
+from dpojax.rewards.normalisation import apply, constant_terms, measure
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.answers_file import Sampling, prompts_digest, sample
 from dpojax.rollout.stop import stop_texts
@@ -94,4 +94,7 @@ def normalised_reward(
     known = {"identity": identity, "terms": measure(reward, prompted(some, samples, decode))}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(known, indent=2) + "\n", durable=True)
+    if log is not None:
+      for warning in constant_terms(known["terms"]):
+        log.message(warning)
   return apply(reward, known["terms"])

@@ -72,6 +72,7 @@ POLICY = {
 ROLLOUT = {
   "objective/score": Label("score", decimals=3),
   "objective/reward": Label("reward, before what a missing end does", decimals=3),
+  "objective/reward_raw": Label("reward, not normalised", decimals=3),
   "objective/rlhf_reward": Label("score less KL penalty", decimals=3),
   "objective/kl": Label("KL by k1", "nats an answer", decimals=3),
   "objective/kl_token": Label("KL by k1", "nats a token"),
@@ -87,6 +88,14 @@ ROLLOUT = {
   "value/explained_variance": Label("variance explained", share=True),
   "rollout/logp_gap": Label("sampler apart from training", "nats a token", tiny=True),
 }
+
+NORMALISED = ("objective/score", "objective/reward", "objective/rlhf_reward")  # where rollout.normalise is set
+
+
+def rollout_labels(*, normalised: bool) -> dict[str, Label]:
+  """`ROLLOUT`, in which scores of a normalised reward are called so."""
+  named = {name: dataclasses.replace(ROLLOUT[name], name=f"{ROLLOUT[name].name} (normalised)") for name in NORMALISED}
+  return ROLLOUT | named if normalised else dict(ROLLOUT)
 
 
 def policy_labels(names: Iterable[str]) -> dict[str, Label]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dpojax.config.schema import RunConfig
 from dpojax.report.figures import BLUE, ORANGE, legend, new_figure, title
-from dpojax.report.labels import ROLLOUT
+from dpojax.report.labels import NORMALISED, ROLLOUT
 from dpojax.report.records import Records, RunRecords
 from dpojax.report.rollouts import TAKEN, rollout_records
 
@@ -51,6 +51,7 @@ def _limit(config: RunConfig) -> tuple[float, str] | None:
 
 PANELS = (
   Panel(("objective/score", "objective/rlhf_reward"), "score of roll-outs", positive=False),
+  Panel(("objective/reward_raw",), "reward of roll-outs, not normalised", positive=False),
   Panel(("objective/kl",), line=_target),
   Panel(("objective/kl_coef",), spans=True),
   Panel(("policy/approx_kl",), "largest move (½ log-ratio²)", spans=True, line=_limit),
@@ -97,7 +98,8 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
       line[1], (1, line[0]), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
       ha="right", va="bottom", fontsize=8, color=ORANGE,
     )  # fmt: skip
-  title(axis, panel.name or main.axis(), size=9.5)
+  normalised = " (normalised)" * (config.rollout.normalise and panel.metrics[0] in NORMALISED)
+  title(axis, f"{panel.name}{normalised}" if panel.name else main.axis(), size=9.5)
   legend(axis)
   axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
   if len(records) == 1:

@@ -13,7 +13,7 @@ from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, ROLLOUT, Label, policy_labels, shown
+from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import side_by_side, side_by_side_markdown
@@ -115,10 +115,11 @@ def with_ties(result: dict[str, Any]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[list[str]]:
   """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, roll-outs, training."""
   rows = []
+  normalised = bool(result["config"].get("rollout", {}).get("normalise"))
   for split, heading, labels in (
     ("eval", "held out", lambda names: HELD_OUT),
     ("policy", "what it writes (± standard error)", policy_labels),
-    (SPLIT, "roll-outs (first, last tenth)", _rollout_labels),
+    (SPLIT, "roll-outs (first, last tenth)", lambda names: _rollout_labels(names, normalised)),
   ):
     before, after = result["before"].get(split), result["after"].get(split)
     if after is None:
@@ -139,9 +140,13 @@ def table(result: dict[str, Any]) -> list[list[str]]:
   return rows
 
 
-def _rollout_labels(metrics: Mapping[str, Any]) -> Mapping[str, Label]:
+def _rollout_labels(metrics: Mapping[str, Any], normalised: bool) -> Mapping[str, Label]:
   same = metrics.get("objective/reward") == metrics.get("objective/score")
-  return {name: label for name, label in ROLLOUT.items() if not (same and name == "objective/reward")}
+  return {
+    name: label
+    for name, label in rollout_labels(normalised=normalised).items()
+    if not (same and name == "objective/reward")
+  }
 
 
 def _metrics(record: dict[str, Any]) -> dict[str, float]:

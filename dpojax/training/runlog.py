@@ -28,7 +28,8 @@ METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
 RECENT = 32  # steps that the time left is guessed from, or two cycles where those are longer
 ROLLOUT = "rollout"  # split whose newest record stands on the lines of the steps that follow it
-STANDING = ("objective/score", "objective/kl")
+RAW = "objective/reward_raw"  # recorded where scores are normalised
+STANDING = ("objective/score", "objective/kl", RAW)
 ERASE_LINE = "\r\x1b[2K"
 # Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
@@ -243,6 +244,8 @@ def in_words(metrics: Mapping[str, float]) -> str:
   rewards = {name: (reward_in_words(name), format_number) for name in rewards_of(metrics)}
   said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
   shown = SHOWN | rewards | SHOWN_OF_POLICY
+  if RAW in metrics:
+    shown["objective/score"] = ("score (normalised)", thousandths)
   if "policy/approx_kl" in metrics or "taken" in metrics:
     del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
   words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]

@@ -135,6 +135,23 @@ def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
   assert "reward, before what a missing end does" in text
 
 
+def test_normalised_scores_are_called_so_and_the_reward_before_is_shown(tmp_path):
+  records = [
+    rollout(0, **{"objective/reward_raw": 7.25}),
+    step(1),
+    rollout(1, **{"objective/reward_raw": 8.5}),
+    step(5),
+  ]
+  folder = make_run(tmp_path / "run", records, **{"rollout.normalise": True})
+  lines = [line.split() for line in terminal_report(folder, width=100).splitlines()]
+  assert ["score", "(normalised)", "0.500", "0.600"] in lines
+  assert ["score", "less", "KL", "penalty", "(normalised)", "0.400", "0.500"] in lines
+  assert ["reward,", "not", "normalised", "7.250", "8.500"] in lines
+  drawn = panels(read_run(folder))
+  assert list(drawn)[:2] == ["score of roll-outs (normalised)", "reward of roll-outs, not normalised"]
+  assert list(drawn["reward of roll-outs, not normalised"].lines[0].get_ydata()) == [7.25, 8.5]
+
+
 def panels(run):
   return {axis.get_title(loc="left"): axis for axis in draw_rollouts(run).axes}
 

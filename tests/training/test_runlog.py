@@ -261,6 +261,17 @@ def test_a_step_of_a_policy_gradient_tells_of_the_roll_out_it_learns_from(tmp_pa
   ]
 
 
+def test_a_normalised_score_is_called_so(tmp_path):
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=8, stream=stream) as log:
+    log.record(0, "rollout", {"objective/score": 0.5, "objective/kl": 0.25, "objective/reward_raw": 9.0})
+    log.progress(1, {"policy/approx_kl": 0.0})
+    log.record(1, "rollout", {"objective/score": 0.5, "objective/kl": 0.25})
+    log.progress(2, {"policy/approx_kl": 0.0})
+  first, second = stream.getvalue().splitlines()
+  assert "score (normalised) 0.500  KL 0.250" in first and "score 0.500  KL 0.250" in second
+
+
 def test_the_roll_out_of_a_line_is_found_again_after_a_restart_and_a_truncation(tmp_path):
   with RunLog(tmp_path, stream=io.StringIO()) as log:
     for step in (0, 4, 8):
