@@ -55,7 +55,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 
   read = rollout_fingerprints(prompts, reward, rollout.reward)
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
-  folder.describe_prompts(policy, prompts.counts, prompts.notes)
+  folder.describe_prompts(policy, prompts)
   reference = references.of(
     config.reference,
     model=policy.model,

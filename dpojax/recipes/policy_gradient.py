@@ -60,7 +60,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     "shared": objective.shared,
     "critic_start": critic_at.words if critic_at else "",
   }
-  folder.describe_prompts(policy, prompts.counts, prompts.notes, **critics)
+  folder.describe_prompts(policy, prompts, **critics)
   for sentence in critic_at.sentences(config) if critic_at else ():
     folder.log.message(sentence)
   write = writer(policy, rollout, mesh)

@@ -107,7 +107,9 @@ def _answered(
         f"{model.max_positions} positions of the model; lower it, or give another model.path"
       )
     # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
-    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
+    rows = PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
+    rows.counts = found.counts
+    return rows
   longest = min(filter(None, (model.max_positions - max_tokens if model.max_positions else 0, room)), default=0)
   found = read_prompts(data, tokenizer, longest=longest)
   rows = PromptRows(found[: count or None])

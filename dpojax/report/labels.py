@@ -82,7 +82,7 @@ ROLLOUT = {
   "rollout/eos_share": Label("answers that end by themselves", share=True),
   "policy/approx_kl": Label("largest move of the policy", tiny=True),
   "policy/clip_fraction": Label("ratios beyond the clip", share=True),
-  "policy/ratio_variance": Label("variance of ratios", tiny=True),
+  "policy/ratio_variance": Label("largest variance of ratios", tiny=True),
   "steps/taken": Label("steps taken", share=True),
   "value/loss": Label("value loss"),
   "value/explained_variance": Label("variance explained", share=True),

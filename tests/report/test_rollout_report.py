@@ -14,6 +14,7 @@ from dpojax.report.plots import draw_training
 from dpojax.report.records import read_run
 from dpojax.report.rollout_plots import draw_rollouts, series
 from dpojax.report.rollouts import first_and_last, rollout_records
+from dpojax.report.run_report import OF_STEPS
 
 UPDATES = 4
 SETTINGS = {"recipe": "policy_gradient", "data.source": "world", "data.name": "complaint_desk", "model.path": "m"}
@@ -124,7 +125,9 @@ def test_the_table_says_it_in_words(folder):
   assert "-0.0 %" not in shown and "nan" not in shown
   assert "training (first step" not in shown  # whose loss says nothing
   assert "reward, before" not in shown  # equal to the score
+  assert OF_STEPS in shown.replace("  ", " ")
   page = (folder / "report.md").read_text()
+  assert f"\n{OF_STEPS}\n" in page
   assert "| roll-outs (first, last tenth) |" in page
   assert "\n    policy_gradient.kl: auto is reward\n" in page
 
@@ -165,7 +168,7 @@ def test_a_small_panel_for_each_and_no_plain_loss(folder):
     "largest move (½ log-ratio²)",
     "steps taken (%)",
     "ratios beyond the clip (%)",
-    "variance of ratios",
+    "largest variance of ratios",
     "value loss",
     "variance explained (%)",
     "entropy (nats a token)",
