@@ -11,7 +11,15 @@ from dpojax.recipes.critic import critic_start
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
-from dpojax.recipes.rollouts import described, make_objective, make_rollouts, make_trainer, planned_steps, resolved
+from dpojax.recipes.rollouts import (
+  described,
+  left_out_hint,
+  make_objective,
+  make_rollouts,
+  make_trainer,
+  planned_steps,
+  resolved,
+)
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
@@ -70,11 +78,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   rollouts = make_rollouts(config, trainer, prompts, reward, write, text, folder.path, identity=folder.identity)
   rollouts.keep_in(folder)
+  folder.log.move_limit = settings.update_kl_limit
   monitors = [
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, steps))
+  if hint := left_out_hint(folder.log.records("train"), settings.update_kl_limit):
+    folder.log.message(hint)
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result

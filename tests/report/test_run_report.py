@@ -29,7 +29,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
 
 def test_the_table_says_at_how_many_prompts_the_policy_was_looked_at(finished_run):
   text = terminal_report(finished_run)
-  assert "\nwhat it writes (± standard error), 6 prompts " in text
+  assert "\nwhat it writes (± standard error), 6 prompts\n" in text
   assert "What it writes was measured at 6 prompts only" in " ".join(text.split())
   page = (finished_run / "report.md").read_text()
   assert "| what it writes (± standard error), 6 prompts |" in page and "was measured at 6 prompts only" in page

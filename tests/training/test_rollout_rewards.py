@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dpojax.recipes.rollouts import left_out_hint
 from dpojax.rewards.combined import Normalised
 from tests.training.test_online_pairs import ONLINE, ROLLOUT, LowTokens, pairs_of_policy, sampler
 from tests.training.tiny import tiny_params
@@ -66,3 +67,11 @@ def test_online_learning_says_once_that_the_reward_is_the_same_everywhere(tmp_pa
   source(0), source(1)
   (line,) = [line for line in said if "warning" in line]
   assert line.startswith("roll-out 0: warning: the reward gives every answer the same number: flat says 0.7 of all")
+
+
+def test_a_hint_where_more_than_half_of_the_steps_were_left_out():
+  of = lambda taken, left_out: [{"taken": 1.0}] * taken + [{"taken": 0.0}] * left_out  # noqa: E731
+  assert left_out_hint(of(5, 5), 0.02) == left_out_hint([{"loss": 1.0}], 0.02) == left_out_hint([], 0.02) == ""
+  said = left_out_hint(of(40, 56), 0.02)
+  assert said.startswith("56 of 96 steps were left out") and "policy_gradient.update_kl_limit=0.02" in said
+  assert "lower optimizer.learning_rate or policy_gradient.epochs" in said
