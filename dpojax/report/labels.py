@@ -86,6 +86,13 @@ ROLLOUT = {
   "steps/taken": Label("steps taken", share=True),
   "value/loss": Label("value loss"),
   "value/explained_variance": Label("variance explained", share=True),
+  # Of pairs that the policy writes (`online`), and what became of the others.
+  "pairs/pairs": Label("pairs made", decimals=1),
+  "pairs/tied": Label("left out: equal scores", decimals=1),
+  "pairs/identical": Label("left out: identical answers", decimals=1),
+  "pairs/below_margin": Label("left out: below online.min_margin", decimals=1),
+  "pairs/margin": Label("score of the winner less the loser's", decimals=3),
+  "objective/reward_of_reference": Label("reward of the reference's answers", decimals=3),
   "rollout/logp_gap": Label("sampler apart from training", "nats a token", tiny=True),
 }
 

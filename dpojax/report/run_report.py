@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dpojax.config.describe import in_one_line
 from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
@@ -128,7 +129,11 @@ def table(result: dict[str, Any]) -> list[list[str]]:
   for split, heading, labels in (
     ("eval", "held out", lambda names: HELD_OUT),
     ("policy", "what it writes (± standard error)", policy_labels),
-    (SPLIT, "roll-outs (first, last tenth)", lambda names: _rollout_labels(names, normalised)),
+    (
+      SPLIT,
+      f"roll-outs (first, {last_tenth(result.get('rollouts', 0), 'last')})",
+      lambda names: _rollout_labels(names, normalised),
+    ),
   ):
     before, after = result["before"].get(split), result["after"].get(split)
     if after is None:
@@ -142,12 +147,17 @@ def table(result: dict[str, Any]) -> list[list[str]]:
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
   if after and "policy/loss" not in after:  # whose loss says nothing: `report.plots.draw_training`
-    rows.append(["training (first step, last tenth)", "", ""])
+    rows.append([f"training (first step, {last_tenth(result.get('steps', 0), 'last step')})", "", ""])
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:
         label = HELD_OUT[metric]
         rows.append([f"  {label.name}", *(shown(label, metrics or {}, metric) for metrics in (before, after))])
   return rows
+
+
+def last_tenth(count: int, one: str) -> str:
+  """What stands for the end of a run of `count` steps or roll-outs: their last tenth, of fewer than 20 the last `one`."""
+  return "last tenth" if count >= 20 else one
 
 
 def footnotes(result: Mapping[str, Any]) -> list[str]:
@@ -206,7 +216,13 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
 
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
-  parts = [f"# {run.folder.resolve().name}", markdown(HEADER, table(result)), _speed(result) + ".", *footnotes(result)]
+  parts = [
+    f"# {run.folder.resolve().name}",
+    escape(in_one_line(run.config)),
+    markdown(HEADER, table(result)),
+    _speed(result) + ".",
+    *footnotes(result),
+  ]
   if start := (critic_description(run.folder) or {}).get("start"):
     parts.append(escape(f"The critic starts from {start}."))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
