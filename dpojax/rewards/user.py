@@ -62,8 +62,21 @@ class UserFunction:
         returned = list(itertools.islice(returned, len(answers) + 1))
     except Exception as error:
       said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-      raise DataError(f"{self.where} fails with {said}{self._line(error)}") from error
+      raise DataError(
+        f"{self.where} fails with {said}{self._line(error)}{self._call(error, len(arguments))}"
+      ) from error
     return self._numbers(returned, answers)
+
+  def _call(self, error: Exception, count: int) -> str:
+    """How it is called, where it could not be: `def f(completions, **kwargs)` is a function of TRL's."""
+    if not isinstance(error, TypeError) or self._line(error):
+      return ""
+    if count > 2:
+      return "; a judge is called with (prompts, first, second)"
+    return (
+      "; a reward is called with (prompts, answers), lists of equal length, and optionally with "
+      f"{', '.join(EXTRAS[:-1])} and {EXTRAS[-1]} where it takes them by keyword: def f(prompts, answers, *, details)"
+    )
 
   def _line(self, error: Exception) -> str:
     """The last line of the user's file that was running."""

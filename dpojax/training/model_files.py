@@ -236,6 +236,9 @@ def files_of_model(path: str) -> list[pathlib.Path]:
   """The files outside that a model is read from; none of a run of ours, whose checkpoints carry digests."""
   if not path or run_folder(path) is not None:
     return []
+  folder = _run_and_step(path)[0]
+  if not (folder / "config.json").is_file():
+    _refuse_experiment(folder)
   where = find_model_files(path)
   return [where] if where.is_file() else sorted(file for file in where.iterdir() if file.is_file())
 
