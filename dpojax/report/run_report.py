@@ -146,7 +146,8 @@ def table(result: dict[str, Any]) -> list[list[str]]:
         name = f"{label.name}, {label.unit}" if label.unit else label.name
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
-  if after and "policy/loss" not in after:  # whose loss says nothing: `report.plots.draw_training`
+  # The loss of a policy gradient says nothing: `report.plots.draw_training`. Its last steps may have none, without rows.
+  if after and not any("policy/loss" in metrics for metrics in (before or {}, after)):
     rows.append([f"training (first step, {last_tenth(result.get('steps', 0), 'last step')})", "", ""])
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:

@@ -18,6 +18,7 @@ class TimeLeft:
     self.cycle = 1
     self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=RECENT)  # (step, seconds)
     self._ends: collections.deque[tuple[int, float]] = collections.deque(maxlen=ROLLOUTS + 1)  # of roll-outs, likewise
+    self._cold: tuple[int, float] | None = None  # where the run began: the roll-out that follows waits for compilation
     self._first: tuple[int, float] | None = None  # of the roll-out at hand: its first step, with what made it
 
   def begin(self, step: int) -> None:
@@ -25,7 +26,8 @@ class TimeLeft:
     now = time.monotonic()
     self._recent.append((step, now))
     if step % self.cycle == 0:
-      self._ends.append((step, now))
+      self._cold = step, now
+      self._ends.append(self._cold)
 
   def taken(self, step: int) -> None:
     """Step `step` ended just now."""
@@ -53,7 +55,8 @@ class TimeLeft:
     """
     if not self._ends:
       return None
-    (first, began), (end, ended) = self._ends[0], self._ends[-1]
+    warm = len(self._ends) > 2 and self._ends[0] == self._cold
+    (first, began), (end, ended) = self._ends[int(warm)], self._ends[-1]
     step, now = self._recent[-1]
     if end > first:
       each = (ended - began) / (end - first) * self.cycle

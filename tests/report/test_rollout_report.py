@@ -140,6 +140,11 @@ def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
   assert "reward, before what a missing end does" in text
 
 
+def test_last_steps_without_rows_bring_no_section_of_training(tmp_path):
+  records = [rollout(0), step(1), step(2), step(3, taken=0.0), step(4, taken=0.0, rows=False)]
+  assert "training (first" not in terminal_report(make_run(tmp_path / "run", records, **{"logging.plots": False}))
+
+
 def test_normalised_scores_are_called_so_and_the_reward_before_is_shown(tmp_path):
   records = [
     rollout(0, **{"objective/reward_raw": 7.25}),

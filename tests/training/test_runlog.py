@@ -344,3 +344,16 @@ def test_the_time_left_is_right_at_every_step_from_the_second_roll_out_on(monkey
     elif found is not None:
       assert found == pytest.approx(truth, abs=1e-6)
   assert left.seconds(total) == 0
+
+
+def test_what_compiles_does_not_count_once_two_roll_outs_are_whole(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
+  left = TimeLeft()
+  left.cycle = 4
+  left.begin(0)
+  for step in range(1, 13):
+    now[0] += {1: 500.0, 5: 7.0, 9: 7.0}.get(step, 1.0)
+    left.taken(step)
+    if step >= 8:
+      assert left.seconds(20) == pytest.approx((20 - 8) / 4 * 10 - (now[0] - 513.0), abs=1e-9)
