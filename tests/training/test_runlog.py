@@ -261,12 +261,12 @@ def test_a_step_of_a_policy_gradient_tells_of_the_roll_out_it_learns_from(tmp_pa
 
 
 def test_steps_that_were_left_out_have_one_line_a_roll_out(tmp_path):
-  """Roll-outs of 4 steps; of the second, step 6 is refused and steps 7 and 8 have no rows; it is gone on with after step 6."""
+  """Roll-outs of 4 steps; step 2 is refused, and step 6, after which the run goes on anew; steps 7 and 8 have no rows."""
   stream = io.StringIO()
 
   def take(log, steps):
     for step in steps:
-      refused = step in (6, 14)
+      refused = step in (2, 6, 14)
       row = policy_step(**{"policy/approx_kl": 0.0543 if refused else 0.01, "taken": float(not refused)})
       row = {"taken": 0.0} if step in (7, 8) else row
       log.record(step, "train", row)
@@ -278,7 +278,9 @@ def test_steps_that_were_left_out_have_one_line_a_roll_out(tmp_path):
       take(log, steps)
   lines = stream.getvalue().splitlines()
   assert [line.split("  ")[0] for line in lines] == [
-    *(f"step {step}/14" for step in (1, 2, 3, 4, 5)),
+    *(f"step {step}/14" for step in (1, 3)),
+    "roll-out 0: 1 of 4 steps left out: the policy moved 0.0543, limit 0.02",
+    *(f"step {step}/14" for step in (4, 5)),
     "roll-out 1: 3 of 4 steps left out: the policy moved 0.0543, limit 0.02",
     *(f"step {step}/14" for step in (9, 10, 11, 12, 13)),
     "roll-out 3: 1 of 2 steps left out: the policy moved 0.0543, limit 0.02",
