@@ -30,6 +30,7 @@ import numpy as np
 import dpojax
 from dpojax import references
 from dpojax.objectives import advantages
+from dpojax.recipes.critic import critic_start
 from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.rollouts import make_objective, make_rollouts, make_trainer, resolved
 from dpojax.recipes.writing import writer
@@ -63,7 +64,7 @@ inputs = dpojax.Inputs(config, dpojax.stage_folders(experiment, workdir))
 policy = inputs.language_model()
 prompts, _ = rollout_prompts(config, policy)
 reward = inputs.reward("true", "rollout.reward", policy.tokenizer)
-critic = inputs.critic(policy)
+critic = critic_start(inputs, policy).loaded
 
 objective = make_objective(config, policy, critic)
 reference = references.Live(policy.params)

@@ -75,10 +75,10 @@ def export(
   from dpojax.interop.model_card import model_card
   from dpojax.interop.vocabulary import check_embedding
   from dpojax.models.reward_model import RewardModel
-  from dpojax.models.weights import reward_model_to_transformers, tensors_from_params
+  from dpojax.models.weights import CRITIC_KEY, reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
   from dpojax.report.run_report import with_ties
-  from dpojax.training.model_files import load_critic, load_model
+  from dpojax.training.model_files import critic_description, load_critic, load_model
 
   config = read_config(workdir)
   result = read_result(workdir) if (workdir / "result.json").exists() else None
@@ -88,13 +88,16 @@ def export(
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
   else:
     model, params, tokenizer = load_model(source)
-  rewards = ""
+  rewards, start = "", ""
   if isinstance(model, RewardModel):
     place, rewards = _head(model, head)
     tokenizer = _with_padding(tokenizer, pad_token)
     assert tokenizer.pad_id is not None
     check_embedding(tokenizer, model.config.vocab_size, workdir)
     outside, tensors = reward_model_to_transformers(*model.one_head(params, place), pad_id=tokenizer.pad_id)
+    if critic:
+      outside[CRITIC_KEY] = True
+      start = (critic_description(workdir) or {}).get("start", "")
   else:
     for name, value in (("head", head), ("pad-token", pad_token)):
       if value is not None:
@@ -120,6 +123,7 @@ def export(
     step=step,
     rewards=rewards,
     critic=critic,
+    critic_start=start,
   )
   write_atomically(part / "README.md", card)
   for weights in part.glob("*.safetensors"):

@@ -8,6 +8,7 @@ from typing import Any
 from dpojax.config.check_losses import check_losses
 from dpojax.config.check_on_policy import check_on_policy
 from dpojax.config.experiment import reward_specs
+from dpojax.config.foreign_keys import INSTEAD
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
 from dpojax.config.option import LOWEST_TEMPERATURE
 from dpojax.config.schema import RunConfig
@@ -62,7 +63,8 @@ def _check_sections(config: RunConfig) -> None:
     if value == defaults[key] or reads_section(config.recipe, key) or key.partition(".")[0] in SHARED:
       continue
     readers = ", ".join(f"recipe={recipe}" for recipe in SECTIONS if reads_section(recipe, key))
-    raise ConfigError(f"{key} is set, but recipe={config.recipe} does not read it; it belongs to {readers}")
+    instead = f". Here {INSTEAD[config.recipe, key]}" if (config.recipe, key) in INSTEAD else ""
+    raise ConfigError(f"{key} is set, but recipe={config.recipe} does not read it; it belongs to {readers}{instead}")
 
 
 def _check_recipe(config: RunConfig) -> None:

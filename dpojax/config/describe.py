@@ -12,6 +12,14 @@ def method(config: RunConfig) -> str:
   return config.policy_gradient.method if config.recipe == "policy_gradient" else config.recipe
 
 
+def in_one_line(config: RunConfig) -> str:
+  """What a report's title leaves open: "ppo, KL weight 0.05, reward length; starts from runs/sft"."""
+  words = described(config)
+  if config.recipe == "online":
+    words += f", reward {'true' if config.rollout.reward == 'auto' else config.rollout.reward}"
+  return f"{words}; starts from {config.model.path or 'a new model'}"
+
+
 def described(config: RunConfig) -> str:
   """Its method with what its strength is set by: "dpo, beta 0.1", "ppo, target 2, reward true"."""
   if config.recipe == "policy_gradient":

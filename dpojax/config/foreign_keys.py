@@ -31,11 +31,12 @@ FOREIGN = {
   "horizon": "policy_gradient.kl_horizon",
   "adap_kl_ctrl": "policy_gradient.kl_controller=adaptive",
   "kl_penalty": "policy_gradient.kl, reward or loss",
+  "kl_estimator": "policy_gradient.kl: reward is k1, loss is k3",
   "target_kl": "policy_gradient.update_kl_limit, half the mean squared log-ratio of a token",
   "whiten_advantages": "policy_gradient.whiten",
   "normalize_advantage": "policy_gradient.whiten",
   "scale_rewards": "policy_gradient.method=dr_grpo, which divides by no standard deviation",
-  "loss_type": "policy_gradient.reduction",
+  "loss_type": "policy_gradient.reduction; loss_type=dr_grpo is policy_gradient.method=dr_grpo",
   "ent_coef": "policy_gradient.entropy_coef",
   "value_model_path": "policy_gradient.critic_path",
   "num_generations": "rollout.samples",
@@ -55,11 +56,20 @@ FOREIGN = {
   "ref_policy_path": "reference.path",
   "total_episodes": "train.steps, or train.epochs over the prompts",
   "learning_rate": "optimizer.learning_rate",
+  "lr": "optimizer.learning_rate",
+  "num_sample_generations": "monitor.every, steps between looks at the policy, and monitor.show, how many answers are shown",
 }
 OWN = (
   "policy_gradient",
   "rollout",
 )  # sections in which a name of another library is meant, even where we have it elsewhere
+
+# (recipe, key of ours that it does not read) -> what does the same there.
+INSTEAD = {
+  ("policy_gradient", "loss.beta"): "the weight of KL is policy_gradient.kl_coef",
+  ("policy_gradient", "loss.name"): "what is minimised is set by policy_gradient.method",
+  ("best_of_n", "loss.beta"): "nothing is trained",
+}
 
 
 def explained(key: str, ours: set[str]) -> str:

@@ -86,8 +86,8 @@ def replace_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
   return config
 
 
-def check_key(key: str) -> None:
-  """Raises ConfigError with the nearest key when there is no setting `key`."""
+def check_key(key: str, recipe: str = "") -> None:
+  """Raises ConfigError with the nearest key, of those that `recipe` reads first, when there is no setting `key`."""
   known = fields_by_key()
   if key in known:
     return
@@ -97,7 +97,7 @@ def check_key(key: str) -> None:
   for name in (key, key.partition(".")[0]):
     if name in RENAMED:
       raise ConfigError(f"unknown key {key!r}; it is now {RENAMED[name]}")
-  raise ConfigError(f"unknown key {key!r}{explained(key, last_parts()) or suggestion(key, known)}")
+  raise ConfigError(f"unknown key {key!r}{explained(key, last_parts()) or suggestion(key, known, recipe)}")
 
 
 def last_parts() -> set[str]:
@@ -105,10 +105,11 @@ def last_parts() -> set[str]:
   return {key.rpartition(".")[2] for key in fields_by_key()}
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str], recipe: str = "") -> str:
   """ "; did you mean 'x'?" with the nearest of `known`, or an empty text when none is near.
 
-  A key of another section, or without one, is the one that it names: 'policy_gradient.kl_coef' for 'rollout.kl_coef'.
+  A key of another section, or without one, is the one that it names: 'policy_gradient.kl_coef' for 'rollout.kl_coef';
+  of several the one that `recipe` reads, roll-outs before the rest. Capitals make no difference.
   """
   known = list(known)
   section, _, last = name.rpartition(".")
@@ -116,7 +117,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
   beside = f"rollout.{last}"  # the other section of those recipes
   if section in ("policy_gradient", "online", "best_of_n", "comparison") and beside in named:
     named = [beside]
-  near = difflib.get_close_matches(name, named or known, n=1, cutoff=0.0 if named else 0.6)
+  elif recipe in SECTIONS:
+    named = [key for key in named if reads_section(recipe, key)] or named
+    if beside in named:
+      named = [beside] if section else [beside, *(key for key in named if key != beside)]
+  spelled = {key.lower(): key for key in reversed(named or known)}
+  near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.0 if named else 0.6)
+  near = [spelled[key] for key in near]
   if named and not section:
     near = named[:3]
   return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -182,13 +182,13 @@ def _in_stage(config: ml_collections.ConfigDict, key: str) -> tuple[str, str]:
     ConfigError: no such stage or setting; says what would be right.
   """
   if "recipe" in config:
-    check_key(key)
+    check_key(key, config.recipe)
     return ALONE, key
   names = _stage_names(config)
   first, _, inner = key.partition(".")
   if first in names:
     try:
-      check_key(inner)
+      check_key(inner, _section(config, first).recipe)
     except ConfigError as error:
       raise ConfigError(f"stage {first}: {error}") from None
     return first, inner

@@ -11,7 +11,7 @@ class RolloutSettings:
 
   prompts: int = option(
     0,
-    "different prompts that are answered; 0: all of the data, 10,000 of a world; recipes best_of_n, comparison: 256",
+    "prompts that are answered, equal ones each for itself (data.duplicates=drop leaves them out); 0: all of the data, 10,000 of a world; recipes best_of_n, comparison: 256",
     minimum=0,
     maximum=1_000_000,
   )

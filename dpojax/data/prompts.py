@@ -33,6 +33,7 @@ COUNTS = (
   "dropped/empty_prompt",
   "dropped/prompt_too_long",
   "dropped/duplicate_prompt",
+  "duplicate_prompts",
   "truncated/prompts",
 )
 
@@ -62,7 +63,8 @@ class PromptRows(list[PromptRow]):
   """Prompts, and what became of the rows that gave none.
 
   Attributes:
-    counts: rows read, kept, dropped for each reason, and cut. rows = kept + the sum of all dropped/...
+    counts: rows read, kept, dropped for each reason, and of those kept the ones that an earlier row has, and those that
+      were cut. rows = kept + the sum of all dropped/...
     dropped: (number of the row, from 0, and why) of every row left out.
     notes: messages about the first malformed rows.
   """
@@ -86,6 +88,13 @@ class PromptRows(list[PromptRow]):
     self.dropped.append((self.counts["rows"] - 1, why))
     if reason == "malformed" and len(self.notes) < MOST_NOTES:
       self.notes.append(why)
+
+
+def answered_in_words(rows: Sequence[PromptRow]) -> str:
+  """`1,000 prompts are answered, among them 12 duplicate prompts`, of which all but the first of equal ones are counted."""
+  twice = len(rows) - len({row.ids.tobytes() for row in rows})
+  count = f"{len(rows):,} prompt{'s are' if len(rows) != 1 else ' is'} answered"
+  return f"{count}, among them {twice:,} duplicate prompt{'s' * (twice > 1)}" if twice else count
 
 
 def prompts_of(dataset: TokenDataset, wanted: int = 0) -> list[PromptRow]:
@@ -156,7 +165,7 @@ def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int =
 
 def prompts_given(
   prompts: Sequence[str | list[Message]], settings: DataSettings, tokenizer: Tokenizer, *, name: str = "prompt"
-) -> list[PromptRow]:
+) -> PromptRows:
   """Prompts that a program holds, by the same path as those of a file.
 
   Raises:
@@ -198,7 +207,9 @@ def _read(
         if isinstance(p, DataError) or isinstance(ids, DataError):
           found.drop("malformed", f"{row.where}: {p if isinstance(p, DataError) else ids}")
           continue
-        _keep(found, row, p, ids, tokenizer, limits, left_by, None if settings.duplicates == "keep" else seen)
+        _keep(
+          found, row, p, ids, tokenizer, limits, seen, left_by=left_by, drop_duplicates=settings.duplicates == "drop"
+        )
   finally:
     if template is not None:
       template.close()
@@ -216,8 +227,10 @@ def _keep(
   ids: Tokenised,
   tokenizer: Tokenizer,
   limits: Limits,
+  seen: set[bytes],
+  *,
   left_by: str,
-  seen: set[bytes] | None,
+  drop_duplicates: bool,
 ) -> None:
   """Adds the prompt, or counts why not."""
   prompt = ids.prompt
@@ -233,11 +246,12 @@ def _keep(
       return
     prompt = cut_prompt(prompt, limits.prompt, limits)
   kept = as_ids(prompt)
-  if seen is not None:
-    if kept.tobytes() in seen:
+  if kept.tobytes() in seen:
+    if drop_duplicates:
       found.drop("duplicate_prompt", f"{row.where}: an earlier row has the same prompt")
       return
-    seen.add(kept.tobytes())
+    found.counts["duplicate_prompts"] += 1
+  seen.add(kept.tobytes())
   found.counts["truncated/prompts"] += len(prompt) < len(ids.prompt)
   found.counts["kept"] += 1
   given, shown = given_prompt(read, ids.prompt, tokenizer), prompt_text(read, ids.prompt, tokenizer)

@@ -118,7 +118,7 @@ def best_of_weights(rewards: np.ndarray, n: int) -> np.ndarray:
 
 
 def best_of_points(
-  rewards: np.ndarray, values: Mapping[str, np.ndarray], counts: Sequence[int]
+  rewards: np.ndarray, values: Mapping[str, np.ndarray], counts: Sequence[int], same: np.ndarray | None = None
 ) -> list[dict[str, float | int]]:
   """What best-of-N gains and costs, for each N.
 
@@ -126,10 +126,11 @@ def best_of_points(
     rewards: f64[P, M] that choose.
     values: by name, f64[P, M] of the same answers: rewards, lengths, whatever has a mean.
     counts: of N, each at most M.
+    same: i64[P], equal for equal prompts, which are no independent draws; None: all differ.
 
   Returns:
     {"n", "kl/sequence" (nats an answer), "kl/bound" and the mean of each value by its name} and, as "NAME_error", standard
-    errors over prompts (0 of one prompt, which has none).
+    errors over different prompts (0 of one, which has none).
   """
   points = []
   for n in counts:
@@ -138,7 +139,23 @@ def best_of_points(
     by_prompt = {"kl/sequence": best_of_kl(rewards, n)} | by_prompt
     point: dict[str, float | int] = {"n": n, "kl/bound": kl_bound(n)}
     for name, each in by_prompt.items():
-      error = float(np.std(each, ddof=1) / math.sqrt(len(each))) if len(each) > 1 else 0.0
-      point |= {name: float(np.mean(each)), f"{name}_error": error}
+      point |= {name: float(np.mean(each)), f"{name}_error": standard_error(each, same)}
     points.append(point)
   return points
+
+
+def standard_error(values: np.ndarray, same: np.ndarray | None = None) -> float:
+  """That of the mean of f64[P] values, of which those with equal `same` i64[P] may depend on one another; 0 of one group.
+
+  Sums of deviations within a group are independent of one another. With groups of one it is the usual one.
+
+  >>> round(standard_error(np.asarray([1.0, 2.0, 3.0, 4.0])), 4)
+  0.6455
+  >>> round(standard_error(np.asarray([1.0, 1.0, 4.0, 4.0]), np.asarray([0, 0, 1, 1])), 4)
+  1.5
+  """
+  groups = np.arange(len(values)) if same is None else np.unique(same, return_inverse=True)[1]
+  sums = np.bincount(groups, weights=values - np.mean(values))
+  if len(sums) < 2:
+    return 0.0
+  return float(math.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)) / len(values))

@@ -13,6 +13,7 @@ RESULTS = [
   ("policy", "reward/true", "true reward of what it writes"),
   ("policy", "kl/sequence", "KL to the reference, nats an answer"),
   ("rollout", "objective/score", "score of roll-outs, first and last tenth"),
+  ("rollout", "objective/reward_raw", "the same not normalised, and whatever a missing end does"),
   ("rollout", "value/explained_variance", "variance of returns that the critic explains, first and last tenth"),
 ]
 
@@ -53,6 +54,11 @@ the score of the whole answer, as the run normalised it, less the KL penalty of 
 token follows; of an answer that ends with EOS, read it before that token. It is no reward model: it knows the policy's own
 answers, and what it says of others was measured nowhere."""
 
+GOES_ON = """
+
+Another run of dpojax goes on with it, head included: `policy_gradient.critic_path=PATH`. `dpojax_critic` in config.json says
+that it is a critic; transformers does not read that key."""
+
 
 def model_card(
   name: str,
@@ -63,6 +69,7 @@ def model_card(
   step: int | None = None,
   rewards: str = "",
   critic: bool = False,
+  critic_start: str = "",
 ) -> str:
   """A model card in Markdown with the front matter that model hubs read.
 
@@ -74,6 +81,7 @@ def model_card(
     step: the exported checkpoint; None: the last.
     rewards: of a reward model, what its one score is: which head, and its mean and spread. Empty: it writes.
     critic: of a policy gradient, this is its critic.
+    critic_start: where that started, in words.
   """
   recipe, base = config["recipe"], config["model"]["path"]
   start = "a model trained from scratch"
@@ -86,11 +94,13 @@ def model_card(
     data = f"prompts of {data}"
   if critic:
     use, made, start = VALUES, "The critic of a policy trained", f"{start} (the policy)"
+    use += GOES_ON
   parts = [
     "---\nlibrary_name: transformers\n"
     f"pipeline_tag: {'text-classification' if rewards or critic else 'text-generation'}\ntags:\n- dpojax\n- {tag}\n---",
     f"# {name}",
-    f"{made} with dpojax {__version__} ({method}) on {data}, starting from {start}.",
+    f"{made} with dpojax {__version__} ({method}) on {data}, starting from {start}."
+    + (f" The critic started from {critic_start}." if critic_start else ""),
     _results(result, step),
     "## Settings\n\n```json\n" + json.dumps(config, indent=2, ensure_ascii=False) + "\n```",
     f"## Use\n\n{use}",

@@ -168,6 +168,11 @@ class Tokenizer:
     definition = [self._backend.to_str(), sorted(self.special_tokens.items()), self.eos_ids, self.chat_template]
     return hashlib.sha256(json.dumps(definition).encode()).hexdigest()
 
+  def ids_fingerprint(self) -> str:
+    """SHA-256 of what decides a text's ids alone: as `fingerprint`, without template and padding."""
+    special = sorted((name, text) for name, text in self.special_tokens.items() if name != "pad_token")
+    return hashlib.sha256(json.dumps([self._backend.to_str(), special, self.eos_ids]).encode()).hexdigest()
+
   def save(self, folder: str | Path) -> None:
     """Writes `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` as transformers reads them."""
     folder = Path(folder)

@@ -24,6 +24,7 @@ from dpojax.types import Params
 BUFFERS = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 SCORE = "score.weight"  # transformers' name of the head of a sequence classifier, [labels, hidden]
 REWARD_KEY = "dpojax_reward_head"  # in config.json: what is known of the head beyond transformers' own keys
+CRITIC_KEY = "dpojax_critic"  # in config.json: the head says values of answers so far, not rewards of whole ones
 
 
 def load(path: str) -> tuple[ModelConfig, Params, Tokenizer]:

@@ -49,8 +49,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   read = {"prompts": Fingerprint(job["prompts"], f"{len(prompts):,} prompts")}
   read |= {f"reward {each.name}": Fingerprint(digest_of_text(each.fingerprint)) for each in rewards}
   folder.begin(inputs.fingerprints(policy) | read, inputs.files(), training=False)
-  for note in prompts.notes:
-    folder.log.message(note)
+  folder.say_prompts(prompts)
   folder.log.message(f"best_of_n: {rollout.samples} answers to each of {len(prompts):,} prompts")
 
   write_answers(
@@ -75,7 +74,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     "length/policy": np.asarray([[len(answer.tokens) for answer in several] for several in answers], np.float64),
     "finished": np.asarray([[answer.finished for answer in several] for several in answers], np.float64),
   }
-  points = best_of_points(scores[reward.name], values, counts)
+  different = np.unique([row.ids.tobytes().hex() for row in prompts], return_inverse=True)[1]
+  points = best_of_points(scores[reward.name], values, counts, different)
   for point in points:
     metrics = {name: value for name, value in point.items() if name != "n"}
     folder.record_once(int(point["n"]), "best_of_n", metrics)
@@ -83,6 +83,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     "chooses": reward.name,
     "points": points,
     "prompts": len(prompts),
+    "different_prompts": int(np.max(different)) + 1,
     "answers": job,
     "rewards": {each.name: each.fingerprint for each in rewards},
     "settings": dataclasses.asdict(rollout) | {"rewards": config.monitor.rewards},

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.config.experiment import names_in, reward_specs, sources
@@ -31,9 +30,7 @@ from dpojax.training.model_files import (
   CHECKPOINTS,
   LoadedModel,
   files_of_model,
-  has_critic,
   load,
-  load_critic,
   new_model,
 )
 from dpojax.training.run_reference import compared_with
@@ -88,7 +85,7 @@ class Inputs:
     """
     config = self.config
     settings, live = config.model, config.recipe in REFERRING and config.reference.kind == "live"
-    key = ("policy", settings, self._identity(settings.path), config.batch.row_length, config.data.template, live)
+    key = ("policy", settings, self.identity(settings.path), config.batch.row_length, config.data.template, live)
     key = (*key, "" if settings.path else config.data.name)
     if key not in self.memory:
       loaded = self.load(settings.path, settings) if settings.path else new_model(config)
@@ -123,61 +120,13 @@ class Inputs:
     path = self.config.reference.path
     if not path:
       return policy
-    key = ("reference", path, self._identity(path))
+    key = ("reference", path, self.identity(path))
     if key not in self.memory:
       self.memory[key] = self.load(path, ModelSettings())
     loaded = self.memory[key]
     if isinstance(loaded.model, RewardModel) or loaded.model.config != policy.model.config:
       raise ConfigError(f"reference.path: {path} is a model of another shape than the policy; their ids must agree")
     return loaded
-
-  def critic(self, policy: LoadedModel, tokens: int = 0) -> LoadedModel:
-    """The network that a critic of its own starts from, as a reward model of one head.
-
-    That of `policy_gradient.critic_path`; else the reward model of `rollout.reward`, where it is one; else the policy.
-    The critic of another run goes on with its head; any other starts with a head of zeros.
-
-    Args:
-      policy: writes what it reads.
-      tokens: of the longest prompt and answer; 0: not known.
-
-    Raises:
-      ConfigError: it reads other tokens than the policy writes, or has no positions for so many.
-    """
-    path = self.config.policy_gradient.critic_path
-    if not path:
-      spec = read_reward(self.config.rollout.reward, "rollout.reward", environment=self._world() is not None)
-      path = spec.terms[0].argument if [term.kind for term in spec.terms] == ["model"] else ""
-    loaded, goes_on = policy, False
-    if path:
-      settings = self.config.model
-      key = ("critic", path, self._identity(path))
-      if key not in self.memory:
-        place = self.place(path)
-        goes_on = has_critic(place)
-        read = load_critic if goes_on else load
-        self.memory[key] = read(place, precision=settings.precision, remat=settings.remat), goes_on
-      loaded, goes_on = self.memory[key]
-      if loaded.tokenizer.with_template(None).fingerprint() != policy.tokenizer.with_template(None).fingerprint():
-        raise ConfigError(
-          f"policy_gradient.critic_path: {path} has another tokenizer than the policy, so it cannot read what the policy "
-          "writes token by token; name a model with the policy's, or set policy_gradient.critic=shared"
-        )
-    decoder = loaded.model.model if isinstance(loaded.model, RewardModel) else loaded.model
-    positions = decoder.config.max_positions
-    if self.config.policy_gradient.critic == "reward" and positions and tokens > positions:
-      raise ConfigError(
-        f"policy_gradient.critic_path: {path or 'the policy'} has {positions} positions, but the longest prompt and an answer "
-        f"of rollout.max_tokens={self.config.rollout.max_tokens} take {tokens}; lower it, set data.max_prompt, or name a model "
-        "with more positions"
-      )
-    model = RewardModel(decoder)
-    if goes_on:
-      return loaded
-    params = {name: value for name, value in loaded.params.items() if name not in ("head", "score")}
-    return dataclasses.replace(
-      loaded, model=model, params=params | {"score": np.zeros((1, decoder.config.hidden), np.float32)}
-    )
 
   def splits(self, policy: LoadedModel) -> Splits:
     """The training and held-out examples, as the stage's loss reads them."""
@@ -194,7 +143,7 @@ class Inputs:
       "max_positions": policy.model.config.max_positions,
       "vocab_size": policy.model.config.vocab_size,
     }
-    key = ("splits", data, policy.tokenizer.fingerprint(), self._identity(data.path), *facts.values())
+    key = ("splits", data, policy.tokenizer.fingerprint(), self.identity(data.path), *facts.values())
     if key not in self.memory:
       rows = None
       if is_stage(data.path):
@@ -215,12 +164,12 @@ class Inputs:
     Raises:
       InputError: one cannot be read or built; names the setting.
     """
-    world = self._world()
+    world = self.world()
     return [self._build(spec, tokenizer, mesh) for spec in read_rewards(text, key, environment=world is not None)]
 
   def reward(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Reward:
     """The one reward that the setting `key` names; arguments and errors as `rewards`."""
-    return self._build(read_reward(text, key, environment=self._world() is not None), tokenizer, mesh)
+    return self._build(read_reward(text, key, environment=self.world() is not None), tokenizer, mesh)
 
   def rows(self, answers: Answers) -> list[dict[str, Any]]:
     """What the stage that `data.path` names wrote.
@@ -268,21 +217,21 @@ class Inputs:
 
   def judge(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Judge:
     """Who decides which of two answers is better, as the setting `key` says; arguments and errors as `rewards`."""
-    spec = read_judge(text, key, environment=self._world() is not None)
+    spec = read_judge(text, key, environment=self.world() is not None)
     return build_judge(spec, lambda reward: self._build(reward, tokenizer, mesh))
 
-  def _world(self) -> World | None:
+  def world(self) -> World | None:
     data = self.config.data
     return get_world(data.name) if data.source == "world" else None
 
   def _build(self, spec: RewardSpec, tokenizer: Tokenizer, mesh: Mesh | None) -> Reward:
     return build(
-      spec, load=self._scorer, compare=self._compare, environment=self._world(), tokenizer=tokenizer, mesh=mesh
+      spec, load=self._scorer, compare=self._compare, environment=self.world(), tokenizer=tokenizer, mesh=mesh
     )
 
   def _scorer(self, path: str) -> LoadedModel:
     """The model of a reward, read once."""
-    key = ("scorer", path, self._identity(path))
+    key = ("scorer", path, self.identity(path))
     if key not in self.memory:
       self.memory[key] = self.load(path, ModelSettings())
       _ = self.memory[key].start_digest
@@ -304,7 +253,7 @@ class Inputs:
   def _folder(self, path: str) -> pathlib.Path:
     return self.folders[path.removeprefix(STAGE)]
 
-  def _identity(self, path: str) -> str:
+  def identity(self, path: str) -> str:
     """What a path means, so that nothing read before stands in for something else of the same name."""
     if not is_stage(path):
       return path

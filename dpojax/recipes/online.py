@@ -60,7 +60,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   # A longer run of one roll-out would need a larger one.
   read["roll-out"] = Fingerprint(digest_of_text(str(online.refresh)), f"pairs for {online.refresh:,} steps")
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
-  folder.describe_prompts(policy, prompts.counts, prompts.notes)
+  folder.describe_prompts(policy, prompts)
   reference = references.of(
     config.reference,
     model=policy.model,

@@ -7,10 +7,19 @@ policy = reference = model.path; critic = a reward model, or a head on the polic
 from dpojax import references
 from dpojax.parallel import make_mesh
 from dpojax.parallel.rules import check_rows
+from dpojax.recipes.critic import critic_start
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
-from dpojax.recipes.rollouts import described, make_objective, make_rollouts, make_trainer, planned_steps, resolved
+from dpojax.recipes.rollouts import (
+  described,
+  left_out_hint,
+  make_objective,
+  make_rollouts,
+  make_trainer,
+  planned_steps,
+  resolved,
+)
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
@@ -34,7 +43,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   settings, rollout = config.policy_gradient, config.rollout
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
   longest = max(len(row.ids) for row in prompts) + rollout.max_tokens
-  critic = inputs.critic(policy, longest) if settings.method == "ppo" else None
+  critic_at = critic_start(inputs, policy, longest)
+  critic = critic_at and critic_at.loaded
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, held_out, mesh)
   steps = planned_steps(config, len(prompts))
@@ -54,7 +64,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   objective = make_objective(config, policy, critic)
   trainer = make_trainer(config, objective, policy, critic, reference, steps=steps, mesh=mesh)
-  folder.describe_prompts(policy, prompts.counts, prompts.notes, critic=objective.critic, shared=objective.shared)
+  critics = {
+    "critic": objective.critic,
+    "shared": objective.shared,
+    "critic_start": critic_at.words if critic_at else "",
+  }
+  folder.describe_prompts(policy, prompts, **critics)
+  for sentence in critic_at.sentences(config) if critic_at else ():
+    folder.log.message(sentence)
   write = writer(policy, rollout, mesh)
   text = text_of(policy.tokenizer, stop_texts(rollout.stop, "rollout.stop"))
   reward = normalised_reward(
@@ -62,11 +79,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   rollouts = make_rollouts(config, trainer, prompts, reward, write, text, folder.path, identity=folder.identity)
   rollouts.keep_in(folder)
+  folder.log.move_limit = settings.update_kl_limit
   monitors = [
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, steps))
+  if hint := left_out_hint(folder.log.records("train"), settings.update_kl_limit):
+    folder.log.message(hint)
   rollouts.drop_old(result.step // rollouts.updates)
   folder.end(result)
   return result

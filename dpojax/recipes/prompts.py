@@ -150,7 +150,9 @@ def _answered(
         f"{model.max_positions} positions of the model; lower it, or give another model.path"
       )
     # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
-    return PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
+    rows = PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
+    rows.counts = found.counts
+    return rows
   limits = {f"what {section}.max_tokens={max_tokens} leaves of batch.row_length={config.batch.row_length}": room}
   if model.max_positions:
     left = model.max_positions - max_tokens

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -152,6 +152,18 @@ def hyper(settings: PolicyGradientSettings) -> dict[str, float]:
     "entropy_coef": settings.entropy_coef,
     "update_kl_limit": settings.update_kl_limit,
   }
+
+
+def left_out_hint(records: Sequence[Mapping[str, float]], limit: float) -> str:
+  """What to change where more than half of the steps, records of split "train", were left out; else ""."""
+  taken = [record["taken"] for record in records if "taken" in record]
+  if not taken or 2 * sum(taken) >= len(taken):
+    return ""
+  return (
+    f"{len(taken) - int(sum(taken)):,} of {len(taken):,} steps were left out, because the policy had moved further from the "
+    f"one that wrote the roll-out than policy_gradient.update_kl_limit={limit:g}: lower optimizer.learning_rate or "
+    "policy_gradient.epochs, so that fewer steps are in vain"
+  )
 
 
 def described(config: RunConfig, steps: int) -> str:

@@ -11,7 +11,7 @@ from dpojax.data.prompts import PromptRow, PromptRows
 from dpojax.parallel.rules import whole_rows
 from dpojax.recipes.inputs import digest_of_text
 from dpojax.references import Log
-from dpojax.rewards.normalisation import apply, measure
+from dpojax.rewards.normalisation import apply, constant_terms, measure
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.answers_file import Sampling, prompts_digest, sample
 from dpojax.rollout.stop import stop_texts
@@ -95,4 +95,7 @@ def normalised_reward(
     samples = write(reference(), [row.ids for row in some], numbers, progress)
     known = {"identity": identity, "terms": measure(reward, prompted(some, samples, decode))}
     save_json(path, known)
+    if log is not None:
+      for warning in constant_terms(known["terms"]):
+        log.message(warning)
   return apply(reward, known["terms"])

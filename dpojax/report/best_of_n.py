@@ -51,7 +51,9 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _sentence(found: dict[str, Any]) -> str:
+  different = found.get("different_prompts", found["prompts"])
+  twice = f", {different:,} of them different" if different < found["prompts"] else ""
   return (
-    f"{found['chooses']} chooses; from {found['answers']['samples']} answers to each of {found['prompts']:,} prompts. Mean "
-    "± standard error over prompts; KL to the policy that writes, an answer; at most: log N - (N - 1) / N."
+    f"{found['chooses']} chooses; from {found['answers']['samples']} answers to each of {found['prompts']:,} prompts{twice}. Mean "
+    "± standard error over different prompts; KL to the policy that writes, an answer; at most: log N - (N - 1) / N."
   )

@@ -72,6 +72,7 @@ POLICY = {
 ROLLOUT = {
   "objective/score": Label("score", decimals=3),
   "objective/reward": Label("reward, before what a missing end does", decimals=3),
+  "objective/reward_raw": Label("reward, not normalised", decimals=3),
   "objective/rlhf_reward": Label("score less KL penalty", decimals=3),
   "objective/kl": Label("KL by k1", "nats an answer", decimals=3),
   "objective/kl_token": Label("KL by k1", "nats a token"),
@@ -81,12 +82,27 @@ ROLLOUT = {
   "rollout/eos_share": Label("answers that end by themselves", share=True),
   "policy/approx_kl": Label("largest move of the policy", tiny=True),
   "policy/clip_fraction": Label("ratios beyond the clip", share=True),
-  "policy/ratio_variance": Label("variance of ratios", tiny=True),
+  "policy/ratio_variance": Label("largest variance of ratios", tiny=True),
   "steps/taken": Label("steps taken", share=True),
   "value/loss": Label("value loss"),
   "value/explained_variance": Label("variance explained", share=True),
+  # Of pairs that the policy writes (`online`), and what became of the others.
+  "pairs/pairs": Label("pairs made", decimals=1),
+  "pairs/tied": Label("left out: equal scores", decimals=1),
+  "pairs/identical": Label("left out: identical answers", decimals=1),
+  "pairs/below_margin": Label("left out: below online.min_margin", decimals=1),
+  "pairs/margin": Label("score of the winner less the loser's", decimals=3),
+  "objective/reward_of_reference": Label("reward of the reference's answers", decimals=3),
   "rollout/logp_gap": Label("sampler apart from training", "nats a token", tiny=True),
 }
+
+NORMALISED = ("objective/score", "objective/reward", "objective/rlhf_reward")  # where rollout.normalise is set
+
+
+def rollout_labels(*, normalised: bool) -> dict[str, Label]:
+  """`ROLLOUT`, in which scores of a normalised reward are called so."""
+  named = {name: dataclasses.replace(ROLLOUT[name], name=f"{ROLLOUT[name].name} (normalised)") for name in NORMALISED}
+  return ROLLOUT | named if normalised else dict(ROLLOUT)
 
 
 def policy_labels(names: Iterable[str]) -> dict[str, Label]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dpojax.config.schema import RunConfig
 from dpojax.report.figures import BLUE, ORANGE, legend, new_figure, title
-from dpojax.report.labels import ROLLOUT
+from dpojax.report.labels import NORMALISED, ROLLOUT
 from dpojax.report.records import Records, RunRecords
 from dpojax.report.rollouts import TAKEN, rollout_records
 
@@ -51,6 +51,7 @@ def _limit(config: RunConfig) -> tuple[float, str] | None:
 
 PANELS = (
   Panel(("objective/score", "objective/rlhf_reward"), "score of roll-outs", positive=False),
+  Panel(("objective/reward_raw",), "reward of roll-outs, not normalised", positive=False),
   Panel(("objective/kl",), line=_target),
   Panel(("objective/kl_coef",), spans=True),
   Panel(("policy/approx_kl",), "largest move (½ log-ratio²)", spans=True, line=_limit),
@@ -69,6 +70,8 @@ def draw_rollouts(run: RunRecords) -> Figure | None:
   """A panel for each of `PANELS` that was measured, over the number of the roll-out; None where there was none."""
   records = rollout_records(run)
   panels = [panel for panel in PANELS if any(panel.metrics[0] in record for record in records)]
+  if run.config.policy_gradient.kl_controller == "fixed":
+    panels = [panel for panel in panels if panel.metrics[0] != "objective/kl_coef"]  # a number of the settings
   figure, axes = new_figure(len(panels), columns=2, size=SIZE)
   for axis, panel in zip(axes, panels, strict=True):
     _draw(axis, panel, records, run.config)
@@ -83,6 +86,8 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
   drawn: list[np.ndarray] = []
   for metric, colour in zip(panel.metrics, (BLUE, ORANGE), strict=False):
     numbers, values = series(records, metric)
+    if not np.isfinite(values).any():
+      continue
     drawn.append(scale * values)
     points: dict[str, Any] = {} if len(records) > MANY else {"marker": "o", "markersize": 3}
     axis.plot(numbers, scale * values, color=colour, linewidth=1.5, label=ROLLOUT[metric].name, **points)
@@ -93,11 +98,12 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
   _limits(axis, panel, shown, share=main.share)
   if line:
     axis.axhline(line[0], color=ORANGE, linewidth=1.2, linestyle="--")
-    axis.annotate(
-      line[1], (1, line[0]), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-      ha="right", va="bottom", fontsize=8, color=ORANGE,
+    axis.annotate(  # beside the panel, where no curve runs
+      line[1].replace(" ", "\n"), (1, line[0]), xycoords=("axes fraction", "data"), xytext=(3, 0),
+      textcoords="offset points", ha="left", va="center", fontsize=8, color=ORANGE, annotation_clip=False,
     )  # fmt: skip
-  title(axis, panel.name or main.axis(), size=9.5)
+  normalised = " (normalised)" * (config.rollout.normalise and panel.metrics[0] in NORMALISED)
+  title(axis, f"{panel.name}{normalised}" if panel.name else main.axis(), size=9.5)
   legend(axis)
   axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
   if len(records) == 1:
@@ -111,13 +117,12 @@ def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None
     if panel.positive:
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)
     if share:  # a variance explained may be far below 0 while a critic starts
-      axis.set_ylim(max(-100.0, 1.1 * low), 105)
+      axis.set_ylim(max(-100.0, 1.1 * low), _top_of_shares(shown))
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)
     return
   above = shown[shown > 0]
   if share:
-    top = float(np.max(shown, initial=0.0))
-    axis.set_ylim(0, 105 if top > 50 else max(1.15 * top, 1e-3))
+    axis.set_ylim(0, _top_of_shares(shown))
   elif panel.spans and len(above) > 2 and np.max(above) > LOG_FROM * np.quantile(above, 0.1):
     axis.set_yscale("log")
     # What rounding leaves of nothing, as in a step at the roll-out's own policy, is not worth its decades.
@@ -125,6 +130,11 @@ def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None
     axis.set_ylim(max(float(np.min(above)), 1e-4 * top) / 1.5, 2 * top)
   else:
     axis.set_ylim(0, 1.2 * float(np.max(shown, initial=1e-9)))
+
+
+def _top_of_shares(shown: np.ndarray) -> float:
+  top = float(np.max(shown, initial=0.0))
+  return 105 if top > 50 else max(1.15 * top, 1e-3)
 
 
 def series(records: Records, metric: str) -> tuple[np.ndarray, np.ndarray]:

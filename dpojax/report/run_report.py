@@ -8,19 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from dpojax.config.describe import in_one_line
 from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
-from dpojax.report.labels import HELD_OUT, ROLLOUT, Label, policy_labels, shown
+from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
+from dpojax.training.model_files import critic_description
 from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
 
 RESULT = "result.json"
+FEW_PROMPTS = 16  # a look at fewer says little: win rates move by 6 % and more with a single answer
+OF_STEPS = (
+  "Of the steps from a roll-out, the largest move and the largest variance of ratios are over all that were computed, the "
+  "one that was refused included; what else is of steps is a mean over those that were taken."
+)
 HEADER = ["", "before", "after"]
 
 
@@ -51,6 +58,8 @@ def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
   run = read_run(folder)
   result = read_result(run.folder)
   parts = [aligned(HEADER, table(result), width=width), _speed(result)]
+  if notes := footnotes(result):
+    parts.append("\n".join(textwrap.fill(note, width) for note in notes))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
     parts.append("\n".join(textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in sentences))
   samples = _shown(run)
@@ -96,6 +105,8 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
   result["seconds"] = float(sum(r.get("time/step", 0.0) for r in train))
   speeds = [r["tokens_per_second"] for r in train if "tokens_per_second" in r]
   result["tokens_per_second"] = float(np.median(speeds)) if speeds else None
+  if "policy" in run.splits and run.samples:
+    result["policy_prompts"] = len(list(run.samples.values())[-1])
   return result | cost(run)
 
 
@@ -114,23 +125,30 @@ def with_ties(result: dict[str, Any]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> list[list[str]]:
   """Rows (metric, before, after) of what was measured, sections first to last: held out, policy, roll-outs, training."""
   rows = []
+  normalised = bool(result["config"].get("rollout", {}).get("normalise"))
   for split, heading, labels in (
     ("eval", "held out", lambda names: HELD_OUT),
     ("policy", "what it writes (± standard error)", policy_labels),
-    (SPLIT, "roll-outs (first, last tenth)", _rollout_labels),
+    (
+      SPLIT,
+      f"roll-outs (first, {last_tenth(result.get('rollouts', 0), 'last')})",
+      lambda names: _rollout_labels(names, normalised),
+    ),
   ):
     before, after = result["before"].get(split), result["after"].get(split)
     if after is None:
       continue
-    rows.append([heading, "", ""])
+    looked_at = result.get("policy_prompts") if split == "policy" else None
+    rows.append([f"{heading}, {prompts_in_words(looked_at)}" if looked_at else heading, "", ""])
     for metric, label in labels(after).items():
       if metric in after:
         cells = [shown(label, s or {}, metric) for s in (before, after)]
         name = f"{label.name}, {label.unit}" if label.unit else label.name
         rows.append([f"  {name}", *cells])
   before, after = result["before"].get("train"), result["after"].get("train")
-  if after and "policy/loss" not in after:  # whose loss says nothing: `report.plots.draw_training`
-    rows.append(["training (first step, last tenth)", "", ""])
+  # The loss of a policy gradient says nothing: `report.plots.draw_training`. Its last steps may have none, without rows.
+  if after and not any("policy/loss" in metrics for metrics in (before or {}, after)):
+    rows.append([f"training (first step, {last_tenth(result.get('steps', 0), 'last step')})", "", ""])
     for metric in ("loss", "rewards/accuracies", "rewards/margins"):
       if metric in after:
         label = HELD_OUT[metric]
@@ -138,9 +156,36 @@ def table(result: dict[str, Any]) -> list[list[str]]:
   return rows
 
 
-def _rollout_labels(metrics: Mapping[str, Any]) -> Mapping[str, Label]:
+def last_tenth(count: int, one: str) -> str:
+  """What stands for the end of a run of `count` steps or roll-outs: their last tenth, of fewer than 20 the last `one`."""
+  return "last tenth" if count >= 20 else one
+
+
+def footnotes(result: Mapping[str, Any]) -> list[str]:
+  """What a reader of the table has to know."""
+  notes, prompts = [], result.get("policy_prompts", FEW_PROMPTS)
+  if prompts < FEW_PROMPTS:
+    notes.append(
+      f"What it writes was measured at {prompts_in_words(prompts)} only, which says little of others: raise monitor.prompts "
+      f"to {FEW_PROMPTS} or more."
+    )
+  if "policy/ratio_variance" in result["after"].get(SPLIT, {}):
+    notes.append(OF_STEPS)
+  return notes
+
+
+def prompts_in_words(count: int) -> str:
+  """`1 prompt`, `64 prompts`."""
+  return f"{count:,} prompt{'s' * (count != 1)}"
+
+
+def _rollout_labels(metrics: Mapping[str, Any], normalised: bool) -> Mapping[str, Label]:
   same = metrics.get("objective/reward") == metrics.get("objective/score")
-  return {name: label for name, label in ROLLOUT.items() if not (same and name == "objective/reward")}
+  return {
+    name: label
+    for name, label in rollout_labels(normalised=normalised).items()
+    if not (same and name == "objective/reward")
+  }
 
 
 def _metrics(record: dict[str, Any]) -> dict[str, float]:
@@ -172,7 +217,15 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
 
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
-  parts = [f"# {run.folder.resolve().name}", markdown(HEADER, table(result)), _speed(result) + "."]
+  parts = [
+    f"# {run.folder.resolve().name}",
+    escape(in_one_line(run.config)),
+    markdown(HEADER, table(result)),
+    _speed(result) + ".",
+    *footnotes(result),
+  ]
+  if start := (critic_description(run.folder) or {}).get("start"):
+    parts.append(escape(f"The critic starts from {start}."))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
     parts.append("## When to stop\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in sentences))
   changed = difference(RunConfig(), run.config)

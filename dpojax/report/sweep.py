@@ -1,10 +1,12 @@
 """One table and one plot of a sweep."""
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 from dpojax.files import write_atomically
 from dpojax.report.labels import shown
+from dpojax.report.run_report import FEW_PROMPTS, prompts_in_words
 from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.report.tables import aligned, markdown
 
@@ -12,10 +14,14 @@ from dpojax.report.tables import aligned, markdown
 def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width: int = 0) -> str:
   """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal of `width` characters, 0: any."""
   header, cells = table(rows)
+  notes = footnotes(rows)
   measured = any(row.result for row in rows)
   plot = "\n![sweep](sweep.png)\n" if measured else ""
-  write_atomically(workdir / "sweep.md", f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n{plot}")
-  text = aligned(header, cells, width=width) + f"\n\nreport: {workdir / 'sweep.md'}"
+  said = "".join(f"\n{note}\n" for note in notes)
+  write_atomically(workdir / "sweep.md", f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n{said}{plot}")
+  text = aligned(header, cells, width=width)
+  text += "".join(f"\n\n{textwrap.fill(note, width) if width else note}" for note in notes)
+  text += f"\n\nreport: {workdir / 'sweep.md'}"
   if measured:
     from dpojax.report.sweep_plot import draw_sweep  # matplotlib takes long to import
 
@@ -24,12 +30,28 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width
   return text
 
 
+def footnotes(rows: Sequence[SweepRow]) -> list[str]:
+  """What a reader of the table has to know."""
+  notes, looks = [], [row.prompts for row in rows if row.prompts]
+  if looks and min(looks) < FEW_PROMPTS:
+    notes.append(
+      f"What the policies write was measured at {prompts_in_words(min(looks))} only, which tells few points apart: raise "
+      f"monitor.prompts to {FEW_PROMPTS} or more."
+    )
+  if any(row.after("rollout") for row in rows):
+    notes.append("Of roll-outs: the mean over the last tenth of them.")
+  return notes
+
+
 def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
   """(header, cells): the settings of each point, what it reached, how it ended."""
   columns = measured_columns(rows)
-  header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns), "status"]
+  looked_at = any(row.prompts for row in rows)
+  header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns)]
+  header += ["prompts looked at"] * looked_at + ["status"]
   cells = []
   for row in rows:
     reached = [shown(label, row.after(split), m) for split, m, label in columns]
-    cells.append([*map(str, row.values.values()), *reached, row.status])
+    prompts = ["-" if row.prompts is None else f"{row.prompts:,}"] * looked_at
+    cells.append([*map(str, row.values.values()), *reached, *prompts, row.status])
   return header, cells

@@ -11,6 +11,8 @@ from dpojax.training.numbers import rewards_of
 COLUMNS: list[tuple[str, str, Label]] = [
   ("eval", "rewards/accuracies", HELD_OUT["rewards/accuracies"]),
   ("eval", "rewards/margins", HELD_OUT["rewards/margins"]),
+  ("rollout", "objective/score", Label("score of roll-outs", decimals=3)),
+  ("rollout", "objective/kl", Label("KL of roll-outs", "nats an answer", decimals=3)),
   ("policy", "kl/sequence", POLICY["kl/sequence"]),
 ]
 
@@ -22,6 +24,11 @@ class SweepRow:
   values: Mapping[str, Any]
   result: Mapping[str, Any] | None
   status: str
+
+  @property
+  def prompts(self) -> int | None:
+    """That were answered to measure what the policy writes; None where nothing was."""
+    return (self.result or {}).get("policy_prompts")
 
   def after(self, split: str) -> Mapping[str, Any]:
     """The metrics at the end of the run."""

@@ -40,7 +40,7 @@ def measure(reward: Reward, answers: Sequence[PromptedAnswer]) -> Recorded:
   for term in _terms(reward):
     values = scored(term.reward, answers)
     mean, sd = float(np.mean(values)), float(np.std(values))
-    constant = not sd > FLAT * float(np.max(np.abs(values)))
+    constant = same_everywhere(values)
     gain = 1.0 if constant else 1.0 / sd
     facts = {"gain": gain, "bias": -gain * mean, "mean": mean, "sd": sd, "answers": len(values), "constant": constant}
     found[term.label] = facts
@@ -71,6 +71,66 @@ def apply(reward: Reward, recorded: Mapping[str, Mapping[str, Any]]) -> Reward:
       )
     made.append(dataclasses.replace(term, reward=Normalised(term.reward, float(gain), float(bias))))
   return dataclasses.replace(reward, terms=tuple(made)) if isinstance(reward, Sum) else made[0].reward
+
+
+def same_everywhere(values: np.ndarray) -> bool:
+  """Whether all values are equal, but for rounding."""
+  return not float(np.std(values)) > FLAT * float(np.max(np.abs(values), initial=0.0))
+
+
+def constant_terms(recorded: Recorded) -> list[str]:
+  """Warnings, one for each term that gave every answer of the reference the same number."""
+  return [
+    f"warning: the reward {label} gives every answer the same number: {facts['mean']:.6g} for all {facts['answers']:,} "
+    "answers of the reference. It is not scaled, only its mean is taken away, and nothing can be learned from it"
+    for label, facts in recorded.items()
+    if facts.get("constant")
+  ]
+
+
+def with_unnormalised(reward: Reward, answers: Sequence[PromptedAnswer]) -> tuple[np.ndarray, np.ndarray]:
+  """f64[N]: what the reward says, and the same before `apply` scaled it.
+
+  Of a sum the latter is the sum of weight * value of terms as they are. No reward is asked twice.
+  """
+  heard: list[np.ndarray] = []
+
+  def listening(term: SumTerm) -> SumTerm:
+    if not isinstance(term.reward, Normalised):
+      return dataclasses.replace(term, reward=_Heard(term.reward, term.weight, heard))
+    inner = _Heard(term.reward.reward, term.weight, heard)
+    return dataclasses.replace(term, reward=dataclasses.replace(term.reward, reward=inner))
+
+  terms = _terms(reward)
+  if not any(isinstance(term.reward, Normalised) for term in terms):
+    values = scored(reward, answers)
+    return values, values
+  made = tuple(map(listening, terms))
+  asked = dataclasses.replace(reward, terms=made) if isinstance(reward, Sum) else made[0].reward
+  values = scored(asked, answers)
+  return values, np.sum(heard, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Heard:
+  """A reward whose values, times a weight, are also put into a list."""
+
+  reward: Reward
+  weight: float
+  heard: list[np.ndarray]
+
+  @property
+  def name(self) -> str:
+    return self.reward.name
+
+  @property
+  def fingerprint(self) -> str:
+    return self.reward.fingerprint
+
+  def __call__(self, answers: Sequence[PromptedAnswer]) -> np.ndarray:
+    values = np.asarray(self.reward(answers), np.float64)
+    self.heard.append(self.weight * values)
+    return values
 
 
 def _terms(reward: Reward) -> Sequence[SumTerm]:

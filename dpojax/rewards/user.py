@@ -64,7 +64,19 @@ class UserFunction:
     try:
       return code(*arguments, **options)
     except (Exception, SystemExit) as error:
-      raise DataError(f"{self.where} fails with {said(error)}{self._line(error)}") from error
+      called = self._call(error, len(arguments)) if code is self.function else ""
+      raise DataError(f"{self.where} fails with {said(error)}{self._line(error)}{called}") from error
+
+  def _call(self, error: BaseException, count: int) -> str:
+    """How it is called, where it could not be: `def f(completions, **kwargs)` is a function of TRL's."""
+    if not isinstance(error, TypeError) or self._line(error):
+      return ""
+    if count > 2:
+      return "; a judge is called with (prompts, first, second)"
+    return (
+      "; a reward is called with (prompts, answers), lists of equal length, and optionally with "
+      f"{', '.join(EXTRAS[:-1])} and {EXTRAS[-1]} where it takes them by keyword: def f(prompts, answers, *, details)"
+    )
 
   def _line(self, error: BaseException) -> str:
     """The last line of the user's file that was running."""

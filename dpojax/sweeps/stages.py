@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from dpojax.config.experiment import ALONE, Experiment, reward_specs
-from dpojax.config.keys import is_stage, value_at
+from dpojax.config.keys import is_stage, reads_section, value_at
 from dpojax.config.record import difference
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
-from dpojax.errors import ConfigError, DataError, InputError
+from dpojax.errors import ConfigError, DataError, InputError, WeightsError
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
+from dpojax.recipes.plan import planned
 from dpojax.report import write_report
 from dpojax.training.checkpoint import finished_steps
-from dpojax.training.model_files import CHECKPOINTS
+from dpojax.training.model_files import CHECKPOINTS, files_of_model
 from dpojax.training.run_folder import check_same
 from dpojax.training.stage_record import (
   FILE,
@@ -30,6 +31,7 @@ from dpojax.training.stage_record import (
   settings_record,
 )
 
+MODELS = ("model.path", "reference.path", "policy_gradient.critic_path")
 Say = Callable[[str], None]
 State = Literal["new", "begun", "finished"]
 
@@ -127,18 +129,30 @@ def pending(
 
 
 def check_data_files(experiment: Experiment) -> None:
-  """Raises DataError for a data file, or a file of a user's reward, that is not there: not when an hour has been spent on
-  the stages before.
+  """Raises InputError for a data file, a file of a user's reward, or a model that is not there: not when an hour has been
+  spent on the stages before.
   """
   for name, config in experiment.stages.items():
-    for key in ("path", "eval_path"):
-      path = getattr(config.data, key)
-      if path and not is_stage(path):
-        find_file(path, f"{name}.data.{key}" if name else f"data.{key}")
-    for key, spec in reward_specs(config):
-      for file in spec.files:
-        if not pathlib.Path(file).expanduser().is_file():
-          raise DataError(f"{name}.{key}".lstrip(".") + f"={value_at(config, key)}: there is no file {file}")
+    check_files_of(name, config)
+
+
+def check_files_of(name: str, config: RunConfig) -> None:
+  """As `check_data_files`, of one stage."""
+  for key in ("path", "eval_path"):
+    path = getattr(config.data, key)
+    if path and not is_stage(path):
+      find_file(path, f"{name}.data.{key}" if name else f"data.{key}")
+  for key in MODELS:
+    path = str(value_at(config, key))
+    if path and not is_stage(path) and reads_section(config.recipe, key):
+      try:
+        files_of_model(path)
+      except WeightsError as error:
+        raise WeightsError(f"{name}.{key}".lstrip(".") + f"={path}: {str(error).removeprefix(f'{path}: ')}") from None
+  for key, spec in reward_specs(config):
+    for file in spec.files:
+      if not pathlib.Path(file).expanduser().is_file():
+        raise DataError(f"{name}.{key}".lstrip(".") + f"={value_at(config, key)}: there is no file {file}")
 
 
 def ancestors(experiment: Experiment, name: str) -> list[str]:
@@ -186,11 +200,12 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
 
 
 def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> list[list[str]]:
-  """(stage, recipe, folder, state, settings that differ from the defaults, and what "auto" is) of every stage; nothing is run."""
+  """(stage, recipe, folder, state, what it will make, settings that differ from the defaults, and what "auto" is) of every stage; nothing is run."""
   rows = []
   for name, config in experiment.stages.items():
     state: str
     try:
+      check_files_of("" if name == ALONE else name, config)
       waits = any(ended_in(folders[source]) is None for source in experiment.sources(name).values())
       begun = (folders[name] / FILE).exists()
       state = (
@@ -198,6 +213,11 @@ def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> lis
       )
     except InputError as error:
       state = f"refused: {error}"
-    differs = "; ".join([*difference(RunConfig(recipe=config.recipe), config), *autos(config)])
+    differs = [*difference(RunConfig(recipe=config.recipe), config), *autos(config)]
+    try:
+      differs = [*filter(None, [planned(config)]), *differs]
+    except InputError as error:
+      state = f"refused: {error}"
+    differs = "; ".join(differs)
     rows.append([name or "(alone)", config.recipe, str(folders[name]), state, differs])
   return rows

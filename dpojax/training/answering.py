@@ -8,6 +8,7 @@ import numpy as np
 from dpojax.config.schema import RolloutSettings
 from dpojax.data.batches import shuffled
 from dpojax.data.prompts import PromptRow
+from dpojax.rewards.normalisation import same_everywhere, with_unnormalised
 from dpojax.rewards.reward import PromptedAnswer, Reward
 from dpojax.rewards.scores import scored
 from dpojax.rollout.text import answer_text
@@ -38,15 +39,32 @@ def prompted(
 
 def score_answers(
   reward: Reward, answers: Sequence[PromptedAnswer], settings: RolloutSettings
-) -> tuple[np.ndarray, np.ndarray]:
-  """f64[A]: what the reward says, and that with what a missing EOS does to it."""
-  raw = scored(reward, answers)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """f64[A]: what the reward says, that with what a missing EOS does to it, and the first before it was normalised."""
+  if settings.normalise:
+    raw, unnormalised = with_unnormalised(reward, answers)
+  else:
+    raw = unnormalised = scored(reward, answers)
+  return raw, _without_eos(raw, answers, settings), unnormalised
+
+
+def constant_words(reward: Reward, raw: np.ndarray, learned: str) -> str:
+  """A warning where f64[A] rewards are all the same, else ""; `learned` says what is made of them."""
+  if len(raw) < 2 or not same_everywhere(raw):
+    return ""
+  return (
+    f"warning: the reward gives every answer the same number: {reward.name} says {np.mean(raw):.6g} of all {len(raw):,} "
+    f"answers of a roll-out. {learned}. Look at rollout.reward, and at what it says of answers that differ: dpojax score"
+  )
+
+
+def _without_eos(raw: np.ndarray, answers: Sequence[PromptedAnswer], settings: RolloutSettings) -> np.ndarray:
   cut = np.asarray([not answer.finished for answer in answers])
   if settings.missing_eos == "replace":
-    return raw, np.where(cut, -settings.eos_penalty, raw)
+    return np.where(cut, -settings.eos_penalty, raw)
   if settings.missing_eos == "subtract":
-    return raw, np.where(cut, raw - settings.eos_penalty, raw)
-  return raw, raw
+    return np.where(cut, raw - settings.eos_penalty, raw)
+  return raw
 
 
 def chosen_prompts(count: int, size: int, number: int, seed: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def train(
   """
   log = folder.log
   log.total_steps, trainer.when_compiled = steps, give_back_memory
-  log.cycle = getattr(batches, "updates", 1)
+  log.time_left.cycle = getattr(batches, "updates", 1)
   each = f" of {folder.config.batch.size}" if getattr(batches, "ahead", True) else ""  # else `what` says it
   log.message(f"{what}: {steps:,} steps{each}; compiling before the first")
   monitors = [as_monitor(monitor) for monitor in monitors]
@@ -72,6 +72,7 @@ def train(
     try:
       observe(monitors, step, trainer, log, last=steps)
       step_log.resume_clock()
+      log.time_left.begin(step)
       for step, metrics in trainer.steps(batches, until=steps, stop=preemption.requested):
         step_log.step(step, metrics)  # writes those of the step before
         due = any(monitor.due(step, steps) for monitor in monitors)

@@ -112,7 +112,8 @@ def load_model(
 
 
 def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
-  """The critic of a run of recipe=policy_gradient, or of one of its checkpoints, as a reward model of one head.
+  """The critic of a run of recipe=policy_gradient, of one of its checkpoints, or as `dpojax export --critic` wrote it,
+  as a reward model of one head.
 
   What it says at a text's last token is the value there: what it expects of the return, the score less the KL penalty of
   what is still to come. Values are trained where a token follows, so never at the EOS that ends an answer.
@@ -121,8 +122,10 @@ def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: 
     ConfigError: the run has none.
     CheckpointError: it is damaged; the message names the file.
   """
+  if _is_exported_critic(path):
+    return load(path, precision=precision, remat=remat)
   folder, step = _run_and_step(path)
-  described = _critic_description(folder)
+  described = critic_description(folder)
   if described is None:
     raise ConfigError(
       f"{path}: there is no critic; a run of recipe=policy_gradient with policy_gradient.method=ppo has one"
@@ -138,11 +141,27 @@ def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: 
 
 
 def has_critic(path: str | pathlib.Path) -> bool:
-  """Whether a path is that of a run with a critic, or of one of its checkpoints."""
-  return _critic_description(_run_and_step(path)[0]) is not None
+  """Whether a path is that of a run with a critic, of one of its checkpoints, or of an exported critic."""
+  return critic_description(_run_and_step(path)[0]) is not None or _is_exported_critic(path)
 
 
-def _critic_description(folder: pathlib.Path) -> dict[str, Any] | None:
+def _is_exported_critic(path: str | pathlib.Path) -> bool:
+  folder = pathlib.Path(path).expanduser()
+  file = folder / "config.json"
+  if run_folder(folder) is not None or not file.is_file():
+    return False
+  try:
+    return bool(json.loads(file.read_text(encoding="utf-8")).get(weights.CRITIC_KEY))
+  except (ValueError, AttributeError):
+    return False  # who reads the model says what is wrong
+
+
+def critic_description(folder: pathlib.Path) -> dict[str, Any] | None:
+  """What `save_description` wrote of the critic of the run in `folder`: {"shared", "model", "start"}; None without one.
+
+  Raises:
+    CheckpointError: the description is damaged.
+  """
   file = folder / DESCRIPTION
   try:
     return json.loads(file.read_text(encoding="utf-8")).get("critic") if file.is_file() else None
@@ -192,6 +211,7 @@ def save_description(
   measured_at: int | None = None,
   critic: RewardModel | None = None,
   shared: bool = False,
+  critic_start: str = "",
 ) -> None:
   """Writes `model.json` and `tokenizer/`, which make a run's checkpoints readable without its config.
 
@@ -200,12 +220,14 @@ def save_description(
     measured_at: of a reward model, the step whose rewards its normalisation was measured on.
     critic: that is trained beside the policy; checkpoints then hold both, "policy" and "critic".
     shared: it is a head on the policy's decoder.
+    critic_start: where it started, in words.
   """
   described = loaded.model.config.to_dict()
   if isinstance(loaded.model, RewardModel):
     described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
   if critic is not None:
-    described["critic"] = {"shared": shared, "model": None if shared else critic.config.to_dict()}
+    model = None if shared else critic.config.to_dict()
+    described["critic"] = {"shared": shared, "model": model, "start": critic_start}
   write_atomically(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
   loaded.tokenizer.save(folder / TOKENIZER)
 
@@ -214,6 +236,9 @@ def files_of_model(path: str) -> list[pathlib.Path]:
   """The files outside that a model is read from; none of a run of ours, whose checkpoints carry digests."""
   if not path or run_folder(path) is not None:
     return []
+  folder = _run_and_step(path)[0]
+  if not (folder / "config.json").is_file():
+    _refuse_experiment(folder)
   where = find_model_files(path)
   return [where] if where.is_file() else sorted(file for file in where.iterdir() if file.is_file())
 

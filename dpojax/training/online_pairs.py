@@ -30,7 +30,7 @@ from dpojax.rewards.reward import Reward
 from dpojax.rollout.comparisons import BELOW_MARGIN, IDENTICAL, TIED
 from dpojax.rollout.pair_making import make_pairs
 from dpojax.rollout.writing import Sample
-from dpojax.training.answering import ENDED, Write, prompted, score_answers
+from dpojax.training.answering import ENDED, Write, constant_words, prompted, score_answers
 from dpojax.training.on_policy import OnPolicy
 from dpojax.training.rollout_files import read_rollout, save_rollout
 from dpojax.training.trainer import Trainer
@@ -137,7 +137,7 @@ class OnlinePairs(OnPolicy[PairRollout]):
     assert isinstance(trainer.objective, Preference)
     super().__init__(trainer, write, prompts, reward, rollout, **options)
     self.online, self.batch, self.shape, self.opponent = online, batch, shape, opponent
-    self._said_few = False
+    self._said_few = self._said_constant = False
 
   @property
   def updates(self) -> int:
@@ -173,8 +173,11 @@ class OnlinePairs(OnPolicy[PairRollout]):
     sampled = time.perf_counter()
     self.status(f"roll-out {number}: scoring {len(flat):,} answers")
     answers = prompted(prompts, samples, self.decode)
-    raw, score = score_answers(self.reward, answers, self.rollout)
+    raw, score, unnormalised = score_answers(self.reward, answers, self.rollout)
     scored = time.perf_counter()
+    if not self._said_constant and (words := constant_words(self.reward, raw, "Winners are drawn by chance")):
+      self._said_constant = True
+      self.say(f"roll-out {number}: {words}")
     texts = [answer.answer for answer in answers]
     pairs, counts = make_pairs(texts, score, len(samples[0]), self.online, seed=self.rollout.seed, first=numbers[0])
     self._report(number, len(flat), pairs, counts)
@@ -193,6 +196,8 @@ class OnlinePairs(OnPolicy[PairRollout]):
       "time/sample": sampled - began,
       "time/reward": scored - sampled,
     }
+    if self.rollout.normalise:
+      metrics["objective/reward_raw"] = float(np.mean(unnormalised[ours]))
     if self.opponent is not None:
       metrics["objective/reward_of_reference"] = float(np.mean(raw[by_reference]))
     return PairRollout(

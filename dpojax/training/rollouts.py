@@ -29,13 +29,18 @@ from dpojax.objectives.methods import advantages_of
 from dpojax.objectives.policy_gradient import BEGUN_KL_COEF, KL_COEF, NEXT_KL_COEF, POLICY, STOPPED, PolicyGradient
 from dpojax.rewards.reward import Reward
 from dpojax.rollout.packed_rows import PackedRows, split_rows
-from dpojax.training.answering import ENDED, Write, permutation, prompted, score_answers
+from dpojax.training.answering import ENDED, Write, constant_words, permutation, prompted, score_answers
 from dpojax.training.on_policy import OnPolicy
 from dpojax.training.rollout_files import padded, read_rollout, save_rollout, scattered
 from dpojax.training.trainer import Trainer
 from dpojax.types import PackedBatch
 
 PER_TOKEN = ("sampler_logp", "behaviour_logp", "reference_logp", "value", "advantage", "value_target")
+
+NOTHING = (
+  "Nothing can be learned from it: what is left of advantages is KL and rounding, which whitening and Adam turn into whole "
+  "steps"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +137,7 @@ class Rollouts(OnPolicy[Rollout]):
     super().__init__(trainer, write, prompts, reward, rollout, **options)
     self.settings, self.shape = settings, shape
     self.current: Rollout | None = None
+    self._said_constant = False
 
   @property
   def updates(self) -> int:
@@ -183,7 +189,10 @@ class Rollouts(OnPolicy[Rollout]):
     flat = [sample for several in samples for sample in several]
     sampled = time.perf_counter()
     self.status(f"roll-out {number}: scoring {len(flat):,} answers")
-    raw, score = score_answers(self.reward, prompted(prompts, samples, self.decode), self.rollout)
+    raw, score, unnormalised = score_answers(self.reward, prompted(prompts, samples, self.decode), self.rollout)
+    if not self._said_constant and (words := constant_words(self.reward, raw, NOTHING)):
+      self._said_constant = True
+      self.say(f"roll-out {number}: {words}")
     scored = time.perf_counter()
     rows = PackedRows(ids, [[sample.tokens for sample in several] for several in samples], self.shape)
     arrays = self._forward(number, rows)
@@ -210,6 +219,8 @@ class Rollouts(OnPolicy[Rollout]):
     )
     times = {"sample": sampled - began, "reward": scored - sampled, "forward": time.perf_counter() - scored}
     metrics = self._metrics(made, entropy) | {f"time/{name}": seconds for name, seconds in times.items()}
+    if self.rollout.normalise:
+      metrics["objective/reward_raw"] = float(np.mean(unnormalised))
     return dataclasses.replace(made, metrics=metrics)
 
   def _forward(self, number: int, rows: PackedRows) -> dict[str, np.ndarray]:

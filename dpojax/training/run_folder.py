@@ -13,6 +13,7 @@ from dpojax.config.record import write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
 from dpojax.data.batches import Batches
+from dpojax.data.prompts import PromptRows, answered_in_words
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, TrainingError
 from dpojax.files import write_atomically
@@ -109,18 +110,25 @@ class RunFolder:
     self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
     self.log.message(doctor.gist(splits.train.counts))
 
-  def describe_prompts(
-    self, policy: LoadedModel, counts: Mapping[str, int], notes: Sequence[str], **files: Any
-  ) -> None:
+  def describe_prompts(self, policy: LoadedModel, prompts: PromptRows, **files: Any) -> None:
     """As `describe`, of a stage whose data are prompts: what became of their rows.
 
     Args:
+      prompts: that are answered; their counts are of all rows that were read.
       files: further arguments of `save_description`.
     """
     save_description(self.path, policy, **files)
-    write_atomically(self.path / "data.json", json.dumps({"prompts": dict(counts)}, indent=2) + "\n")
-    for note in notes:
+    self.say_prompts(prompts)
+
+  def say_prompts(self, prompts: PromptRows) -> None:
+    """Writes `data.json`, and says what became of the rows that prompts were read from, and how many are equal."""
+    different = len({row.ids.tobytes() for row in prompts})
+    found = {"prompts": dict(prompts.counts), "answered": len(prompts), "answered_different": different}
+    write_atomically(self.path / "data.json", json.dumps(found, indent=2) + "\n")
+    for note in prompts.notes:
       self.log.message(note)
+    dropped = f"; {prompts.counts['rows']:,} rows read, left out: {prompts.summary}" if prompts.summary else ""
+    self.log.message(f"data: {answered_in_words(prompts)}{dropped}")
 
   def record_once(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records metrics of a step unless they are there, as after a checkpoint they may be."""

@@ -1,6 +1,5 @@
 """What a run writes while it runs: metrics.jsonl, log.txt, TensorBoard events, the progress line."""
 
-import collections
 import datetime
 import json
 import os
@@ -23,12 +22,13 @@ from dpojax.training.numbers import (
   tied,
   to_json_number,
 )
+from dpojax.training.time_left import TimeLeft
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
-RECENT = 32  # steps that the time left is guessed from, or two cycles where those are longer
 ROLLOUT = "rollout"  # split whose newest record stands on the lines of the steps that follow it
-STANDING = ("objective/score", "objective/kl")
+RAW = "objective/reward_raw"  # recorded where scores are normalised
+STANDING = ("objective/score", "objective/kl", RAW)
 ERASE_LINE = "\r\x1b[2K"
 # Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
@@ -96,8 +96,11 @@ class RunLog:
     self._line = ""  # the live line on the screen now
     self._step = ""  # the live line of the newest step, which stays where passing text does not
     self._drawn_at = -REDRAW_SECONDS
-    self.cycle = 1  # steps after which those that take longer, such as the first from a roll-out, come again
-    self._recent: collections.deque[tuple[int, float]] = collections.deque()  # (step, seconds)
+    self.time_left = TimeLeft()
+    self.move_limit = 0.0  # of a policy gradient: `update_kl_limit`, for words
+    self._untaken: dict[
+      int, float | None
+    ] = {}  # how far the policy had moved, by step that was left out; None: no rows
     self._recorded: set[tuple[int, str]] = set()
     self._standing: dict[int, dict[str, float]] = {}  # of `STANDING`, by the step that the roll-out was made after
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,8 @@ class RunLog:
   def _note(self, row: Mapping[str, Any]) -> None:
     """Remembers that there is a row, and of the newest two roll-outs what the lines of their steps say."""
     self._recorded.add((row["step"], row["split"]))
+    if row["split"] == "train" and row.get("taken") == 0:
+      self._untaken[row["step"]] = row.get("policy/approx_kl")
     if row["split"] == ROLLOUT:  # steps are written one late: that of the one before may still be asked for
       self._standing[row["step"]] = {name: from_json_number(row[name]) for name in STANDING if name in row}
       self._standing = dict(sorted(self._standing.items())[-2:])
@@ -157,15 +162,16 @@ class RunLog:
     with self._lock:
       made = max((at for at in self._standing if at < step), default=None)
       metrics = metrics if made is None else self._standing[made] | dict(metrics)
-      self._recent.append((step, time.monotonic()))
-      while len(self._recent) > max(RECENT, 2 * self.cycle + 1):
-        self._recent.popleft()
+      self.time_left.taken(step)
       last = step == self.total_steps
-      if step % self.log_every == 0 or last:
-        self._to_log(self._summary(step, metrics))
+      lines = self._of_rollout(step, last)
+      if (step % self.log_every == 0 and metrics.get("taken") != 0) or last:
+        lines.append(self._summary(step, metrics))
+      for line in lines:
+        self._to_log(line)
       if not self._live:
-        if step % self.log_every == 0 or last:
-          self._print(self._summary(step, metrics))
+        for line in lines:
+          self._print(line)
       elif last or time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
         self._step = self._summary(step, metrics)
         self._draw(self._step)
@@ -194,7 +200,7 @@ class RunLog:
   def _keep(self, lines: Sequence[bytes]) -> None:
     """Makes these all that metrics.jsonl holds."""
     path = self.folder / METRICS
-    self._recorded, self._standing = set(), {}
+    self._recorded, self._standing, self._untaken = set(), {}, {}
     for line in lines:
       self._note(json.loads(line))
     self._metrics.close()
@@ -224,12 +230,26 @@ class RunLog:
   def _summary(self, step: int, metrics: Mapping[str, float]) -> str:
     """`step 120/500  left 3m05s  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240`."""
     parts = [f"step {step:,}/{self.total_steps:,}" if self.total_steps else f"step {step:,}"]
-    if self.total_steps and len(self._recent) > 1:
-      (first, began), (now, at) = self._recent[0], self._recent[-1]
-      left = (at - began) / max(now - first, 1) * (self.total_steps - step)
+    left = self.time_left.seconds(self.total_steps) if self.total_steps else None
+    if left is not None:
       parts.append(f"left {format_duration(left)}")
     parts += [words] if (words := in_words(metrics)) else []
     return "  ".join(parts)
+
+  def _of_rollout(self, step: int, last: bool) -> list[str]:
+    """Where a roll-out ends, a line about those of its steps that were left out, if any were."""
+    cycle = self.time_left.cycle
+    if step % cycle and not last:
+      return []
+    number = (step - 1) // cycle
+    mine = {at: moved for at, moved in self._untaken.items() if number * cycle < at <= step}
+    self._untaken = {}
+    if not mine:
+      return []
+    moved = [from_json_number(value) for value in mine.values() if value is not None]
+    limit = f", limit {self.move_limit:g}" if self.move_limit else ""
+    why = f": the policy moved {max(moved):.3g}{limit}" if moved else ""
+    return [f"roll-out {number}: {len(mine):,} of {step - number * cycle:,} steps left out{why}"]
 
   def _draw(self, line: str) -> None:
     width = shutil.get_terminal_size().columns
@@ -257,6 +277,8 @@ def in_words(metrics: Mapping[str, float]) -> str:
   rewards = {name: (reward_in_words(name), format_number) for name in rewards_of(metrics)}
   said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
   shown = SHOWN | rewards | SHOWN_OF_POLICY
+  if RAW in metrics:
+    shown["objective/score"] = ("score (normalised)", thousandths)
   if "policy/approx_kl" in metrics or "taken" in metrics:
     del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
   words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]

@@ -47,7 +47,9 @@ def run(request, tmp_path_factory):
   workdir = folder / "run"
   workdir.mkdir()
   write_config(replace_values(RunConfig(), settings), workdir)
-  save_description(workdir, LoadedModel(tiny.model, tiny.params, tiny.tokenizer), critic=critic, shared=shared)
+  save_description(
+    workdir, LoadedModel(tiny.model, tiny.params, tiny.tokenizer), critic=critic, shared=shared, critic_start="nothing"
+  )
   by_step = {step: jax.tree.map(lambda x, s=step: np.asarray(x) * np.float32(s), params) for step in (1, 2)}
   with Checkpointer(workdir / "checkpoints", CheckpointSettings()) as checkpointer:
     for step, each in by_step.items():
@@ -116,6 +118,12 @@ def test_the_card_says_which_of_the_two_it_is(run, tmp_path):
   assert "pipeline_tag: text-classification" in critic and "pipeline_tag: text-generation" in policy
   assert "The critic of a policy trained with dpojax" in critic and made in critic
   assert "\nTrained with dpojax" in policy and made in policy
+  assert "The critic started from nothing." in critic and "The critic started" not in policy
+  assert "`policy_gradient.critic_path=PATH`" in critic and "critic_path=PATH" not in policy
+  keys = [
+    json.loads((tmp_path / name / "config.json").read_text()).get("dpojax_critic") for name in ("critic", "policy")
+  ]
+  assert keys == [True, None]
   assert "It is no reward model" in critic and "AutoModelForCausalLM" in policy
 
 

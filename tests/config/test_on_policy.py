@@ -158,7 +158,7 @@ def test_sound_settings_pass(start):
       WORLD,
       {"loss.beta": 0.1},
       "loss.beta is set, but recipe=policy_gradient does not read it; it belongs to recipe=reward_model, "
-      "recipe=preference, recipe=online",
+      "recipe=preference, recipe=online. Here the weight of KL is policy_gradient.kl_coef",
     ),
     (
       WORLD,
@@ -200,6 +200,16 @@ def test_what_changes_the_distribution_is_refused_with_its_reason(name):
     ("policy_gradient.beta", "; here it is policy_gradient.kl_coef"),
     ("rollout.learning_rate", "; here it is optimizer.learning_rate"),
     ("rollout.missing_eos_penalty", "; here it is rollout.eos_penalty with rollout.missing_eos=subtract"),
+    ("policy_gradient.kl_estimator", "; here it is policy_gradient.kl: reward is k1, loss is k3"),
+    ("lr", "; here it is optimizer.learning_rate"),
+    (
+      "policy_gradient.loss_type",
+      "; here it is policy_gradient.reduction; loss_type=dr_grpo is policy_gradient.method=dr_grpo",
+    ),
+    (
+      "num_sample_generations",
+      "; here it is monitor.every, steps between looks at the policy, and monitor.show, how many answers are shown",
+    ),
     ("kl_coef", "; did you mean 'policy_gradient.kl_coef'?"),
     ("rollout.kl_coef", "; did you mean 'policy_gradient.kl_coef'?"),
     ("loss.whiten_rewards", "; did you mean 'policy_gradient.whiten_rewards'?"),
@@ -214,10 +224,49 @@ def test_a_key_at_the_wrong_place_or_of_another_library_is_led_home(key, said):
   assert message_of(key) == f"unknown key {key!r}{said}"
 
 
+@pytest.mark.parametrize(
+  "recipe, key, said",
+  [
+    ("policy_gradient", "temperature", "'rollout.temperature' or 'monitor.temperature'"),
+    ("online", "temperature", "'rollout.temperature' or 'monitor.temperature'"),
+    ("pairs", "temperature", "'pairs.temperature'"),
+    ("preference", "temperature", "'monitor.temperature'"),
+    ("policy_gradient", "model.temperature", "'rollout.temperature'"),
+    ("policy_gradient", "gamma", "'policy_gradient.gamma'"),
+    ("preference", "gamma", "'loss.gamma'"),
+  ],
+)
+def test_of_several_keys_the_one_that_the_recipe_reads_is_meant(recipe, key, said):
+  with pytest.raises(ConfigError) as caught:
+    check_key(key, recipe)
+  assert str(caught.value) == f"unknown key {key!r}; did you mean {said}?"
+
+
+def test_the_stage_of_a_command_line_says_which_is_meant(tmp_path):
+  file = tmp_path / "config.py"
+  file.write_text(CONFIG.format("rollout.samples"))
+  with pytest.raises(ConfigError, match=r"did you mean 'rollout.temperature' or 'monitor.temperature'\?"):
+    load_experiment(str(file), ["--config.temperature=1"])
+
+
+@pytest.mark.parametrize(
+  "key, value, said",
+  [
+    ("policy_gradient.method", "GRPO", "; did you mean 'grpo'?"),
+    ("policy_gradient.method", "Dr_GRPO", "; did you mean 'dr_grpo'?"),
+    ("reference.kind", "LIVE", "; did you mean 'live'?"),
+    ("loss.name", "DPO", "; did you mean 'dpo'?"),
+  ],
+)
+def test_capitals_make_no_difference_to_what_is_meant(key, value, said):
+  start = {"data.source": "file", "data.path": "x.jsonl"} if key == "loss.name" else FILE
+  assert refused(start, {key: value}).endswith(f"got {value!r}{said}")
+
+
 def test_what_other_libraries_names_lead_to_is_a_key_of_ours():
   ours = fields_by_key()
   for name, meant in FOREIGN.items():
-    assert meant.partition(",")[0].partition(";")[0].partition("=")[0].split()[0] in ours, name
+    assert re.split("[,;:]", meant)[0].partition("=")[0].split()[0] in ours, name
     for section in OWN:
       assert f"{section}.{name}" not in ours, "a key of ours needs no translation"
   assert not set(REFUSED) & set(ours)

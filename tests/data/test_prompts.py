@@ -123,6 +123,7 @@ def test_every_row_is_accounted_for(plain, tmp_path):
     "dropped/malformed": 2,
     "dropped/empty_prompt": 1,
     "dropped/prompt_too_long": 1,
+    "duplicate_prompts": 1,
   }
   assert [number for number, _ in found.dropped] == [1, 2, 3, 4]
   for (number, why), said in zip(

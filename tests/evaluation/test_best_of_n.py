@@ -15,6 +15,7 @@ from dpojax.evaluation.best_of_n import (
   best_of_weights,
   kl_bound,
   read_counts,
+  standard_error,
 )
 
 POLICY = np.asarray([0.3, 0.05, 0.2, 0.25, 0.2])
@@ -136,6 +137,23 @@ def test_points():
   assert two["kl/bound"] == pytest.approx(math.log(2) - 0.5) and two["kl/sequence"] < two["kl/bound"]
   (alone,) = best_of_points(rewards[:1], {"reward/true": rewards[:1]}, [2])
   assert alone["reward/true_error"] == alone["kl/sequence_error"] == 0
+
+
+def test_equal_prompts_count_once_in_the_standard_error():
+  draws = np.random.default_rng(4)
+  values = draws.normal(size=40)
+  usual = np.std(values, ddof=1) / math.sqrt(40)
+  assert standard_error(values) == pytest.approx(usual, rel=1e-12)
+  assert standard_error(values, draws.permutation(40)) == pytest.approx(usual, rel=1e-12)
+  # The same values once more say nothing new of prompts.
+  assert standard_error(np.tile(values, 3), np.tile(np.arange(40), 3)) == pytest.approx(usual, rel=1e-12)
+  rewards = np.sort(draws.normal(size=(10, 8)), axis=1)
+  once, twice = (
+    best_of_points(np.tile(rewards, (n, 1)), {"r": np.tile(rewards, (n, 1))}, [2], np.tile(np.arange(10), n))[0]
+    for n in (1, 2)
+  )
+  assert twice["r"] == pytest.approx(once["r"]) and twice["r_error"] == pytest.approx(once["r_error"], rel=1e-12)
+  assert standard_error(values, np.zeros(40, np.int64)) == 0
 
 
 def test_counts():

@@ -240,7 +240,7 @@ def test_the_rewards_of_a_prompt_come_from_one_call():
   "values, message",
   [
     ({"rollout.samples": 7}, r"best_of_n.counts has 2, but rollout.samples is 7: .* set rollout.samples=8"),
-    ({"rollout.normalise": True}, "rollout.normalise is set, but recipe=best_of_n chooses"),
+    ({"rollout.normalise": True}, "rollout.normalise is set, but recipe=best_of_n reads the reward as it is"),
     ({"rollout.missing_eos": "replace"}, "rollout.missing_eos is set"),
     ({"monitor.every": 5}, "monitor.every is set, but recipe=best_of_n trains no policy to look at"),
     ({"best_of_n.split": "train"}, "best_of_n.split=train is for the prompts of a built-in world"),

@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh
 
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
+from dpojax.data.prompts import answered_in_words
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.parallel.mesh import AXES
@@ -17,6 +18,7 @@ from dpojax.recipes.monitoring import held_out_prompts
 from dpojax.recipes.prompts import rollout_prompts
 from dpojax.rollout.packed_rows import PackedRows, minibatch_shape, split_rows
 from dpojax.training.model_files import load, new_model
+from dpojax.training.run_folder import RunFolder
 from tests.training.runs import write_tiny_model
 
 TEMPLATE = (
@@ -68,6 +70,24 @@ def ids(policy, text):
 
 def hh(number, side):
   return f"\n\nHuman: {words(number)}\n\nAssistant: word5 word{6 if side == 'chosen' else 7}"
+
+
+def test_equal_prompts_are_counted_and_said(policy, tmp_path):
+  rows = [{"prompt": words(i % 6)} for i in range(9)]
+  path, eval_path = write(tmp_path, rows), write(tmp_path, [{"prompt": "word29"}], "eval.jsonl")
+  settings = config(path, **{"data.eval_path": str(eval_path)})
+  prompts, _ = rollout_prompts(settings, policy)
+  assert len(prompts) == 9 and prompts.counts["duplicate_prompts"] == 3 and prompts.counts["kept"] == 9
+  folder = RunFolder(tmp_path / "run", settings)
+  folder.begin({})
+  folder.say_prompts(prompts)
+  folder.close()
+  assert "data: 9 prompts are answered, among them 3 duplicate prompts\n" in (tmp_path / "run" / "log.txt").read_text()
+  found = json.loads((tmp_path / "run" / "data.json").read_text())
+  assert (found["answered"], found["answered_different"], found["prompts"]["duplicate_prompts"]) == (9, 6, 3)
+  prompts, _ = rollout_prompts(replace_values(settings, {"data.duplicates": "drop"}), policy)
+  assert len(prompts) == 6 and prompts.counts["duplicate_prompts"] == 0
+  assert answered_in_words(prompts) == "6 prompts are answered"
 
 
 FORMS = {

@@ -168,11 +168,12 @@ def test_a_run_whose_every_step_was_skipped_does_not_end_well(config_file, tmp_p
   assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_whole_run_reads_its_loss_once(config_file, tmp_path, monkeypatch):
+def test_a_whole_run_and_its_report_read_its_loss_once_each(config_file, tmp_path, monkeypatch):
   from dpojax.losses import spec
 
   parse, parsed = spec.parse_losses, []
   monkeypatch.setattr(spec, "parse_losses", lambda text: parsed.append(text) or parse(text))
   words = [f"--config={config_file}", f"--workdir={tmp_path}", "--config.loss.name=dpo+0.2*sft"]
   assert main(["train", *words, "--config.train.steps=2", "--config.monitor.prompts=1"]) == 0
-  assert parsed == ["dpo+0.2*sft"]
+  # Once by the run, and once by its report, which describes what it finds in the folder.
+  assert parsed == ["dpo+0.2*sft"] * 2

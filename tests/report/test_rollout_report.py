@@ -1,6 +1,7 @@
 """The report of a policy gradient: roll-outs in the table, in result.json and in their panels."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dpojax.report.plots import draw_training
 from dpojax.report.records import read_run
 from dpojax.report.rollout_plots import draw_rollouts, series
 from dpojax.report.rollouts import first_and_last, rollout_records
+from dpojax.report.run_report import OF_STEPS
 
 UPDATES = 4
 SETTINGS = {"recipe": "policy_gradient", "data.source": "world", "data.name": "complaint_desk", "model.path": "m"}
@@ -124,7 +126,10 @@ def test_the_table_says_it_in_words(folder):
   assert "-0.0 %" not in shown and "nan" not in shown
   assert "training (first step" not in shown  # whose loss says nothing
   assert "reward, before" not in shown  # equal to the score
+  assert OF_STEPS in shown.replace("  ", " ")
   page = (folder / "report.md").read_text()
+  assert page.startswith("# run\n\nppo, KL weight 0.05, reward true; starts from m\n\n")
+  assert f"\n{OF_STEPS}\n" in page
   assert "| roll-outs (first, last tenth) |" in page
   assert "\n    policy_gradient.kl: auto is reward\n" in page
 
@@ -133,6 +138,28 @@ def test_the_reward_is_shown_where_it_is_not_the_score(tmp_path):
   changed = [rollout(0, **{"objective/reward": 0.9}), step(1)]
   text = terminal_report(make_run(tmp_path / "run", changed, **{"logging.plots": False}))
   assert "reward, before what a missing end does" in text
+
+
+def test_last_steps_without_rows_bring_no_section_of_training(tmp_path):
+  records = [rollout(0), step(1), step(2), step(3, taken=0.0), step(4, taken=0.0, rows=False)]
+  assert "training (first" not in terminal_report(make_run(tmp_path / "run", records, **{"logging.plots": False}))
+
+
+def test_normalised_scores_are_called_so_and_the_reward_before_is_shown(tmp_path):
+  records = [
+    rollout(0, **{"objective/reward_raw": 7.25}),
+    step(1),
+    rollout(1, **{"objective/reward_raw": 8.5}),
+    step(5),
+  ]
+  folder = make_run(tmp_path / "run", records, **{"rollout.normalise": True})
+  lines = [line.split() for line in terminal_report(folder, width=100).splitlines()]
+  assert ["score", "(normalised)", "0.500", "0.600"] in lines
+  assert ["score", "less", "KL", "penalty", "(normalised)", "0.400", "0.500"] in lines
+  assert ["reward,", "not", "normalised", "7.250", "8.500"] in lines
+  drawn = panels(read_run(folder))
+  assert list(drawn)[:2] == ["score of roll-outs (normalised)", "reward of roll-outs, not normalised"]
+  assert list(drawn["reward of roll-outs, not normalised"].lines[0].get_ydata()) == [7.25, 8.5]
 
 
 def panels(run):
@@ -144,11 +171,10 @@ def test_a_small_panel_for_each_and_no_plain_loss(folder):
   assert list(panels(run)) == [
     "score of roll-outs",
     "KL by k1 (nats an answer)",
-    "weight of KL",
     "largest move (½ log-ratio²)",
     "steps taken (%)",
     "ratios beyond the clip (%)",
-    "variance of ratios",
+    "largest variance of ratios",
     "value loss",
     "variance explained (%)",
     "entropy (nats a token)",
@@ -173,12 +199,14 @@ def test_titles_fit_their_panels(folder):
 
 def test_what_a_level_is_compared_with_is_drawn(folder, tmp_path):
   limit = panels(read_run(folder))["largest move (½ log-ratio²)"]
-  assert [text.get_text() for text in limit.texts] == ["limit 0.02"]
+  assert [text.get_text() for text in limit.texts] == ["limit\n0.02"]
+  assert limit.texts[0].get_position()[0] == 3 and limit.texts[0].xy[0] == 1  # beside the panel, where no curve runs
   assert not panels(read_run(folder))["KL by k1 (nats an answer)"].texts
   settings = {"policy_gradient.kl_controller": "adaptive", "policy_gradient.kl_target": 3.0}
   run = read_run(make_run(tmp_path / "run", [rollout(0), step(1), rollout(1)], **settings))
   target = panels(run)["KL by k1 (nats an answer)"]
-  assert [text.get_text() for text in target.texts] == ["target 3"]
+  assert [text.get_text() for text in target.texts] == ["target\n3"]
+  assert "weight of KL" in panels(run)
   assert target.get_ylim()[1] > 3
   # A KL that rounding alone makes is no magnitude to show, and the level stays in the panel.
   records = [rollout(0, **{"objective/kl": 1e-9}), rollout(1, **{"objective/kl": 0.1}), rollout(2)]
@@ -192,6 +220,48 @@ def test_a_roll_out_without_a_number_leaves_a_gap(tmp_path):
   numbers, values = series(records, "objective/kl")
   assert numbers.tolist() == [0, 1, 2, 3]
   assert np.isnan(values).tolist() == [False, True, True, False]
+
+
+def test_a_small_variance_explained_is_seen(tmp_path):
+  for name, values, low, high in (("small", (-0.001, 0.005), -0.2, 1.0), ("large", (-0.3, 0.7), -40, 105)):
+    records = [rollout(number, **{"value/explained_variance": value}) for number, value in enumerate(values)]
+    axis = panels(read_run(make_run(tmp_path / name, records, **{"logging.plots": False})))["variance explained (%)"]
+    assert low < axis.get_ylim()[0] < 100 * values[0] and 100 * values[1] < axis.get_ylim()[1] <= high
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory):
+  """2 roll-outs of recipe=online, 4 steps from each."""
+  names = ("objective/score", "objective/reward", "objective/kl", "rollout/length", "time/sample")
+  records = []
+  for number in range(2):
+    pairs = {
+      "pairs/pairs": 40 + number,
+      "pairs/tied": 3,
+      "pairs/identical": 1,
+      "pairs/not_chosen": 9,
+      "pairs/margin": 0.5,
+    }
+    whole = rollout(number)
+    records.append({name: whole[name] for name in ("step", "split", *names)} | pairs)
+    for update in range(1, 5):
+      taken = {"step": 4 * number + update, "split": "train", "loss": 0.6, "time/step": 3.0, "skipped": 0.0}
+      records.append(taken | {"rewards/accuracies": 0.6, "rewards/margins": 0.3})
+  return make_run(tmp_path_factory.mktemp("online") / "run", records, recipe="online")
+
+
+def test_online_learning_reports_its_pairs(online):
+  lines = [re.split(r" {2,}", line.strip()) for line in terminal_report(online, width=100).splitlines()]
+  assert ["pairs made", "40.0", "41.0"] in lines and ["left out: equal scores", "3.0", "3.0"] in lines
+  assert ["left out: identical answers", "1.0", "1.0"] in lines
+  assert ["score of the winner less the loser's", "0.500", "0.500"] in lines
+  assert ["roll-outs (first, last)"] in lines and ["training (first step, last step)"] in lines
+  assert (online / "report.md").read_text().startswith("# run\n\nonline dpo, beta 0.1, reward true; starts from m\n\n")
+
+
+def test_what_was_not_measured_is_no_line_and_no_legend(online):
+  axis = panels(read_run(online))["score of roll-outs"]
+  assert len(axis.lines) == 1 and axis.get_legend() is None
 
 
 def test_an_estimate_of_kl_below_0_is_seen(tmp_path):
@@ -219,3 +289,14 @@ def test_without_a_critic_its_panels_and_rows_are_left_out(tmp_path):
   run = read_run(make_run(tmp_path / "run", records, **{"policy_gradient.method": "rloo"}))
   assert not [name for name in panels(run) if "value" in name or "explained" in name]
   assert "value loss" not in terminal_report(run.folder)
+
+
+def test_the_report_says_where_the_critic_started(tmp_path):
+  records = [rollout(0), step(1)]
+  folder = make_run(tmp_path / "run", records, **{"logging.plots": False})
+  assert "critic starts" not in (folder / "report.md").read_text()
+  described = {"critic": {"shared": False, "model": None, "start": "the critic of runs/a, whose head is kept"}}
+  (folder / "model.json").write_text(json.dumps(described))
+  write_report(folder)
+  page = (folder / "report.md").read_text()
+  assert "\nThe critic starts from the critic of runs/a, whose head is kept.\n" in page

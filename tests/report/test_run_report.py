@@ -12,6 +12,7 @@ from dpojax.report import read_result, terminal_report
 from dpojax.report.plots import draw_training, smooth
 from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import read_run
+from dpojax.report.run_report import footnotes
 
 
 def test_the_table_holds_first_and_last_measurement(finished_run):
@@ -24,6 +25,17 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert "before: 5 tokens, true reward 1.50," in text
   assert text.index("answer 0 of step 0") < text.index("answer 0 of step 200")
   assert "answer 4 of step 0" not in text  # monitor.show is 4
+
+
+def test_the_table_says_at_how_many_prompts_the_policy_was_looked_at(finished_run):
+  text = terminal_report(finished_run)
+  assert "\nwhat it writes (± standard error), 6 prompts\n" in text
+  assert "What it writes was measured at 6 prompts only" in " ".join(text.split())
+  page = (finished_run / "report.md").read_text()
+  assert "| what it writes (± standard error), 6 prompts |" in page and "was measured at 6 prompts only" in page
+  assert footnotes({"policy_prompts": 16, "after": {}}) == [] == footnotes({"after": {}})
+  (one,) = footnotes({"policy_prompts": 1, "after": {}})
+  assert "at 1 prompt only" in one
 
 
 def test_result_json_is_what_the_table_shows(finished_run):

@@ -82,3 +82,28 @@ def test_every_reward_that_a_point_measured_has_a_column():
   assert header[-3:] == ["true reward", "reward model:runs/reward", "status"]
   assert [line[-3:-1] for line in cells] == [["2.000 ± 0.100", "-"], ["-", "0.700 ± 0.100"]]
   assert len(draw_sweep(rows).axes) == 5
+
+
+def test_a_sweep_of_policy_gradients_has_what_its_last_roll_outs_reached(tmp_path):
+  rows = []
+  for coef, prompts in ((0.01, 2), (0.1, 64)):
+    after = {"rollout": {"objective/score": 3 * coef, "objective/kl": 1 / coef}, "policy": {"kl/sequence": 1.0}}
+    rows.append(SweepRow({"policy_gradient.kl_coef": coef}, {"after": after, "policy_prompts": prompts}, "finished"))
+  header, cells = table(rows)
+  assert header[1:3] == ["score of roll-outs", "KL of roll-outs (nats an answer)"]
+  assert header[-2:] == ["prompts looked at", "status"]
+  assert [line[1:3] + line[-2:] for line in cells] == [
+    ["0.030", "100.000", "2", "finished"],
+    ["0.300", "10.000", "64", "finished"],
+  ]
+  text = write_sweep_report(rows, tmp_path, width=90)
+  assert "measured at 2 prompts only" in text and "the mean over the last tenth" in text
+  assert "measured at 2 prompts only" in (tmp_path / "sweep.md").read_text()
+  many = [rows[1]]
+  assert "prompts only" not in write_sweep_report(many, tmp_path)
+  assert draw_sweep(rows).axes[0].get_title(loc="left") == "score of roll-outs"
+
+
+def test_points_without_looks_have_no_column_of_prompts():
+  assert table([SweepRow({"seed": 0}, {"after": {"eval": {"rewards/margins": 1.0}}}, "finished")])[0][-1] == "status"
+  assert "prompts looked at" not in table(BETAS)[0]

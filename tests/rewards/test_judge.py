@@ -66,7 +66,7 @@ def better(prompts, first, second):
     ("def better(p, a, b): return [1.5]", r"returns 1.5 for answer 0 .*from 0 to 1"),
     ("def better(p, a, b): return [-0.1]", "returns -0.1 for answer 0 .*from 0 to 1"),
     ("def better(p, a, b): return []", "returns 0 values"),
-    ("def better(p, a): return [1]", "fails with TypeError"),
+    ("def better(p, a): return [1]", r"fails with TypeError: .*; a judge is called with \(prompts, first, second\)"),
   ],
 )
 def test_what_a_judge_does_wrong_is_said(tmp_path, code, message):

@@ -173,6 +173,11 @@ def test_a_reward_of_seven_tenths_is_seven_tenths(tmp_path, code):
       "returns 3 values; it must return 2",
     ),
     ("def reward(prompts): return 1", "fails with TypeError: .*2 were given"),
+    (
+      "def reward(completions, **kwargs): return [0.0 for _ in completions]",
+      r"fails with TypeError: .*2 were given; a reward is called with \(prompts, answers\), .* and details where it takes them by keyword: .*",
+    ),
+    ("def reward(prompts, answers):\n  return 1 + 'a'", r"fails with TypeError: [^;]* \(.*mine.py:2\)$"),
   ],
 )
 def test_what_a_function_does_wrong_is_said_with_its_name(tmp_path, code, message):

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
+from dpojax.cli.main import main
 from dpojax.config.keys import replace_values
 from dpojax.config.record import write_config
 from dpojax.config.schema import CheckpointSettings, RunConfig
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
+from dpojax.recipes.critic import critic_start
 from dpojax.recipes.inputs import Inputs
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.model_files import LoadedModel, has_critic, load, load_critic, load_model, save_description
@@ -19,6 +21,7 @@ from dpojax.training.run_reference import beta_of_run, find_reference
 from tests.training.runs import write_tiny_model
 
 STEPS = (3, 6)
+PG = "policy_gradient"
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +97,40 @@ def critic_of(start, path, folders=None):
       "policy_gradient.critic_path": str(path),
     },
   )
-  return Inputs(config, folders or {}).critic(start[1])
+  found = critic_start(Inputs(config, folders or {}), start[1])
+  assert found is not None
+  return found
 
 
 def test_a_critic_goes_on_from_the_critic_of_a_run_with_its_head(run, start):
   folder, params, shared = run
   for path, step in ((folder, STEPS[-1]), (folder / "checkpoints" / str(STEPS[0]), STEPS[0])):
     found = critic_of(start, path)
-    assert isinstance(found.model, RewardModel)
-    assert_same(found.params, critic_params(params(step), shared))
+    assert isinstance(found.loaded.model, RewardModel)
+    assert_same(found.loaded.params, critic_params(params(step), shared))
+    assert found.keeps_head and found.words == f"the critic of {path}, whose head is kept"
+
+
+def test_a_critic_goes_on_from_an_exported_critic_with_its_head(run, start, tmp_path):
+  folder, params, shared = run
+  for name, step in (("newest", STEPS[-1]), ("first", STEPS[0])):
+    options = [f"--workdir={folder}", f"--out={tmp_path / name}", "--critic", "--pad-token=word29", f"--step={step}"]
+    assert main(["export", *options]) == 0
+    assert has_critic(tmp_path / name)
+    found = critic_of(start, tmp_path / name)
+    assert_same(found.loaded.params, critic_params(params(step), shared))
+    assert found.keeps_head and found.words == f"the critic of {tmp_path / name}, whose head is kept"
+
+
+def test_the_log_says_that_a_kept_head_and_a_normalised_reward_stand_on_two_scales(run, start):
+  found = critic_of(start, run[0])
+  config = replace_values(RunConfig(), {"recipe": "policy_gradient", "rollout.reward": "length"})
+  (alone,) = found.sentences(config)
+  said = found.sentences(replace_values(config, {"rollout.normalise": True}))
+  assert said[0] == alone == f"the critic starts from the critic of {run[0]}, whose head is kept"
+  assert len(said) == 2 and "rollout.normalise measures gain and bias" in said[1]
+  zero = critic_of(start, start[0])
+  assert len(zero.sentences(replace_values(config, {"rollout.normalise": True}))) == 1
 
 
 def test_a_critic_from_another_model_starts_with_a_head_of_zeros(start, tmp_path):
@@ -116,9 +144,17 @@ def test_a_critic_from_another_model_starts_with_a_head_of_zeros(start, tmp_path
   with Checkpointer(folder / "checkpoints", CheckpointSettings()) as checkpointer:
     checkpointer.save(1, {"params": trained})
   zero = np.zeros((1, loaded.model.config.hidden), np.float32)
-  for path, trunk in ((folder, trained), ("", loaded.params), (start[0], loaded.params)):
+  rloo = write_run(tmp_path / "rloo", start, lambda step: {"policy": loaded.params}, **{f"{PG}.method": "rloo"})
+  zeros = "with a head of zeros"
+  for path, trunk, words in (
+    (folder, trained, f"the reward model {folder}, {zeros}: rewards of whole answers are no values"),
+    ("", loaded.params, f"a copy of the policy, {start[0]}, {zeros}"),
+    (start[0], loaded.params, f"{start[0]}: it has no critic; its policy's decoder, {zeros}"),
+    (rloo, loaded.params, f"{rloo}: it has no critic; its policy's decoder, {zeros}"),
+  ):
     found = critic_of(start, path)
-    assert_same(found.params, {n: x for n, x in trunk.items() if n not in ("head", "score")} | {"score": zero})
+    assert found.words == words and not found.keeps_head
+    assert_same(found.loaded.params, {n: x for n, x in trunk.items() if n not in ("head", "score")} | {"score": zero})
 
 
 def test_a_critic_that_reads_other_tokens_is_refused(run, start):
@@ -129,7 +165,7 @@ def test_a_critic_that_reads_other_tokens_is_refused(run, start):
     {"recipe": "policy_gradient", "rollout.reward": "length", "policy_gradient.critic_path": str(run[0])},
   )
   with pytest.raises(ConfigError, match=r"policy_gradient\.critic_path: .* has another tokenizer than the policy"):
-    Inputs(config).critic(policy)
+    critic_start(Inputs(config), policy)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -141,15 +177,15 @@ def test_a_critic_without_positions_for_the_longest_answer_is_refused(start, nam
   values = {"recipe": "policy_gradient", "model.path": str(folder), "rollout.reward": "length", "rollout.max_tokens": 9}
   values[key] = str(folder) if named else f"model:{folder}"
   inputs = Inputs(replace_values(RunConfig(), values))
-  inputs.critic(loaded, positions)
+  critic_start(inputs, loaded, positions)
   with pytest.raises(
     ConfigError,
     match=rf"^policy_gradient.critic_path: .*{folder.name} has {positions} positions, but the longest prompt and an answer "
     rf"of rollout.max_tokens=9 take {positions + 1}; .*more positions$",
   ):
-    inputs.critic(loaded, positions + 1)
+    critic_start(inputs, loaded, positions + 1)
   shared = replace_values(inputs.config, {"policy_gradient.critic": "shared", "policy_gradient.critic_path": ""})
-  Inputs(shared).critic(loaded, positions + 1)
+  critic_start(Inputs(shared), loaded, positions + 1)
 
 
 def test_a_run_without_a_critic_and_a_damaged_description_are_named(start, tmp_path):
@@ -163,9 +199,6 @@ def test_a_run_without_a_critic_and_a_damaged_description_are_named(start, tmp_p
   (folder / "model.json").write_text("[")
   with pytest.raises(CheckpointError, match=r"model\.json: not the description of a model .*restore it from the run"):
     has_critic(folder)
-
-
-PG = "policy_gradient"
 
 
 @pytest.mark.parametrize(

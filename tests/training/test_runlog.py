@@ -10,6 +10,7 @@ from dpojax.errors import CheckpointError, ConfigError
 from dpojax.training import runlog
 from dpojax.training.numbers import format_duration, format_number, tied
 from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
+from dpojax.training.time_left import TimeLeft
 
 ROW = {"loss": 0.5, "rewards/accuracies": 0.712, "rewards/margins": -0.25, "tokens_per_second": 1234.5, "lr": 1e-6}
 
@@ -261,17 +262,56 @@ def test_a_step_of_a_policy_gradient_tells_of_the_roll_out_it_learns_from(tmp_pa
     log.record(0, "rollout", rollout_line(0))
     log.progress(1, policy_step())
     log.record(4, "rollout", rollout_line(4))  # made before the line of step 4, which is written one step late
-    log.progress(4, policy_step(**{"policy/approx_kl": 0.0282, "policy/clip_fraction": 0.178, "taken": 0.0}))
-    log.progress(5, {"taken": 0.0})  # a step without rows
+    log.progress(4, policy_step(**{"policy/approx_kl": 0.0282, "policy/clip_fraction": 0.178}))
     log.record(8, "rollout", rollout_line(8))
     log.progress(8, policy_step())
   lines = [line.split("  ")[0] + line[line.index("  score") :] for line in stream.getvalue().splitlines()]
   assert lines == [
     "step 1/8  score 0.000  KL 0.000  moved 0  clipped 0.0%  tokens/s 900",
-    "step 4/8  score 0.000  KL 0.000  moved 0.0282  clipped 17.8%  stopped  tokens/s 900",
-    "step 5/8  score 4.000  KL 0.250  stopped",
+    "step 4/8  score 0.000  KL 0.000  moved 0.0282  clipped 17.8%  tokens/s 900",
     "step 8/8  score 4.000  KL 0.250  moved 0  clipped 0.0%  tokens/s 900",
   ]
+
+
+def test_steps_that_were_left_out_have_one_line_a_roll_out(tmp_path):
+  """Roll-outs of 4 steps; step 2 is refused, and step 6, after which the run goes on anew; steps 7 and 8 have no rows."""
+  stream = io.StringIO()
+
+  def take(log, steps):
+    for step in steps:
+      refused = step in (2, 6, 14)
+      row = policy_step(**{"policy/approx_kl": 0.0543 if refused else 0.01, "taken": float(not refused)})
+      row = {"taken": 0.0} if step in (7, 8) else row
+      log.record(step, "train", row)
+      log.progress(step, row)
+
+  for steps in (range(1, 7), range(7, 15)):
+    with RunLog(tmp_path, total_steps=14, stream=stream) as log:
+      log.time_left.cycle, log.move_limit = 4, 0.02
+      take(log, steps)
+  lines = stream.getvalue().splitlines()
+  assert [line.split("  ")[0] for line in lines] == [
+    *(f"step {step}/14" for step in (1, 3)),
+    "roll-out 0: 1 of 4 steps left out: the policy moved 0.0543, limit 0.02",
+    *(f"step {step}/14" for step in (4, 5)),
+    "roll-out 1: 3 of 4 steps left out: the policy moved 0.0543, limit 0.02",
+    *(f"step {step}/14" for step in (9, 10, 11, 12, 13)),
+    "roll-out 3: 1 of 2 steps left out: the policy moved 0.0543, limit 0.02",
+    "step 14/14",
+  ]
+  logged = (tmp_path / "log.txt").read_text().splitlines()
+  assert [line.split("  ", 1)[1] for line in logged] == lines
+
+
+def test_a_normalised_score_is_called_so(tmp_path):
+  stream = io.StringIO()
+  with RunLog(tmp_path, total_steps=8, stream=stream) as log:
+    log.record(0, "rollout", {"objective/score": 0.5, "objective/kl": 0.25, "objective/reward_raw": 9.0})
+    log.progress(1, {"policy/approx_kl": 0.0})
+    log.record(1, "rollout", {"objective/score": 0.5, "objective/kl": 0.25})
+    log.progress(2, {"policy/approx_kl": 0.0})
+  first, second = stream.getvalue().splitlines()
+  assert "score (normalised) 0.500  KL 0.250" in first and "score 0.500  KL 0.250" in second
 
 
 def test_the_roll_out_of_a_line_is_found_again_after_a_restart_and_a_truncation(tmp_path):
@@ -292,8 +332,43 @@ def test_the_time_left_is_guessed_from_whole_roll_outs(tmp_path, monkeypatch):
   monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
   stream = io.StringIO()
   with RunLog(tmp_path, total_steps=4000, log_every=400, stream=stream) as log:
-    log.cycle = 40
+    log.time_left.cycle = 40
     for step in range(1, 400 + 1):
       now[0] += 41.0 if step % 40 == 1 else 1.0
       log.progress(step, policy_step())
   assert "left 2h00m" in stream.getvalue()  # 3600 steps of 2 seconds
+
+
+@pytest.mark.parametrize("start", [0, 80, 90])
+def test_the_time_left_is_right_at_every_step_from_the_second_roll_out_on(monkeypatch, start):
+  """Roll-outs of 40 steps that take 60 seconds to make; a step takes 1."""
+  now, total, took = [1000.0], 800, []
+  monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
+  for step in range(1, total + 1):
+    place = (step - 1) % 40
+    took.append((60.0 if place == 0 else 0.0) + 1.0)
+  left = TimeLeft()
+  left.cycle = 40
+  left.begin(start)
+  for step in range(start + 1, total + 1):
+    now[0] += took[step - 1]
+    left.taken(step)
+    found, truth = left.seconds(total), sum(took[step:])
+    if step == start + 1 or (start % 40 and step < 120 + 1):
+      assert found is None
+    elif found is not None:
+      assert found == pytest.approx(truth, abs=1e-6)
+  assert left.seconds(total) == 0
+
+
+def test_what_compiles_does_not_count_once_two_roll_outs_are_whole(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(runlog.time, "monotonic", lambda: now[0])
+  left = TimeLeft()
+  left.cycle = 4
+  left.begin(0)
+  for step in range(1, 13):
+    now[0] += {1: 500.0, 5: 7.0, 9: 7.0}.get(step, 1.0)
+    left.taken(step)
+    if step >= 8:
+      assert left.seconds(20) == pytest.approx((20 - 8) / 4 * 10 - (now[0] - 513.0), abs=1e-9)

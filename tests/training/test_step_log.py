@@ -72,4 +72,4 @@ def test_a_step_without_rows_has_no_loss_and_no_speed(tmp_path, monkeypatch):
   assert first["loss"] == 1.0 and first["tokens_per_second"] == 50.0
   assert "loss" not in second and "tokens_per_second" not in second
   assert second["num_tokens"] == 100 and second["taken"] == 0.0
-  assert stream.getvalue().splitlines()[1].endswith("  stopped") and "nan" not in stream.getvalue()
+  assert stream.getvalue().splitlines()[1:] == ["roll-out 1: 1 of 1 steps left out"] and "nan" not in stream.getvalue()
