@@ -67,6 +67,7 @@ def get_config():
   reward_model.data.path = "stage:pairs"
   reward_model.optimizer.learning_rate = 5e-4
   reward_model.optimizer.warmup_steps = 20
+  reward_model.train.steps = 300  # as many as DPO takes of the same pairs
   reward_model.train.log_every = 10
 
   for name in offline:
@@ -75,6 +76,8 @@ def get_config():
     stage.loss.name = "dpo" if name in BETAS else name
     if name in BETAS:
       stage.loss.beta = BETAS[name]
+    if name == "unlikelihood":
+      stage.loss.alpha = 0.1  # at 1 it runs away: 390 nats
     stage.train.steps = 300
     stage.optimizer.warmup_steps = 20
     stage.evaluation.every = 100
