@@ -159,6 +159,7 @@ EXCEPTIONS = {
   "training/checkpoint": "a damaged checkpoint's folder is moved out of the way",
   "cli/export": "a folder appears when it is complete",
   "cli/eval": "files of one evaluation change places together, its eval.json last",
+  "sweeps/side_by_side": "what a stage says, while it says it",
   "cli/score": "writes the path that cli/output puts in place",
 }
 WRITERS = {"rename", "renames", "write_text", "write_bytes", "NamedTemporaryFile", "mkstemp", "TemporaryFile"}

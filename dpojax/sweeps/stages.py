@@ -102,7 +102,7 @@ def pending(
       known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
       raise ConfigError(f"{option}={name}: no such stage; there is {known}")
   memory = {} if memory is None else memory
-  check_data_files(experiment)
+  checked = False
   for name in ancestors(experiment, only) if only and not allow_change else ():
     if stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) != "finished":
       raise ConfigError(f"--only={only} starts from stage {name}, which has not ended in {folders[name]}; run it first")
@@ -114,6 +114,9 @@ def pending(
       if name != ALONE:
         say(f"stage {name}: ended before, skipped")
     else:
+      if not checked:
+        check_data_files(experiment)
+        checked = True
       folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       if name != ALONE:
         say(f"stage {name}: {folders[name]}")

@@ -172,7 +172,7 @@ def test_a_first_row_of_wrong_columns_stops_the_reading_and_a_later_one_is_count
 
 
 def test_a_tokenizer_that_lacks_a_word_says_so():
-  with pytest.raises(DataError, match=r"the word 'zebra' .* is not in its vocabulary"):
+  with pytest.raises(DataError, match=r"rows\[0\]: tokenizer: the word 'zebra' is not in its vocabulary of 6"):
     read([{**PAIR, "prompt": "zebra"}])
 
 

@@ -116,7 +116,7 @@ def test_what_is_printed_is_read_back(found, name):
   label = name or "+".join(dict.fromkeys(term.label for term in found))
   spec = RewardSpec(label, tuple(found), bool(name))
   assert read_rewards(str(spec), KEY) == (spec,)
-  assert read_rewards(f"{spec}, a=true,b=length", KEY)[0] == spec
+  assert read_rewards(f"{spec}, y=true,z=length", KEY)[0] == spec
 
 
 @pytest.mark.parametrize(
