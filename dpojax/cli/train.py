@@ -37,21 +37,25 @@ def main(arguments: list[str]) -> int:
   options, experiment = parse_with_config(parser, arguments)
   workdir = pathlib.Path(options.workdir)
 
-  from dpojax.sweeps.stages import ended_in, overview, stage_folders
+  from dpojax.sweeps.stages import ended_in, overview, pending, stage_folders
 
   folders = stage_folders(experiment, workdir)
   if options.dry_run:
     print(dry_run(overview(experiment, folders)))
     return 0
 
-  if options.jobs == 1 or options.only or experiment.alone:
-    code = one_after_another(options, experiment, folders)
-  else:
-    code = side_by_side(options, arguments, experiment, folders)
-  if code:
-    return code
+  from dpojax.cli import compilation_cache
   from dpojax.report import best_of_n_report, comparison_report, terminal_report
 
+  if options.jobs == 1 or options.only or experiment.alone:
+    compilation_cache.begin()
+    for recipe, config, inputs, folder in pending(
+      experiment, folders, only=options.only, until=options.until, allow_change=options.allow_config_change
+    ):
+      if recipe(config, inputs, folder).reason == "preempted":
+        return INTERRUPTED
+  elif code := side_by_side(options, arguments, experiment, folders):
+    return code
   last = options.only or options.until or list(experiment.stages)[-1]
   ended, made = ended_in(folders[last]), experiment.stages[last].recipe
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
@@ -62,20 +66,6 @@ def main(arguments: list[str]) -> int:
     print(f"{made}: {folders[last]}")
   else:
     print(terminal_report(folders[last], width=width))
-  return 0
-
-
-def one_after_another(options: argparse.Namespace, experiment: Experiment, folders: Folders) -> int:
-  """Runs the stages that have not ended in this process."""
-  from dpojax.cli import compilation_cache
-  from dpojax.sweeps.stages import pending
-
-  compilation_cache.begin()
-  for recipe, config, inputs, folder in pending(
-    experiment, folders, only=options.only, until=options.until, allow_change=options.allow_config_change
-  ):
-    if recipe(config, inputs, folder).reason == "preempted":
-      return INTERRUPTED
   return 0
 
 
