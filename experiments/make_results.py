@@ -87,7 +87,8 @@ def about(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> str:
   seeds = ", ".join(str(each["seed"]) for each in found.values())
   spread = "standard error over prompts" if len(found) == 1 else "standard deviation over seeds"
   end = [each["oracle"]["points"][-1]["kl"] for each in found.values() if each["oracle"] and each["oracle"]["points"]]
-  cut = f" The oracle curve ends at {min(end):.1f} to {max(end):.1f} nats; no share is said beyond." if end else ""
+  reach = " to ".join(dict.fromkeys(f"{nats:.1f}" for nats in (min(end), max(end)))) if end else ""
+  cut = f" The oracle curve ends at {reach} nats; no share is said beyond." if end else ""
   return (
     f"Commit {', '.join(commits) or 'unknown'}, {', '.join(devices)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}; "
     f"seed{'s' * (len(found) > 1)} {seeds}; {one['samples_a_prompt']} answers to each of {one['prompts']} prompts of a split; "

@@ -204,3 +204,18 @@ def test_what_differs_beside_the_knob_tells_runs_apart(tmp_path):
     ("DPO, learning_rate 0.0001", "β 0.5"),
   ]
   assert labels("passes") == [("DPO", "β 0.1, epochs 2"), ("DPO", "β 0.1, epochs 8")]
+
+
+def test_what_is_too_far_out_is_named_and_not_drawn():
+  pytest.importorskip("altair", reason="the extra report is not installed")
+  from dpojax.report.page.frontier_chart import drawable
+
+  def at(series, kl, final=True):
+    return Point(series, "", series, 0, 10, kl, 0.0, 1.0, 0.0, final=final)
+
+  near = [at("DPO", kl) for kl in (0.0, 0.5, 1.0, 2.0)] + [at("DPO", 1.4, final=False)]
+  assert drawable(near) == (near, "")
+  far = [at("unlikelihood", 389.0), at("unlikelihood", 400.4, final=False)]
+  kept, said = drawable([*near, *far])
+  assert kept == near  # the median of 0.5, 1, 2 and 389 is 1.5
+  assert said == " Not drawn, as they lie beyond 18 nats: unlikelihood (up to 400 nats); tables and CSV have them."

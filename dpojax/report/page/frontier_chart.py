@@ -29,7 +29,7 @@ from dpojax.report.page.chart import (
 from dpojax.report.stages import Stage
 from dpojax.training.numbers import reward_in_words
 
-FAR = 4  # times the median KL
+FAR, TOO_FAR = 4, 12  # times the median KL: from where the axis is squeezed, and where nothing is drawn
 X, ORACLE = "KL to the reference (nats an answer)", "oracle"
 TOOLTIP = {
   "series": "method",
@@ -48,6 +48,8 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
   if not points:
     return None
   words = reward_in_words(f"reward/{reward}")
+  every = [_row(point) for point in points]
+  points, left_out = drawable(points)
   spread = far_apart([point.kl for point in points if point.final and point.kl > 0])
   across = alt.Axis(title="KL to the reference (nats, √ scale)" if spread else X)
   scale = alt.Scale(type="sqrt" if spread else "linear", zero=True)
@@ -94,12 +96,27 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
     "frontier",
     f"{words.capitalize()} against KL",
     "Large points: the end of each run, with 95 % intervals over prompts. Lines join the settings of a method in order of KL, "
-    f"means over seeds.{small}{curve}",
+    f"means over seeds.{small}{curve}{left_out}",
     finished(alt.layer(*layers).add_params(hidden()), height=380),
-    [*rows, *({"series": ORACLE, **row} for row in oracle)],
+    [*every, *({"series": ORACLE, **row} for row in oracle)],
     names=marked(order, by_shape=True),
     field="series",
   )
+
+
+def drawable(points: Sequence[Point]) -> tuple[list[Point], str]:
+  """(the points that are not so far out that the others would stand in a corner, a sentence about those that are)."""
+  kls = [point.kl for point in points if point.final and point.kl > 0]
+  limit = TOO_FAR * statistics.median(kls) if kls else math.inf
+  near = [point for point in points if point.kl <= limit]
+  if len(near) == len(points):
+    return list(points), ""
+  far: dict[str, float] = {}
+  for point in points:
+    if point.kl > limit:
+      far[point.series] = max(point.kl, far.get(point.series, 0.0))
+  named = ", ".join(f"{series} (up to {kl:,.0f} nats)" for series, kl in far.items())
+  return near, f" Not drawn, as they lie beyond {limit:.3g} nats: {named}; tables and CSV have them."
 
 
 def far_apart(kls: Sequence[float]) -> bool:
