@@ -18,6 +18,8 @@ from dpojax.sweeps.side_by_side import processor_shares, run_side_by_side
 from dpojax.training.stage_record import read_record
 from tests.training.runs import ROOT, state_digest, timeless_metrics
 
+pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two stages at once take two processors")
+
 CONFIG = """from dpojax.config import stages
 
 def get_config():
