@@ -4,7 +4,7 @@ dpojax train --config=experiments/rloo_world.py --workdir=runs/rloo_world
 
 Roll-outs, samples and KL target are those of stage ppo of ppo_world; KL is part of every answer's return.
 
-Result: section `ppo_world` of experiments/README.md; 91 to 92 % of the oracle's gain at its KL (two seeds), as PPO. 4 minutes.
+Result: section `ppo_world` of experiments/README.md; 91 to 92 % of the oracle's gain at its KL (three seeds), as PPO. 4 minutes.
 """
 
 from dpojax.config import stages

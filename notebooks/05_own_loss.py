@@ -81,7 +81,7 @@ print(
 )
 
 # %% [markdown]
-# ## Train it beside DPO and hinge
+# ## Train it beside DPO
 #
 # The same SFT model, the same pairs, the same steps, two values of β for each. A loss is a setting.
 
@@ -102,14 +102,14 @@ trained = {
   f"{loss}_{beta:g}".replace(".", "_"): dpojax.replace_values(
     full.stages["dpo_05"], quiet | {"loss.name": loss, "loss.beta": beta}
   )
-  for loss in ("dpo", "hinge", "squared_hinge")
+  for loss in ("dpo", "squared_hinge")
   for beta in (0.1, 1.0)
 }
 comparison = dpojax.replace_values(
   full.stages["comparison"],
   {
     "comparison.policies": ",".join(f"stage:{name}" for name in trained),
-    "comparison.oracle": "dpo_0_1,dpo_1,hinge_0_1",
+    "comparison.oracle": "dpo_0_1,dpo_1,squared_hinge_0_1",
   },
 )
 stages = {name: full.stages[name] for name in ("sft", "pairs")} | trained | {"comparison": comparison}
@@ -128,7 +128,7 @@ figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
 start = found["policies"][0]["splits"]["held_out"]["reward/true"]
 oracle = found["oracle"]["points"]
 axis.plot([0, *(p["kl"] for p in oracle)], [start, *(p["reward"] for p in oracle)], color="grey", label="oracle")
-for loss in ("dpo", "hinge", "squared_hinge"):
+for loss in ("dpo", "squared_hinge"):
   own = [policy["splits"]["held_out"] for policy in found["policies"][1:] if policy["method"] == loss]
   x, y, errors = ([point[key] for point in own] for key in ("kl", "reward/true", "reward/true_error"))
   axis.errorbar(x, y, yerr=errors, fmt="o-", label=loss)
