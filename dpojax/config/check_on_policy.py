@@ -1,9 +1,8 @@
 """Checks of the settings of stages that learn from what the policy writes."""
 
 import dataclasses
-import pathlib
 
-from dpojax.config.experiment import names_in
+from dpojax.config.experiment import name_of, names_in
 from dpojax.config.keys import SECTIONS, STAGE, is_stage
 from dpojax.config.schema import RunConfig
 from dpojax.environments import get_world
@@ -170,7 +169,7 @@ def policy_names(paths: list[str]) -> list[str]:
   Raises:
     ConfigError: two have the same name.
   """
-  names = [path.removeprefix(STAGE) if is_stage(path) else pathlib.Path(path).name for path in paths]
+  names = [name_of(path) for path in paths]
   for name in names:
     _require(
       names.count(name) == 1,

@@ -1,6 +1,7 @@
 """An experiment: named stages in order, each the complete settings of one recipe."""
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping
 
 from dpojax.config.keys import STAGE, is_stage, reads_section, value_at
@@ -99,6 +100,11 @@ def _named(config: RunConfig) -> Iterator[tuple[str, str, str, tuple[str, ...]]]
 def names_in(text: str) -> list[str]:
   """What a setting names by commas."""
   return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def name_of(path: str) -> str:
+  """How what a path leads to is called: by its stage, or the last part of the path."""
+  return path.removeprefix(STAGE) if is_stage(path) else pathlib.PurePath(path).name
 
 
 def reward_specs(config: RunConfig) -> Iterator[tuple[str, RewardSpec | JudgeSpec]]:

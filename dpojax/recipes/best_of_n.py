@@ -15,12 +15,11 @@ from dpojax.data.prompts import PromptRow
 from dpojax.evaluation.best_of_n import best_of_points, read_counts
 from dpojax.files import write_atomically, write_json_lines
 from dpojax.parallel import make_mesh
+from dpojax.recipes.answers import ANSWERS, answer, rollout_sampling, score
 from dpojax.recipes.inputs import Inputs, digest_of_text
-from dpojax.recipes.pairs import ANSWERS, AT_ONCE, score
 from dpojax.recipes.prompts import best_of_prompts
 from dpojax.report.best_of_n import BEST_OF_N, REPORT, write_best_of_n
-from dpojax.rollout.answers_file import SampledAnswer, Sampling, answers_job, read_answers, write_answers
-from dpojax.rollout.stop import stop_texts
+from dpojax.rollout.answers_file import SampledAnswer, answers_job
 from dpojax.training.loop import RunResult
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
@@ -42,9 +41,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=shared)
   beside = inputs.rewards(config.monitor.rewards, "monitor.rewards", policy.tokenizer, mesh=shared)
   rewards = [reward, *(other for other in beside if other.name != reward.name)]
-  stop = stop_texts(rollout.stop, "rollout.stop")
-  seed = rollout.seed + config.seed
-  sampling = Sampling(rollout.samples, rollout.max_tokens, rollout.temperature, stop=stop, seed=seed)
+  sampling = rollout_sampling(config)
   job = answers_job(prompts, sampling, weights=policy.digest, model=policy.model, tokenizer=policy.tokenizer)
   read = {"prompts": Fingerprint(job["prompts"], f"{len(prompts):,} prompts")}
   read |= {f"reward {each.name}": Fingerprint(digest_of_text(each.fingerprint)) for each in rewards}
@@ -52,22 +49,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   folder.say_prompts(prompts)
   folder.log.message(f"best_of_n: {rollout.samples} answers to each of {len(prompts):,} prompts")
 
-  write_answers(
-    folder.path / ANSWERS,
-    job,
-    prompts,
-    sampling,
-    model=policy.model,
-    params=policy.params,
-    tokenizer=policy.tokenizer,
-    at_once=AT_ONCE,
-    rows=AT_ONCE,
-    mesh=shared,
-    progress=lambda done, tokens: folder.log.status(f"sampling: {done}/{len(prompts)} prompts, {tokens:,} tokens"),
-    about={"model": config.model.path, "dpojax": __version__},
-    replace_others=True,  # what may be gone on with is settled: the folder is this stage's own
-  )
-  answers = [row.answers for row in read_answers(folder.path / ANSWERS) if not row.error]
+  written = answer(folder, ANSWERS, job, prompts, sampling, policy, model=config.model.path, mesh=shared)
+  answers = [row.answers for row in written]
   scores = {each.name: np.stack(score(each, prompts, answers, folder.log.status)) for each in rewards}
 
   values = {f"reward/{name}": found for name, found in scores.items()} | {

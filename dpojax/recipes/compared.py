@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpojax.config.describe import described, method
-from dpojax.config.experiment import names_in
-from dpojax.config.keys import STAGE, is_stage
+from dpojax.config.experiment import name_of, names_in
 from dpojax.config.record import read_config
 from dpojax.config.schema import ModelSettings
 from dpojax.errors import ConfigError
@@ -58,10 +57,10 @@ def compared_policies(inputs: Inputs, reference: LoadedModel) -> Iterator[Compar
     CheckpointError: an earlier stage no longer holds the weights that it ended with.
   """
   config = inputs.config
-  known = _name(config.model.path)
+  known = name_of(config.model.path)
   yield Compared(known, reference, _folder(inputs, config.model.path))
   for path in names_in(config.comparison.policies):
-    name = _name(path)
+    name = name_of(path)
     if name == known:
       raise ConfigError(f"comparison.policies: {path} is called {known}, as model.path is, which is compared anyway")
     loaded = inputs.load(path, ModelSettings())
@@ -74,10 +73,6 @@ def compared_policies(inputs: Inputs, reference: LoadedModel) -> Iterator[Compar
         "defined between them"
       )
     yield Compared(name, loaded, _folder(inputs, path))
-
-
-def _name(path: str) -> str:
-  return path.removeprefix(STAGE) if is_stage(path) else pathlib.Path(path).name
 
 
 def _folder(inputs: Inputs, path: str) -> pathlib.Path | None:

@@ -29,15 +29,14 @@ from dpojax.evaluation.policies import Measured
 from dpojax.evaluation.tournament import tournament
 from dpojax.files import replacing, write_atomically, write_json_lines
 from dpojax.parallel import make_mesh
+from dpojax.recipes.answers import answer, rollout_sampling, score
 from dpojax.recipes.compared import Compared, compared_policies
 from dpojax.recipes.inputs import Inputs, digest_of_text
-from dpojax.recipes.pairs import AT_ONCE, score
 from dpojax.recipes.prompts import comparison_prompts
 from dpojax.report.best_of_n import read_best_of_n
 from dpojax.report.comparison import ANSWERS, COMPARISON, REPORT, SCORES, write_comparison
 from dpojax.rewards.reward import Reward
-from dpojax.rollout.answers_file import AnsweredRow, Sampling, answers_job, read_answers, write_answers
-from dpojax.rollout.stop import stop_texts
+from dpojax.rollout.answers_file import AnsweredRow, answers_job, prompts_digest
 from dpojax.scoring import measure_divergence, score_answers
 from dpojax.training.loop import RunResult
 from dpojax.training.model_files import LoadedModel
@@ -72,7 +71,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     rewards += [other] if all(other.name != known.name for known in rewards) else []
   read = {f"policy {policy.name}": Fingerprint(policy.loaded.digest) for policy in policies}
   read |= {f"reward {each.name}": Fingerprint(digest_of_text(each.fingerprint)) for each in rewards}
+  for split, rows in prompts.items():
+    read[f"prompts {split}"] = Fingerprint(prompts_digest(rows), f"{len(rows):,} prompts")
   folder.begin(inputs.fingerprints(reference) | read, inputs.files(), training=False)
+  for split, rows in prompts.items():
+    folder.say_prompts(rows, split)
   count = sum(map(len, prompts.values()))
   folder.log.message(
     f"comparison: {len(policies)} policies answer {count:,} prompts, {rollout.samples} times each; {rewards[0].name} judges"
@@ -94,7 +97,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   carrying = [policies[0].name, *(name.removeprefix(STAGE) for name in names_in(settings.oracle))]
   curve = None
   if len(carrying) > 1:
-    curve = oracle([p for p in policies if p.name in carrying], prompts[first], of_first, judging, folder.log.status)
+    chosen = [policy for policy in policies if policy.name in carrying]
+    curve = oracle(chosen, prompts[first], of_first, judging, folder.log.status, shared)
   rows = []
   for policy in policies:
     measured = {split: one.measured.summary() for split, one in found[policy.name].items()}
@@ -139,27 +143,11 @@ def answered(
 ) -> Answered:
   """What a policy writes after the prompts of a split; of an earlier process what it has written."""
   rollout, loaded, status = folder.config.rollout, policy.loaded, folder.log.status
-  stop, seed = stop_texts(rollout.stop, "rollout.stop"), rollout.seed + folder.config.seed
-  sampling = Sampling(rollout.samples, rollout.max_tokens, rollout.temperature, stop=stop, seed=seed)
-  path = folder.path / "answers" / f"{policy.name}{'.' * bool(split)}{split}.jsonl"
-  path.parent.mkdir(exist_ok=True)
+  sampling = rollout_sampling(folder.config)
+  job = answers_job(prompts, sampling, weights=loaded.digest, model=loaded.model, tokenizer=loaded.tokenizer)
+  name = f"answers/{policy.name}{'.' * bool(split)}{split}.jsonl"
   head = f"{policy.name} ({place}){', ' * bool(split)}{split}"
-  write_answers(
-    path,
-    answers_job(prompts, sampling, weights=loaded.digest, model=loaded.model, tokenizer=loaded.tokenizer),
-    prompts,
-    sampling,
-    model=loaded.model,
-    params=loaded.params,
-    tokenizer=loaded.tokenizer,
-    at_once=AT_ONCE,
-    rows=AT_ONCE,
-    mesh=mesh,
-    progress=lambda done, tokens: status(f"{head}: {done}/{len(prompts)} prompts, {tokens:,} tokens"),
-    about={"model": policy.name, "dpojax": __version__},
-    replace_others=True,  # what may be gone on with is settled: the folder is this stage's own
-  )
-  rows = [row for row in read_answers(path) if not row.error]
+  rows = answer(folder, name, job, prompts, sampling, loaded, model=policy.name, mesh=mesh, head=head)
   samples = [sample for row in rows for sample in row.answers]
   status(f"{head}: KL to {folder.config.model.path}")
   kl = measure_divergence(
@@ -188,6 +176,7 @@ def oracle(
   found: Mapping[str, Answered],
   judging: str,
   status: Callable[[str], None],
+  mesh: Mesh | None = None,
 ) -> Curve:
   """The oracle curve from the answers of these policies, the reference first, each scored under all of them."""
   samples = [[one for policy in policies for one in found[policy.name].rows[i].answers] for i in range(len(prompts))]
@@ -199,7 +188,7 @@ def oracle(
   logps = []
   for policy in policies:
     status(f"oracle: {policy.name} scores {sum(map(len, samples)):,} answers")
-    scores = score_answers(policy.loaded.model, policy.loaded.params, TokenDataset(examples), rows=ROWS)
+    scores = score_answers(policy.loaded.model, policy.loaded.params, TokenDataset(examples), rows=ROWS, mesh=mesh)
     logps.append(np.concatenate([each.logps for each in scores]).reshape(len(prompts), -1))
   rewards = [found[policy.name].measured.rewards[judging] for policy in policies]
   counts = [values.shape[1] for values in rewards]

@@ -5,20 +5,15 @@ triples.jsonl, provenance.json
 """
 
 import json
-from collections.abc import Callable, Sequence
-
-import numpy as np
 
 from dpojax import __version__
-from dpojax.data.prompts import PromptRow
 from dpojax.errors import DataError
 from dpojax.files import write_atomically, write_json_lines
 from dpojax.parallel import make_mesh
+from dpojax.recipes.answers import ANSWERS, answer, score
 from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs, digest_of_text
 from dpojax.recipes.prompts import prompts_to_answer
-from dpojax.rewards.reward import PromptedAnswer, Reward
-from dpojax.rewards.scores import scored
-from dpojax.rollout.answers_file import SampledAnswer, Sampling, answers_job, read_answers, write_answers
+from dpojax.rollout.answers_file import Sampling, answers_job
 from dpojax.rollout.comparison_rows import comparison_rows
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.loop import RunResult
@@ -26,8 +21,7 @@ from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
 from dpojax.types import Answers
 
-ANSWERS, PROVENANCE = "answers.jsonl", "provenance.json"
-AT_ONCE = 512  # answers sampled, and scored, together
+PROVENANCE = "provenance.json"
 
 
 def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
@@ -69,23 +63,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   left_out = f"; left out of {prompts.counts['rows']:,} rows: {prompts.summary}" if prompts.dropped else ""
   say(f"{settings.samples} answers to each of {len(prompts):,} prompts{beyond}{left_out}")
 
-  path = folder.path / ANSWERS
-  write_answers(
-    path,
-    job,
-    prompts,
-    sampling,
-    model=model,
-    params=policy.params,
-    tokenizer=tokenizer,
-    at_once=AT_ONCE,
-    rows=AT_ONCE,
-    mesh=shared,
-    progress=lambda done, tokens: folder.log.status(f"sampling: {done}/{len(prompts)} prompts, {tokens:,} tokens"),
-    about={"model": config.model.path, "dpojax": __version__},
-    replace_others=True,  # what may be gone on with is settled: the folder is this stage's own
-  )
-  answers = [row.answers for row in read_answers(path) if not row.error]
+  written = answer(folder, ANSWERS, job, prompts, sampling, policy, model=config.model.path, mesh=shared)
+  answers = [row.answers for row in written]
   rewards = score(reward, prompts, answers, folder.log.status)
 
   made = comparison_rows(
@@ -119,27 +98,3 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   result = RunResult(0, "finished")
   folder.end(result, files=[*files, PROVENANCE, ANSWERS])
   return result
-
-
-def score(
-  reward: Reward, prompts: Sequence[PromptRow], answers: Sequence[Sequence[SampledAnswer]], say: Callable[[str], None]
-) -> list[np.ndarray]:
-  """f64[N] rewards of the answers to each prompt.
-
-  Those of a prompt are scored in one call, so that equal answers have equal rewards, bit for bit.
-  """
-  found: list[np.ndarray] = []
-  at_once = max(1, AT_ONCE // max(map(len, answers), default=1))
-  for start in range(0, len(prompts), at_once):
-    some = answers[start : start + at_once]
-    say(f"scoring: {start}/{len(prompts)} prompts")
-    values = scored(
-      reward,
-      [
-        PromptedAnswer(row.given, answer.text, row.ids, answer.tokens, answer.finished, row.details)
-        for row, several in zip(prompts[start : start + at_once], some, strict=True)
-        for answer in several
-      ],
-    )
-    found += np.split(values, np.cumsum([len(several) for several in some])[:-1])
-  return found

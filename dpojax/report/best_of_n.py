@@ -1,12 +1,11 @@
 """The report of a stage of recipe=best_of_n: what each N gains, and how far it is from the policy that writes."""
 
-import json
 import pathlib
 import textwrap
 from typing import Any
 
-from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
+from dpojax.report.records import read_made
 from dpojax.report.tables import aligned, markdown
 
 BEST_OF_N, REPORT = "best_of_n.json", "report.md"
@@ -28,13 +27,7 @@ def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> str:
 
 def read_best_of_n(folder: pathlib.Path) -> dict[str, Any]:
   """`folder`/best_of_n.json; CheckpointError where it is missing or damaged."""
-  path = folder / BEST_OF_N
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
-    raise CheckpointError(
-      f"{path}: not what a stage of recipe=best_of_n writes ({error}); delete the folder and run the same command again"
-    ) from None
+  return read_made(folder / BEST_OF_N, "best_of_n")
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

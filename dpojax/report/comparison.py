@@ -1,12 +1,11 @@
 """The report of a stage of recipe=comparison: a row for each policy, and how a tournament of them ended."""
 
-import json
 import pathlib
 import textwrap
 from typing import Any
 
-from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
+from dpojax.report.records import read_made
 from dpojax.report.tables import aligned, markdown
 
 COMPARISON, ANSWERS, SCORES, REPORT = "comparison.json", "answers.jsonl", "scores.npz", "report.md"
@@ -33,13 +32,7 @@ def comparison_report(folder: pathlib.Path, *, width: int = 100) -> str:
 
 def read_comparison(folder: pathlib.Path) -> dict[str, Any]:
   """`folder`/comparison.json; CheckpointError where it is missing or damaged."""
-  path = folder / COMPARISON
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
-    raise CheckpointError(
-      f"{path}: not what a stage of recipe=comparison writes ({error}); delete the folder and run the same command again"
-    ) from None
+  return read_made(folder / COMPARISON, "comparison")
 
 
 def policies_table(found: dict[str, Any]) -> Table:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import CheckpointError
+from dpojax.report.comparison import ANSWERS, COMPARISON, SCORES, read_comparison
 from dpojax.report.records import Records, read_lines
 from dpojax.report.stages import Stage, read_stage
 
 RECIPE = "comparison"
-FILE, ANSWERS, SCORES = "comparison.json", "answers.jsonl", "scores.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +62,19 @@ class Comparison:
     return read_scores(self.stage.path / SCORES)
 
 
-def read_comparison(stage: Stage) -> Comparison | None:
+def comparison_of(stage: Stage) -> Comparison | None:
   """The comparison in a stage's folder; None where it is of another recipe or has not ended.
 
   Raises:
-    CheckpointError: comparison.json lacks what every comparison has.
+    CheckpointError: comparison.json is damaged, or lacks what every comparison has.
   """
-  if stage.recipe != RECIPE:
+  if stage.recipe != RECIPE or not (stage.path / COMPARISON).exists():
     return None
-  content = stage.json(FILE)
-  if content is None:
-    return None
+  content = read_comparison(stage.path)
   lacking = [key for key in ("reward", "splits", "policies") if not (isinstance(content, dict) and content.get(key))]
   if lacking:
     raise CheckpointError(
-      f"{stage.path / FILE}: has no {', '.join(lacking)}; delete its folder and run the same command again"
+      f"{stage.path / COMPARISON}: has no {', '.join(lacking)}; delete its folder and run the same command again"
     )
   return Comparison(stage, content)
 

@@ -72,7 +72,7 @@ def reward_kind(stage: Stage) -> str:
 
 
 def _of_loss(stage: Stage, prefix: str) -> Method:
-  from dpojax.losses.__init__ import get_loss  # JAX
+  from dpojax.losses import get_loss  # JAX
 
   name, spec = str(stage.setting("loss.name", "auto")), spec_of(stage)
   if spec is None:

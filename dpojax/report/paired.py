@@ -1,5 +1,6 @@
 """Two policies side by side, paired by prompt, and by seed where there are several."""
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -10,7 +11,7 @@ import numpy as np
 
 from dpojax.errors import InputError
 from dpojax.evaluation.estimates import LEVEL
-from dpojax.report.comparison_records import Comparison, read_comparison
+from dpojax.report.comparison_records import Comparison, comparison_of
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.stages import LOOK_KEYS, Stage, find_stages
 
@@ -99,7 +100,7 @@ def compare(a: str, b: str, *, draws: int = DRAWS, seed: int = 0) -> Compared:
     raise InputError(f"{a} and {b}: nothing was measured on both; set monitor.rewards alike in both runs")
   metrics.sort(key=lambda name: (not name.startswith("reward/"), name != "reward/true"))
   random = np.random.default_rng(seed)
-  common = [p for p in left[0].prompts if all(p in set(answers.prompts) for answers in (*left, *right))]
+  common = _in_all((*left, *right))
   paired = len(common) >= 2
   seeds = sorted({answers.seed for answers in left} & {answers.seed for answers in right})
   by_seed = len(seeds) == len(left) == len(right)
@@ -152,7 +153,7 @@ def policies_at(where: str) -> list[Answers]:
   """The policies that `where` leads to, one a seed; see `compare`."""
   path, _, name = (where, "", "") if pathlib.Path(where).is_dir() else where.rpartition(":")
   stages, problems = find_stages([path or where])
-  comparisons = [found for stage in stages if (found := read_comparison(stage)) is not None]
+  comparisons = [found for stage in stages if (found := comparison_of(stage)) is not None]
   if name:
     found = [answers for comparison in comparisons for answers in _of_comparison(comparison, name)]
     found = found or [a for stage in stages if stage.path.name == name for a in _of_looks(stage)]
@@ -201,9 +202,15 @@ def _means(values: np.ndarray, seeds: np.ndarray, prompts: np.ndarray) -> np.nda
   return np.sum((seeds @ values) * prompts, axis=1)
 
 
+def _in_all(several: Sequence[Answers]) -> list[str]:
+  """Prompts that all of them answered, in the order of the first."""
+  others = [set(answers.prompts) for answers in several[1:]]
+  return [prompt for prompt in several[0].prompts if all(prompt in other for other in others)]
+
+
 def _shared(side: Sequence[Answers]) -> list[str]:
   """Prompts that all seeds of a side answered."""
-  found = [p for p in side[0].prompts if all(p in set(answers.prompts) for answers in side)]
+  found = _in_all(side)
   if len(found) < 2:
     raise InputError(f"{side[0].name} and {side[-1].name}: seeds of one side have no prompts in common")
   return found
@@ -238,7 +245,8 @@ def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:
   elif LENGTH not in values and all(name in record["answers"] for record in records):
     values[LENGTH] = np.asarray([record["answers"][name].get("tokens", math.nan) for record in records], np.float64)
   prompts = [str(record["prompt"]) for record in records]
-  prompts = [prompt if prompts.count(prompt) == 1 else f"{i}: {prompt}" for i, prompt in enumerate(prompts)]
+  times = collections.Counter(prompts)
+  prompts = [prompt if times[prompt] == 1 else f"{i}: {prompt}" for i, prompt in enumerate(prompts)]
   fits = {key: array for key, array in values.items() if len(array) == len(prompts)}
   if not fits:
     raise InputError(

@@ -66,3 +66,18 @@ def read_lines(path: pathlib.Path) -> Records:
     except ValueError as error:
       raise CheckpointError(f"{path}:{number}: not JSON ({error})") from None
   return records
+
+
+def read_made(path: pathlib.Path, recipe: str) -> dict[str, Any]:
+  """The JSON file in which a stage of a recipe that trains nothing left its figures; CheckpointError where it is not one."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise CheckpointError(
+      f"{path}: not what a stage of recipe={recipe} writes ({error}); delete the folder and run the same command again"
+    ) from None
+
+
+def newest_tenth(records: Records) -> Records:
+  """The last tenth of the records, at least one of any: one alone is a small sample."""
+  return records[-max(1, len(records) // 10) :]

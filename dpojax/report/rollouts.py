@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dpojax.report.records import Records, RunRecords
+from dpojax.report.records import Records, RunRecords, newest_tenth
 
 SPLIT = "rollout"
 # Of a roll-out's steps: how one number is made of theirs, and whether that of a step that was refused counts.
@@ -47,7 +47,7 @@ def of_steps(steps: Records) -> dict[str, float]:
 
 def first_and_last(records: Records) -> tuple[dict[str, float], dict[str, float]]:
   """(metrics of the first roll-out, their means over the last tenth of them): one alone is a small sample."""
-  tail = records[-max(1, len(records) // 10) :]
+  tail = newest_tenth(records)
   names = dict.fromkeys(name for record in (records[0], *tail) for name in record)
   names = [name for name in names if name not in ("step", "split") and not name.startswith("time/")]
 

@@ -15,7 +15,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import write_atomically
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
-from dpojax.report.records import RunRecords, read_run
+from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
@@ -92,7 +92,7 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
   result: dict[str, Any] = {"reason": reason, "steps": steps, "config": to_json(run.config), "before": {}, "after": {}}
   for split, records in run.splits.items():
     if split == "train":
-      tail = records[-max(1, len(records) // 10) :]
+      tail = newest_tenth(records)
       first = _metrics(records[0])
       last = {m: float(np.mean([r[m] for r in tail if m in r])) for m in first if any(m in r for r in tail)}
     elif split == SPLIT:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dpojax.report.methods import differing_settings, method_of
+from dpojax.report.records import newest_tenth
 from dpojax.report.stages import Stage, find_stages
 from dpojax.training.numbers import tied
 
@@ -43,22 +44,14 @@ def load_points(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
   """
   import pandas
 
-  stages, _ = find_stages(folders)
-  return pandas.DataFrame(
-    [
-      {
-        "name": stage.name,
-        "folder": str(stage.path),
-        "method": method_of(stage).series,
-        "knob": method_of(stage).knob,
-        "knob_value": method_of(stage).value,
-        "seed": stage.seed,
-        **{name: value for name, value in record.items() if name != "split"},
-      }
-      for stage in stages
-      for record in stage.splits.get("policy", [])
-    ]
-  )
+  rows = []
+  for stage in find_stages(folders)[0]:
+    looks = stage.splits.get("policy", [])
+    method = method_of(stage)
+    known = {"name": stage.name, "folder": str(stage.path), "method": method.series, "knob": method.knob}
+    known |= {"knob_value": method.value, "seed": stage.seed}
+    rows += [known | {name: value for name, value in record.items() if name != "split"} for record in looks]
+  return pandas.DataFrame(rows)
 
 
 def run_rows(stages: Sequence[Stage]) -> list[dict[str, Any]]:
@@ -105,7 +98,7 @@ def final_metrics(stage: Stage) -> dict[str, float]:
     last = stage.last(split)
     found |= {f"{split}/{name}": value for name, value in _measured(last).items() if not tied(last, name)}
   train = stage.splits.get("train", [])
-  tail = train[-max(1, len(train) // 10) :]
+  tail = newest_tenth(train)
   for name in _measured(tail[-1]) if tail else ():
     values = [row[name] for row in tail if name in row]
     found[f"train/{name}"] = values[-1] if name == "num_tokens" else sum(values) / len(values)

@@ -8,6 +8,7 @@
   u > 0: it is at hand, or read: a run that was killed goes on with what it had, whatever has become of the parameters
 """
 
+import abc
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -47,7 +48,7 @@ class Folder(Protocol):
 Made = TypeVar("Made", bound=Stored)
 
 
-class OnPolicy(Generic[Made]):
+class OnPolicy(abc.ABC, Generic[Made]):
   """A batch source whose roll-outs are made when their first step is asked for. Subclasses say how, and what a step is.
 
   Args:
@@ -95,17 +96,17 @@ class OnPolicy(Generic[Made]):
     self.interrupted: Callable[[int], bool] = lambda step: False
 
   @property
+  @abc.abstractmethod
   def updates(self) -> int:
     """Steps of a roll-out."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def read(self, path: pathlib.Path, identity: str, begun: int) -> Made | None:
     """The roll-out in a file, made after step `begun`; None where there is none, or one of another identity."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def make(self, number: int, update: int) -> Made:
     """Roll-out `number`, of which `update` steps were taken from one of other settings."""
-    raise NotImplementedError
 
   def keep_in(self, folder: Folder) -> None:
     """Tells what it does to the folder of a run."""

@@ -120,15 +120,17 @@ class RunFolder:
     save_description(self.path, policy, **files)
     self.say_prompts(prompts)
 
-  def say_prompts(self, prompts: PromptRows) -> None:
-    """Writes `data.json`, and says what became of the rows that prompts were read from, and how many are equal."""
+  def say_prompts(self, prompts: PromptRows, split: str = "") -> None:
+    """Writes `data.json`, of a split `data.SPLIT.json`, and says what became of the rows that prompts were read from, and how many
+    are equal.
+    """
     different = len({row.ids.tobytes() for row in prompts})
     found = {"prompts": dict(prompts.counts), "answered": len(prompts), "answered_different": different}
-    write_atomically(self.path / "data.json", json.dumps(found, indent=2) + "\n")
+    write_atomically(self.path / f"data{'.' * bool(split)}{split}.json", json.dumps(found, indent=2) + "\n")
     for note in prompts.notes:
       self.log.message(note)
     dropped = f"; {prompts.counts['rows']:,} rows read, left out: {prompts.summary}" if prompts.summary else ""
-    self.log.message(f"data: {answered_in_words(prompts)}{dropped}")
+    self.log.message(f"data{', ' * bool(split)}{split}: {answered_in_words(prompts)}{dropped}")
 
   def record_once(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Records metrics of a step unless they are there, as after a checkpoint they may be."""

@@ -12,6 +12,48 @@ import time
 from dpojax.training.stage_record import read_record
 from tests.training.runs import ROOT
 
+# Of the built-in desk, as small as it can be: SFT, then NAME=RECIPE with STAGE's settings; checkpoints are taken every 3 steps.
+TINY = """from dpojax.config import stages
+
+
+def get_config():
+  config = stages(sft="sft", NAME="RECIPE")
+  config.data.source = "world"
+  config.data.name = "complaint_desk"
+  config.model.hidden = 16
+  config.model.ffn = 32
+  config.model.layers = 1
+  config.logging.plots = False
+  config.batch.rows = 2
+  config.batch.row_length = 128
+  config.sft.batch.size = 8
+  config.sft.batch.row_length = 256
+  config.sft.data.texts = 200
+  config.sft.train.steps = 20
+  config.sft.optimizer.learning_rate = 1e-2
+  config.sft.monitor.prompts = 0
+  stage = config.NAME
+  stage.model.path = "stage:sft"
+  stage.rollout.prompts = 11
+  stage.rollout.max_tokens = 12
+  stage.rollout.normalise = True
+  stage.rollout.normalise_on = 8
+  stage.optimizer.learning_rate = 1e-2
+  stage.checkpoint.every = 3
+  stage.monitor.every = 8
+  stage.monitor.prompts = 4
+  stage.monitor.max_tokens = 8
+SETTINGS
+  return config
+"""
+
+
+def write_tiny(file, name, recipe, settings):
+  """Writes the config of `TINY`; `settings`: of the stage, by key."""
+  lines = "\n".join(f"  stage.{key} = {value!r}" for key, value in settings.items())
+  file.write_text(TINY.replace("NAME", name).replace("RECIPE", recipe).replace("SETTINGS", lines))
+  return file
+
 
 def start(config, command, workdir, *options, **environment):
   words = [sys.executable, "-m", "dpojax", command, f"--config={config}", f"--workdir={workdir}", *options]

@@ -14,7 +14,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import kl_bound
-from dpojax.recipes import best_of_n, pairs
+from dpojax.recipes import answers
 from dpojax.recipes.prompts import best_of_prompts
 from dpojax.sweeps.stages import run
 from dpojax.training.model_files import new_model
@@ -151,9 +151,9 @@ def test_the_command_shows_the_table_and_does_nothing_twice(folder, capsys):
 
 @pytest.mark.slow
 def test_a_stage_that_was_killed_goes_on(folder, monkeypatch):
-  monkeypatch.setattr(best_of_n, "AT_ONCE", 32)  # chunks of 4 rows
+  monkeypatch.setattr(answers, "AT_ONCE", 32)  # chunks of 4 rows
   run(load(folder), folder / "whole")
-  write = best_of_n.write_answers
+  write = answers.write_answers
 
   class Killed(BaseException):
     pass
@@ -166,14 +166,14 @@ def test_a_stage_that_was_killed_goes_on(folder, monkeypatch):
     return write(*args, progress=until_half, **more)
 
   with monkeypatch.context() as patch:
-    patch.setattr(best_of_n, "write_answers", killed)
+    patch.setattr(answers, "write_answers", killed)
     with pytest.raises(Killed):
       run(load(folder), folder / "run")
   made = folder / "run" / "best"
   assert len(lines(made / "answers.jsonl.part")) == 1 + 4 and not (made / "best.jsonl").exists()
   chunks = []
   monkeypatch.setattr(
-    best_of_n,
+    answers,
     "write_answers",
     lambda *args, progress, **more: write(*args, progress=lambda done, tokens: chunks.append(done), **more),
   )
@@ -229,11 +229,11 @@ def test_the_rewards_of_a_prompt_come_from_one_call():
 
   counts = [3, 300, 211, 0, 512, 600]
   rows = [Row(f"p{i}") for i in range(len(counts))]
-  found = pairs.score(reward, rows, [[Answer()] * n for n in counts], lambda text: None)
+  found = answers.score(reward, rows, [[Answer()] * n for n in counts], lambda text: None)
   assert [len(each) for each in found] == counts
   assert sum(map(len, calls)) == sum(counts)
   assert all(sum(f"p{i}" in call for call in calls) == (counts[i] > 0) for i in range(len(counts)))
-  assert pairs.score(reward, [], [], lambda text: None) == []
+  assert answers.score(reward, [], [], lambda text: None) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError
-from dpojax.recipes import Inputs, comparison
+from dpojax.recipes import Inputs, answers
 from dpojax.scoring import score_answers
 from dpojax.sweeps.stages import run
 from dpojax.training.model_files import load_language_model
@@ -172,14 +172,14 @@ def test_a_stage_that_was_killed_goes_on_with_its_answers(folder, tmp_path, monk
       raise KeyboardInterrupt
     return written(*given, **options)
 
-  written = comparison.write_answers
-  monkeypatch.setattr(comparison, "write_answers", failing)
+  written = answers.write_answers
+  monkeypatch.setattr(answers, "write_answers", failing)
   with pytest.raises(KeyboardInterrupt):
     run(experiment(tmp_path), tmp_path / "run")
   assert not (made / "comparison.json").exists()
   kept = {path.name: path.stat().st_mtime_ns for path in (made / "answers").glob("*.jsonl")}
   assert len(kept) == 3
-  monkeypatch.setattr(comparison, "write_answers", written)
+  monkeypatch.setattr(answers, "write_answers", written)
   run(experiment(tmp_path), tmp_path / "run")
   assert {name: (made / "answers" / name).stat().st_mtime_ns for name in kept} == kept
   for name in ("comparison.json", "answers.jsonl", "report.md"):
@@ -274,3 +274,29 @@ def test_prompts_of_a_file_are_those_held_out_or_all(tmp_path):
   assert not trained & {tuple(tokenizer.encode(prompt)) for prompt in by_split["held_out"]}
   with pytest.raises(ConfigError, match=r"data.eval_fraction=0 holds no prompt out; set comparison.splits=all"):
     run(replace_values(config, {"data.eval_fraction": 0.0}), tmp_path / "none")
+
+
+def test_other_prompts_are_another_stage(tmp_path):
+  write_tiny_model(tmp_path / "sft")
+  shutil.copytree(tmp_path / "sft", tmp_path / "other")
+  file = tmp_path / "prompts.jsonl"
+  file.write_text("".join(json.dumps({"prompt": f"word{i}"}) + "\n" for i in range(4)))
+  values = {
+    "recipe": "comparison",
+    "model.path": str(tmp_path / "sft"),
+    "data.source": "file",
+    "data.path": str(file),
+    "comparison.policies": str(tmp_path / "other"),
+    "comparison.splits": "all",
+    "rollout.samples": 1,
+    "rollout.max_tokens": 2,
+    "rollout.reward": "length",
+  }
+  config = replace_values(RunConfig(), values)
+  run(config, tmp_path / "run")
+  made = tmp_path / "run"
+  assert json.loads((made / "data.all.json").read_text())["answered"] == 4
+  assert "data, all: " in (made / "log.txt").read_text()
+  file.write_text(file.read_text().replace("word3", "word9"))
+  with pytest.raises(ConfigError, match="prompts all: changed"):
+    run(config, tmp_path / "run")

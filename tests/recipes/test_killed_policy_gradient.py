@@ -18,54 +18,22 @@ from dpojax.training.rollouts import Rollout
 from dpojax.training.runlog import read_metrics
 from dpojax.training.stage_record import read_record, write_record
 from dpojax.training.trainer import Trainer
-from tests.recipes.killed import finish, kill_until_done
+from tests.recipes.killed import finish, kill_until_done, write_tiny
 from tests.training.runs import state_digest, timeless_metrics
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("DPOJAX_KILLS", "5"))
 UPDATES = 4  # of a roll-out; checkpoints are taken every 3 steps, so most lie in the middle of one
-CONFIG = """from dpojax.config import stages
-
-
-def get_config():
-  config = stages(sft="sft", ppo="policy_gradient")
-  config.data.source = "world"
-  config.data.name = "complaint_desk"
-  config.model.hidden = 16
-  config.model.ffn = 32
-  config.model.layers = 1
-  config.logging.plots = False
-  config.batch.size = 2
-  config.batch.rows = 2
-  config.batch.row_length = 128
-  config.sft.batch.size = 8
-  config.sft.batch.row_length = 256
-  config.sft.data.texts = 200
-  config.sft.train.steps = 20
-  config.sft.optimizer.learning_rate = 1e-2
-  config.sft.monitor.prompts = 0
-  ppo = config.ppo
-  ppo.model.path = "stage:sft"
-  ppo.rollout.prompts = 11
-  ppo.rollout.samples = 2
-  ppo.rollout.max_tokens = 12
-  ppo.rollout.normalise = True
-  ppo.rollout.normalise_on = 8
-  ppo.rollout.missing_eos = "subtract"
-  ppo.policy_gradient.epochs = 2
-  ppo.policy_gradient.minibatches = 2
-  ppo.policy_gradient.kl_controller = "adaptive"
-  ppo.policy_gradient.kl_horizon = 50.0
-  ppo.policy_gradient.update_kl_limit = LIMIT
-  ppo.optimizer.learning_rate = 1e-2
-  ppo.train.steps = STEPS
-  ppo.checkpoint.every = 3
-  ppo.monitor.every = 8
-  ppo.monitor.prompts = 4
-  ppo.monitor.max_tokens = 8
-  return config
-"""
+SETTINGS = {
+  "batch.size": 2,
+  "rollout.samples": 2,
+  "rollout.missing_eos": "subtract",
+  "policy_gradient.epochs": 2,
+  "policy_gradient.minibatches": 2,
+  "policy_gradient.kl_controller": "adaptive",
+  "policy_gradient.kl_horizon": 50.0,
+}
 NOISE = """import os
 
 def noise(prompts, answers):
@@ -87,9 +55,8 @@ def begun(folder, workdir):
 
 
 def write_config(folder, name, *, steps, limit=0.01):
-  file = folder / name
-  file.write_text(CONFIG.replace("STEPS", str(steps)).replace("LIMIT", str(limit)))
-  return file
+  changed = {"train.steps": steps, "policy_gradient.update_kl_limit": limit}
+  return write_tiny(folder / name, "ppo", "policy_gradient", SETTINGS | changed)
 
 
 def what_is_there(workdir, steps):

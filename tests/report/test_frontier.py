@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from made_stages import look, make_comparison, make_experiment, make_ppo, make_stage, train_rows
 from scipy import stats
 
-from dpojax.report.comparison_records import read_comparison
+from dpojax.report.comparison_records import comparison_of
 from dpojax.report.frontier import (
   BEST_OF_N,
   REFERENCE,
@@ -145,7 +145,7 @@ def test_a_comparison_takes_the_place_of_last_looks(tmp_path):
   }
   make_comparison(tmp_path / "x" / "compared", policies)
   stages, _ = find_stages([tmp_path / "x"])
-  comparison = read_comparison(next(stage for stage in stages if stage.recipe == "comparison"))
+  comparison = comparison_of(next(stage for stage in stages if stage.recipe == "comparison"))
   points = frontier_points(stages, [comparison], "true")
   held_out = of_split(points, "held_out")
   of = {p.run: p for p in held_out if p.final}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
-from dpojax.report.comparison_records import Comparison, read_comparison
+from dpojax.report.comparison_records import Comparison, comparison_of
 from dpojax.report.frontier import frontier_points, of_split, reward_names
 from dpojax.report.page.chart import Chart
 from dpojax.report.page.curves import curve_charts
@@ -142,7 +142,7 @@ def _comparisons(stages: Sequence[Stage], problems: list[str]) -> list[Compariso
   found = []
   for stage in stages:
     try:
-      comparison = read_comparison(stage)
+      comparison = comparison_of(stage)
     except CheckpointError as error:
       problems.append(str(error))
       continue
