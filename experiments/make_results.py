@@ -17,7 +17,11 @@ import numpy as np
 
 from dpojax.errors import CheckpointError, ConfigError, InputError
 from dpojax.files import write_atomically
+from dpojax.report.claims import claims
 from dpojax.report.comparison import COMPARISON, read_comparison
+from dpojax.report.comparison_records import comparison_of
+from dpojax.report.page.method_table import difference_table, method_table
+from dpojax.report.stages import find_stages
 from dpojax.report.tables import markdown
 
 README = pathlib.Path(__file__).with_name("README.md")
@@ -30,7 +34,8 @@ def main(arguments: list[str]) -> int:
   parser.add_argument("--readme", type=pathlib.Path, default=README, help="the file to change")
   options = parser.parse_args(arguments)
   try:
-    write_atomically(options.readme, replaced(options.readme, SECTION, section(comparisons(options.folder))))
+    text = "\n\n".join([section(comparisons(options.folder)), *of_runs(options.folder)])
+    write_atomically(options.readme, replaced(options.readme, SECTION, text))
   except InputError as error:
     print(f"make_results: {error}", file=sys.stderr)
     return 1
@@ -75,6 +80,25 @@ def section(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> str:
   if all(one["tournament"] for one in seeds):
     parts.append(markdown(*tournament(seeds)))
   return "\n\n".join(parts)
+
+
+def of_runs(folder: pathlib.Path) -> list[str]:
+  """What holds over all seeds, and the page's tables of methods at equal KL and of their cost, as `dpojax report` counts them.
+
+  Raises:
+    CheckpointError: a run's record is damaged.
+  """
+  stages, problems = find_stages([folder])
+  if problems:
+    raise CheckpointError(problems[0])
+  found = [comparison for stage in stages if (comparison := comparison_of(stage)) is not None]
+  reward = found[0].reward
+  parts = [" ".join(claims(found))]
+  for table in (difference_table(stages, found, reward), method_table(stages, found, reward)):
+    if table is not None:
+      header = [table.title, *table.header[1:]] if table.key == "differences" else table.header
+      parts.append(markdown(list(header), [[cell.text for cell in row] for row in table.rows]))
+  return [part for part in parts if part]
 
 
 def about(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> str:

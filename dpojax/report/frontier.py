@@ -29,6 +29,7 @@ class Point:
   Attributes:
     series: the method; `knob`: what was turned along it. Both are equal for runs that differ in seeds alone.
     run: name of the stage, or of a policy in a comparison.
+    path: the folder of the run that is measured, the same for its looks and in comparisons; "" where there is none.
     kl: nats an answer, exact; `kl_error`, `reward_error`: standard errors over prompts, NaN where not known.
     source: "look", "comparison" or "best of N".
     final: the end of its run; else it is on the way there.
@@ -47,6 +48,7 @@ class Point:
   source: str = "look"
   final: bool = True
   split: str = ""
+  path: str = ""
 
   @property
   def group(self) -> tuple[str, str]:
@@ -107,6 +109,7 @@ def look_points(
         reward=float(record[f"reward/{reward}"]),
         reward_error=float(record.get(f"reward/{reward}_error", math.nan)),
         final=final,
+        path=str(stage.path),
       )
       if point.step:
         points.append(point)
@@ -146,6 +149,7 @@ def comparison_points(
         reward_error=_number(values.get(f"reward/{reward}_error")),
         source="comparison",
         split=split,
+        path=str(stage.path) if stage is not None else "",
       )
     )
   return points
@@ -191,30 +195,39 @@ def of_split(points: Iterable[Point], split: str) -> list[Point]:
 
 def curve_of_series(points: Sequence[Point]) -> list[Point]:
   """The points that a series' line goes through: ends of runs where several settings of the series were run, else all
-  its points, those on the way too."""
+  its points, those on the way too. The look at the end of a run that a comparison has measured is not one more point."""
   final = [point for point in points if point.final]
-  return final if len({point.group for point in final}) > 1 else list(points)
+  if len({point.group for point in final}) > 1:
+    return final
+  ends = {point.path: point.step for point in final if point.path}
+  return [point for point in points if point.final or point.step < ends.get(point.path, math.inf)]
 
 
 def lines(points: Sequence[Point]) -> list[dict[str, Any]]:
-  """Vertices {"series", "line", "kl", "reward"} in order of KL: means over seeds where several settings of a series were
-  run, else the looks of each run."""
+  """Vertices {"series", "line", "kl", "reward", "order"} of the lines: in order of KL through the means over seeds where
+  several settings of a series were run, else in order of steps through the looks and the end of each run."""
   rows = []
   for series in dict.fromkeys(point.series for point in points):
     if series == REFERENCE:
       continue
     chosen = curve_of_series([point for point in points if point.series == series])
     groups = {point.group for point in chosen}
+    found = {}
     if len(groups) > 1:
       means = []
       for group in groups:
         some = [point for point in chosen if point.group == group]
         means.append((float(np.mean([p.kl for p in some])), float(np.mean([p.reward for p in some]))))
-      rows += [{"series": series, "line": series, "kl": kl, "reward": reward} for kl, reward in sorted(means)]
+      found[series] = sorted(means)
     else:
-      for run in dict.fromkeys(point.run for point in chosen):
-        some = sorted((p.kl, p.reward) for p in chosen if p.run == run)
-        rows += [{"series": series, "line": run, "kl": kl, "reward": reward} for kl, reward in some]
+      for run in dict.fromkeys(point.path or point.run for point in chosen):
+        some = sorted((p.step, p.kl, p.reward) for p in chosen if run in (p.path, p.run))
+        found[run] = [(kl, reward) for _, kl, reward in some]
+    rows += [
+      {"series": series, "line": line, "kl": kl, "reward": reward, "order": order}
+      for line, vertices in found.items()
+      for order, (kl, reward) in enumerate(vertices)
+    ]
   return rows
 
 
@@ -235,11 +248,30 @@ def reward_at(points: Sequence[Point], kl: float) -> Interval | None:
   each seed has a line of its own; half the interval's width is the root of the sum of squares of the one over seeds
   (Student's t) and of the one over prompts, which seeds share.
   """
-  found = []
-  for seed in sorted({point.seed for point in points}):
-    one = interpolate([point for point in points if point.seed == seed], kl)
-    if one is not None:
-      found.append(one)
+  return _over_seeds(list(_by_seed(points, kl).values()))
+
+
+def difference_at(points: Sequence[Point], others: Sequence[Point], kl: float) -> tuple[Interval, int] | None:
+  """(reward of a series less that of another at a KL, in how many seeds it is above 0); None where no seed has both.
+
+  Seeds are paired: the interval is that of `reward_at`, of differences. The errors over prompts of the two are taken as
+  independent; where both answer the same prompts, which is so in a comparison, that is too wide rather than too narrow.
+  """
+  one, other = _by_seed(points, kl), _by_seed(others, kl)
+  found = [(one[seed][0] - other[seed][0], math.hypot(one[seed][1], other[seed][1])) for seed in one if seed in other]
+  interval = _over_seeds(found)
+  return None if interval is None else (interval, sum(value > 0 for value, _ in found))
+
+
+def _by_seed(points: Sequence[Point], kl: float) -> dict[int, tuple[float, float]]:
+  """(reward, standard error) at a KL of each seed that has points on both sides."""
+  seeds = sorted({point.seed for point in points})
+  found = {seed: interpolate([point for point in points if point.seed == seed], kl) for seed in seeds}
+  return {seed: one for seed, one in found.items() if one is not None}
+
+
+def _over_seeds(found: Sequence[tuple[float, float]]) -> Interval | None:
+  """The mean of (value, standard error over prompts) of each seed with its interval; None of nothing."""
   if not found:
     return None
   value, errors = float(np.mean([v for v, _ in found])), [e for _, e in found if math.isfinite(e)]

@@ -254,6 +254,8 @@ def make_comparison(folder, policies, *, seed=0, answers=None):
         "kl_error": 0.001,
         "reward/true": 0.6 + 0.5 * math.log(n),
         "reward/true_error": 0.02,
+        "reward/learned": 0.3,
+        "reward/learned_error": 0.02,
       }
       for n in (1, 2, 4, 8)
     ],

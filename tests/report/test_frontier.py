@@ -95,10 +95,24 @@ def test_lines_join_means_over_seeds_in_order_of_kl():
   assert [(row["kl"], row["reward"]) for row in found] == [(1.0, 10.5), (2.0, 20.5), (3.0, 30.5)]
 
 
-def test_a_method_of_one_setting_is_joined_along_each_run():
-  points = [point(k, k, seed=s, final=k == 1.0) for s in (0, 1) for k in (2.0, 1.0)]
-  assert [(row["line"], row["kl"]) for row in lines(points)] == [(f"run a {s}", k) for s in (0, 1) for k in (1.0, 2.0)]
-  assert len(curve_of_series(points)) == 4
+def test_a_method_of_one_setting_is_joined_along_the_steps_of_each_run():
+  points = [
+    Point("RLOO", "a", f"run {s}", s, step, kl, 0.0, kl, 0.0, final=step == 30)
+    for s in (0, 1)
+    for step, kl in ((30, 2.0), (10, 3.0), (20, 1.0))
+  ]
+  found = [(row["line"], row["kl"], row["order"]) for row in lines(points)]
+  assert found == [(f"run {s}", kl, order) for s in (0, 1) for order, kl in enumerate((3.0, 1.0, 2.0))]
+  assert len(curve_of_series(points)) == 6
+
+
+def test_a_run_that_a_comparison_measured_ends_where_that_did():
+  looks = [
+    Point("RLOO", "a", "run", 0, step, step / 10, 0.0, 1.0, 0.0, final=False, path="/r") for step in (10, 20, 30)
+  ]
+  end = Point("RLOO", "a", "compared:run", 0, 30, 2.2, 0.0, 1.5, 0.0, source="comparison", path="/r")
+  assert [(row["line"], row["kl"]) for row in lines([end, *looks])] == [("/r", 1.0), ("/r", 2.0), ("/r", 2.2)]
+  assert reward_at(curve_of_series([end, *looks]), 2.6) is None  # the look at the end is the same policy
 
 
 def test_methods_are_compared_where_most_of_them_are():

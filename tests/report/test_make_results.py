@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+from made_stages import make_comparison, make_experiment, make_stage
 
 FILE = pathlib.Path(__file__).parents[2] / "experiments" / "make_results.py"
 
@@ -26,7 +27,7 @@ def policy(name, kl, reward, share=None):
 
 def write_seed(folder, seed, policies, commit="abcdef0123"):
   stage = folder / f"seed_{seed}" / "comparison"
-  stage.mkdir(parents=True)
+  make_stage(stage, "comparison", {"seed": seed}, model=None)
   items = [
     {"name": p["name"], "strength": float(i), "rank_low": i, "rank_high": i + 1, "true_rank": i}
     for i, p in enumerate(policies, 1)
@@ -77,6 +78,26 @@ def test_one_seed_has_the_error_over_prompts(script, tmp_path):
   assert script.main([str(tmp_path), f"--readme={path}"]) == 0
   assert "| dpo | 1.000 ± 0.010 | 2.000 ± 0.020 | 1.500 ± 0.030 |  |" in path.read_text()
   assert "seed 0;" in path.read_text() and "standard error over prompts" in path.read_text()
+
+
+def test_what_holds_over_seeds_and_what_methods_cost(script, tmp_path):
+  for seed, better in ((0, 0.5), (1, 0.7)):
+    made = make_experiment(tmp_path / f"seed_{seed}", seed=seed)
+    policies = {
+      "sft": (made["sft"], "SFT", 0.0, 0.6),
+      "dpo_2": (made["dpo_2"], "DPO, \N{GREEK SMALL LETTER BETA} 2", 1.0, 1.0),
+      "dpo_0.1": (made["dpo_0.1"], "DPO, \N{GREEK SMALL LETTER BETA} 0.1", 3.0, 3.0),
+      "ppo_2": (made["ppo_2"], "PPO", 1.0, 1.0 + better),
+      "ppo_4": (made["ppo_4"], "PPO", 3.0, 3.0 + better),
+    }
+    make_comparison(tmp_path / f"seed_{seed}" / "comparison", policies, seed=seed)
+  path = readme(tmp_path)
+  assert script.main([str(tmp_path), f"--readme={path}"]) == 0
+  text = path.read_text()
+  assert "KL of DPO falls strictly as \N{GREEK SMALL LETTER BETA} rises in 2 of 2 comparisons." in text
+  (line,) = [line for line in text.splitlines() if line.startswith("| PPO, learned reward | +")]
+  assert line.startswith("| PPO, learned reward | +0.60 (") and "2 of 2 seeds above 0" in line
+  assert "| 4: policy, reference, reward model, critic |" in text
 
 
 def test_what_is_refused(script, tmp_path, capsys):

@@ -10,7 +10,7 @@ from dpojax.report.frontier import frontier_points, of_split, reward_names
 from dpojax.report.page.chart import Chart
 from dpojax.report.page.curves import curve_charts
 from dpojax.report.page.frontier_chart import frontier_chart, two_rewards_charts
-from dpojax.report.page.method_table import method_table
+from dpojax.report.page.method_table import difference_table, method_table
 from dpojax.report.page.samples import sample_sets
 from dpojax.report.page.table import Table
 from dpojax.report.page.tables import bradley_terry_table, policy_table, runs_table, tournament_tables
@@ -96,8 +96,11 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
   )
   if frontier and not any(comparison.content.get("oracle") for comparison in comparisons):
     missing.append(("Oracle curve on the frontier", "a stage of recipe=comparison where the true reward is known"))
-  methods = None if judge is None else method_table(stages, comparisons, judge)
-  add("methods", "DPO against PPO", "tables", _some(methods), "train a policy with monitor.every set")
+  methods = (
+    [] if judge is None else [method_table(stages, comparisons, judge), difference_table(stages, comparisons, judge)]
+  )
+  methods = [table for table in methods if table is not None]
+  add("methods", "DPO against PPO", "tables", methods, "train a policy with monitor.every set")
   pairs = bradley_terry_table(stages)
   add(
     "bradley_terry",

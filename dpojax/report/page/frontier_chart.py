@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 
 from dpojax.evaluation.estimates import Z
+from dpojax.report.claims import claims
 from dpojax.report.comparison_records import Comparison
 from dpojax.report.frontier import BEST_OF_N, KL, REFERENCE, Point, lines
 from dpojax.report.methods import POLICIES, method_of
@@ -72,7 +73,7 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
     line = base.mark_line(color=GREY, strokeDash=[5, 3], strokeWidth=1.5)
     layers.append(line.encode(x("kl"), y("reward"), detail="of:N", tooltip=seen))
   joined = choosable(alt.Chart(data(lines(points))), "series").mark_line(strokeWidth=1.6, opacity=0.75)
-  layers.append(joined.encode(x("kl"), y("reward"), paint, detail="line:N", order="kl:Q"))
+  layers.append(joined.encode(x("kl"), y("reward"), paint, detail="line:N", order="order:Q"))
   on_the_way = [row for row in rows if not row["final"]]
   if on_the_way:
     circles = choosable(alt.Chart(data(on_the_way)), "series").mark_point(
@@ -92,11 +93,14 @@ def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], r
     else ""
   )
   curve = " Dashed: the oracle, the most reward at each KL, with its 95 % band." if oracle else ""
+  note = (
+    "Large points: the end of each run, with 95 % intervals over prompts. Lines join the settings of a method in order of KL, "
+    f"means over seeds.{small}{curve}{left_out}"
+  )
   return Chart(
     "frontier",
     f"{words.capitalize()} against KL",
-    "Large points: the end of each run, with 95 % intervals over prompts. Lines join the settings of a method in order of KL, "
-    f"means over seeds.{small}{curve}{left_out}",
+    " ".join([note, *claims(comparisons)]),
     finished(alt.layer(*layers).add_params(hidden()), height=380),
     [*every, *({"series": ORACLE, **row} for row in oracle)],
     names=marked(order, by_shape=True),
