@@ -12,6 +12,7 @@ import numpy as np
 from dpojax.errors import WeightsError
 from dpojax.files import write_atomically
 from dpojax.interop.gguf import GgufFile
+from dpojax.interop.json_object import read_object
 from dpojax.interop.safetensors import open_safetensors, save_safetensors
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -50,11 +51,9 @@ def open_model_files(path: str) -> ModelFiles:
   if where.is_file():
     file = GgufFile(where)
     return ModelFiles("gguf", where, file.config, file, file.generation_config)
-  config = _read_json(where / "config.json")
-  generation = where / "generation_config.json"
-  return ModelFiles(
-    "transformers", where, config, open_safetensors(where), _read_json(generation) if generation.is_file() else {}
-  )
+  config = read_object(where / "config.json")
+  generation = read_object(where / "generation_config.json", absent={})
+  return ModelFiles("transformers", where, config, open_safetensors(where), generation)
 
 
 def find_model_files(path: str) -> Path:
@@ -117,13 +116,3 @@ def _in_package(name: str) -> Path:
     names = ", ".join(file.name for file in found) or "none"
     raise WeightsError(f"{PACKAGE}{name}: the package must carry exactly one .gguf file; found: {names}")
   return found[0]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:  # not UTF-8, or not JSON
-    raise WeightsError(f"{path}: not JSON: {error}") from error
-  if not isinstance(value, dict):
-    raise WeightsError(f"{path}: holds a {type(value).__name__}; it must be a JSON object")
-  return value

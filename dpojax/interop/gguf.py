@@ -75,6 +75,10 @@ class GgufFile(Mapping[str, np.ndarray]):
         value = join_halves(value, self.config[heads])
     return value
 
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of a tensor, which is not expanded."""
+    return tuple(int(n) for n in reversed(self._stored[name].shape))
+
   def __contains__(self, name: object) -> bool:
     return name in self._stored  # a Mapping's own would expand the tensor to see
 

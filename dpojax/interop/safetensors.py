@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from dpojax.errors import WeightsError
 from dpojax.files import write_atomically
 from dpojax.interop.finite import check_finite
+from dpojax.interop.json_object import read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -45,6 +47,15 @@ class SafetensorsFiles(Mapping[str, np.ndarray]):
     check_finite(value, name, path)
     return value
 
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of a tensor, which is not read."""
+    path = self._file_of[name]
+    with _errors(path):
+      return tuple(self._open[path].get_slice(name).get_shape())
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._file_of  # a Mapping's own would read the tensor to see
+
   def __iter__(self) -> Iterator[str]:
     return iter(self._file_of)
 
@@ -55,13 +66,22 @@ class SafetensorsFiles(Mapping[str, np.ndarray]):
 def open_safetensors(folder: Path) -> SafetensorsFiles:
   """The tensors of a model folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
 
+  Where both are there the single file is read, as transformers does, and a warning says so unless the index names it.
+
   Raises:
     WeightsError: neither file is there; the index is damaged or points out of the folder; a shard is
       missing or damaged.
   """
-  if (folder / INDEX).is_file():
-    return SafetensorsFiles(_read_index(folder))
   single = folder / SINGLE
+  if (folder / INDEX).is_file():
+    file_of = _read_index(folder)
+    if not single.is_file() or single in file_of.values():
+      return SafetensorsFiles(file_of)
+    warnings.warn(
+      f"{folder}: has {SINGLE} and beside it {INDEX} of other files; {SINGLE} is read, as transformers does: delete the one "
+      "that is not meant",
+      stacklevel=2,
+    )
   if not single.is_file():
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     hint = f"; {pickled[0]} is a pickle, which is not read: save the model as safetensors" if pickled else ""
@@ -88,11 +108,9 @@ def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_sha
 def _read_index(folder: Path) -> dict[str, Path]:
   """Tensor name -> file, every file checked to lie in the folder."""
   path = folder / INDEX
-  try:
-    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    names = dict(weight_map)
-  except (ValueError, KeyError, TypeError) as error:
-    raise WeightsError(f"{path}: not a JSON object with a weight_map: {error}") from error
+  names = read_object(path).get("weight_map")
+  if not isinstance(names, dict) or not names:
+    raise WeightsError(f"{path}: has no weight_map, an object of tensor names and files")
   return {str(tensor): _inside(folder, file, path) for tensor, file in names.items()}
 
 

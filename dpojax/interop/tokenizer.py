@@ -17,8 +17,16 @@ from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from dpojax.errors import DataError, InputError, WeightsError
 from dpojax.files import replacing_path, write_atomically
+from dpojax.interop.json_object import read_object
+from dpojax.interop.tokenizer_files import (
+  add_tokens,
+  generation_ends,
+  max_length,
+  read_backend,
+  read_template,
+  special_tokens,
+)
 
-_SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _JOINERS = ("ByteLevel", "Metaspace", "ByteFallback", "Fuse", "WordPiece", "BPEDecoder")
 
 
@@ -199,23 +207,22 @@ class Tokenizer:
       WeightsError: `tokenizer.json` is missing, or any of the files read is damaged; names the file.
     """
     folder = Path(path)
-    backend = _read_backend(folder)
-    config = _read_json(folder / "tokenizer_config.json")
-    _add_tokens(backend, folder, config)
-    special = _special_tokens({**_read_json(folder / "special_tokens_map.json"), **config})
+    backend = read_backend(folder)
+    config = read_object(folder / "tokenizer_config.json", absent={})
+    add_tokens(backend, folder, config)
+    special = special_tokens({**read_object(folder / "special_tokens_map.json", absent={}), **config})
     for key in ("bos_token", "eos_token"):
       if key in special and backend.token_to_id(special[key]) is None:
         raise WeightsError(f"{folder / 'tokenizer_config.json'}: {key} is {special[key]!r}, not in tokenizer.json")
     if "unk_token" in special and backend.token_to_id(special["unk_token"]) is None:
       del special["unk_token"]  # several published configs name one that their vocabulary lacks
     _obey_add_bos(backend, config.get("add_bos_token"), special.get("bos_token"))
-    limit = config.get("model_max_length")
     return cls(
       backend,
       special_tokens=special,
-      chat_template=_read_template(folder, config),
-      eos_ids=_generation_ends(folder, backend),
-      max_length=int(limit) if isinstance(limit, int | float) and limit < 1e9 else None,
+      chat_template=read_template(folder, config),
+      eos_ids=generation_ends(folder, backend),
+      max_length=max_length(config),
     )
 
   @classmethod
@@ -301,88 +308,7 @@ def _text_of_bytes(token: str) -> str:
   return bytes(_BYTE_OF[char] for char in token).decode("utf-8", errors="replace")
 
 
-def _read_backend(folder: Path) -> tokenizers.Tokenizer:
-  file = folder / "tokenizer.json"
-  if not file.is_file():
-    hint = ""
-    if (folder / "tokenizer.model").is_file():
-      hint = "; tokenizer.model alone is not read: save the tokenizer once with transformers' fast tokenizer"
-    raise WeightsError(f"{file}: no such file; a model folder needs its tokenizer{hint}")
-  try:
-    return tokenizers.Tokenizer.from_file(str(file))
-  except Exception as error:  # the library raises bare Exception
-    raise WeightsError(f"{file}: not a tokenizer that `tokenizers` {tokenizers.__version__} reads: {error}") from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-  """A JSON object, or {} where the file does not exist."""
-  if not file.is_file():
-    return {}
-  try:
-    value = json.loads(file.read_text("utf-8"))
-  except ValueError as error:
-    raise WeightsError(f"{file}: not JSON: {error}") from error
-  if not isinstance(value, dict):
-    raise WeightsError(f"{file}: holds a {type(value).__name__}, not a JSON object")
-  return value
-
-
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-  """bos, eos, pad and unk of a config, each written as text or as {"content": text}."""
-  found = {}
-  for key in _SPECIAL_KEYS:
-    value = config.get(key)
-    if isinstance(value, dict):
-      value = value.get("content")
-    if isinstance(value, str) and value:
-      found[key] = value
-  return found
-
-
-def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, config: dict[str, Any]) -> None:
-  """Adds the tokens that stand beside `tokenizer.json`, each at the id it claims."""
-  claimed = {text: (int(i), False) for text, i in _read_json(folder / "added_tokens.json").items()}
-  for i, entry in config.get("added_tokens_decoder", {}).items():
-    claimed[entry["content"]] = (int(i), bool(entry.get("special", False)))
-  for text, (i, special) in sorted(claimed.items(), key=lambda item: item[1]):
-    if backend.token_to_id(text) is None:
-      token = AddedToken(text, special=special, normalized=False)
-      backend.add_special_tokens([token]) if special else backend.add_tokens([token])
-    if backend.token_to_id(text) != i:
-      raise WeightsError(
-        f"{folder}: added token {text!r} claims id {i} but has {backend.token_to_id(text)} in tokenizer.json"
-      )
-
-
-def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
-  file = folder / "chat_template.jinja"
-  if file.is_file():
-    try:
-      return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-      raise WeightsError(f"{file}: not UTF-8: {error}") from error
-  template = config.get("chat_template")
-  if isinstance(template, list):  # several, by name
-    named = {entry["name"]: entry["template"] for entry in template}
-    if "default" not in named:
-      raise WeightsError(f"{folder / 'tokenizer_config.json'}: chat_template has {sorted(named)} but no 'default'")
-    return named["default"]
-  return template
-
-
-def _generation_ends(folder: Path, backend: tokenizers.Tokenizer) -> list[int]:
-  """`eos_token_id`, one id or a list, of generation_config.json, else of config.json."""
-  for name in ("generation_config.json", "config.json"):
-    ends = _read_json(folder / name).get("eos_token_id")
-    if ends is not None:
-      ends = ends if isinstance(ends, list) else [ends]
-      if unknown := [i for i in ends if backend.id_to_token(i) is None]:
-        raise WeightsError(f"{folder / name}: eos_token_id {unknown[0]} is not an id of tokenizer.json")
-      return ends
-  return []
-
-
 def _add_generation_ends(file: Path, eos_ids: Sequence[int]) -> None:
-  config = _read_json(file)
+  config = read_object(file, absent={})
   config.setdefault("eos_token_id", list(eos_ids))
   write_atomically(file, json.dumps(config, indent=2) + "\n")

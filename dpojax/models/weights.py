@@ -125,6 +125,8 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
     WeightsError: a tensor is missing, of the wrong shape or not of floating point, or there are
       tensors that this model has no place for.
   """
+  if config.layers > len(tensors):  # before anything is made of a number that the file may have wrong
+    raise WeightsError(f"config.json: num_hidden_layers is {config.layers}, but the weights are {len(tensors)} tensors")
   places = list(_places(config))
   known = {name for name, *_ in places} | {name for name in tensors if BUFFERS.fullmatch(name)}
   if config.tie_embeddings:
@@ -136,15 +138,19 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
   if extra:
     raise WeightsError(f"weights: no place in this model for {_listed(extra)}; is config.json of another model?")
 
-  params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), decoder_parameters(config))
+  declared = decoder_parameters(config)
+  for name, path, layer, transposed in places:  # before anything is allocated by sizes that the file may have wrong
+    shape = _get(declared, path).shape if layer is None else _get(declared, path).shape[1:]
+    wanted, found = shape[::-1] if transposed else shape, _shape(tensors, name)
+    if found != wanted:
+      raise WeightsError(f"weights: tensor {name} has shape {found}; this config needs {wanted}")
+  params: dict[str, Any] = jax.tree.map(lambda x: np.empty(x.shape, np.float32), declared)
 
   def fill(place: tuple[str, str, int | None, bool]) -> None:
     name, path, layer, transposed = place
     value = np.asarray(tensors[name])
     target = _get(params, path) if layer is None else _get(params, path)[layer]
     target = target.T if transposed else target
-    if value.shape != target.shape:
-      raise WeightsError(f"weights: tensor {name} has shape {value.shape}; this config needs {target.shape}")
     if value.dtype.kind in "iubOSU":
       raise WeightsError(f"weights: tensor {name} is of {value.dtype}; float32, float16 and bfloat16 are read")
     target[...] = value.astype(np.float32, copy=False)
@@ -174,6 +180,12 @@ def _places(config: ModelConfig) -> Iterator[tuple[str, str, int | None, bool]]:
     else:
       for layer in range(config.layers):
         yield names[path].format(layer=layer), path, layer, len(parameter.shape) == 3
+
+
+def _shape(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+  """The shape of a tensor; of files without reading it."""
+  shape = getattr(tensors, "shape", None)
+  return np.shape(tensors[name]) if shape is None else shape(name)
 
 
 def _get(params: Params, path: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_hub_cache_may_link_to_its_blobs(tmp_path):
     ({"a": "folder_link/secret.safetensors"}, "a link out of the folder"),
     ({"a": "absent.safetensors"}, "absent.safetensors: no such file"),
     ({"other": "model-1.safetensors"}, "model-1.safetensors: tensor other is missing"),
-    (["a"], "not a JSON object with a weight_map"),
+    (["a"], "has no weight_map, an object of tensor names and files"),
   ],
 )
 def test_an_index_cannot_lead_out_of_its_folder(tmp_path, weight_map, message):
@@ -82,11 +83,40 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path, weight_map, message):
     open_safetensors(folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", "\xff"])
-def test_a_damaged_index_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("{", "not JSON"),
+    ("[]", "holds a list"),
+    ("{}", "has no weight_map"),
+    ("\xff", "not JSON"),
+    ('{"a":' * 100_000, "nested"),
+  ],
+)
+def test_a_damaged_index_is_named(tmp_path, text, message):
   (tmp_path / INDEX).write_text(text, encoding="latin-1")
-  with pytest.raises(WeightsError, match=r"index.json: not a JSON object with a weight_map"):
+  with pytest.raises(WeightsError, match=f"index.json: .*{message}"):
     open_safetensors(tmp_path)
+
+
+def test_of_a_single_file_beside_an_index_one_is_read_and_named(tmp_path):
+  save_safetensors(tmp_path, TENSORS, max_shard_bytes=100)
+  other = {"a": TENSORS["a"] + 1}
+  save_file(other, tmp_path / SINGLE)
+  with pytest.warns(UserWarning, match=f"{SINGLE} is read, as transformers does"):
+    assert_same(open_safetensors(tmp_path), other)
+  (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": SINGLE}}))  # one and the same
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    assert_same(open_safetensors(tmp_path), other)
+
+
+def test_a_shape_is_told_without_reading(tmp_path):
+  save_safetensors(tmp_path, TENSORS | {"nan": np.full((2, 3), np.nan, np.float32)}, max_shard_bytes=10**6)
+  files = open_safetensors(tmp_path)
+  assert files.shape("nan") == (2, 3) and files.shape("b") == (5, 4) and "nan" in files and "no" not in files
+  with pytest.raises(WeightsError, match="nan is not finite"):
+    files["nan"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "header", "text"])

@@ -178,7 +178,7 @@ def test_wrong_folders(tmp_path):
   with pytest.raises(WeightsError, match=r"tokenizer_config.json: not JSON: .*line 1"):
     Tokenizer.from_folder(folder)
   (folder / "tokenizer_config.json").write_text("[]")
-  with pytest.raises(WeightsError, match=r"tokenizer_config.json: holds a list, not a JSON object"):
+  with pytest.raises(WeightsError, match=r"tokenizer_config.json: holds a list; it must be a JSON object"):
     Tokenizer.from_folder(folder)
   (folder / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
   with pytest.raises(WeightsError, match=r"tokenizer_config.json: eos_token is '<end>', not in tokenizer.json"):

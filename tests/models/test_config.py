@@ -81,8 +81,57 @@ def test_config_survives_export_and_json(folder):
     (dict(rms_norm_eps=0), "rms_norm_eps is 0"),
     (dict(num_key_value_heads=5), "heads 32 is not a multiple of kv_heads 5"),
     (dict(head_dim=63), "head_dim 63 must be even"),
+    (dict(model_type=["llama"]), r"model_type is \['llama'\]"),
+    (dict(architectures="LlamaForCausalLM"), "architectures is 'LlamaForCausalLM'"),
+    (dict(architectures=[{}]), "architectures is"),
+    (dict(layer_types=7), "layer_types is 7; it must be a list"),
+    (dict(num_attention_heads=0), "num_attention_heads is 0; it must be a whole number from 1"),
+    (dict(num_key_value_heads=0), "num_key_value_heads is 0"),
+    (dict(hidden_size=True), "hidden_size is True"),
+    (dict(hidden_size=2048.0), "hidden_size is 2048.0"),
+    (dict(vocab_size=2**31), "vocab_size is 2147483648; it must be a whole number from 1 to"),
+    (dict(vocab_size=[32000]), r"vocab_size is \[32000\]"),
+    (dict(rms_norm_eps=float("inf")), "rms_norm_eps is inf"),
+    (dict(rms_norm_eps=float("nan")), "rms_norm_eps is nan"),
+    (dict(rms_norm_eps=2.0), "at most 1"),
+    (dict(rope_theta="10000"), "rope_theta is '10000'"),
+    (dict(rope_theta=float("inf")), "rope_theta is inf"),
+    (dict(tie_word_embeddings="false"), "tie_word_embeddings is 'false'; it must be true or false"),
+    (dict(attention_bias=1), "attention_bias is 1"),
+    (dict(bos_token_id="<s>"), "bos_token_id is '<s>'"),
+    (dict(eos_token_id=-1), r"eos_token_id\[0\] is -1"),
+    (dict(eos_token_id=[2, None]), r"eos_token_id\[1\] is missing"),
+    (dict(eos_token_id={"a": 2}), r"eos_token_id\[0\] is"),
+    (dict(pad_token_id=2.5), "pad_token_id is 2.5"),
+    (dict(pad_token_id=-2), "pad_token_id is -2"),
+    (dict(rope_scaling={"rope_type": ["llama3"]}), r"rope_type is \['llama3'\]"),
+    (dict(rope_scaling={"rope_type": "linear", "factor": float("nan")}), "rope_scaling.factor is nan"),
+    (
+      dict(rope_scaling=LLAMA3["rope_scaling"] | {"low_freq_factor": 4.0}),
+      "low_freq_factor is 4; it must be below high_freq_factor, 4",
+    ),
+    (dict(rope_parameters={"rope_theta": 5e5}), "rope_parameters.rope_theta says 500000.0 and rope_theta says 10000.0"),
+    (
+      dict(rope_parameters={"rope_theta": 1e4, "rope_type": "default"}, rope_scaling={"type": "linear", "factor": 2.0}),
+      "rope_parameters says None and rope_scaling says RopeScaling",
+    ),
   ],
 )
 def test_what_is_not_supported_is_named(change, message):
   with pytest.raises(WeightsError, match=message):
     ModelConfig.from_transformers({**TINYLLAMA, **change})
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    dict(rope_parameters={"rope_type": "default"}, rope_theta=5e5),
+    dict(rope_parameters={"rope_theta": 5e5}, rope_theta=None),
+    dict(rope_parameters={"rope_theta": 5e5}, rope_theta=5e5, rope_scaling=None),
+    dict(rope_scaling={"type": "default"}, rope_theta=5e5),
+    dict(rope_parameters={}, rope_theta=5e5),
+  ],
+)
+def test_theta_is_found_wherever_it_stands(change):
+  """As transformers 5 fills in what `rope_parameters` lacks from the top."""
+  assert ModelConfig.from_transformers({**TINYLLAMA, **change}).rope_theta == 5e5

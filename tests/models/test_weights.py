@@ -1,6 +1,8 @@
 """Between transformers' tensors and stacked parameters, and every way the tensors can be wrong."""
 
+import dataclasses
 import re
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -67,6 +69,24 @@ def test_wrong_tensors_are_named(change, message):
   change(tensors)
   with pytest.raises(WeightsError, match=re.escape(message)):
     params_from_tensors(config, tensors)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (dict(layers=10**9), "num_hidden_layers is 1000000000, but the weights are"),
+    (dict(vocab_size=2**31 - 1), "this config needs (2147483647, 16)"),
+    (dict(ffn=2**31 - 1), "this config needs (16, 2147483647)"),
+    (dict(head_dim=2**30), "this config needs (2147483648, 16)"),
+  ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_allocated(change, message):
+  config, tensors = golden("mistral_window")
+  tracemalloc.start()
+  with pytest.raises(WeightsError, match=re.escape(message)):
+    params_from_tensors(dataclasses.replace(config, **change), tensors)
+  assert tracemalloc.get_traced_memory()[1] < 2**20
+  tracemalloc.stop()
 
 
 def test_half_precision_is_widened():

@@ -13,11 +13,13 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (LLAMA, MISTRAL
 def family_of(config: dict[str, Any]) -> Family:
   """The family a transformers `config.json` names by `model_type`."""
   name = config.get("model_type")
-  if name not in FAMILIES:
+  if not isinstance(name, str) or name not in FAMILIES:
     raise WeightsError(f"config.json: model_type is {name!r}; supported: {', '.join(sorted(FAMILIES))}")
   family = FAMILIES[name]
   architectures = config.get("architectures") or [family.architecture]
-  if not {family.architecture, family.classifier} & set(architectures):
+  if not isinstance(architectures, list) or not any(
+    known in architectures for known in (family.architecture, family.classifier)
+  ):
     raise WeightsError(
       f"config.json: architectures is {architectures!r}; supported for {name}: {family.architecture}, "
       f"{family.classifier}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dpojax.errors import WeightsError
+from dpojax.interop.json_object import boolean, integer, number, token_id, token_ids
 from dpojax.ops.rotary import RopeScaling
 
 
@@ -35,11 +36,14 @@ def read_decoder(config: dict[str, Any], family: str, **options) -> dict[str, An
   refuse_unless(config, "hidden_act", "silu")
   refuse_unless(config, "quantization_config", None)
   attention = "full_attention" if options.get("window") is None else "sliding_attention"
-  for layer, kind in enumerate(config.get("layer_types") or ()):
+  kinds = config.get("layer_types") or ()
+  if not isinstance(kinds, list | tuple):
+    raise WeightsError(f"config.json: layer_types is {kinds!r}; it must be a list, one kind a layer")
+  for layer, kind in enumerate(kinds):
     if kind != attention:
       raise WeightsError(f"config.json: layer_types[{layer}] is {kind!r}; supported here: {attention!r} in every layer")
   heads = integer(config, "num_attention_heads")
-  eos = config.get("eos_token_id", 2)  # transformers' default for these families, as is bos_token_id's 1
+  theta, scaling = read_rope(config)
   return dict(
     family=family,
     vocab_size=integer(config, "vocab_size"),
@@ -47,16 +51,16 @@ def read_decoder(config: dict[str, Any], family: str, **options) -> dict[str, An
     layers=integer(config, "num_hidden_layers"),
     heads=heads,
     kv_heads=integer(config, "num_key_value_heads", heads),
-    head_dim=integer(config, "head_dim", 0),
+    head_dim=integer(config, "head_dim", 0, least=0),
     ffn=integer(config, "intermediate_size"),
-    norm_epsilon=number(config, "rms_norm_eps", 1e-6),
+    norm_epsilon=number(config, "rms_norm_eps", 1e-6, most=1.0),
     max_positions=integer(config, "max_position_embeddings", 2048),
-    rope_theta=number(config.get("rope_parameters") or config, "rope_theta", 10_000.0),
-    rope_scaling=read_rope_scaling(config),
-    tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-    bos_id=config.get("bos_token_id", 1),
-    eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-    pad_id=config.get("pad_token_id"),
+    rope_theta=theta,
+    rope_scaling=scaling,
+    tie_embeddings=boolean(config, "tie_word_embeddings", False),
+    bos_id=token_id(config, "bos_token_id", 1),  # transformers' defaults for these families
+    eos_ids=token_ids(config, "eos_token_id", 2),
+    pad_id=token_id(config, "pad_token_id", None),
     **options,
   )
 
@@ -93,29 +97,62 @@ def write_decoder(config: Any, architecture: str) -> dict[str, Any]:
   }
 
 
-def read_rope_scaling(config: dict[str, Any]) -> RopeScaling | None:
-  """`rope_parameters` (transformers 5) or `rope_scaling` (before), or None where nothing is stretched."""
-  key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-  rule = config.get(key)
-  if not rule:
-    return None
-  if not isinstance(rule, dict):
-    raise WeightsError(f"config.json: {key} is {rule!r}; it must be an object")
+def read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+  """(theta, scaling or None) from `rope_parameters` (transformers 5), `rope_scaling` and `rope_theta` (before).
+
+  A file may hold several of them. What one leaves out another may say: transformers 5, too, takes `rope_theta` from the top
+  where `rope_parameters` has none.
+
+  Raises:
+    WeightsError: two of them contradict each other, or a value is not of its kind.
+  """
+  rules: dict[str, dict[str, Any]] = {}
+  for key in ("rope_parameters", "rope_scaling"):
+    rule = config.get(key)
+    if rule is not None and not isinstance(rule, dict):
+      raise WeightsError(f"config.json: {key} is {rule!r}; it must be an object")
+    if rule:
+      rules[key] = rule
+  thetas = {
+    f"{key}.rope_theta": rule["rope_theta"] for key, rule in rules.items() if rule.get("rope_theta") is not None
+  }
+  if config.get("rope_theta") is not None:
+    thetas["rope_theta"] = config["rope_theta"]
+  theta = _agreed({key: number({key: value}, key) for key, value in thetas.items()}, 10_000.0)
+  return theta, _agreed({key: _rope_scaling(key, rule) for key, rule in rules.items()}, None)
+
+
+def _agreed(found: dict[str, Any], default: Any) -> Any:
+  """The one value that all keys say; `default` where none does."""
+  (first, value), *others = found.items() or [("", default)]
+  for key, other in others:
+    if other != value:
+      raise WeightsError(
+        f"config.json: {first} says {value!r} and {key} says {other!r}; keep the one that the model was trained with"
+      )
+  return value
+
+
+def _rope_scaling(key: str, rule: dict[str, Any]) -> RopeScaling | None:
+  where = f"config.json: {key}."
   refuse_unless(rule, "partial_rotary_factor", 1.0, where=f"{key}.")
   kind = rule.get("rope_type", rule.get("type", "default"))
   if kind == "default":
     return None
   if kind == "linear":
-    return RopeScaling("linear", number(rule, "factor", where=f"{key}."))
+    return RopeScaling("linear", number(rule, "factor", where=where))
   if kind == "llama3":
+    low, high = (number(rule, name, where=where) for name in ("low_freq_factor", "high_freq_factor"))
+    if low >= high:
+      raise WeightsError(f"{where}low_freq_factor is {low:g}; it must be below high_freq_factor, {high:g}")
     return RopeScaling(
       "llama3",
-      factor=number(rule, "factor", where=f"{key}."),
-      low_freq_factor=number(rule, "low_freq_factor", where=f"{key}."),
-      high_freq_factor=number(rule, "high_freq_factor", where=f"{key}."),
-      original_max_positions=integer(rule, "original_max_position_embeddings", where=f"{key}."),
+      factor=number(rule, "factor", where=where),
+      low_freq_factor=low,
+      high_freq_factor=high,
+      original_max_positions=integer(rule, "original_max_position_embeddings", where=where),
     )
-  raise WeightsError(f"config.json: {key}.rope_type is {kind!r}; supported: default, linear, llama3")
+  raise WeightsError(f"{where}rope_type is {kind!r}; supported: default, linear, llama3")
 
 
 def write_rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
@@ -136,21 +173,3 @@ def refuse_unless(config: dict[str, Any], key: str, supported, *, where: str = "
   """An option that changes the model's arithmetic may be absent or `supported`, nothing else."""
   if config.get(key, supported) not in (supported, None):
     raise WeightsError(f"config.json: {where}{key} is {config[key]!r}; supported: {supported!r}")
-
-
-def integer(config: dict[str, Any], key: str, default: int | None = None, *, where: str = "") -> int:
-  value = config.get(key)
-  value = default if value is None else value
-  if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-    found = "missing" if value is None else repr(value)
-    raise WeightsError(f"config.json: {where}{key} is {found}; it must be a whole number")
-  return value
-
-
-def number(config: dict[str, Any], key: str, default: float | None = None, *, where: str = "") -> float:
-  value = config.get(key)
-  value = default if value is None else value
-  if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-    found = "missing" if value is None else repr(value)
-    raise WeightsError(f"config.json: {where}{key} is {found}; it must be a number above 0")
-  return float(value)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dpojax.interop.json_object import boolean
 from dpojax.models.families.common import Family, read_decoder, write_decoder
 
 TENSORS = {
@@ -31,8 +32,8 @@ def read(config: dict[str, Any]) -> dict[str, Any]:
   return read_decoder(
     config,
     "llama",
-    attention_bias=bool(config.get("attention_bias", False)),
-    mlp_bias=bool(config.get("mlp_bias", False)),
+    attention_bias=boolean(config, "attention_bias", False),
+    mlp_bias=boolean(config, "mlp_bias", False),
   )
 
 

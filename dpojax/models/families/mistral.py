@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dpojax.models.families.common import Family, integer, read_decoder, write_decoder
+from dpojax.interop.json_object import integer
+from dpojax.models.families.common import Family, read_decoder, write_decoder
 from dpojax.models.families.llama import TENSORS
 
 
