@@ -63,7 +63,6 @@ class Monitoring:
       reference: gives the parameters that KL is measured to.
       status: shows passing text, of how far a look is.
     """
-    world = get_world(self.config.data.name) if self.config.data.source == "world" else None
     settings = self.config.monitor
     return PolicySampler(
       self.policy.model,
@@ -74,7 +73,6 @@ class Monitoring:
       rewards=self.rewards,
       judge=self.judge,
       folder=folder,
-      display=world.display if world else str,
       mesh=self.mesh if self.mesh.size > 1 else None,
       status=status,
     )

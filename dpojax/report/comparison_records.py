@@ -57,6 +57,11 @@ class Comparison:
     path = self.stage.path / ANSWERS
     return read_lines(path) if path.exists() else []
 
+  def prompts_of(self, split: str) -> str:
+    """A digest of the prompts of a split, equal where comparisons ask the same; "" where it is not known."""
+    known = self.stage.record.fingerprints.get(f"prompts {split}")
+    return known.digest if known else ""
+
   def scores(self) -> dict[str, np.ndarray]:
     """Arrays f64[P] "NAME/SPLIT/kl", "NAME/SPLIT/reward/REWARD"; CheckpointError where they cannot be read."""
     return read_scores(self.stage.path / SCORES)

@@ -30,6 +30,7 @@ class Point:
     series: the method; `knob`: what was turned along it. Both are equal for runs that differ in seeds alone.
     run: name of the stage, or of a policy in a comparison.
     path: the folder of the run that is measured, the same for its looks and in comparisons; "" where there is none.
+    prompts: a digest of the prompts that it was asked; "" where they are not known.
     kl: nats an answer, exact; `kl_error`, `reward_error`: standard errors over prompts, NaN where not known.
     source: "look", "comparison" or "best of N".
     final: the end of its run; else it is on the way there.
@@ -49,6 +50,7 @@ class Point:
   final: bool = True
   split: str = ""
   path: str = ""
+  prompts: str = ""
 
   @property
   def group(self) -> tuple[str, str]:
@@ -110,6 +112,7 @@ def look_points(
         reward_error=float(record.get(f"reward/{reward}_error", math.nan)),
         final=final,
         path=str(stage.path),
+        prompts=stage.looked_at,
       )
       if point.step:
         points.append(point)
@@ -150,6 +153,7 @@ def comparison_points(
         source="comparison",
         split=split,
         path=str(stage.path) if stage is not None else "",
+        prompts=comparison.prompts_of(split),
       )
     )
   return points
@@ -245,10 +249,10 @@ def reward_at(points: Sequence[Point], kl: float) -> Interval | None:
   """The reward of a series at a KL, on the straight line between the two points beside it; None out of their range.
 
   With one seed the interval is that of the two points' errors over prompts: rewards', and KLs' times the slope. With several
-  each seed has a line of its own; half the interval's width is the root of the sum of squares of the one over seeds
-  (Student's t) and of the one over prompts, which seeds share.
+  each seed has a line of its own, and the interval is that of their mean (Student's t). Where they have prompts of their own
+  that spread holds the error over prompts; where all were asked the same, it is added as root of the sum of squares.
   """
-  return _over_seeds(list(_by_seed(points, kl).values()))
+  return _over_seeds(_by_seed(points, kl))
 
 
 def difference_at(points: Sequence[Point], others: Sequence[Point], kl: float) -> tuple[Interval, int] | None:
@@ -258,27 +262,51 @@ def difference_at(points: Sequence[Point], others: Sequence[Point], kl: float) -
   independent; where both answer the same prompts, which is so in a comparison, that is too wide rather than too narrow.
   """
   one, other = _by_seed(points, kl), _by_seed(others, kl)
-  found = [(one[seed][0] - other[seed][0], math.hypot(one[seed][1], other[seed][1])) for seed in one if seed in other]
+  found = {
+    seed: Between(
+      one[seed].value - other[seed].value, math.hypot(one[seed].error, other[seed].error), one[seed].prompts
+    )
+    for seed in one
+    if seed in other
+  }
   interval = _over_seeds(found)
-  return None if interval is None else (interval, sum(value > 0 for value, _ in found))
+  return None if interval is None else (interval, sum(between.value > 0 for between in found.values()))
 
 
-def _by_seed(points: Sequence[Point], kl: float) -> dict[int, tuple[float, float]]:
-  """(reward, standard error) at a KL of each seed that has points on both sides."""
-  seeds = sorted({point.seed for point in points})
-  found = {seed: interpolate([point for point in points if point.seed == seed], kl) for seed in seeds}
-  return {seed: one for seed, one in found.items() if one is not None}
+@dataclasses.dataclass(frozen=True)
+class Between:
+  """What one seed's line says at a KL: the value, its standard error over prompts, and a digest of these ("": not known)."""
+
+  value: float
+  error: float
+  prompts: str = ""
 
 
-def _over_seeds(found: Sequence[tuple[float, float]]) -> Interval | None:
-  """The mean of (value, standard error over prompts) of each seed with its interval; None of nothing."""
+def _by_seed(points: Sequence[Point], kl: float) -> dict[int, Between]:
+  """What each seed that has points on both sides says."""
+  found = {}
+  for seed in sorted({point.seed for point in points}):
+    own = [point for point in points if point.seed == seed]
+    between = interpolate(own, kl)
+    if between is not None:
+      found[seed] = Between(*between, "".join(sorted({point.prompts for point in own})))
+  return found
+
+
+def _over_seeds(found: Mapping[int, Between]) -> Interval | None:
+  """The mean over seeds with its interval; None of nothing."""
   if not found:
     return None
-  value, errors = float(np.mean([v for v, _ in found])), [e for _, e in found if math.isfinite(e)]
-  half = Z * float(np.mean(errors)) if errors else math.nan
+  values, errors = (
+    [one.value for one in found.values()],
+    [one.error for one in found.values() if math.isfinite(one.error)],
+  )
+  value, half = float(np.mean(values)), Z * float(np.mean(errors)) if errors else math.nan
   if len(found) > 1:
-    spread = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(len(found))
-    half = math.hypot(0.0 if math.isnan(half) else half, float(t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * spread)
+    spread = float(t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(found))
+    asked = [one.prompts for one in found.values()]
+    own = all(asked) and len(set(asked)) == len(asked)
+    half = spread if own else math.hypot(0.0 if math.isnan(half) else half, spread)
   return Interval(value, value - half, value + half, len(found))
 
 

@@ -13,11 +13,16 @@ from dpojax.errors import InputError
 from dpojax.evaluation.estimates import LEVEL
 from dpojax.report.comparison_records import Comparison, comparison_of
 from dpojax.report.methods import POLICIES, method_of
-from dpojax.report.stages import LOOK_KEYS, Stage, find_stages
+from dpojax.report.samples import prompt_in_words
+from dpojax.report.stages import Stage, find_stages
+from dpojax.report.tables import aligned
+from dpojax.training.numbers import format_number, reward_in_words
 
 DRAWS = 4000  # of the bootstrap
 ENDS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))  # percentiles of its intervals
 MOST_FLIPS = 16  # seeds up to which all sign flips are tried
+ENOUGH = 8  # seeds for a claim: the least that a sign-flip test can say is then 0.008
+KEYS = ("max_tokens", "temperature", "top_k", "top_p", "stop")  # beside the seed: what an answer depends on
 KL, LENGTH = "kl", "length"
 
 
@@ -28,9 +33,11 @@ class Answers:
   Attributes:
     name: of the run, or of the policy in its comparison.
     stage: that trained it; None where it is no longer there.
-    keys: what prompts' random keys and sampling depend on; equal where two policies answered under the same keys.
+    keys: what the random keys of its first answer to a prompt, and the answer's length, depend on; equal where two policies
+      answered under the same keys.
     prompts: P different prompts.
-    values: f64[P] by name: "kl", "length", "reward/NAME".
+    values: f64[P] by name: "kl", "length", "reward/NAME"; of a comparison means over a prompt's answers.
+    first: f64[P] of the first answer to each prompt, by name of the reward.
   """
 
   name: str
@@ -39,11 +46,12 @@ class Answers:
   keys: tuple[str, ...]
   prompts: Sequence[str]
   values: Mapping[str, np.ndarray]
+  first: Mapping[str, np.ndarray]
 
-  def at(self, metric: str, prompts: Sequence[str]) -> np.ndarray:
-    """f64[N] of the metric at these of its prompts."""
+  def at(self, values: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+    """f64[N] of f64[P] values at these of its prompts."""
     place = {prompt: i for i, prompt in enumerate(self.prompts)}
-    return np.asarray([self.values[metric][place[prompt]] for prompt in prompts], np.float64)
+    return np.asarray([values[place[prompt]] for prompt in prompts], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +68,20 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-  """What `compare` found.
+  """What `compare` found; as text what `dpojax compare` prints.
 
   Attributes:
     a, b: what was compared, a policy a seed.
-    paired_by_prompt, paired_by_seed, same_keys: how.
-    prompts: how many of each.
+    paired_by_prompt, paired_by_seed, same_keys: how; the last two of each A with its B.
+    shared_prompts: whether all seeds answered the same prompts; else each has its own.
+    prompts: how many of A and of B were used, fewest of a seed.
+    unused: answers, of both and all seeds, to prompts that the other side did not answer.
     differences: a metric each; rewards first.
-    win_rate: how often B's reward is above A's on the same prompt, ties a half, (value, low, high) by reward; empty where
-      prompts are not paired.
+    win_rate: how often B's answer has the higher reward, of the first answers to the same prompt, ties a half, (value, low,
+      high) by reward; empty where prompts are not paired.
     sign_flip: (p of the exact two-sided sign-flip test over seeds, the least it can be) by metric; empty for one seed.
     settings: key -> (of A, of B) of settings that differ, seeds left out.
+    problems: runs that could not be read and are left out, a line each.
   """
 
   a: Sequence[Answers]
@@ -78,64 +89,88 @@ class Compared:
   paired_by_prompt: bool
   paired_by_seed: bool
   same_keys: bool
+  shared_prompts: bool
   prompts: tuple[int, int]
+  unused: int
   differences: Sequence[Difference]
   win_rate: Mapping[str, tuple[float, float, float]]
   sign_flip: Mapping[str, tuple[float, float]]
   settings: Mapping[str, tuple[str, str]]
+  problems: Sequence[str] = ()
+
+  def __str__(self) -> str:
+    return compared_in_words(self)
 
 
 def compare(a: str, b: str, *, draws: int = DRAWS, seed: int = 0) -> Compared:
   """Compares two policies; each a run's folder, a folder with one run of each seed, or FOLDER:NAME.
 
   FOLDER:NAME is the policy NAME of a stage of recipe=comparison, or of all those below FOLDER (its seeds); where there is
-  none, all stages called NAME below FOLDER.
+  none, all stages called NAME below FOLDER. Where A and B have the same seeds, the two of a seed are paired, by the prompts
+  that both answered: seeds may have prompts of their own.
 
   Raises:
     InputError: a name that leads to no policy or to several of one seed; or nothing that both measured.
   """
-  left, right = policies_at(a), policies_at(b)
+  problems: list[str] = []
+  left, right = policies_at(a, problems), policies_at(b, problems)
   metrics = [name for name in left[0].values if all(name in answers.values for answers in (*left, *right))]
   if not metrics:
     raise InputError(f"{a} and {b}: nothing was measured on both; set monitor.rewards alike in both runs")
   metrics.sort(key=lambda name: (not name.startswith("reward/"), name != "reward/true"))
-  random = np.random.default_rng(seed)
-  common = _in_all((*left, *right))
-  paired = len(common) >= 2
-  seeds = sorted({answers.seed for answers in left} & {answers.seed for answers in right})
-  by_seed = len(seeds) == len(left) == len(right)
+  by_seed = {answers.seed for answers in left} == {answers.seed for answers in right}
   if by_seed:
     left, right = (sorted(side, key=lambda answers: answers.seed) for side in (left, right))
-  sides = [(side, common if paired else _shared(side)) for side in (left, right)]
-  tables = {m: [np.stack([answers.at(m, prompts) for answers in side]) for side, prompts in sides] for m in metrics}
-  weights = _weights(random, [len(left), len(right)], [len(p) for _, p in sides], by_seed, paired, draws)
+  matched = by_seed or len(left) == len(right) == 1
+  pairs = list(zip(left, right, strict=True)) if matched else []
+  common = [_in_both(x, y) for x, y in pairs]
+  paired = bool(common) and min(map(len, common)) >= 2
+  asked = [common if paired else [list(answers.prompts) for answers in side] for side in (left, right)]
+  tables = {
+    metric: [
+      [answers.at(answers.values[metric], some) for answers, some in zip(side, prompts, strict=True)]
+      for side, prompts in zip((left, right), asked, strict=True)
+    ]
+    for metric in metrics
+  }
+  weights = _weights(np.random.default_rng(seed), asked, matched, paired, draws)
   differences = []
   for metric, (x, y) in tables.items():
     drawn = _means(y, *weights[1]) - _means(x, *weights[0])
     low, high = np.percentile(drawn, ENDS)
-    means = float(x.mean()), float(y.mean())
+    means = _mean(x), _mean(y)
     differences.append(Difference(metric, *means, means[1] - means[0], float(low), float(high)))
   wins = {}
-  if paired and by_seed:
-    for metric in (m for m in metrics if m.startswith("reward/")):
-      x, y = tables[metric]
-      won = (y > x) + 0.5 * (y == x)
-      low, high = np.percentile(_means(won, *weights[0]), ENDS)
-      wins[metric] = (float(won.mean()), float(low), float(high))
+  names = (
+    [name for name in left[0].first if all(name in answers.first for answers in (*left, *right))] if paired else []
+  )
+  for name in names:
+    won = []
+    for (one, other), some in zip(pairs, common, strict=True):
+      x, y = one.at(one.first[name], some), other.at(other.first[name], some)
+      won.append((y > x) + 0.5 * (y == x))
+    low, high = np.percentile(_means(won, *weights[0]), ENDS)
+    wins[f"reward/{name}"] = (_mean(won), float(low), float(high))
   flips = {}
-  if by_seed and len(seeds) > 1:
-    flips = {metric: sign_flip(y.mean(axis=1) - x.mean(axis=1)) for metric, (x, y) in tables.items()}
+  if by_seed and len(left) > 1:
+    flips = {
+      metric: sign_flip(np.asarray([np.mean(v) - np.mean(u) for u, v in zip(x, y, strict=True)]))
+      for metric, (x, y) in tables.items()
+    }
   return Compared(
     left,
     right,
     paired,
     by_seed,
-    len({answers.keys for answers in (*left, *right)}) == 1,
-    (len(sides[0][1]), len(sides[1][1])),
+    matched and all(one.keys == other.keys for one, other in pairs),
+    all(_same_prompts(prompts) for prompts in asked),
+    (min(map(len, asked[0])), min(map(len, asked[1]))),
+    sum(len(answers.prompts) for answers in (*left, *right)) - sum(len(some) for side in asked for some in side),
     differences,
     wins,
     flips,
     settings_apart(left[0].stage, right[0].stage),
+    list(dict.fromkeys(problems)),
   )
 
 
@@ -149,10 +184,11 @@ def sign_flip(differences: np.ndarray) -> tuple[float, float]:
   return float(np.mean(means >= found - 1e-12 * max(1.0, found))), 2.0 ** (1 - count)
 
 
-def policies_at(where: str) -> list[Answers]:
-  """The policies that `where` leads to, one a seed; see `compare`."""
+def policies_at(where: str, problems: list[str]) -> list[Answers]:
+  """The policies that `where` leads to, one a seed; see `compare`. What could not be read is added to `problems`."""
   path, _, name = (where, "", "") if pathlib.Path(where).is_dir() else where.rpartition(":")
-  stages, problems = find_stages([path or where])
+  stages, broken = find_stages([path or where])
+  problems += broken
   comparisons = [found for stage in stages if (found := comparison_of(stage)) is not None]
   if name:
     found = [answers for comparison in comparisons for answers in _of_comparison(comparison, name)]
@@ -164,8 +200,8 @@ def policies_at(where: str) -> list[Answers]:
       {str(p["name"]) for c in comparisons for p in c.policies} | {s.path.name for s in stages if s.samples()}
     )
     instead = f"; below {path or where} are {', '.join(known)}: give FOLDER:NAME" if known else ""
-    broken = f"; {problems[0]}" if problems else ""
-    raise InputError(f"{where}: no policy that was looked at (monitor.every) or compared is here{instead}{broken}")
+    why = f"; {broken[0]}" if broken else ""
+    raise InputError(f"{where}: no policy that was looked at (monitor.every) or compared is here{instead}{why}")
   seeds = [answers.seed for answers in found]
   if len(set(seeds)) < len(seeds):
     names = ", ".join(answers.name for answers in found)
@@ -186,47 +222,67 @@ def settings_apart(a: Stage | None, b: Stage | None) -> dict[str, tuple[str, str
   return ({"method": methods} if methods[0] != methods[1] else {}) | found
 
 
-def _weights(random, seeds: Sequence[int], prompts: Sequence[int], by_seed: bool, paired: bool, draws: int):
-  """Of each side (f64[D, S], f64[D, P]): how often each seed and prompt is drawn, as weights of a mean. What is paired
-  is drawn together."""
+def _weights(random, prompts: Sequence[Sequence[Sequence[str]]], by_seed: bool, paired: bool, draws: int):
+  """Of each side (f64[D, S], S of f64[D, P]): how often each seed, and each prompt of each seed, is drawn, as weights of a
+  mean. What is paired is drawn together, and so are prompts that all seeds answered."""
 
   def drawn(count: int) -> np.ndarray:
     return random.multinomial(count, np.full(count, 1 / count), size=draws) / count
 
-  first = drawn(seeds[0]), drawn(prompts[0])
-  return first, (first[0] if by_seed else drawn(seeds[1]), first[1] if paired else drawn(prompts[1]))
+  def of_prompts(side: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    if not _same_prompts(side):
+      return [drawn(len(some)) for some in side]
+    once = drawn(len(side[0]))
+    return [once if list(some) == list(side[0]) else once[:, _places(side[0], some)] for some in side]
+
+  first = drawn(len(prompts[0])), of_prompts(prompts[0])
+  return first, (first[0] if by_seed else drawn(len(prompts[1])), first[1] if paired else of_prompts(prompts[1]))
 
 
-def _means(values: np.ndarray, seeds: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-  """f64[D] means of f64[S, P] under each draw of seeds and prompts."""
-  return np.sum((seeds @ values) * prompts, axis=1)
+def _places(first: Sequence[str], other: Sequence[str]) -> list[int]:
+  place = {prompt: i for i, prompt in enumerate(first)}
+  return [place[prompt] for prompt in other]
 
 
-def _in_all(several: Sequence[Answers]) -> list[str]:
-  """Prompts that all of them answered, in the order of the first."""
-  others = [set(answers.prompts) for answers in several[1:]]
-  return [prompt for prompt in several[0].prompts if all(prompt in other for other in others)]
+def _mean(values: Sequence[np.ndarray]) -> float:
+  """Over seeds of the mean over each seed's prompts."""
+  return float(np.mean([np.mean(each) for each in values]))
 
 
-def _shared(side: Sequence[Answers]) -> list[str]:
-  """Prompts that all seeds of a side answered."""
-  found = _in_all(side)
-  if len(found) < 2:
-    raise InputError(f"{side[0].name} and {side[-1].name}: seeds of one side have no prompts in common")
-  return found
+def _means(values: Sequence[np.ndarray], seeds: np.ndarray, prompts: Sequence[np.ndarray]) -> np.ndarray:
+  """f64[D] means of S times f64[P] under each draw of seeds and prompts."""
+  of_seeds = np.stack([drawn @ each for each, drawn in zip(values, prompts, strict=True)], axis=1)
+  return np.sum(seeds * of_seeds, axis=1)
+
+
+def _in_both(one: Answers, other: Answers) -> list[str]:
+  """Prompts that both answered, in the order of the first."""
+  there = set(other.prompts)
+  return [prompt for prompt in one.prompts if prompt in there]
+
+
+def _same_prompts(several: Sequence[Sequence[str]]) -> bool:
+  return all(set(prompts) == set(several[0]) for prompts in several[1:])
 
 
 def _of_looks(stage: Stage) -> list[Answers]:
   newest = stage.samples()
   if newest is None:
     return []
-  records = {str(record["prompt"]): record for record in newest[1]}
+  records = {prompt_in_words(record["prompt"]): record for record in newest[1]}
   of = list(records.values())
-  values = {f"reward/{name}": [r["rewards"][name] for r in of] for name in of[0].get("rewards", {})} if of else {}
-  values |= {name: [r[key] for r in of] for name, key in ((KL, "kl"), (LENGTH, "tokens")) if of and key in of[0]}
-  keys = tuple(repr(stage.setting(f"monitor.{key}")) for key in LOOK_KEYS)
-  arrays = {name: np.asarray(several, np.float64) for name, several in values.items()}
-  return [Answers(stage.name, stage.seed, stage, keys, list(records), arrays)]
+  first = (
+    {name: np.asarray([r["rewards"][name] for r in of], np.float64) for name in of[0].get("rewards", {})} if of else {}
+  )
+  values = {f"reward/{name}": array for name, array in first.items()}
+  values |= {
+    name: np.asarray([r[key] for r in of], np.float64)
+    for name, key in ((KL, "kl"), (LENGTH, "tokens"))
+    if of and key in of[0]
+  }
+  monitor = {key: stage.setting(f"monitor.{key}") for key in KEYS}
+  keys = _keys(int(stage.setting("monitor.seed", 0)) + stage.seed, monitor)
+  return [Answers(stage.name, stage.seed, stage, keys, list(records), values, first)]
 
 
 def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:
@@ -244,7 +300,7 @@ def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:
     )  # a mean over a prompt's samples; else there is that of the first only
   elif LENGTH not in values and all(name in record["answers"] for record in records):
     values[LENGTH] = np.asarray([record["answers"][name].get("tokens", math.nan) for record in records], np.float64)
-  prompts = [str(record["prompt"]) for record in records]
+  prompts = [prompt_in_words(record["prompt"]) for record in records]
   times = collections.Counter(prompts)
   prompts = [prompt if times[prompt] == 1 else f"{i}: {prompt}" for i, prompt in enumerate(prompts)]
   fits = {key: array for key, array in values.items() if len(array) == len(prompts)}
@@ -252,11 +308,86 @@ def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:
     raise InputError(
       f"{comparison.stage.path}: scores.npz has nothing of {name} that fits its answers.jsonl; make both anew"
     )
+  of = [record["answers"].get(name, {}).get("rewards") or {} for record in records]
+  first = {
+    reward: np.asarray([rewards[reward] for rewards in of], np.float64)
+    for reward in (of[0] if of else ())
+    if all(reward in rewards for rewards in of)
+  }
   content, stage = comparison.content, comparison.stage_of(policy)
-  keys = (repr(content.get("seed")), repr(content.get("samples_a_prompt")), split)
+  rollout = content.get("settings") or {}
+  keys = _keys(int(rollout.get("seed", 0)) + int(content.get("seed", 0)), {"top_k": 0, "top_p": 1.0, **rollout})
   seed = stage.seed if stage is not None else comparison.stage.seed
-  return [Answers(f"{comparison.stage.name}:{name}", seed, stage, keys, prompts, fits)]
+  return [Answers(f"{comparison.stage.name}:{name}", seed, stage, keys, prompts, fits, first)]
+
+
+def _keys(seed: int, settings: Mapping[str, object]) -> tuple[str, ...]:
+  numbers = [settings.get(key) for key in KEYS]
+  return (str(seed), *(f"{n:g}" if isinstance(n, int | float) else str(n or "") for n in numbers))
 
 
 def _said(value: object) -> str:
   return "-" if value is None else str(value) if value != "" else '""'
+
+
+def compared_in_words(found: Compared) -> str:
+  """What `dpojax compare` prints."""
+  rows = []
+  for one in found.differences:
+    name = {KL: "KL, nats an answer", LENGTH: "length, tokens"}.get(one.metric) or reward_in_words(one.metric)
+    ends = f"{one.low:+.3f} to {one.high:+.3f}"
+    rows.append([name, f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", ends])
+  parts = [
+    f"A: {_named(found.a)}\nB: {_named(found.b)}",
+    aligned(["", "A", "B", "B - A", "95 % interval"], rows),
+    *(
+      f"B's answer has the higher {reward_in_words(name)} for {value:.1%} of prompts ({100 * low:.1f} to {100 * high:.1f}), "
+      "ties a half; of the first answers"
+      for name, (value, low, high) in found.win_rate.items()
+    ),
+    "\n".join(_how(found)),
+  ]
+  if found.settings:
+    parts.append(aligned(["setting", "A", "B"], [[key, *pair] for key, pair in found.settings.items()]))
+  else:
+    parts.append("settings: none differ but seeds, as far as both are known")
+  if found.problems:
+    parts.append("\n".join(f"left out: {line}" for line in found.problems))
+  return "\n\n".join(parts)
+
+
+def _named(answers: Sequence[Answers]) -> str:
+  names = ", ".join(one.name for one in answers)
+  return names if len(answers) == 1 else f"{names} (seeds {', '.join(str(one.seed) for one in answers)})"
+
+
+def _how(found: Compared) -> list[str]:
+  """How the numbers were made, a sentence each."""
+  few, many = min(found.prompts), max(found.prompts)
+  seeds = len(found.a), len(found.b)
+  each = "" if max(seeds) == 1 else ", the same for all seeds" if found.shared_prompts else " of each seed, its own"
+  lines = []
+  if found.paired_by_prompt:
+    keys = "under the same random keys" if found.same_keys else "under different random keys or sampling settings"
+    unused = f"; {found.unused:,} answers to other prompts are not used" if found.unused else ""
+    lines.append(f"paired by prompt: {few:,} prompts{each}, that both answered, {keys}{unused}")
+  else:
+    lines.append(
+      f"not paired: no prompts in common ({few:,} and {many:,}); each side is drawn by itself, and no win rate is had"
+    )
+  kl = next((one for one in found.differences if one.metric == KL), None)
+  if kl is not None and (kl.low > 0 or kl.high < 0):
+    lines.append("KLs differ: rewards at equal KL are on the page of `dpojax report`")
+  if max(seeds) == 1:
+    lines.append("intervals: bootstrap over prompts; of one seed they say nothing of other seeds")
+    return lines
+  enough = "" if min(seeds) >= ENOUGH else f"; with fewer than {ENOUGH} seeds the result is exploratory"
+  pairs = "paired by seed" if found.paired_by_seed else f"seeds not paired ({seeds[0]} and {seeds[1]})"
+  lines.append(f"intervals: hierarchical bootstrap over seeds and prompts, {pairs}{enough}")
+  if found.sign_flip:
+    least = next(iter(found.sign_flip.values()))[1]
+    tested = ", ".join(f"{name} {format_number(p)}" for name, (p, _) in found.sign_flip.items() if not math.isnan(p))
+    lines.append(
+      f"exact sign-flip test over {seeds[0]} seeds, which cannot go below 2^(1-{seeds[0]}) = {format_number(least)}: p of {tested}"
+    )
+  return lines

@@ -17,7 +17,7 @@ from dpojax.files import write_atomically
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
-from dpojax.report.samples import side_by_side, side_by_side_markdown
+from dpojax.report.samples import display_of, displayed, side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
 from dpojax.training.model_files import critic_description
 from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
@@ -212,8 +212,8 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
   count = run.config.monitor.show
   if len(run.samples) < 2 or count == 0:
     return None
-  looks = list(run.samples.values())
-  return looks[0][:count], looks[-1][:count]
+  looks, display = list(run.samples.values()), display_of(run.config.data.source, run.config.data.name)
+  return displayed(looks[0][:count], display), displayed(looks[-1][:count], display)
 
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:

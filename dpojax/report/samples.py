@@ -1,9 +1,11 @@
 """What the policy wrote before and after training, side by side."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from dpojax.environments import get_world
+from dpojax.errors import ConfigError
 from dpojax.report.tables import escape
 from dpojax.training.numbers import reward_in_words
 
@@ -38,6 +40,30 @@ def side_by_side_markdown(before: Sequence[Sample], after: Sequence[Sample]) -> 
     body = " | ".join(escape(printable(s["answer"])) for s in (old, new))
     blocks.append(f"Prompt: {escape(printable(old['prompt']))}\n\n| {head} |\n|:--|:--|\n| {body} |")
   return "\n\n".join(blocks)
+
+
+def display_of(source: object, name: object) -> Callable[[str], str]:
+  """What turns a text of these data (`data.source`, `data.name`) into what a person reads: files hold it as the model does."""
+  if source != "world":
+    return str
+  try:
+    return get_world(str(name)).display
+  except ConfigError:  # of another version
+    return str
+
+
+def displayed(samples: Sequence[Sample], display: Callable[[str], str]) -> list[Sample]:
+  """Samples with their prompts and answers as a person reads them."""
+  return [{**s, "prompt": display(s["prompt"]), "answer": display(s["answer"])} for s in samples]
+
+
+def prompt_in_words(prompt: Any) -> str:
+  """A prompt as files hold it, text or messages, as one text: of a conversation each message under its role."""
+  if not isinstance(prompt, list):
+    return str(prompt)
+  if [message.get("role") for message in prompt] == ["user"]:
+    return str(prompt[0].get("content", ""))
+  return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
 
 
 def printable(text: str) -> str:

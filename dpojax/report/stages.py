@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from dpojax.training.stage_record import FILE, StageRecord, read_record
 INSIDE = ("checkpoints", "samples", "rollouts", "tokenizer", "plots", "tensorboard")
 
 
-# Of `monitor`: where these are equal, looks ask the same held-out prompts under the same random keys.
+# Of `monitor`: where these and the runs' seeds are equal, looks ask the same held-out prompts under the same random keys.
 LOOK_KEYS = ("seed", "max_tokens", "temperature", "top_k", "top_p", "stop")
 
 
@@ -103,6 +104,17 @@ class Stage:
     """(step, records) of the newest look at the policy; None where there was none."""
     files = sorted(self.path.glob("samples/step_*.jsonl"))
     return (int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1])) if files else None
+
+  @functools.cached_property
+  def looked_at(self) -> str:
+    """A digest of the prompts of its newest look, equal where runs were asked the same; "" where there was none."""
+    newest = self.samples()
+    return digest_of_prompts(record.get("prompt") for record in newest[1]) if newest else ""
+
+
+def digest_of_prompts(prompts: Iterable[Any]) -> str:
+  """A digest of prompts whatever their order."""
+  return hashlib.sha256("\n".join(sorted(json.dumps(prompt) for prompt in prompts)).encode()).hexdigest()
 
 
 def find_stages(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Stage], list[str]]:

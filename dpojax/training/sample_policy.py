@@ -49,7 +49,6 @@ class PolicySampler:
     rewards: what scores the answers; the first is the one that decides.
     judge: says which of two answers is better, for win rates against the reference; None: the first reward does.
     folder: of the run.
-    display: turns a text into what a person reads in the records.
     mesh: the devices that share the work; None: where the parameters are.
     status: shows passing text, of how far a look is; None: nobody reads it.
   """
@@ -65,13 +64,12 @@ class PolicySampler:
     rewards: Sequence[Reward] = (),
     judge: Judge | None = None,
     folder: pathlib.Path,
-    display: Callable[[str], str] = str,
     mesh: Mesh | None = None,
     status: Callable[[str], None] | None = None,
   ):
     self.model, self.tokenizer, self.prompts, self.settings = model, tokenizer, prompts, settings
     self._reference, self._rewards, self._judge = reference, list(rewards), judge
-    self._folder, self._display, self._mesh, self._status = folder, display, mesh, status
+    self._folder, self._mesh, self._status = folder, mesh, status
     self._stop = stop_texts(settings.stop, "monitor.stop")
     self._before: ReferenceAnswers | None = None
 
@@ -167,8 +165,8 @@ class PolicySampler:
   def _records(self, answers, samples, scores, found: Divergence) -> list[dict[str, Any]]:
     return [
       {
-        "prompt": self._display(row.text),
-        "answer": self._display(answer.answer),
+        "prompt": row.text,
+        "answer": answer.answer,
         "rewards": {name: float(values[i]) for name, values in scores.items()},
         "kl": float(found.kl[i]),
         "tokens": int(found.tokens[i]),

@@ -1,5 +1,6 @@
 """Two policies side by side: pairing, intervals against theory, and what cannot be compared."""
 
+import json
 import math
 
 import numpy as np
@@ -96,7 +97,68 @@ def test_policies_of_a_comparison(tmp_path, capsys):
   assert of["length"].value == 6.0 and "reward/length" not in of  # means over all samples, where they were measured
   assert main(["compare", f"{where}:sft", f"{where}:dpo"]) == 0
   out = capsys.readouterr().out
-  assert "12 prompts that all answered, under the same random keys" in out and "B wins by true reward: 100.0%" in out
+  assert "12 prompts, that both answered, under the same random keys" in out and "KLs differ" in out
+  first = [r["answers"] for r in rows_of(where / "answers.jsonl") if r["split"] == "held_out"]
+  better = [a["dpo"]["rewards"]["true"] - a["sft"]["rewards"]["true"] for a in first]
+  won = np.mean([(d > 0) + 0.5 * (d == 0) for d in better])
+  assert f"B's answer has the higher true reward for {won:.1%} of prompts" in out
+  assert str(compare(f"{where}:sft", f"{where}:dpo")) == out.rstrip("\n")
+
+
+def rows_of(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_how_often_an_answer_is_better_is_no_question_of_means(tmp_path):
+  made = make_experiment(tmp_path / "x")
+  policies = {"sft": (made["sft"], "SFT", 0.0, 0.6), "dpo": (made["dpo_0.5"], "DPO", 2.0, 2.5)}
+  make_comparison(tmp_path / "x" / "compared", policies)
+  where = tmp_path / "x" / "compared"
+  rows = rows_of(where / "answers.jsonl")
+  for i, row in enumerate(
+    rows
+  ):  # means say that dpo is better everywhere; its first answers are so for one prompt of four
+    row["answers"]["dpo"]["rewards"]["true"] = row["answers"]["sft"]["rewards"]["true"] + (1 if i % 4 == 0 else -1)
+  (where / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  found = compare(f"{where}:sft", f"{where}:dpo")
+  assert found.win_rate["reward/true"][0] == 0.25
+
+
+def test_seeds_with_prompts_of_their_own_are_paired_within_each(tmp_path, capsys):
+  random = np.random.default_rng(3)
+  of_seed = random.normal(0, 0.5, 12)
+  for seed in range(12):
+    prompts = [f"{seed} p{i}" for i in range(100)] + ["all seeds"]
+    hard, noise = random.normal(0, 5, 101), random.normal(0, 1, 101)
+    make_run(tmp_path / f"s{seed}" / "one", hard, seed=seed, prompts=prompts)
+    make_run(tmp_path / f"s{seed}" / "two", hard + of_seed[seed] + noise, seed=seed, prompts=prompts)
+  found = compare(f"{tmp_path}:one", f"{tmp_path}:two")
+  (reward,) = [d for d in found.differences if d.metric == "reward/true"]
+  assert found.paired_by_prompt and found.prompts == (101, 101) and not found.shared_prompts and found.same_keys
+  half = 1.96 * math.sqrt(of_seed.var() / 12 + 1 / (12 * 101))  # were prompts shared, 1/101; unpaired, 2 x 25/1200
+  assert reward.high - reward.low == pytest.approx(2 * half, rel=0.25)
+  assert main(["compare", f"{tmp_path}:one", f"{tmp_path}:two"]) == 0
+  assert "paired by prompt: 101 prompts of each seed, its own, that both answered" in capsys.readouterr().out
+
+
+def test_answers_to_other_prompts_are_counted(tmp_path, capsys):
+  make_run(tmp_path / "a", np.arange(400.0))
+  make_run(tmp_path / "b", np.arange(400.0), prompts=[*MANY[:300], *(f"q{i}" for i in range(100))], seed=1)
+  found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+  assert found.paired_by_prompt and found.prompts == (300, 300) and found.unused == 200
+  assert not found.same_keys  # looks add the run's seed to monitor.seed
+  assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+  assert "200 answers to other prompts are not used" in capsys.readouterr().out
+
+
+def test_a_damaged_seed_is_named(tmp_path, capsys):
+  for seed in range(3):
+    for name in ("one", "two"):
+      make_run(tmp_path / f"s{seed}" / name, np.arange(400.0), seed=seed)
+  (tmp_path / "s1" / "two" / "stage.json").write_text("{")
+  assert main(["compare", f"{tmp_path}:one", f"{tmp_path}:two"]) == 0
+  out = capsys.readouterr().out
+  assert "left out: " in out and "s1/two/stage.json" in out and "seeds not paired (3 and 2)" in out
 
 
 def test_what_is_printed_says_how_few_seeds_there_are(tmp_path, capsys):

@@ -1,12 +1,12 @@
 """Answers of all policies to the same prompts under the same random keys, side by side."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dpojax.report.comparison_records import Comparison
 from dpojax.report.methods import POLICIES, method_of
-from dpojax.report.samples import printable
+from dpojax.report.samples import display_of, printable, prompt_in_words
 from dpojax.report.stages import LOOK_KEYS, Stage
 from dpojax.training.numbers import reward_in_words
 
@@ -42,6 +42,7 @@ def sample_sets(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> t
 def _of_comparison(comparison: Comparison) -> list[dict[str, Any]]:
   policies = [{"name": str(p["name"]), "label": str(p.get("label", ""))} for p in comparison.policies]
   number = {policy["name"]: i for i, policy in enumerate(policies)}
+  show = _display(comparison.stage)
   sets = []
   for split in comparison.content["splits"]:
     prompts = []
@@ -49,11 +50,11 @@ def _of_comparison(comparison: Comparison) -> list[dict[str, Any]]:
       if record.get("split", "") != split:
         continue
       answers = [
-        [number[name], text_of(answer["text"]), caption(answer)]
+        [number[name], text_of(answer["text"], show), caption(answer)]
         for name, answer in record["answers"].items()
         if name in number
       ]
-      prompts.append({"prompt": text_of(record["prompt"]), "answers": sorted(answers)})
+      prompts.append({"prompt": text_of(record["prompt"], show), "answers": sorted(answers)})
     if prompts:
       name = f"{comparison.stage.name}, {split}" if split else comparison.stage.name
       sets.append({"name": name, "policies": policies, "prompts": prompts})
@@ -64,7 +65,7 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
   groups: dict[tuple, list[Stage]] = {}
   for stage in stages:
     if stage.recipe in POLICIES:
-      groups.setdefault(tuple(repr(stage.setting(f"monitor.{key}")) for key in LOOK_KEYS), []).append(stage)
+      groups.setdefault((stage.seed, *(repr(stage.setting(f"monitor.{key}")) for key in LOOK_KEYS)), []).append(stage)
   sets = []
   for members in groups.values():
     policies, prompts = [], {}
@@ -73,10 +74,11 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
       if newest is None:
         continue
       step, records = newest
+      show = _display(stage)
       policies.append({"name": stage.name, "label": f"{method_of(stage).label}, step {step:,}"})
       for record in records:
-        text = text_of(record["prompt"])
-        prompts.setdefault(text, []).append([len(policies) - 1, text_of(record["answer"]), caption(record)])
+        text = text_of(record["prompt"], show)
+        prompts.setdefault(text, []).append([len(policies) - 1, text_of(record["answer"], show), caption(record)])
     if prompts:
       several = [{"prompt": prompt, "answers": answers} for prompt, answers in prompts.items()]
       several.sort(key=lambda one: -len(one["answers"]))  # a stable sort: those that all have answered first
@@ -94,9 +96,12 @@ def caption(answer: dict[str, Any]) -> str:
   return ", ".join(parts if answer.get("finished", True) else [*parts, "cut off"])
 
 
-def text_of(prompt: Any) -> str:
-  """A prompt or an answer as text: of messages a line each; without control characters, and cut where it is very long."""
-  if isinstance(prompt, list):
-    prompt = "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
-  text = printable(str(prompt))
+def _display(stage: Stage) -> Callable[[str], str]:
+  return display_of(stage.setting("data.source"), stage.setting("data.name"))
+
+
+def text_of(prompt: Any, display: Callable[[str], str] = str) -> str:
+  """A prompt or an answer as a person reads it: of messages each under its role; without control characters, and cut where it
+  is very long."""
+  text = printable(display(prompt_in_words(prompt)))
   return text if len(text) <= LONGEST else f"{text[:LONGEST]} … (cut here)"
