@@ -20,7 +20,10 @@ from dpojax.files import write_atomically
 from dpojax.report.claims import claims
 from dpojax.report.comparison import COMPARISON, read_comparison
 from dpojax.report.comparison_records import comparison_of
-from dpojax.report.page.method_table import difference_table, method_table
+from dpojax.report.page.content import methods_on
+from dpojax.report.page.cost_table import cost_table
+from dpojax.report.page.method_table import NOTE, difference_table, method_table
+from dpojax.report.page.summary import summary
 from dpojax.report.stages import find_stages
 from dpojax.report.tables import markdown
 
@@ -36,6 +39,7 @@ def main(arguments: list[str]) -> int:
   try:
     text = "\n\n".join([section(comparisons(options.folder)), *of_runs(options.folder)])
     write_atomically(options.readme, replaced(options.readme, SECTION, text))
+    print(f"{options.readme}: section {SECTION} is written; look whether the text beside it still says the same")
   except InputError as error:
     print(f"make_results: {error}", file=sys.stderr)
     return 1
@@ -92,13 +96,13 @@ def of_runs(folder: pathlib.Path) -> list[str]:
   if problems:
     raise CheckpointError(problems[0])
   found = [comparison for stage in stages if (comparison := comparison_of(stage)) is not None]
-  reward = found[0].reward
-  parts = [" ".join(claims(found))]
-  for table in (difference_table(stages, found, reward), method_table(stages, found, reward)):
+  methods = methods_on(stages, found, found[0].reward)
+  parts = [" ".join([*summary(methods), *claims(found)])]
+  for table in (method_table(methods, found), difference_table(methods), cost_table(methods)):
     if table is not None:
-      header = [table.title, *table.header[1:]] if table.key == "differences" else table.header
-      parts.append(markdown(list(header), [[cell.text for cell in row] for row in table.rows]))
-  return [part for part in parts if part]
+      header = [table.title, *table.header[1:]]
+      parts.append(markdown(header, [[cell.text for cell in row] for row in table.rows]))
+  return [*(part for part in parts if part), f"\\* {NOTE}"]
 
 
 def about(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> str:

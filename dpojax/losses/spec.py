@@ -20,6 +20,7 @@ from dpojax.losses import LOSSES, Loss, get_loss, loss_options
 from dpojax.types import Answers
 
 BETA = 0.1  # scales the reported rewards where no loss reads a beta
+TOLD = ("beta", "tau", "alpha")  # the option that sets a loss's strength, the first that it reads
 
 _TERM = re.compile(
   r"\s*(?:(?P<weight>-?[\d.]+(?:[eE][+-]?\d+)?)\s*\*)?\s*(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<options>[^()]*)\))?\s*(?:\+|$)"
@@ -89,12 +90,15 @@ class LossSpec:
     return any(what in loss.reads for loss in self.losses)
 
   def describe(self) -> str:
-    """In a few words: "dpo, beta 0.1"; the betas of a sum only where its losses have the same."""
+    """In a few words: "dpo, beta 0.1", "unlikelihood, alpha 0.1", "preferred_ft"; the betas of a sum only where its losses
+    have the same."""
     name = " + ".join(term.name if term.weight == 1 else f"{term.weight:g} {term.name}" for term in self.terms)
     if self.of_rewards:
       return f"reward model, {name}"
     several = any(key.endswith(".beta") for key in self.hyper)
-    return name if several else f"{name}, beta {self.hyper['beta']:g}"
+    read = {option for term in self.terms for option in get_loss(term.name).options}
+    told = next((option for option in TOLD if option in read and option in self.hyper), None)
+    return name if several or told is None else f"{name}, {told} {self.hyper[told]:g}"
 
 
 def loss_spec(

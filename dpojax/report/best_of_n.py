@@ -27,7 +27,12 @@ def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> str:
 
 def read_best_of_n(folder: pathlib.Path) -> dict[str, Any]:
   """`folder`/best_of_n.json; CheckpointError where it is missing or damaged."""
-  return read_made(folder / BEST_OF_N, "best_of_n")
+  return read_made(folder / BEST_OF_N, "best_of_n", _check)
+
+
+def _check(content: Any) -> None:
+  for point in content["points"]:
+    int(point["n"]), float(point["kl/sequence"])
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -32,7 +32,24 @@ def comparison_report(folder: pathlib.Path, *, width: int = 100) -> str:
 
 def read_comparison(folder: pathlib.Path) -> dict[str, Any]:
   """`folder`/comparison.json; CheckpointError where it is missing or damaged."""
-  return read_made(folder / COMPARISON, "comparison")
+  return read_made(folder / COMPARISON, "comparison", _check)
+
+
+def _check(content: Any) -> None:
+  """Fails where something has another shape than `recipes.comparison` writes."""
+  str(content["reward"]).strip(), list(content.get("rewards") or ())
+  str(content["splits"][0])
+  for policy in content["policies"]:
+    str(policy["name"]), {split: values.get("kl") for split, values in policy["splits"].items()}
+  for point in (content.get("oracle") or {}).get("points", ()):
+    [float(point[name]) for name in ("kl", "reward", "reward_low", "reward_high")]
+  for point in content.get("best_of_n") or ():
+    int(point["n"]), float(point["kl"])
+  tournament = content.get("tournament") or {"items": ()}
+  for item in tournament["items"]:
+    str(item["name"]), float(item["strength"]), item["rank_low"], item["rank_high"], item["true_rank"]
+  if tournament["items"]:
+    int(tournament["prompts"]), int(tournament["games"])
 
 
 def policies_table(found: dict[str, Any]) -> Table:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +57,7 @@ class Comparison:
   def answers(self) -> Records:
     """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "rewards", "tokens", ...}}}."""
     path = self.stage.path / ANSWERS
-    return read_lines(path) if path.exists() else []
+    return read_lines(path, {"prompt": object, "answers": dict}) if path.exists() else []
 
   def prompts_of(self, split: str) -> str:
     """A digest of the prompts of a split, equal where comparisons ask the same; "" where it is not known."""
@@ -75,13 +77,7 @@ def comparison_of(stage: Stage) -> Comparison | None:
   """
   if stage.recipe != RECIPE or not (stage.path / COMPARISON).exists():
     return None
-  content = read_comparison(stage.path)
-  lacking = [key for key in ("reward", "splits", "policies") if not (isinstance(content, dict) and content.get(key))]
-  if lacking:
-    raise CheckpointError(
-      f"{stage.path / COMPARISON}: has no {', '.join(lacking)}; delete its folder and run the same command again"
-    )
-  return Comparison(stage, content)
+  return Comparison(stage, read_comparison(stage.path))
 
 
 def with_compared(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> list[Stage]:
@@ -100,5 +96,5 @@ def read_scores(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with np.load(path, allow_pickle=False) as found:
       return {name: np.asarray(found[name], np.float64) for name in found.files}
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, EOFError, LookupError, zipfile.BadZipFile, zlib.error) as error:
     raise CheckpointError(f"{path}: cannot be read ({error}); run the same command again") from None

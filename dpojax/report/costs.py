@@ -6,16 +6,17 @@ metrics.jsonl; shared prompts make the program do less. Looks at the policy and 
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dpojax.files import lines_of
+from dpojax.errors import CheckpointError
 from dpojax.report.methods import reward_kind, spec_of
+from dpojax.report.records import read_lines
 from dpojax.report.stages import Stage, read_stage, source_folders
+from dpojax.training.stage_record import Fingerprint
 
 FORWARD, TRAINED = 2, 6  # operations a parameter and token
 WRITES = ("pairs", "best_of_n")  # recipes whose answers.jsonl holds what they sampled
@@ -33,6 +34,8 @@ class Cost:
     seconds: of its steps and roll-outs, compilation included.
     stages: what was counted, upstream first.
     notes: what could not be counted, a sentence each.
+    data: (digest, number) of each set of labelled examples, held-out ones among them, that a loss or a reward model read.
+    judged: answers scored while training by a reward that is no model: by a person, a rule or the truth.
   """
 
   trained: int = 0
@@ -41,6 +44,13 @@ class Cost:
   seconds: float = 0.0
   stages: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
+  data: tuple[tuple[str, int], ...] = ()
+  judged: int = 0
+
+  @property
+  def labels(self) -> int:
+    """Labelled examples: of pairs, comparisons."""
+    return sum(number for _, number in self.data)
 
   def __add__(self, other: "Cost") -> "Cost":
     return Cost(
@@ -50,6 +60,8 @@ class Cost:
       self.seconds + other.seconds,
       self.stages + other.stages,
       tuple(dict.fromkeys(self.notes + other.notes)),
+      tuple(dict.fromkeys(self.data + other.data)),
+      self.judged + other.judged,
     )
 
 
@@ -86,11 +98,14 @@ def _walk(stage: Stage, costs: dict[str, Cost]) -> None:
   for key, folder in source_folders(stage).items():
     if key == "monitor.rewards":
       continue  # measures
-    source = read_stage(folder)
-    if source is None:
-      notes.append(f"{stage.path.name}: {key} is no longer at {folder.name}, and is not counted")
-    else:
-      _walk(source, costs)
+    try:
+      source = read_stage(folder)
+      if source is None:
+        notes.append(f"{stage.path.name}: {key} is no longer at {folder.name}, and is not counted")
+      else:
+        _walk(source, costs)
+    except CheckpointError as error:
+      notes.append(f"{stage.path.name}: {key} cannot be read and is not counted ({error})")
   for key in PATHS:
     path = str(stage.setting(key, ""))
     if path and not path.startswith("stage:"):
@@ -109,8 +124,16 @@ def _stage_at(path: str) -> Stage | None:
   folder = pathlib.Path(path)
   for candidate in (folder, *list(folder.parents)[:2]):
     if (candidate / "stage.json").is_file():
-      return read_stage(candidate)
+      return _read(candidate)
   return None
+
+
+def _read(folder: pathlib.Path) -> Stage | None:
+  """The stage in a folder; None where there is none that can be read."""
+  try:
+    return read_stage(folder)
+  except CheckpointError:
+    return None
 
 
 def own_cost(stage: Stage) -> Cost:
@@ -126,12 +149,25 @@ def own_cost(stage: Stage) -> Cost:
     critic = critic_size(stage, size)
     forward = 2 * size + critic + _reward_size(stage, size)  # the policy again, and the reference
     flops = TRAINED * trained * (size + critic) + FORWARD * (size * sampled + forward * read)
-    return Cost(trained, sampled, flops, seconds)
+    return Cost(trained, sampled, flops, seconds, judged=judged_answers(stage))
   flops = TRAINED * size * trained + FORWARD * size * reference_tokens(stage, trained)
   if stage.recipe != "online":
-    return Cost(trained, 0, flops, seconds)
+    labelled = labelled_data(stage) if stage.recipe in ("preference", "reward_model") else ()
+    return Cost(trained, 0, flops, seconds, data=labelled)
   sampled = rollout_tokens(stage)
-  return Cost(trained, sampled, flops + FORWARD * sampled * (size + _reward_size(stage, size)), seconds)
+  flops += FORWARD * sampled * (size + _reward_size(stage, size))
+  return Cost(trained, sampled, flops, seconds, judged=judged_answers(stage))
+
+
+def labelled_data(stage: Stage) -> tuple[tuple[str, int], ...]:
+  """(digest, examples) of what it is trained on, and of what is held out for it."""
+  known = [stage.record.fingerprints.get(name) for name in ("training data", "held-out data")]
+  return tuple((one.digest, examples_of(one)) for one in known if one is not None and examples_of(one))
+
+
+def judged_answers(stage: Stage) -> int:
+  """Answers of its roll-outs, 0 where a model scores them."""
+  return 0 if reward_kind(stage) == "learned" else answers_a_rollout(stage) * len(stage.splits.get("rollout", []))
 
 
 def reference_tokens(stage: Stage, trained: int) -> float:
@@ -141,7 +177,8 @@ def reference_tokens(stage: Stage, trained: int) -> float:
     return 0.0
   if stage.setting("reference.kind") != "cache":
     return float(trained)
-  seen, examples = stage.steps * int(stage.setting("batch.size", 1)), _examples(stage)
+  seen = stage.steps * int(stage.setting("batch.size", 1))
+  examples = examples_of(stage.record.fingerprints.get("training data"))
   return trained * (min(1.0, examples / seen) if seen and examples else 1.0)
 
 
@@ -156,8 +193,8 @@ def critic_size(stage: Stage, size: float) -> float:
   return size
 
 
-def rollout_tokens(stage: Stage) -> int:
-  """Tokens that a policy wrote in its roll-outs."""
+def answers_a_rollout(stage: Stage) -> int:
+  """Answers that one roll-out asks for."""
   samples = int(stage.setting("rollout.samples", 1))
   prompts = int(stage.setting("batch.size", 1)) * int(stage.setting("policy_gradient.minibatches", 1))
   if stage.recipe == "online":
@@ -167,7 +204,13 @@ def rollout_tokens(stage: Stage) -> int:
     names = [field.name for field in dataclasses.fields(OnlineSettings)]
     online = OnlineSettings(**{name: stage.setting(f"online.{name}") for name in names})
     prompts = prompts_of_rollout(int(stage.setting("batch.size")), samples, online)
-  return round(sum(prompts * samples * row.get("rollout/length", 0.0) for row in stage.splits.get("rollout", [])))
+  return prompts * samples
+
+
+def rollout_tokens(stage: Stage) -> int:
+  """Tokens that a policy wrote in its roll-outs."""
+  number = answers_a_rollout(stage)
+  return round(sum(number * row.get("rollout/length", 0.0) for row in stage.splits.get("rollout", [])))
 
 
 def rollout_texts(stage: Stage) -> float:
@@ -190,8 +233,11 @@ def rollout_texts(stage: Stage) -> float:
 def answer_tokens(stage: Stage) -> int:
   """Tokens of all answers in answers.jsonl, whose lines hold them as ids."""
   path = stage.path / "answers.jsonl"
-  rows = map(json.loads, lines_of(path)) if path.exists() else ()
-  return sum(len(sample["tokens"]) for row in rows for sample in row.get("samples", ()))
+  rows = read_lines(path, {"samples": list}) if path.exists() else ()
+  try:
+    return sum(len(sample["tokens"]) for row in rows for sample in row["samples"])
+  except (TypeError, LookupError):
+    raise CheckpointError(f"{path}: a sample has no tokens; run the same command again") from None
 
 
 def models_in_memory(stage: Stage) -> list[str]:
@@ -222,6 +268,8 @@ def mean_cost(stages: Sequence[Stage]) -> Cost:
     _mean(cost.seconds for cost in costs),
     costs[0].stages,
     tuple(dict.fromkeys(note for cost in costs for note in cost.notes)),
+    (("", round(_mean(cost.labels for cost in costs))),),
+    round(_mean(cost.judged for cost in costs)),
   )
 
 
@@ -232,7 +280,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def _source_model(stage: Stage, key: str) -> dict[str, Any] | None:
   folder = source_folders(stage).get(key)
-  source = read_stage(folder) if folder else _stage_at(_path_in(str(stage.setting(key, ""))))
+  source = _read(folder) if folder else _stage_at(_path_in(str(stage.setting(key, ""))))
   return source.model if source is not None else None
 
 
@@ -253,8 +301,7 @@ def _path_in(text: str) -> str:
   return found[1].strip("'\"") if found else text
 
 
-def _examples(stage: Stage) -> int:
-  """Examples of the training data, as its fingerprint says in words."""
-  data = stage.record.fingerprints.get("training data")
-  found = re.match(r"([\d,]+) examples", data.about) if data else None
+def examples_of(data: Fingerprint | None) -> int:
+  """How many examples a fingerprint of data tells of, in words; 0 where it does not."""
+  found = re.match(r"([\d,]+) examples", data.about) if data is not None else None
   return int(found[1].replace(",", "")) if found else 0

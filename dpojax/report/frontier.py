@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from dpojax.errors import CheckpointError
 from dpojax.evaluation.estimates import LEVEL, Z
+from dpojax.report.best_of_n import BEST_OF_N as BEST_OF_N_FILE
+from dpojax.report.best_of_n import read_best_of_n
 from dpojax.report.comparison_records import Comparison, with_compared
 from dpojax.report.methods import POLICIES, Method, methods_of
-from dpojax.report.stages import Stage
+from dpojax.report.stages import Stage, read_stage, source_folders
 from dpojax.training.numbers import rewards_of
 
 BEST_OF_N, REFERENCE = "best of N", "reference"
 KL, TRUE = "kl/sequence", "true"
 CANDIDATES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)  # nats, of equal KL
-MOST_COLUMNS = 4
+MOST_COLUMNS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +75,22 @@ def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], 
 
   The last look of a run that has ended is `final` unless a comparison has measured the run: it does so on more answers.
   """
-  points, measured = [], set()
+  points: list[Point] = []
   methods = methods_of(with_compared(stages, comparisons))
   for comparison in comparisons:
     for split in comparison.content["splits"]:
       points += comparison_points(comparison, reward, split, methods)
-    measured |= {found.path for policy in comparison.policies if (found := comparison.stage_of(policy)) is not None}
+  shown = comparisons[0].split if comparisons else ""
+  measured = {pathlib.Path(point.path) for point in points if point.path and point.split == shown}
   looks = look_points([stage for stage in stages if stage.recipe in POLICIES], reward, methods, measured)
   best = [
     point for comparison in comparisons for point in best_of_n_points(comparison.content, comparison.stage, reward)
   ]
   for stage in stages:
-    content = stage.json("best_of_n.json") if stage.recipe == "best_of_n" else None
-    if content and not best:  # those of a comparison are of the same prompts as its policies
-      best += best_of_n_points({"best_of_n": content["points"]}, stage, reward)
+    if stage.recipe != "best_of_n" or best or not (stage.path / BEST_OF_N_FILE).exists():
+      continue  # those of a comparison are of the same prompts as its policies
+    if not _of_a_policy(stage):  # of one the KL is that to itself, and not to the reference
+      best += best_of_n_points({"best_of_n": read_best_of_n(stage.path)["points"]}, stage, reward)
   return points + best + looks
 
 
@@ -97,8 +102,8 @@ def look_points(
   for stage in stages:
     method, ended = methods[stage.path], stage.record.ended is not None
     names = (KL, f"reward/{reward}")
-    records = [r for r in stage.splits.get("policy", []) if all(math.isfinite(r.get(name, math.nan)) for name in names)]
-    for record in records:
+    records = [r for r in stage.splits.get("policy", []) if all(name in r for name in names)]
+    for record in (r for r in records if all(math.isfinite(r[name]) for name in names)):
       final = ended and record is records[-1] and stage.path not in measured
       point = Point(
         series=method.series,
@@ -157,6 +162,16 @@ def comparison_points(
       )
     )
   return points
+
+
+def _of_a_policy(stage: Stage) -> bool:
+  """Whether a stage's model is a policy that a run trained."""
+  folder = source_folders(stage).get("model.path")
+  try:
+    source = read_stage(folder) if folder else None
+  except CheckpointError:
+    return False
+  return source is not None and source.recipe in POLICIES
 
 
 def _seed(policy: Mapping[str, Any], stage: Stage | None, comparison: Comparison) -> int:
@@ -227,9 +242,9 @@ def lines(points: Sequence[Point]) -> list[dict[str, Any]]:
       for run in dict.fromkeys(point.path or point.run for point in chosen):
         some = sorted((p.step, p.kl, p.reward) for p in chosen if run in (p.path, p.run))
         found[run] = [(kl, reward) for _, kl, reward in some]
-    rows += [
-      {"series": series, "line": line, "kl": kl, "reward": reward, "order": order}
-      for line, vertices in found.items()
+    rows += [  # a path may hold what no page may, and is nobody's business
+      {"series": series, "line": f"{series}, {line}", "kl": kl, "reward": reward, "order": order}
+      for line, vertices in enumerate(found.values(), 1)
       for order, (kl, reward) in enumerate(vertices)
     ]
   return rows
@@ -286,11 +301,27 @@ def _by_seed(points: Sequence[Point], kl: float) -> dict[int, Between]:
   """What each seed that has points on both sides says."""
   found = {}
   for seed in sorted({point.seed for point in points}):
-    own = [point for point in points if point.seed == seed]
+    own = _once([point for point in points if point.seed == seed])
     between = interpolate(own, kl)
     if between is not None:
       found[seed] = Between(*between, "".join(sorted({point.prompts for point in own})))
   return found
+
+
+def _once(points: Sequence[Point]) -> list[Point]:
+  """Points of one seed, those of equal settings and steps, as of an experiment made twice, as their mean."""
+  found: dict[tuple, list[Point]] = {}
+  for point in points:
+    found.setdefault((point.group, point.step, point.final), []).append(point)
+  return [
+    dataclasses.replace(
+      some[0],
+      **{
+        name: float(np.mean([getattr(p, name) for p in some])) for name in ("kl", "kl_error", "reward", "reward_error")
+      },
+    )
+    for some in found.values()
+  ]
 
 
 def _over_seeds(found: Mapping[int, Between]) -> Interval | None:
@@ -311,8 +342,11 @@ def _over_seeds(found: Mapping[int, Between]) -> Interval | None:
 
 
 def interpolate(points: Sequence[Point], kl: float) -> tuple[float, float] | None:
-  """(reward, standard error) at a KL between two points in order of KL; None out of their range."""
+  """(reward, standard error) at a KL between two points in order of KL, or at the KL of one; None out of their range."""
   ordered = sorted(points, key=lambda point: point.kl)
+  there = [point for point in ordered if point.kl == kl]
+  if len(there) == 1:
+    return there[0].reward, there[0].reward_error
   for left, right in itertools.pairwise(ordered):
     if left.kl <= kl <= right.kl:
       width = right.kl - left.kl

@@ -1,13 +1,15 @@
 """How a stage's method is called: its series in charts, what was turned on the way along it, and what else differs."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from dpojax.errors import InputError
-from dpojax.report.stages import Stage
+from dpojax.errors import CheckpointError, InputError
+from dpojax.report.stages import Stage, read_stage, source_folders
 
 POLICIES = ("preference", "policy_gradient", "online")  # recipes whose policies a frontier compares
 METHODS = {
@@ -23,6 +25,13 @@ METHODS = {
 NO_METHOD = re.compile(
   r"(^|\.)seed$|path$|^(monitor|stop|checkpoint)\.|^loss\.(beta|tau|alpha)$|^rollout\.reward$|^policy_gradient\.kl_(coef|target)$"
 )
+NO_IDENTITY = re.compile(r"(^|\.)seed$|path$|^(monitor|stop|checkpoint|logging)\.|^rollout\.reward$")
+ORIGINS = {
+  "model.path": "model",
+  "data.path": "data",
+  "rollout.reward": "reward",
+  "policy_gradient.critic_path": "critic",
+}
 SIGNS = {"beta": "β", "tau": "τ", "alpha": "α"}  # options that a series may run along  # noqa: RUF001
 RECIPES = {"sft": "SFT", "pairs": "pairs", "reward_model": "reward model", "best_of_n": "best of N"}
 
@@ -122,6 +131,7 @@ def methods_of(stages: Sequence[Stage]) -> dict[pathlib.Path, Method]:
   differs as well, it makes a series of its own: "DPO, learning_rate 0.001". Runs that differ in seeds alone are equal.
   """
   found = {stage.path: method_of(stage) for stage in stages if stage.recipe in POLICIES}
+  _tell_sources_apart(found, stages)
   for series in {method.series for method in found.values()}:
     members = [stage for stage in stages if stage.path in found and found[stage.path].series == series]
     differ = _beside_the_knob(members)
@@ -134,6 +144,61 @@ def methods_of(stages: Sequence[Stage]) -> dict[pathlib.Path, Method]:
       else:
         found[stage.path] = dataclasses.replace(method, series=f"{series}, {words}")
   return found
+
+
+def _tell_sources_apart(found: dict[pathlib.Path, Method], stages: Sequence[Stage]) -> None:
+  """Adds to a series what its runs start or learn from, where that differs: another model, data or reward model."""
+  for series in {method.series for method in found.values()}:
+    members = [stage for stage in stages if stage.path in found and found[stage.path].series == series]
+    origins = {stage.path: origins_of(stage) for stage in members}
+    for key in dict.fromkeys(key for origin in origins.values() for key in origin):
+      several = {origin[key][1] for origin in origins.values() if key in origin}
+      if len(several) < 2:
+        continue
+      names = {origin[key] for origin in origins.values() if key in origin}
+      ambiguous = len({name for name, _ in names}) < len(several)
+      for stage in members:
+        if key in origins[stage.path]:
+          name, identity = origins[stage.path][key]
+          method = found[stage.path]
+          told = f"{key} {name}" + (f" {identity[:4]}" if ambiguous else "")
+          found[stage.path] = dataclasses.replace(method, series=f"{method.series}, {told}")
+
+
+def origins_of(stage: Stage) -> dict[str, tuple[str, str]]:
+  """What a stage starts and learns from: "model" or "data" or "reward" or "critic" -> (name, what makes it the same as another's).
+
+  Of a stage that is what it was made with, seeds left out, and of what it was itself made from; of a path the path, and of a file
+  of data its content.
+  """
+  found = {}
+  folders = source_folders(stage)
+  for key, word in ORIGINS.items():
+    source = _there(folders.get(key))
+    path = str(stage.setting(key, "") or "")
+    if source is not None:
+      found[word] = source.path.name, _identity(source)
+    elif path and not path.startswith("stage:") and (key != "rollout.reward" or reward_kind(stage) == "learned"):
+      print_of = stage.record.fingerprints.get("training data" if key == "data.path" else "")
+      found[word] = pathlib.PurePath(path).name, digest_of([path, print_of.digest if print_of else ""])
+  return found
+
+
+def _identity(stage: Stage) -> str:
+  """What a stage was made with, and from, apart from seeds and what only measures."""
+  settings = {key: value for key, value in stage.record.settings.items() if not NO_IDENTITY.search(key)}
+  return digest_of([settings, {key: identity for key, (_, identity) in origins_of(stage).items()}])
+
+
+def digest_of(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _there(folder: pathlib.Path | None) -> Stage | None:
+  try:
+    return read_stage(folder) if folder is not None else None
+  except CheckpointError:
+    return None
 
 
 def _beside_the_knob(stages: Sequence[Stage]) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,24 +58,50 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
   return RunRecords(folder, config, splits, dict(sorted(samples.items())), read_when_to_stop(folder))
 
 
-def read_lines(path: pathlib.Path) -> Records:
-  """The JSON objects of a file's lines; CheckpointError names the line at fault."""
+def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> Records:
+  """The JSON objects of a file's lines.
+
+  Args:
+    wants: keys that every one must have, with the kind of their values.
+
+  Raises:
+    CheckpointError: the file cannot be read, or a line is not such an object; names the line.
+  """
   records = []
-  for number, line in enumerate(lines_of(path), start=1):
+  try:
+    lines = lines_of(path)
+  except OSError as error:
+    raise CheckpointError(f"{path}: {error.strerror}") from None
+  for number, line in enumerate(lines, start=1):
     try:
-      records.append(json.loads(line))
-    except ValueError as error:
+      record = json.loads(line)
+    except (ValueError, RecursionError) as error:
       raise CheckpointError(f"{path}:{number}: not JSON ({error})") from None
+    lacking = [
+      k for k, kind in (wants or {}).items() if not (isinstance(record, dict) and isinstance(record.get(k), kind))
+    ]
+    if not isinstance(record, dict) or lacking:
+      raise CheckpointError(f"{path}:{number}: is no record with {', '.join(lacking) or 'keys'}; restore the file")
+    records.append(record)
   return records
 
 
-def read_made(path: pathlib.Path, recipe: str) -> dict[str, Any]:
-  """The JSON file in which a stage of a recipe that trains nothing left its figures; CheckpointError where it is not one."""
+def read_made(path: pathlib.Path, recipe: str, checked: Callable[[Any], None] = lambda content: None) -> dict[str, Any]:
+  """The JSON file in which a stage of a recipe that trains nothing left its figures; CheckpointError where it is not one.
+
+  Args:
+    checked: touches what every such file has, and fails as Python does where it has something else.
+  """
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+      raise TypeError(f"holds a {type(content).__name__}")
+    checked(content)
+    return content
+  except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    said = error if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
     raise CheckpointError(
-      f"{path}: not what a stage of recipe={recipe} writes ({error}); delete the folder and run the same command again"
+      f"{path}: not what a stage of recipe={recipe} writes ({said}); delete the folder and run the same command again"
     ) from None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError
-from dpojax.report.tables import escape
+from dpojax.report.tables import escape, printable
 from dpojax.training.numbers import reward_in_words
 
 Sample = dict[str, Any]
@@ -64,11 +64,6 @@ def prompt_in_words(prompt: Any) -> str:
   if [message.get("role") for message in prompt] == ["user"]:
     return str(prompt[0].get("content", ""))
   return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt)
-
-
-def printable(text: str) -> str:
-  """Without control characters: a model may write any byte, and a terminal obeys some of them."""
-  return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _caption(name: str, sample: Sample) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any
 from dpojax.errors import CheckpointError, InputError
 from dpojax.files import lines_of
 from dpojax.report.records import Records, read_lines
+from dpojax.report.tables import printable
 from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
 
@@ -21,6 +23,7 @@ from dpojax.training.stage_record import FILE, StageRecord, read_record
 INSIDE = ("checkpoints", "samples", "rollouts", "tokenizer", "plots", "tensorboard")
 
 
+FIXED = ("step", "split")  # of a row of metrics, beside what was measured
 # Of `monitor`: where these and the runs' seeds are equal, looks ask the same held-out prompts under the same random keys.
 LOOK_KEYS = ("seed", "max_tokens", "temperature", "top_k", "top_p", "stop")
 
@@ -56,7 +59,14 @@ class Stage:
     """Records of metrics.jsonl in order of steps, by split; empty where nothing is measured yet."""
     found: dict[str, Records] = {}
     if (self.path / METRICS).exists():
-      for record in read_metrics(self.path / METRICS):
+      try:
+        records = read_metrics(self.path / METRICS)
+      except OSError as error:
+        raise CheckpointError(f"{self.path / METRICS}: {error.strerror}; leave its run out") from None
+      for number, record in enumerate(records, 1):
+        wrong = next((name for name, value in record.items() if name not in FIXED and not _is_number(value)), None)
+        if wrong is not None:
+          raise CheckpointError(f"{self.path / METRICS}, row {number}: {wrong} is {record[wrong]!r}, not a number")
         found.setdefault(record["split"], []).append(record)
     return found
 
@@ -75,20 +85,26 @@ class Stage:
     where there is none."""
     if train := self.splits.get("train", []):
       return float(sum(row.get("time/step", 0.0) for row in train))
-    path = self.path / LOG
-    times = [time for line in lines_of(path) if (time := _time(line))] if path.exists() else []
-    return (times[-1] - times[0]).total_seconds() if times else None
+    try:
+      times = [time for line in lines_of(self.path / LOG) if (time := _time(line))]
+    except OSError:
+      return None
+    starts = [time for one in self.json("environment.json") or () if (time := _started(one))]
+    return _busy(times, starts) if times else None
 
   @functools.cached_property
   def model(self) -> dict[str, Any] | None:
     """model.json, the sizes of what it trained; None where there is none."""
-    return self.json("model.json")
+    found = self.json("model.json")
+    if found is not None and not isinstance(found, dict):
+      raise CheckpointError(f"{self.path / 'model.json'}: holds a {type(found).__name__}, not the sizes of a model")
+    return found
 
   @functools.cached_property
   def environment(self) -> dict[str, Any]:
     """Of its newest start: versions, device, commit, command; empty where that is not known."""
     starts = self.json("environment.json")
-    return starts[-1] if isinstance(starts, list) and starts else {}
+    return starts[-1] if isinstance(starts, list) and starts and isinstance(starts[-1], dict) else {}
 
   def json(self, name: str) -> Any:
     """The content of a JSON file of its folder, None where there is no such file; CheckpointError where it is damaged."""
@@ -97,13 +113,15 @@ class Stage:
       return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
       return None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
       raise CheckpointError(f"{path}: not JSON ({error}); restore it, or leave its run out") from None
 
   def samples(self) -> tuple[int, Records] | None:
     """(step, records) of the newest look at the policy; None where there was none."""
     files = sorted(self.path.glob("samples/step_*.jsonl"))
-    return (int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1])) if files else None
+    if not files:
+      return None
+    return int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1], {"prompt": object, "answer": str})
 
   @functools.cached_property
   def looked_at(self) -> str:
@@ -133,7 +151,7 @@ def find_stages(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Stage],
   stages: dict[pathlib.Path, Stage] = {}
   problems = []
   for path in paths:
-    for folder in _below(path.resolve()):
+    for folder in _below(path.resolve(), problems):
       if folder in stages:
         continue
       try:
@@ -189,8 +207,32 @@ def _time(line: bytes) -> datetime.datetime | None:
     return None
 
 
-def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  for path, folders, files in os.walk(folder):
+def _started(start: Any) -> datetime.datetime | None:
+  """When a start was, in the local time that the log has; None where it does not say."""
+  try:
+    return datetime.datetime.fromisoformat(start["started"]).astimezone().replace(tzinfo=None)
+  except (TypeError, KeyError, ValueError):
+    return None
+
+
+def _busy(times: Sequence[datetime.datetime], starts: Sequence[datetime.datetime]) -> float:
+  """Seconds from the first to the last time, without what lay between the last line of one start and the next start."""
+  seconds = 0.0
+  for before, after in itertools.pairwise(times):
+    resumed = [start for start in starts if before < start <= after]
+    seconds += (after - (resumed[-1] if resumed else before)).total_seconds()
+  return seconds
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _below(folder: pathlib.Path, problems: list[str]) -> Iterator[pathlib.Path]:
+  def unreadable(error: OSError) -> None:
+    problems.append(f"{error.filename}: {error.strerror}")
+
+  for path, folders, files in os.walk(folder, onerror=unreadable):
     if FILE in files:
       yield pathlib.Path(path)
       folders[:] = [name for name in folders if name not in INSIDE]
@@ -200,7 +242,8 @@ def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def _name(folder: pathlib.Path, given: pathlib.Path, *, several: bool) -> str:
   root = given.resolve()
   below = folder.relative_to(root).parts
-  return "/".join((root.name, *below) if several or not below else below)
+  name = "/".join((root.name, *below) if several or not below else below)
+  return printable(os.fsencode(name).decode("utf-8", "replace"))
 
 
 def _natural(text: str) -> list[tuple[bool, float, str]]:

@@ -60,6 +60,11 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
   return "\n".join([lines[0], "|:--|" + "--:|" * (len(header) - 1), *lines[1:]])
 
 
+def printable(text: str) -> str:
+  """Without control characters: a model or a name may hold any, and a terminal obeys some of them."""
+  return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def escape(text: str) -> str:
   """Text that stays inside its Markdown cell and is shown as it is."""
   for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", "<br>")):

@@ -313,9 +313,9 @@ def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
       break
     try:
       row = json.loads(line)
-      if not isinstance(row["step"], int):
+      if not isinstance(row["step"], int) or not isinstance(row["split"], str):
         raise TypeError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
       raise CheckpointError(
         f"{path}, line {number}: not a row of metrics ({line[:60]!r}); mend or delete the line"
       ) from None

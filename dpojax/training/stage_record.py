@@ -138,7 +138,7 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
     return StageRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
   except FileNotFoundError:
     return None
-  except (ValueError, TypeError, KeyError) as error:
+  except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
     raise CheckpointError(
       f"{path}: damaged ({error}); restore it, or delete {path.parent} and the same command makes it anew"
     ) from None

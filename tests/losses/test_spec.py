@@ -82,6 +82,8 @@ def test_what_a_spec_says_of_itself():
   spec = loss_spec("0.8*dpo(beta=0.1) + 0.2*simpo")
   assert spec.describe() == "0.8 dpo + 0.2 simpo" and spec.reads("reference") and not spec.reads("prompt")
   assert loss_spec("ipo", beta=0.5).describe() == "ipo, beta 0.5"
+  assert loss_spec("preferred_ft").describe() == "preferred_ft"
+  assert loss_spec("unlikelihood", alpha=0.1).describe() == "unlikelihood, alpha 0.1"
   assert loss_spec("dpo", sft_coef=0.2).describe() == "dpo + 0.2 sft, beta 0.1"
   assert loss_spec(rewards=True).describe() == "reward model, bradley_terry"
   assert loss_spec(rewards=True).of_rewards and not spec.of_rewards

@@ -30,7 +30,7 @@ from dpojax.report.stages import find_stages, read_stage
 
 
 def point(kl, reward, *, seed=0, knob="a", error=0.0, kl_error=0.0, series="DPO", final=True):
-  return Point(series, knob, f"run {knob} {seed}", seed, 10, kl, kl_error, reward, error, final=final)
+  return Point(series, knob, f"run {knob} {seed}", seed, round(100 * kl), kl, kl_error, reward, error, final=final)
 
 
 numbers = st.floats(-50, 50).map(lambda x: round(x, 3))
@@ -52,8 +52,9 @@ def test_between_points_of_a_line_lies_the_line(slope, start, kls, share):
 def test_out_of_range_there_is_no_reward():
   points = [point(1.0, 2.0), point(3.0, 4.0)]
   assert (
-    interpolate(points, 0.99) is None and interpolate(points, 3.01) is None and interpolate(points[:1], 1.0) is None
+    interpolate(points, 0.99) is None and interpolate(points, 3.01) is None and interpolate(points[:1], 1.1) is None
   )
+  assert interpolate(points[:1], 1.0) == (2.0, 0.0)  # nothing has to be drawn through it
   assert reward_at(points, 1.0).value == 2.0 and reward_at(points, 3.0).value == 4.0
 
 
@@ -138,7 +139,7 @@ def test_a_method_of_one_setting_is_joined_along_the_steps_of_each_run():
     for step, kl in ((30, 2.0), (10, 3.0), (20, 1.0))
   ]
   found = [(row["line"], row["kl"], row["order"]) for row in lines(points)]
-  assert found == [(f"run {s}", kl, order) for s in (0, 1) for order, kl in enumerate((3.0, 1.0, 2.0))]
+  assert found == [(f"RLOO, {s + 1}", kl, order) for s in (0, 1) for order, kl in enumerate((3.0, 1.0, 2.0))]
   assert len(curve_of_series(points)) == 6
 
 
@@ -147,7 +148,7 @@ def test_a_run_that_a_comparison_measured_ends_where_that_did():
     Point("RLOO", "a", "run", 0, step, step / 10, 0.0, 1.0, 0.0, final=False, path="/r") for step in (10, 20, 30)
   ]
   end = Point("RLOO", "a", "compared:run", 0, 30, 2.2, 0.0, 1.5, 0.0, source="comparison", path="/r")
-  assert [(row["line"], row["kl"]) for row in lines([end, *looks])] == [("/r", 1.0), ("/r", 2.0), ("/r", 2.2)]
+  assert [(row["line"], row["kl"]) for row in lines([end, *looks])] == [("RLOO, 1", kl) for kl in (1.0, 2.0, 2.2)]
   assert reward_at(curve_of_series([end, *looks]), 2.6) is None  # the look at the end is the same policy
 
 
@@ -155,7 +156,7 @@ def test_methods_are_compared_where_most_of_them_are():
   points = [point(k, 0.0, knob=str(k)) for k in (0.4, 9.0)] + [
     point(k, 0.0, knob=str(k), series="PPO") for k in (1.9, 4.1)
   ]
-  assert equal_kls(points) == [0.5, 1.0, 2.0, 4.0]
+  assert equal_kls(points) == [0.5, 1.0, 2.0, 4.0, 6.0, 8.0]
   assert equal_kls([point(3.0, 0.0)]) == []
 
 
@@ -183,7 +184,7 @@ def test_what_was_not_finite_is_no_point(tmp_path):
   metrics = [look(0, 0, 0.5), *train_rows(5), look(3, 1.0, 1.0), look(5, "nan", 2.0), look(6, 2.0, "inf")]
   make_stage(tmp_path / "d", "preference", metrics=metrics)
   stages, _ = find_stages([tmp_path])
-  assert [(p.step, p.final) for p in frontier_points(stages, [], "true") if p.series == "DPO"] == [(3, True)]
+  assert [(p.step, p.final) for p in frontier_points(stages, [], "true") if p.series == "DPO"] == [(3, False)]
 
 
 def test_a_comparison_takes_the_place_of_last_looks(tmp_path):

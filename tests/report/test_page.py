@@ -135,16 +135,23 @@ def test_the_table_of_methods_says_what_each_reaches_and_costs(hostile):
   assert ppo["true reward at KL 2"] == "2.20 (2.10 to 2.30)"
   assert dpo["true reward at KL 4"].startswith("2.60 (")
   assert ppo["true reward at KL 1"] == "-" and dpo["true reward at KL 1"].startswith("1.79 (")
-  assert ppo["upstream"] == "sft → pairs → reward → ppo_2"
+  assert ppo["held-out prompts"] == "12" and any("unseen_pair" in name for name in ppo)
+  rows = {row["method"]: row for row in hostile[2].rows("costs")}
+  ppo, dpo = rows["PPO, learned reward"], rows["DPO"]
+  assert ppo["upstream"] == "sft → pairs → reward → PPO, learned reward"
   assert ppo["models in memory"] == "4: policy, reference, reward model, critic"
   assert dpo["models in memory"] == "2: policy, reference" and dpo["tokens sampled"] == "144"
-  assert ppo["held-out prompts"] == "12" and any("unseen_pair" in name for name in ppo)
+  assert (dpo["labels"], dpo["answers judged"], ppo["labels"], ppo["answers judged"]) == ("712", "0", "712", "0")
+  rows = {row["method"]: row for row in hostile[2].rows("differences")}
+  assert rows["PPO, learned reward"]["at KL 2"].startswith("-0.") and "DPO" not in rows
 
 
 def test_reward_models_stand_beside_implicit_rewards(hostile):
   rows = {row["run"]: row for row in hostile[2].rows("bradley_terry")}
   assert set(rows) == {"reward", "dpo_0.1", "dpo_0.5", "dpo_2"}
-  assert rows["reward"]["reward accuracy"] == "70.0 %" and rows["dpo_2"]["reward accuracy, lengths alike"] == "65.0 %"
+  assert (
+    rows["reward"]["reward accuracy"] == "70.0 ± 5.4 %" and rows["dpo_2"]["reward accuracy, lengths alike"] == "65.0 %"
+  )
   assert (
     rows["reward"]["tokens trained on"] == "4,000" and "policy and reference" in rows["dpo_2"]["what it needs to score"]
   )
@@ -169,10 +176,13 @@ def test_charts_and_tables_are_files_too(hostile):
   with open(out / "tables" / "methods.csv", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
   assert [row["method"] for row in rows] == [row["method"] for row in page.rows("methods")]
+  cell = page.rows("methods")[0]["true reward at KL 4"]
+  read = [float(rows[0][f"true reward at KL 4{part}"]) for part in ("", " low", " high")]
+  assert cell == "{:.2f} ({:.2f} to {:.2f})".format(*read)
+  with open(out / "tables" / "costs.csv", encoding="utf-8") as file:
+    rows = list(csv.DictReader(file))
   assert (rows[0]["tokens trained on"], rows[0]["time"]) == ("8000", "40")
-  assert (
-    rows[0]["models in memory"] == "2: policy, reference" and rows[0]["true reward at KL 2"] == "2.50 (2.40 to 2.60)"
-  )
+  assert rows[0]["models in memory"] == "2: policy, reference"
   with open(out / "charts" / "frontier.csv", encoding="utf-8") as file:
     series = {row["series"] for row in csv.DictReader(file)}
   assert {"DPO", "PPO, learned reward", "best of N", "reference", "oracle"} <= series

@@ -1,19 +1,24 @@
 """What a page holds, in its order, and what it would hold if more were measured."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
-from dpojax.report.comparison_records import Comparison, comparison_of
-from dpojax.report.frontier import frontier_points, of_split, reward_names
+from dpojax.report.comparison_records import Comparison, comparison_of, with_compared
+from dpojax.report.costs import WRITES, answer_tokens
+from dpojax.report.frontier import KL, frontier_points, reward_names
+from dpojax.report.methods import POLICIES, methods_of
 from dpojax.report.page.chart import Chart
+from dpojax.report.page.cost_table import cost_table
 from dpojax.report.page.curves import curve_charts
 from dpojax.report.page.frontier_chart import frontier_chart, two_rewards_charts
-from dpojax.report.page.method_table import difference_table, method_table
+from dpojax.report.page.method_table import Methods, difference_table, method_table
 from dpojax.report.page.samples import sample_sets
+from dpojax.report.page.summary import summary
 from dpojax.report.page.table import Table
-from dpojax.report.page.tables import bradley_terry_table, policy_table, runs_table, tournament_tables
+from dpojax.report.page.tables import bradley_terry_table, policy_tables, runs_table, tournament_tables
 from dpojax.report.stages import Stage
 
 
@@ -42,6 +47,7 @@ class Content:
     problems: what could not be read, a line each.
     paint: the colour of each run in the curves.
     samples: see `samples.sample_sets`; `samples_note`: what is left out of them.
+    summary: sentences that stand first.
   """
 
   stages: Sequence[Stage]
@@ -52,6 +58,7 @@ class Content:
   paint: dict[str, str]
   samples: Sequence[dict[str, Any]]
   samples_note: str
+  summary: Sequence[str] = ()
 
 
 def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: str = "") -> Content:
@@ -84,9 +91,16 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     else:
       sections.append(Section(key, title, kind, charts=parts))
 
+  methods = None if judge is None else methods_on(stages, comparisons, judge)
+  points = methods.on() if methods else []
+  judged = [comparison for comparison in comparisons if comparison.reward == judge]
+  frontier = None if judge is None else frontier_chart(points, judged, judge)
   split = comparisons[0].split if comparisons else ""
-  points = [] if judge is None else of_split(frontier_points(stages, comparisons, judge), split)
-  frontier = None if judge is None else frontier_chart(points, comparisons, judge)
+  for other in (comparison for comparison in comparisons if comparison.split != split):
+    missing.append(
+      (f"Frontier of {other.stage.name}", f"its prompts are {other.split}, these {split}; make a page of its folder")
+    )
+  problems += _diverged(stages, judge)
   add(
     "frontier",
     "Frontier",
@@ -94,13 +108,12 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     _some(frontier),
     "set monitor.every, and monitor.rewards where no true reward is known",
   )
-  if frontier and not any(comparison.content.get("oracle") for comparison in comparisons):
+  if frontier and not any(comparison.content.get("oracle") for comparison in judged):
     missing.append(("Oracle curve on the frontier", "a stage of recipe=comparison where the true reward is known"))
-  methods = (
-    [] if judge is None else [method_table(stages, comparisons, judge), difference_table(stages, comparisons, judge)]
+  tables = (
+    [] if methods is None else [method_table(methods, comparisons), difference_table(methods), cost_table(methods)]
   )
-  methods = [table for table in methods if table is not None]
-  add("methods", "DPO against PPO", "tables", methods, "train a policy with monitor.every set")
+  add("methods", _of_methods(methods), "tables", _there(tables), "train a policy with monitor.every set")
   pairs = bradley_terry_table(stages)
   add(
     "bradley_terry",
@@ -109,8 +122,8 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     _some(pairs),
     "a stage of recipe=reward_model and one of recipe=preference, both with held-out pairs (data.eval_fraction or data.eval_path)",
   )
-  policies = policy_table(comparisons)
-  add("policies", "Other distributions", "tables", _some(policies), "a stage of recipe=comparison")
+  policies = policy_tables(comparisons)
+  add("policies", "Other distributions", "tables", policies, "a stage of recipe=comparison")
   add(
     "tournament",
     "Tournament",
@@ -128,13 +141,46 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
   else:
     missing.append(("Samples side by side", "set monitor.every, or a stage of recipe=comparison"))
   sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, judge)]))
-  return Content(stages, judge, sections, missing, problems, paint, samples, note)
+  first = summary(methods) if methods else []
+  return Content(stages, judge, sections, missing, problems, paint, samples, note, first)
+
+
+def methods_on(stages: Sequence[Stage], comparisons: Sequence[Comparison], reward: str) -> Methods:
+  """The methods of these runs, and of those that comparisons measured, with their points."""
+  everything = with_compared(stages, comparisons)
+  found, series = methods_of(everything), {}
+  for stage in everything:
+    if stage.path in found:
+      series.setdefault(found[stage.path].series, []).append(stage)
+  splits = list(dict.fromkeys(split for comparison in comparisons for split in comparison.content["splits"]))
+  return Methods(reward, frontier_points(stages, comparisons, reward), series, splits or [""])
+
+
+def _diverged(stages: Sequence[Stage], reward: str | None) -> list[str]:
+  """A line for each run whose last look is not finite: it has no end on the frontier."""
+  lines = []
+  for stage in stages:
+    last = stage.last("policy")
+    if stage.recipe in POLICIES and any(not math.isfinite(last.get(name, 0.0)) for name in (KL, f"reward/{reward}")):
+      lines.append(
+        f"{stage.name}: its last look, of step {last['step']}, is not finite, so it has no end on the frontier"
+      )
+  return lines
+
+
+def _of_methods(methods: Methods | None) -> str:
+  names = {name.partition(",")[0] for name in methods.series} if methods else set()
+  return "DPO against PPO" if {"DPO", "PPO"} <= names else "Methods"
 
 
 def _readable(stage: Stage, problems: list[str]) -> bool:
   """Whether what the page reads of a stage can be read; else `problems` has why not."""
   try:
-    _ = stage.splits, stage.model, stage.environment
+    _ = stage.splits, stage.model, stage.environment, stage.seconds
+    if stage.recipe in POLICIES:
+      stage.samples()
+    if stage.recipe in WRITES:
+      answer_tokens(stage)
   except CheckpointError as error:
     problems.append(str(error))
     return False
@@ -146,6 +192,7 @@ def _comparisons(stages: Sequence[Stage], problems: list[str]) -> list[Compariso
   for stage in stages:
     try:
       comparison = comparison_of(stage)
+      _ = comparison and comparison.answers
     except CheckpointError as error:
       problems.append(str(error))
       continue
@@ -156,3 +203,7 @@ def _comparisons(stages: Sequence[Stage], problems: list[str]) -> list[Compariso
 
 def _some(part: Any) -> list[Any]:
   return [] if part is None else [part]
+
+
+def _there(parts: Sequence[Any]) -> list[Any]:
+  return [part for part in parts if part is not None]

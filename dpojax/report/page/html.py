@@ -48,7 +48,8 @@ def page(content: Content, title: str, made: str, library: str) -> str:
     f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY.format(scripts=digests))}">',
     '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">',
     f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head><body>",
-    f'<header><h1>{escape(title)}</h1><p class="note">{escape(made)}</p><nav aria-label="Sections">{links}</nav></header><main>',
+    f'<header><h1>{escape(title)}</h1><p class="note">{escape(made)}</p>{_summary(content)}'
+    f'<nav aria-label="Sections">{links}</nav></header><main>',
     *(_section(section, content) for section in content.sections),
     _end(content),
     f'</main><script type="application/json" id="data">{embedded(carried)}</script>',
@@ -78,6 +79,10 @@ def _safe_script(script: str) -> str:
   if "</script" in script.lower() or "<!--" in script:
     raise ValueError("a script of the page holds </script or <!--, which would end it")
   return script
+
+
+def _summary(content: Content) -> str:
+  return f'<p class="summary">{escape(" ".join(content.summary))}</p>' if content.summary else ""
 
 
 def _section(section: Section, content: Content) -> str:

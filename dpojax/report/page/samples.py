@@ -6,8 +6,9 @@ from typing import Any
 
 from dpojax.report.comparison_records import Comparison
 from dpojax.report.methods import POLICIES, method_of
-from dpojax.report.samples import display_of, printable, prompt_in_words
+from dpojax.report.samples import display_of, prompt_in_words
 from dpojax.report.stages import LOOK_KEYS, Stage
+from dpojax.report.tables import printable
 from dpojax.training.numbers import reward_in_words
 
 MOST_BYTES, LONGEST = 1_200_000, 3000  # of all answers on a page, as JSON; characters of one answer

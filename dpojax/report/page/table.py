@@ -11,6 +11,8 @@ from typing import Any
 from dpojax.report.frontier import Interval
 from dpojax.training.numbers import format_duration, format_number
 
+PARTS = ("low", "high", "error")  # of a cell, beside its value
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes what begins with one of them for a formula
 NUMBER = re.compile(r"-?[\d.,]+(e[+-]?\d+)?( %)?|[\dhms]+")  # or a time
 
 
@@ -22,11 +24,15 @@ class Cell:
     text: as it is shown.
     value: what it is sorted by and what a CSV file holds; None: the text.
     more: shown when the pointer rests on it.
+    low, high: the ends of its interval; `error`: its standard error. A CSV file holds each in a column of its own.
   """
 
   text: str
   value: float | None = None
   more: str = ""
+  low: float | None = None
+  high: float | None = None
+  error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +66,21 @@ def with_error(value: Any, error: Any = None, decimals: int = 3) -> Cell:
   if value is None or not math.isfinite(float(value)):
     return NOTHING
   text = f"{float(value):.{decimals}f}"
-  if error is not None and math.isfinite(float(error)):
-    text += f" ± {float(error):.{decimals}f}"
-  return Cell(text, float(value))
+  if error is None or not math.isfinite(float(error)):
+    return Cell(text, float(value))
+  return Cell(f"{text} ± {float(error):.{decimals}f}", float(value), error=float(error))
 
 
-def interval(found: Interval | None, decimals: int = 2) -> Cell:
-  """ "2.46 (2.36 to 2.56)"."""
+def interval(found: Interval | None, seeds: int = 1, decimals: int = 2) -> Cell:
+  """ "2.46 (2.36 to 2.56)"; where it is of fewer seeds than `seeds`, of how many."""
   if found is None:
     return NOTHING
+  fewer = f", {found.seeds} of {seeds} seeds" if found.seeds < seeds else ""
   if not math.isfinite(found.low):
-    return Cell(f"{found.value:.{decimals}f}", found.value)
-  seeds = f"{found.seeds} seeds" if found.seeds > 1 else ""
-  return Cell(f"{found.value:.{decimals}f} ({found.low:.{decimals}f} to {found.high:.{decimals}f})", found.value, seeds)
+    return Cell(f"{found.value:.{decimals}f}{fewer}", found.value)
+  of = f"{found.seeds} seeds" if found.seeds > 1 else ""
+  text = f"{found.value:.{decimals}f} ({found.low:.{decimals}f} to {found.high:.{decimals}f}){fewer}"
+  return Cell(text, found.value, of, found.low, found.high)
 
 
 def bounds(value: Any, low: Any, high: Any, *, decimals: int = 2, share: bool = False) -> Cell:
@@ -81,9 +89,10 @@ def bounds(value: Any, low: Any, high: Any, *, decimals: int = 2, share: bool = 
     return NOTHING
   scale, unit = (100, " %") if share else (1, "")
   text = f"{scale * value:.{decimals}f}"
-  if low is not None and high is not None:
-    text += f" ({scale * low:.{decimals}f} to {scale * high:.{decimals}f})"
-  return Cell(text + unit, float(value))
+  if low is None or high is None:
+    return Cell(text + unit, float(value))
+  text += f" ({scale * low:.{decimals}f} to {scale * high:.{decimals}f})"
+  return Cell(text + unit, float(value), low=float(low), high=float(high))
 
 
 def duration(seconds: float | None) -> Cell:
@@ -96,18 +105,45 @@ def operations(flops: float) -> Cell:
   return NOTHING if math.isnan(flops) else Cell(f"{flops:.2e}", flops)
 
 
-def _plain(cell: Cell) -> str | float:
-  if cell.value is None or not NUMBER.fullmatch(cell.text):
-    return cell.text
-  return int(cell.value) if cell.value.is_integer() else cell.value
-
-
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-  """The table as a CSV file: numbers in full, times in seconds, shares as parts of one; what is more than a number, such as
-  one with its interval, is written as people read it."""
+  """The table as a CSV file: numbers in full, times in seconds, shares as parts of one, nothing where there is none.
+
+  A column of numbers with intervals is followed by "NAME low" and "NAME high", one with errors by "NAME error". A text that a
+  spreadsheet would take for a formula is written behind an apostrophe.
+  """
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
-  writer.writerow(header)
+  parts = [
+    [part for part in PARTS if any(getattr(row[i], part) is not None for row in rows)] for i in range(len(header))
+  ]
+  names = [
+    name if part == "value" else f"{name} {part}"
+    for name, several in zip(header, parts, strict=True)
+    for part in ("value", *several)
+  ]
+  writer.writerow([safe_in_csv(name) for name in names])
   for row in rows:
-    writer.writerow([_plain(cell) for cell in row])
+    cells = []
+    for cell, several in zip(row, parts, strict=True):
+      cells.append(_plain(cell))
+      cells += [_number(getattr(cell, part)) for part in several]
+    writer.writerow(cells)
   return out.getvalue()
+
+
+def safe_in_csv(text: str) -> str:
+  """The text, behind an apostrophe where a spreadsheet would obey it."""
+  return f"'{text}" if text[:1] in FORMULA and not NUMBER.fullmatch(text) else text
+
+
+def _plain(cell: Cell) -> str | float:
+  if cell.text == NOTHING.text:
+    return ""
+  bare = cell.low is cell.high is cell.error is None
+  if cell.value is None or (bare and not NUMBER.fullmatch(cell.text)):
+    return safe_in_csv(cell.text)
+  return _number(cell.value)
+
+
+def _number(value: float | None) -> str | float:
+  return "" if value is None or not math.isfinite(value) else int(value) if float(value).is_integer() else value

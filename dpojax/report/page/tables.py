@@ -1,12 +1,13 @@
 """The other tables: reward models beside DPO's implicit reward, policies on each distribution, the tournament, all runs."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpojax.report.comparison_records import Comparison
-from dpojax.report.costs import models_in_memory, own_cost, parameters
+from dpojax.report.comparison_records import Comparison, with_compared
+from dpojax.report.costs import examples_of, models_in_memory, own_cost, parameters
 from dpojax.report.labels import HELD_OUT
-from dpojax.report.methods import differing_settings, method_of, spec_of
+from dpojax.report.methods import Method, differing_settings, method_of, methods_of, spec_of
 from dpojax.report.page.table import NOTHING, Cell, Table, bounds, count, duration, number, with_error
 from dpojax.report.runs import device_in_words, final_metrics
 from dpojax.report.stages import Stage
@@ -39,7 +40,7 @@ def bradley_terry_table(stages: Sequence[Stage]) -> Table | None:
       [
         Cell(stage.name),
         Cell("reward model" if model else f"implicit reward of {method_of(stage).label}"),
-        _share(last, ACCURACY),
+        _share(last, ACCURACY, examples_of(held_out)),
         _share(last, MATCHED),
         number(last.get("loss")),
         number(last.get("rewards/margins")),
@@ -66,37 +67,73 @@ def bradley_terry_table(stages: Sequence[Stage]) -> Table | None:
   return Table("bradley_terry", "Bradley-Terry reward model against DPO's implicit reward", note, header, rows)
 
 
-def policy_table(comparisons: Sequence[Comparison]) -> Table | None:
-  """Every policy of the comparisons on each distribution of prompts; None where there is no comparison."""
+def policy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
+  """Every policy of the comparisons on each distribution of prompts: the reward that judges, and what else was measured."""
   if not comparisons:
-    return None
+    return []
   splits = list(dict.fromkeys(split for comparison in comparisons for split in comparison.content["splits"]))
-  rewards = list(dict.fromkeys(name for c in comparisons for name in (c.reward, *c.content.get("rewards", ()))))
-  header = ["policy", "method", "step", "share of the oracle's gain"]
-  for split in splits:
-    at = f", {split}" if split else ""
-    header += [f"KL{at}", *(f"{reward_in_words(f'reward/{name}')}{at}" for name in rewards), f"length{at}"]
-  rows = []
-  for comparison in comparisons:
-    for policy in comparison.policies:
-      share = bounds(policy.get("share"), policy.get("share_low"), policy.get("share_high"), decimals=1, share=True)
-      cells = [
-        Cell(f"{comparison.stage.name}:{policy['name']}"),
-        Cell(str(policy.get("label", ""))),
-        count(policy.get("step")),
-      ]
-      cells.append(share)
-      for split in splits:
-        found: dict[str, Any] = policy["splits"].get(split, {})
-        cells.append(with_error(found.get("kl"), found.get("kl_error")))
-        cells += [with_error(found.get(f"reward/{r}"), found.get(f"reward/{r}_error")) for r in rewards]
-        cells.append(number(found.get("length")))
-      rows.append(cells)
-  note = (
-    "KL to the reference in nats an answer, rewards; ± standard error over prompts. Share: what the policy gains over the "
-    "reference, as a share of what the oracle gains at the policy's KL, with its 95 % interval."
+  judging = list(dict.fromkeys(comparison.reward for comparison in comparisons))
+  others = list(
+    dict.fromkeys(name for c in comparisons for name in c.content.get("rewards", ()) if name not in judging)
   )
-  return Table("policies", "Policies on each distribution of prompts", note, header, rows)
+  known = methods_of(with_compared([], comparisons))
+  first, second = [], []
+  for comparison, policy in _in_order(comparisons, known):
+    stage = comparison.stage_of(policy)
+    label = known[stage.path].label if stage is not None and stage.path in known else str(policy.get("label", ""))
+    named = [Cell(f"{comparison.stage.name}:{policy['name']}"), Cell(label)]
+    found: list[dict[str, Any]] = [policy["splits"].get(split, {}) for split in splits]
+    rewards = [with_error(f.get(f"reward/{r}"), f.get(f"reward/{r}_error")) for f in found for r in judging]
+    share = bounds(policy.get("share"), policy.get("share_low"), policy.get("share_high"), decimals=1, share=True)
+    kls = [with_error(f.get("kl"), f.get("kl_error")) for f in found]
+    first.append([*named, count(policy.get("step")), kls[0], *rewards, share])
+    rest = [with_error(f.get(f"reward/{r}"), f.get(f"reward/{r}_error")) for f in found for r in others]
+    second.append([*named, *kls[1:], *rest, *(number(f.get("length")) for f in found)])
+
+  def on(words: str, several: Sequence[str] = splits) -> list[str]:
+    return [f"{words}, {split}" if split else words for split in several]
+
+  of_rewards = [
+    f"{reward_in_words(f'reward/{name}')}, {split}" if split else reward_in_words(f"reward/{name}")
+    for split in splits
+    for name in judging
+  ]
+  of_others = [
+    f"{reward_in_words(f'reward/{name}')}, {split}" if split else reward_in_words(f"reward/{name}")
+    for split in splits
+    for name in others
+  ]
+  answers = ", ".join(dict.fromkeys(str(c.content.get("samples_a_prompt", "?")) for c in comparisons))
+  note = (
+    f"KL to the reference in nats an answer, and rewards; ± standard error over prompts, of {answers} answers to each. Share: what the "
+    "policy gains over the reference, as a share of what the oracle gains at the policy's KL, with its 95 % interval."
+  )
+  header = ["policy", "method", "step", *on("KL", splits[:1]), *of_rewards, "share of the oracle's gain"]
+  more = ["policy", "method", *on("KL", splits[1:]), *of_others, *on("length")]
+  return [
+    Table("policies", "Policies on each distribution of prompts", note, header, first),
+    Table(
+      "policies_more", "What else was measured there", "± standard error over prompts; lengths in tokens.", more, second
+    ),
+  ]
+
+
+def _in_order(
+  comparisons: Sequence[Comparison], known: Mapping[Any, Method]
+) -> list[tuple[Comparison, Mapping[str, Any]]]:
+  """Policies by their methods in the order of the comparisons, and along each by what is turned; the reference first."""
+  found = []
+  for comparison in comparisons:
+    order: dict[str, int] = {}
+    keyed = []
+    for place, policy in enumerate(comparison.policies):
+      stage = comparison.stage_of(policy)
+      method = known.get(stage.path) if stage is not None else None
+      series = method.series if method else str(policy["name"])
+      value = method.value if method and method.value is not None else math.inf
+      keyed.append((order.setdefault(series, len(order)), value, place, policy))
+    found += [(comparison, policy) for *_, policy in sorted(keyed, key=lambda item: item[:3])]
+  return found
 
 
 def tournament_tables(comparisons: Sequence[Comparison]) -> list[Table]:
@@ -108,7 +145,7 @@ def tournament_tables(comparisons: Sequence[Comparison]) -> list[Table]:
       [
         Cell(str(item["name"])),
         bounds(item.get("strength"), item.get("low"), item.get("high")),
-        Cell(f"{item['rank_low']} to {item['rank_high']}", float(item["rank_low"])),
+        _ranks(item),
         count(item.get("true_rank")),
         number(item.get("reward")),
         number(item["wins"] / item["games"] if item.get("games") else None, share=True),
@@ -120,11 +157,17 @@ def tournament_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     header = ["policy", "strength", "rank, 95 % interval", f"rank by {words}", words, "games won", "games"]
     note = (
       f"All policies of {comparison.stage.name} against one another on {found['prompts']:,} prompts, {found['games']:,} games, winners "
-      "drawn by Bradley-Terry from the reward; strengths by `dpojax.bradley_terry` with 95 % intervals."
+      "drawn by Bradley-Terry from the reward; strengths by dpojax.bradley_terry with 95 % intervals. One answer of each policy to a prompt, the first, plays: "
+      f"{words} here is the mean of these alone."
     )
     where = f" of {comparison.stage.name}" if len(comparisons) > 1 else ""
     tables.append(Table(f"tournament_{i + 1}", f"Tournament{where}", note, header, rows))
   return tables
+
+
+def _ranks(item: Mapping[str, Any]) -> Cell:
+  low, high = item["rank_low"], item["rank_high"]
+  return NOTHING if low is None or high is None else Cell(f"{low} to {high}", float(low))
 
 
 def runs_table(stages: Sequence[Stage], reward: str | None) -> Table:
@@ -175,7 +218,7 @@ def runs_table(stages: Sequence[Stage], reward: str | None) -> Table:
         count(len(models_in_memory(stage))) if learner else NOTHING,
       ]
     )
-  note = "Metrics of the newest look and evaluation; settings are those that differ between runs of one recipe."
+  note = "Metrics of the newest look (one answer a prompt) and evaluation; settings are those that differ between runs of one recipe."
   return Table("runs", "All runs", note, header, rows)
 
 
@@ -191,5 +234,14 @@ def _setting(value: Any) -> Cell:
   return Cell(f"{value:g}", float(value))
 
 
-def _share(record: Any, name: str) -> Cell:
-  return Cell("tied") if name in record and tied(record, name) else number(record.get(name), share=True)
+def _share(record: Any, name: str, pairs: int = 0) -> Cell:
+  """A share of pairs in percent, with the standard error of a share of so many."""
+  if name not in record:
+    return NOTHING
+  if tied(record, name):
+    return Cell("tied")
+  value = float(record[name])
+  if not pairs:
+    return number(value, share=True)
+  error = math.sqrt(value * (1 - value) / pairs)
+  return Cell(f"{100 * value:.1f} ± {100 * error:.1f} %", value, error=error)
