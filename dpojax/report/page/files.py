@@ -25,6 +25,7 @@ FONTS = (
   "'Source Han Sans SC', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 )
 COLUMN_INCHES = 3.25  # of a figure in one of two columns
+CHARACTER = 0.58  # the width of one, in font sizes
 POINTS = 72  # an inch; a unit of Vega is one in a PDF
 
 
@@ -78,16 +79,16 @@ def made(content: Content) -> str:
 
 
 def chart_files(chart: Chart, version: str) -> Iterator[tuple[str, bytes]]:
-  """(name, content) of a chart as PNG, SVG, PDF and CSV; of the frontier also as a PDF of a column's width."""
-  spec = as_file(chart.spec, WIDTH)
+  """(name, content) of a chart as PNG, SVG, PDF and CSV, and as a PDF of a column's width where it has one."""
+  spec = as_file(chart.file or chart.spec, WIDTH)
   if chart.group:  # small charts: on the page the title stands in the place of the y axis's
     spec["title"] = {"text": chart.title, "anchor": "start", "fontSize": 12, "font": FONTS}
   yield f"{chart.key}.png", vl_convert.vegalite_to_png(spec, vl_version=version, scale=2)
   yield f"{chart.key}.svg", vl_convert.vegalite_to_svg(spec, vl_version=version).encode()
   yield f"{chart.key}.pdf", vl_convert.vegalite_to_pdf(spec, vl_version=version)
   yield f"{chart.key}.csv", rows_csv(chart).encode("utf-8", "replace")
-  if chart.key == "frontier":
-    column = as_file(chart.spec, round(COLUMN_INCHES * POINTS), small=True)
+  if chart.column is not None:
+    column = as_file(chart.column, round(COLUMN_INCHES * POINTS), small=True)
     yield f"{chart.key}_column.pdf", vl_convert.vegalite_to_pdf(column, vl_version=version)
 
 
@@ -104,22 +105,37 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
       "tickColor": "#8a8f98",
       "labelOverlap": True,
       "labelSeparation": 6,
+      "labelFlush": False,
     },
     "legend": text | {"symbolSize": 35 if small else 90, "rowPadding": 1 if small else 2},
     "view": {"stroke": "transparent"},
   }
   found = copy.deepcopy(spec) | {"width": width, "background": "white", "padding": 2 if small else 6, "config": config}
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
+  for legend in _legends(found):
+    if legend["orient"] == "bottom":
+      longest = max(map(len, legend["values"]))
+      legend["columns"] = max(1, min(3, int(width / (CHARACTER * label * longest + 3 * label))))
+      legend["labelLimit"] = width - 4 * label
   if small:
-    found["height"] = 170
     found["config"]["axis"] |= {"gridWidth": 0.5, "domainWidth": 0.6, "tickWidth": 0.6, "tickSize": 3}
     found["config"]["legend"] |= {"offset": 4}
     _shrink(found)
   return found
 
 
+def _legends(part: Any) -> Iterator[dict[str, Any]]:
+  """Every legend of a specification."""
+  if isinstance(part, dict):
+    if isinstance(part.get("legend"), dict):
+      yield part["legend"]
+    part = [inner for name, inner in part.items() if name not in ("data", "datasets", "config")]
+  for inner in part if isinstance(part, list) else ():
+    yield from _legends(inner)
+
+
 def _shrink(part: Any) -> None:
-  """Thinner lines, smaller points and two columns of a legend, wherever they stand in a specification."""
+  """Thinner lines and smaller points, wherever they stand in a specification."""
   if isinstance(part, list):
     for inner in part:
       _shrink(inner)
@@ -127,9 +143,6 @@ def _shrink(part: Any) -> None:
     mark = part.get("mark")
     if isinstance(mark, dict):
       mark.update({name: mark[name] * by for name, by in (("size", 0.35), ("strokeWidth", 0.6)) if name in mark})
-    legend = part.get("legend")
-    if isinstance(legend, dict):
-      legend["columns"] = 2
     for name, inner in part.items():
       if name not in ("data", "datasets"):
         _shrink(inner)
