@@ -20,20 +20,18 @@ def summary(methods: Methods) -> list[str]:
   if len(found) < 2:
     return []
   words = reward_in_words(f"reward/{methods.reward}")
-  rewards = ", ".join(f"{name} {_said(interval)}" for name, interval in found.items())
-  sentences = [f"At {kl:g} nats an answer, {words}: {rewards}."]
+  rewards = "; ".join(f"{name}: {_said(interval)}" for name, interval in found.items())
+  sentences = [f"{words.capitalize()} at {kl:g} nats an answer: {rewards}."]
   costs = costs_of(methods)
   flops = {name: costs[name].flops for name in found if math.isfinite(costs[name].flops) and costs[name].flops > 0}
   if len(flops) > 1:
     least = min(flops, key=lambda name: flops[name])
-    others = ", ".join(f"{name} {value / flops[least]:.1f} times" for name, value in flops.items() if name != least)
-    sentences.append(f"With its whole upstream {least} takes the fewest operations; {others} as many.")
-  learned = [f"{name} from {costs[name].labels:,} labelled comparisons" for name in found if costs[name].labels]
-  learned += [
-    f"{name} from {costs[name].judged:,} answers judged without a model" for name in found if costs[name].judged
-  ]
+    others = "; ".join(f"{name}: {value / flops[least]:.1f} times" for name, value in flops.items() if name != least)
+    sentences.append(f"Operations, the whole upstream counted, are fewest of {least}; {others} as many.")
+  learned = [f"{name}: {costs[name].labels:,} labelled comparisons" for name in found if costs[name].labels]
+  learned += [f"{name}: {costs[name].judged:,} answers judged by no model" for name in found if costs[name].judged]
   if learned:
-    sentences.append(f"Learned: {', '.join(learned)}.")
+    sentences.append(f"What they learned from: {'; '.join(learned)}.")
   seeds = max(interval.seeds for interval in found.values())
   if seeds < ENOUGH:
     sentences.append(f"{seeds} seed{'s' * (seeds > 1)}: exploratory. Intervals are 95 %.")
