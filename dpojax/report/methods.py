@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
-from dpojax.report.stages import Stage, read_stage, source_folders
+from dpojax.report.stages import Stage, natural, read_stage, source_folders
 
 POLICIES = ("preference", "policy_gradient", "online")  # recipes whose policies a frontier compares
 METHODS = {
@@ -83,12 +84,19 @@ def reward_kind(stage: Stage) -> str:
 def _of_loss(stage: Stage, prefix: str) -> Method:
   from dpojax.losses import get_loss  # JAX
 
-  name, spec = str(stage.setting("loss.name", "auto")), spec_of(stage)
+  terms, spec = loss_in_words(stage), spec_of(stage)
   if spec is None:
-    return _with(prefix + _called("dpo" if name == "auto" else name), "β", stage.setting("loss.beta"))
-  terms = " + ".join(_called(t.name) if t.weight == 1 else f"{t.weight:g} {_called(t.name)}" for t in spec.terms)
+    return _with(prefix + terms, "β", stage.setting("loss.beta"))
   option = next((option for option in SIGNS if option in get_loss(spec.names[0]).options), None)
   return _with(prefix + terms, SIGNS[option], spec.hyper.get(option)) if option else Method(prefix + terms)
+
+
+def loss_in_words(stage: Stage) -> str:
+  """ "DPO", "DPO + 0.2 SFT": the loss of a stage without its options."""
+  name, spec = str(stage.setting("loss.name", "auto")), spec_of(stage)
+  if spec is None:
+    return _called("dpo" if name == "auto" else name)
+  return " + ".join(_called(t.name) if t.weight == 1 else f"{t.weight:g} {_called(t.name)}" for t in spec.terms)
 
 
 def spec_of(stage: Stage) -> Any:
@@ -124,13 +132,13 @@ def differing_settings(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
   }
 
 
-def methods_of(stages: Sequence[Stage]) -> dict[pathlib.Path, Method]:
-  """The method of each policy's stage by its folder, told apart where settings beside the knob differ.
+def methods_of(stages: Sequence[Stage], recipes: Collection[str] | None = POLICIES) -> dict[pathlib.Path, Method]:
+  """The method of each stage of these recipes (None: of all) by its folder, told apart where settings beside the knob differ.
 
   Where all runs of a series have the same knob, what else differs is the knob too: "β 0.2, epochs 16". Where the knob
   differs as well, it makes a series of its own: "DPO, learning_rate 0.001". Runs that differ in seeds alone are equal.
   """
-  found = {stage.path: method_of(stage) for stage in stages if stage.recipe in POLICIES}
+  found = {stage.path: method_of(stage) for stage in stages if recipes is None or stage.recipe in recipes}
   _tell_sources_apart(found, stages)
   for series in {method.series for method in found.values()}:
     members = [stage for stage in stages if stage.path in found and found[stage.path].series == series]
@@ -199,6 +207,23 @@ def _there(folder: pathlib.Path | None) -> Stage | None:
     return read_stage(folder) if folder is not None else None
   except CheckpointError:
     return None
+
+
+def setting_order(method: Method) -> tuple[float, list[tuple[bool, float, str]]]:
+  """What settings of one method are sorted by: the knob's number, then what else differs."""
+  return (-math.inf if method.value is None else method.value, natural(method.knob))
+
+
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+  """Methods in the order in which they come first; in each its settings by their number, and seeds of a setting together."""
+  found = methods_of(stages, None)
+  series = list(dict.fromkeys(method.series for method in found.values()))
+
+  def key(stage: Stage) -> tuple:
+    method = found[stage.path]
+    return series.index(method.series), setting_order(method), stage.seed
+
+  return sorted(stages, key=key)
 
 
 def _beside_the_knob(stages: Sequence[Stage]) -> list[str]:

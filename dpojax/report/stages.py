@@ -167,7 +167,7 @@ def find_stages(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[Stage],
     raise InputError(
       f"{listed}: no run is here, no folder below has a {FILE}; give what --workdir of `dpojax train` named{found}"
     )
-  return _told_apart(sorted(stages.values(), key=lambda stage: _natural(stage.name))), problems
+  return _told_apart(sorted(stages.values(), key=lambda stage: natural(stage.name))), problems
 
 
 def read_stage(folder: pathlib.Path, name: str = "") -> Stage | None:
@@ -246,8 +246,8 @@ def _name(folder: pathlib.Path, given: pathlib.Path, *, several: bool) -> str:
   return printable(os.fsencode(name).decode("utf-8", "replace"))
 
 
-def _natural(text: str) -> list[tuple[bool, float, str]]:
-  """Sorts 2 before 10."""
+def natural(text: str) -> list[tuple[bool, float, str]]:
+  """What names are sorted by: 2 comes before 10."""
   parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
   return [(part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 

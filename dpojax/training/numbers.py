@@ -61,13 +61,13 @@ def rewards_of(names: Iterable[str]) -> list[str]:
 
 
 def reward_in_words(name: str) -> str:
-  """What a person reads for a metric `reward/LABEL`.
+  """What a person reads for a metric `reward/LABEL`; a label that says "reward" itself is enough.
 
-  >>> [reward_in_words(f"reward/{label}") for label in ("true", "length", "reward")]
-  ['true reward', 'reward length', 'reward']
+  >>> [reward_in_words(f"reward/{label}") for label in ("true", "length", "reward", "reward_model")]
+  ['true reward', 'reward length', 'reward', 'reward_model']
   """
   label = name.removeprefix("reward/")
-  return {"true": "true reward", "reward": "reward"}.get(label, f"reward {label}")
+  return "true reward" if label == "true" else label if "reward" in label.lower() else f"reward {label}"
 
 
 def format_duration(seconds: float) -> str:

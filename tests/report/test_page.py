@@ -195,6 +195,19 @@ def test_the_frontier_fits_a_column(hostile):
   assert (right - left) / 72 == pytest.approx(3.25, abs=0.01)
 
 
+def test_files_say_what_their_marks_are(hostile):
+  charts = hostile[0] / "charts"
+  drawn = {name: (charts / f"{name}.svg").read_text() for name in ("frontier", "two_rewards_over_kl")}
+  assert all(
+    f">{text}<" in drawn["frontier"] for text in ("oracle, 95 % band", "looks on the way", "β 0.1", "target 4", "N 8")
+  )
+  assert ">true reward<" in drawn["two_rewards_over_kl"] and ">reward learned<" in drawn["two_rewards_over_kl"]
+  for text in drawn.values():
+    legend = text[text.index("role-legend") :]
+    assert re.search(r'stroke-dasharray="3,2"', legend)  # a dash, not a disc
+    assert text.count('role-legend"') == 1  # another would stand beside it, beyond the edge
+
+
 @pytest.mark.slow
 def test_sixty_runs_stay_small(tmp_path):
   folder = make_sixty(tmp_path / "runs")

@@ -131,16 +131,56 @@ def test_a_click_on_a_legend_hides_and_shows(opened):
   lines = "#chart-curve_kl svg g.mark-line path"
   count = page.locator(lines).count()
   assert count > 3
-  page.locator(".legend[data-group=runs] button", has_text="dpo_0.1").dblclick()
+  page.locator(".legend[data-group=runs] button[data-name='DPO, β 0.1']").dblclick()
   until(page, f"document.querySelectorAll('{lines}').length === 1")
   page.locator(".legend[data-group=runs] button[data-all=show]").click()
   until(page, f"document.querySelectorAll('{lines}').length === {count}")
+  whole = page.locator(".legend[data-group=runs] button.whole", has_text="DPO")
+  whole.click()  # all settings of a method at once
+  until(page, f"document.querySelectorAll('{lines}').length === {count - 3}")
+  assert whole.get_attribute("aria-pressed") == "false"
+  whole.dblclick()
+  until(page, f"document.querySelectorAll('{lines}').length === 3")
+
+
+def test_oracle_and_looks_can_be_hidden(opened):
+  page = opened()
+  for name, marks in (
+    ("oracle, 95 % band", "mark-area path"),
+    ("looks on the way", "mark-symbol path[fill=transparent]"),
+  ):
+    found = f"#chart-frontier svg g.{marks}"
+    assert page.locator(found).count() > 0, name
+    page.locator(f".legend[data-group=frontier] button[data-name='{name}']").click()
+    until(page, f"document.querySelectorAll('{found}').length === 0")
+
+
+def test_ticks_follow_what_is_shown_and_stand_under_their_labels(opened):
+  page = opened()
+
+  def labels():
+    return page.evaluate(
+      """() => {
+        const middle = (element) => { const box = element.getBoundingClientRect(); return box.x + box.width / 2; };
+        const axis = [...document.querySelectorAll("#chart-frontier svg g.role-axis")].find((one) => one.textContent.includes("KL"));
+        const shown = [...axis.querySelectorAll("g.role-axis-label text")].filter((one) => one.getAttribute("opacity") !== "0");
+        const ticks = [...axis.querySelectorAll("g.role-axis-tick line")].map(middle);
+        return shown.map((one) => [one.textContent, Math.min(...ticks.map((tick) => Math.abs(tick - middle(one))))]);
+      }"""
+    )
+
+  first = labels()
+  assert {"0", "0.5", "1", "2", "4"} <= {text for text, _ in first}
+  assert all(distance < 1.5 for _, distance in first)
+  page.locator(".legend[data-group=frontier] button[data-name='<script>window.attacked = true</script>']").dblclick()
+  until(page, "document.querySelectorAll('#chart-frontier svg g.mark-symbol path').length === 1")
+  assert {"0.1", "0.2", "1"} <= {text for text, _ in labels()}
 
 
 def test_tables_are_sorted_by_number_and_by_text(opened):
   page = opened()
   button = sort_button(page, "runs", "KL, nats")
-  for order, falling in (("ascending", False), ("descending", True)):
+  for order, falling in (("descending", True), ("ascending", False)):
     button.click()
     assert button.locator("..").get_attribute("aria-sort") == order
     cells = column(page, "runs", "KL, nats")
@@ -149,11 +189,39 @@ def test_tables_are_sorted_by_number_and_by_text(opened):
     assert cells[len(numbers) :] == ["-"] * (len(cells) - len(numbers))  # what was not measured comes last
   sort_button(page, "tournament_1", "strength").click()
   strengths = [float(cell.split()[0]) for cell in column(page, "tournament_1", "strength")]
-  assert strengths == sorted(strengths) and strengths[0] < -1  # digits in order would put -1 before -5
+  assert strengths == sorted(strengths, reverse=True) and strengths[-1] < -1  # digits in order would put -1 before -5
   sort_button(page, "runs", "recipe").click()
   recipes = column(page, "runs", "recipe")
   assert recipes == sorted(recipes)
   assert page.locator("#table-runs th[aria-sort=ascending]").count() == 1
+
+
+def test_headings_stand_over_their_numbers(opened):
+  page = opened()
+  sides = page.evaluate(
+    """() => [...document.querySelector("#table-runs").tHead.rows[0].cells].map((head) => {
+      const cell = document.querySelector("#table-runs").tBodies[0].rows[0].cells[head.cellIndex];
+      const button = head.querySelector("button");
+      return [head.textContent, getComputedStyle(button).textAlign, getComputedStyle(cell).textAlign];
+    })"""
+  )
+  named = {name: (head, cell) for name, head, cell in sides}
+  assert named["KL, nats"] == ("right", "right") and named["recipe"] == ("left", "left")
+  assert all(head == cell for head, cell in named.values()), named
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_what_scrolls_says_so(opened, width):
+  page = opened(width)
+  box = page.locator(".box", has=page.locator("#table-policies"))
+  further = page.locator(".tools", has=page.locator("#filter-policies")).locator(".further")
+  assert box.get_attribute("data-right") == "" and box.get_attribute("data-left") is None
+  assert further.inner_text().endswith("more columns →")
+  shade = "getComputedStyle(document.querySelector('#table-policies').closest('.box'), '::after').opacity"
+  until(page, f"{shade} === '1'")
+  page.evaluate("document.querySelector('#table-policies').parentElement.scrollLeft = 1e6")
+  until(page, f"{shade} === '0'")
+  assert box.get_attribute("data-left") == "" and further.inner_text() == ""
 
 
 def test_a_table_is_filtered(opened):
@@ -203,7 +271,8 @@ def test_light_and_dark_follow_the_reader(opened):
   def colours():
     return page.evaluate(
       """() => [getComputedStyle(document.body).backgroundColor,
-        document.querySelector('#chart-frontier svg g.mark-text text').getAttribute('fill')]"""
+        document.querySelector('#chart-frontier svg g.mark-text text').getAttribute('fill'),
+        document.querySelector('#chart-curve_kl svg g.mark-line path').getAttribute('stroke')]"""
     )
 
   dark = colours()
@@ -211,7 +280,7 @@ def test_light_and_dark_follow_the_reader(opened):
   until(page, "document.documentElement.dataset.drawn === 'light'")
   light = colours()
   assert dark[0] == "rgb(20, 23, 27)" and light[0] == "rgb(255, 255, 255)"
-  assert dark[1] != light[1]
+  assert dark[1] != light[1] and dark[2] != light[2]
 
 
 def test_on_a_phone_tables_scroll_in_their_box_and_charts_fit(opened):
@@ -220,6 +289,11 @@ def test_on_a_phone_tables_scroll_in_their_box_and_charts_fit(opened):
   assert page.evaluate("document.querySelector('#table-runs').scrollWidth") > PHONE
   for box in page.locator(".scroll").all():
     assert box.bounding_box()["width"] <= PHONE
+  names = page.locator("#table-policies tbody th")
+  assert names.first.inner_text() == "sft" and names.first.get_attribute("title") == "compared:sft"
+  assert page.evaluate(
+    "[...document.querySelectorAll('tbody th')].every((cell) => cell.scrollWidth <= cell.clientWidth)"
+  )
   for chart in page.locator(".chart svg").all():
     place = chart.bounding_box()
     assert place["x"] >= 0 and place["x"] + place["width"] <= PHONE + 1

@@ -1,17 +1,17 @@
 """A chart: one Vega-Lite specification, drawn by the browser on the page and by vl-convert in files."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
+from dpojax.report.page.styles import Name
+
 Row = dict[str, Any]
-# Told apart in light and dark, and by most who see colours otherwise (Okabe and Ito 2008, black and yellow exchanged).
-PALETTE = ("#2f7fc1", "#e06c1f", "#1f9e77", "#b75fa5", "#c9a227", "#57a9d9", "#d1495b", "#7a6ff0", "#5f8f3a", "#8d6e63")
-SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
-GREY = "#8a8f98"
+LINES = ("line", "dashes")  # signs of a legend that are strokes
 WIDTH, HEIGHT = 560, 340  # of a chart's file, in points; on the page it is as wide as there is room
 
 
@@ -25,8 +25,9 @@ class Chart:
     note: what is drawn, below it.
     spec: Vega-Lite, its data inside; `width` is "container".
     rows: its data, for a CSV file.
-    names: (name, colour, shape) of what its legend tells apart, by the field `field` of its data.
+    names: what its legend on the page hides and shows: what its parameter `hidden` may hold.
     group: charts of one group share a legend on the page; "": it has its own.
+    file: the specification of its files, where that is another; `column`: of one as wide as a column, where there is one.
   """
 
   key: str
@@ -34,9 +35,10 @@ class Chart:
   note: str
   spec: dict[str, Any]
   rows: Sequence[Row]
-  names: Sequence[tuple[str, str, str]] = ()
-  field: str = "run"
+  names: Sequence[Name] = ()
   group: str = ""
+  file: dict[str, Any] | None = None
+  column: dict[str, Any] | None = None
 
 
 def finished(chart: Any, *, height: int = HEIGHT) -> dict[str, Any]:
@@ -58,26 +60,18 @@ def rounded(value: Any) -> Any:
   return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def colours(names: Sequence[str]) -> alt.Scale:
-  """A colour for each name, in turn."""
-  return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+def paint(field: str, names: Sequence[Name], legend: Any = None) -> alt.Color:
+  """Colours by a field whose values are these names."""
+  scale = alt.Scale(domain=[name.name for name in names], range=[name.colour for name in names])
+  return alt.Color(f"{field}:N", scale=scale, legend=legend)
 
 
-def shapes(names: Sequence[str]) -> alt.Scale:
-  """A shape for each name, in turn."""
-  return alt.Scale(domain=list(names), range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
-
-
-def marked(names: Sequence[str], *, by_shape: bool = False) -> list[tuple[str, str, str]]:
-  """(name, colour, shape) of each name, as `colours` and `shapes` give them."""
-  return [
-    (name, PALETTE[i % len(PALETTE)], SHAPES[i % len(SHAPES)] if by_shape else "circle") for i, name in enumerate(names)
-  ]
-
-
-def choosable(chart: Any, field: str) -> Any:
-  """The chart without the data whose `field` is listed in its parameter `hidden`, which the page sets."""
-  return chart.transform_filter(f"indexof(hidden, datum.{field}) < 0")
+def choosable(chart: Any, field: str = "", name: str = "") -> Any:
+  """The chart without the data whose `field` is listed in its parameter `hidden`, which the page sets; of a `name`: without
+  any where the name is listed."""
+  tests = [f"indexof(hidden, datum.{field}) < 0"] if field else []
+  tests += [f"indexof(hidden, {json.dumps(name)}) < 0"] if name else []
+  return chart.transform_filter(" && ".join(tests))
 
 
 def hidden() -> Any:
@@ -85,9 +79,30 @@ def hidden() -> Any:
   return alt.param(name="hidden", value=[])
 
 
-def legend() -> alt.Legend:
-  """Below the chart, of files: on the page stands one of its own."""
-  return alt.Legend(orient="bottom", title=None, columns=3, labelLimit=240, symbolLimit=0, direction="horizontal")
+def legend(names: Sequence[Name], *, columns: int = 3, orient: str = "bottom") -> dict[str, Any]:
+  """A legend of these names with a sign of its own each, for files: on the page stands one of its own."""
+
+  def rule(values: Mapping[str, Any], otherwise: Any) -> dict[str, Any]:
+    tests = [{"test": f"datum.value === {json.dumps(name)}", "value": value} for name, value in values.items()]
+    return {"condition": tests, "value": otherwise} if tests else {"value": otherwise}
+
+  drawn = [name for name in names if name.sign in (*LINES, "ring")]
+  symbols = {
+    "shape": rule(
+      {n.name: "stroke" if n.sign in LINES else n.sign for n in names if n.sign not in ("circle", "ring")}, "circle"
+    ),
+    "stroke": rule({name.name: name.colour for name in names}, "transparent"),
+    "strokeDash": rule({name.name: [3, 2] for name in names if name.sign == "dashes"}, []),
+    "fillOpacity": rule({name.name: 0 for name in drawn}, 1),
+    "opacity": {"value": 1},
+  }
+  looks = {"columns": columns, "labelLimit": 240, "symbolLimit": 0, "symbolStrokeWidth": 1.5, "symbolOpacity": 1}
+  return {"orient": orient, "title": None, "values": [n.name for n in names], "encoding": {"symbols": symbols}} | looks
+
+
+def titled(words: str) -> str:
+  """Words as a title begins: with a capital letter, but for a name such as "reward_model"."""
+  return words if "_" in words else words[:1].upper() + words[1:]
 
 
 def tooltips(names: Mapping[str, str]) -> list[alt.Tooltip]:

@@ -9,16 +9,18 @@ from dpojax.errors import CheckpointError, InputError
 from dpojax.report.comparison_records import Comparison, comparison_of, with_compared
 from dpojax.report.costs import WRITES, answer_tokens
 from dpojax.report.frontier import KL, frontier_points, reward_names
-from dpojax.report.methods import POLICIES, methods_of
+from dpojax.report.methods import POLICIES, in_order, methods_of
 from dpojax.report.page.chart import Chart
 from dpojax.report.page.cost_table import cost_table
 from dpojax.report.page.curves import curve_charts
-from dpojax.report.page.frontier_chart import frontier_chart, two_rewards_charts
+from dpojax.report.page.frontier_chart import frontier_chart
 from dpojax.report.page.method_table import Methods, difference_table, method_table
 from dpojax.report.page.samples import sample_sets
+from dpojax.report.page.styles import Name, Styles, styles_of
 from dpojax.report.page.summary import summary
 from dpojax.report.page.table import Table
 from dpojax.report.page.tables import bradley_terry_table, policy_tables, runs_table, tournament_tables
+from dpojax.report.page.two_rewards import two_rewards_charts
 from dpojax.report.stages import Stage
 
 
@@ -45,7 +47,7 @@ class Content:
   Attributes:
     missing: (title, what would give it) of sections without data.
     problems: what could not be read, a line each.
-    paint: the colour of each run in the curves.
+    styles: how methods and settings are drawn; `names`: the settings whose runs stand in the curves.
     samples: see `samples.sample_sets`; `samples_note`: what is left out of them.
     summary: sentences that stand first.
   """
@@ -55,7 +57,8 @@ class Content:
   sections: Sequence[Section]
   missing: Sequence[tuple[str, str]]
   problems: Sequence[str]
-  paint: dict[str, str]
+  styles: Styles
+  names: Sequence[Name]
   samples: Sequence[dict[str, Any]]
   samples_note: str
   summary: Sequence[str] = ()
@@ -71,7 +74,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     InputError: no run measured a reward of that name.
   """
   problems = list(problems)
-  stages = [stage for stage in stages if _readable(stage, problems)]
+  stages = in_order([stage for stage in stages if _readable(stage, problems)])
   comparisons = _comparisons(stages, problems)
   names = reward_names(stages, comparisons)
   if reward and reward not in names:
@@ -94,7 +97,8 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
   methods = None if judge is None else methods_on(stages, comparisons, judge)
   points = methods.on() if methods else []
   judged = [comparison for comparison in comparisons if comparison.reward == judge]
-  frontier = None if judge is None else frontier_chart(points, judged, judge)
+  styles = styles_of(in_order(with_compared(stages, comparisons)), points)
+  frontier = None if judge is None else frontier_chart(points, judged, judge, styles)
   split = comparisons[0].split if comparisons else ""
   for other in (comparison for comparison in comparisons if comparison.split != split):
     missing.append(
@@ -131,9 +135,9 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     tournament_tables(comparisons),
     "a stage of recipe=comparison that holds a tournament",
   )
-  two = [] if judge is None else two_rewards_charts(stages, judge)
+  two = [] if judge is None else two_rewards_charts(stages, judge, styles)
   add("two_rewards", "Learned against true reward", "charts", two, "monitor.rewards with two rewards or more")
-  curves, paint = curve_charts(stages)
+  curves, names_of_curves = curve_charts(stages, styles)
   add("curves", "Training curves", "curves", curves, "a run of two steps or more")
   samples, note = sample_sets(stages, comparisons)
   if samples:
@@ -142,7 +146,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     missing.append(("Samples side by side", "set monitor.every, or a stage of recipe=comparison"))
   sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, judge)]))
   first = summary(methods) if methods else []
-  return Content(stages, judge, sections, missing, problems, paint, samples, note, first)
+  return Content(stages, judge, sections, missing, problems, styles, names_of_curves, samples, note, first)
 
 
 def methods_on(stages: Sequence[Stage], comparisons: Sequence[Comparison], reward: str) -> Methods:

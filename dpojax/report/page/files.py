@@ -78,16 +78,16 @@ def made(content: Content) -> str:
 
 
 def chart_files(chart: Chart, version: str) -> Iterator[tuple[str, bytes]]:
-  """(name, content) of a chart as PNG, SVG, PDF and CSV; of the frontier also as a PDF of a column's width."""
-  spec = as_file(chart.spec, WIDTH)
+  """(name, content) of a chart as PNG, SVG, PDF and CSV, and as a PDF of a column's width where it has one."""
+  spec = as_file(chart.file or chart.spec, WIDTH)
   if chart.group:  # small charts: on the page the title stands in the place of the y axis's
     spec["title"] = {"text": chart.title, "anchor": "start", "fontSize": 12, "font": FONTS}
   yield f"{chart.key}.png", vl_convert.vegalite_to_png(spec, vl_version=version, scale=2)
   yield f"{chart.key}.svg", vl_convert.vegalite_to_svg(spec, vl_version=version).encode()
   yield f"{chart.key}.pdf", vl_convert.vegalite_to_pdf(spec, vl_version=version)
   yield f"{chart.key}.csv", rows_csv(chart).encode("utf-8", "replace")
-  if chart.key == "frontier":
-    column = as_file(chart.spec, round(COLUMN_INCHES * POINTS), small=True)
+  if chart.column is not None:
+    column = as_file(chart.column, round(COLUMN_INCHES * POINTS), small=True)
     yield f"{chart.key}_column.pdf", vl_convert.vegalite_to_pdf(column, vl_version=version)
 
 
@@ -104,6 +104,7 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
       "tickColor": "#8a8f98",
       "labelOverlap": True,
       "labelSeparation": 6,
+      "labelFlush": False,
     },
     "legend": text | {"symbolSize": 35 if small else 90, "rowPadding": 1 if small else 2},
     "view": {"stroke": "transparent"},
@@ -111,7 +112,6 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
   found = copy.deepcopy(spec) | {"width": width, "background": "white", "padding": 2 if small else 6, "config": config}
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
   if small:
-    found["height"] = 170
     found["config"]["axis"] |= {"gridWidth": 0.5, "domainWidth": 0.6, "tickWidth": 0.6, "tickSize": 3}
     found["config"]["legend"] |= {"offset": 4}
     _shrink(found)

@@ -10,28 +10,32 @@ import altair as alt
 from dpojax.evaluation.estimates import Z
 from dpojax.report.claims import claims
 from dpojax.report.comparison_records import Comparison
-from dpojax.report.frontier import BEST_OF_N, KL, REFERENCE, Point, lines
-from dpojax.report.methods import POLICIES, method_of
+from dpojax.report.frontier import BEST_OF_N, Point, lines
 from dpojax.report.page.chart import (
-  GREY,
+  WIDTH,
   Chart,
   Row,
   choosable,
-  colours,
   data,
   finished,
   hidden,
   legend,
-  marked,
-  shapes,
+  paint,
+  titled,
   tooltips,
   with_error,
 )
-from dpojax.report.stages import Stage
+from dpojax.report.page.point_labels import placed
+from dpojax.report.page.shades import shade
+from dpojax.report.page.styles import GREY, Name, Styles
+from dpojax.report.page.ticks import sqrt_values
 from dpojax.training.numbers import reward_in_words
 
 FAR, TOO_FAR = 4, 12  # times the median KL: from where the axis is squeezed, and where nothing is drawn
 X, ORACLE = "KL to the reference (nats an answer)", "oracle"
+BAND, LOOKS = Name("oracle, 95 % band", GREY, "dashes"), Name("looks on the way", GREY, "ring")
+HEIGHT, COLUMN_WIDTH, COLUMN_HEIGHT = 380, 234, 170  # of the page's chart and of a column's, in points
+AXIS, COLUMN_AXIS = 46, 28  # of a width, beside the plot
 TOOLTIP = {
   "series": "method",
   "knob": "setting",
@@ -44,68 +48,135 @@ TOOLTIP = {
 }
 
 
-def frontier_chart(points: Sequence[Point], comparisons: Sequence[Comparison], reward: str) -> Chart | None:
+def frontier_chart(
+  points: Sequence[Point], comparisons: Sequence[Comparison], reward: str, styles: Styles
+) -> Chart | None:
   """Reward against KL; None where no point is."""
   if not points:
     return None
   words = reward_in_words(f"reward/{reward}")
-  every = [_row(point) for point in points]
+  every = [_row(point, styles) for point in points]
   points, left_out = drawable(points)
-  spread = far_apart([point.kl for point in points if point.final and point.kl > 0])
-  across = alt.Axis(title="KL to the reference (nats, √ scale)" if spread else X)
-  scale = alt.Scale(type="sqrt" if spread else "linear", zero=True)
-
-  def x(field: str) -> alt.X:
-    return alt.X(f"{field}:Q", axis=across, scale=scale)
-
-  def y(field: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title=words, scale=alt.Scale(zero=False))
-
-  order, rows, oracle = _order(points), [_row(point) for point in points], oracle_rows(comparisons)
-  paint = alt.Color("series:N", scale=colours(order), legend=legend())
-  layers: list[Any] = []
-  if oracle:
-    base = alt.Chart(data(oracle))
-    seen = tooltips({"what": "curve", "KL": "KL, nats", "value": "most reward", "ess": "effective answers"})
-    layers.append(
-      base.mark_area(color=GREY, opacity=0.16).encode(x("kl"), y("reward_low"), y2="reward_high:Q", detail="of:N")
-    )
-    line = base.mark_line(color=GREY, strokeDash=[5, 3], strokeWidth=1.5)
-    layers.append(line.encode(x("kl"), y("reward"), detail="of:N", tooltip=seen))
-  joined = choosable(alt.Chart(data(lines(points))), "series").mark_line(strokeWidth=1.6, opacity=0.75)
-  layers.append(joined.encode(x("kl"), y("reward"), paint, detail="line:N", order="order:Q"))
-  on_the_way = [row for row in rows if not row["final"]]
-  if on_the_way:
-    circles = choosable(alt.Chart(data(on_the_way)), "series").mark_point(
-      size=22, filled=False, strokeWidth=1.1, opacity=0.7
-    )
-    layers.append(circles.encode(x("kl"), y("reward"), paint, tooltip=tooltips(TOOLTIP)))
-  ends = choosable(alt.Chart(data([row for row in rows if row["final"]])), "series")
-  rule = ends.mark_rule(strokeWidth=1.2)
-  layers.append(rule.encode(x("kl"), y("low"), paint, y2="high:Q"))
-  layers.append(rule.encode(x("kl_low"), y("reward"), paint, x2="kl_high:Q"))
-  shape = alt.Shape("series:N", scale=shapes(order), legend=legend())
-  marks = ends.mark_point(size=70, filled=True, strokeWidth=0, opacity=1)
-  layers.append(marks.encode(x("kl"), y("reward"), paint, shape, tooltip=tooltips(TOOLTIP)))
+  oracle = oracle_rows(comparisons)
+  drawing = _Drawing(points, oracle, words, styles)
+  looks = any(not point.final for point in points)
   small = (
-    " Small circles: looks on the way, joined along each run where a method was run with one setting."
-    if on_the_way
-    else ""
+    " Small circles: looks on the way, joined along each run where a method was run with one setting." if looks else ""
   )
   curve = " Dashed: the oracle, the most reward at each KL, with its 95 % band." if oracle else ""
   note = (
-    "Large points: the end of each run, with 95 % intervals over prompts. Lines join the settings of a method in order of KL, "
-    f"means over seeds.{small}{curve}{left_out}"
+    "Large points: the end of each run, with 95 % intervals over prompts; shades are settings, the same as in the charts below. "
+    f"Lines join the settings of a method in order of KL, means over seeds.{small}{curve}{left_out}"
   )
   return Chart(
     "frontier",
-    f"{words.capitalize()} against KL",
+    f"{titled(words)} against KL",
     " ".join([note, *claims(comparisons)]),
-    finished(alt.layer(*layers).add_params(hidden()), height=380),
+    finished(drawing.chart(), height=HEIGHT),
     [*every, *({"series": ORACLE, **row} for row in oracle)],
-    names=marked(order, by_shape=True),
-    field="series",
+    names=drawing.names,
+    file=finished(drawing.chart(size=(WIDTH - AXIS, HEIGHT), font=9, radius=5), height=HEIGHT),
+    column=finished(
+      drawing.chart(size=(COLUMN_WIDTH - COLUMN_AXIS, COLUMN_HEIGHT), font=6, radius=3, looks=False),
+      height=COLUMN_HEIGHT,
+    ),
   )
+
+
+class _Drawing:
+  """The layers of the frontier, for the page and for files."""
+
+  def __init__(self, points: Sequence[Point], oracle: Sequence[Row], words: str, styles: Styles):
+    self.points, self.oracle, self.styles = points, oracle, styles
+    self.rows, self.lines = [_row(point, styles) for point in points], lines(points)
+    self.spread = far_apart([point.kl for point in points if point.final and point.kl > 0])
+    ticks: dict[str, Any] = {"values": sqrt_values(), "labelOverlap": "greedy"} if self.spread else {}
+    across = alt.Axis(title="KL to the reference (nats, √ scale)" if self.spread else X, format="~g", **ticks)
+    scale = alt.Scale(type="sqrt" if self.spread else "linear", zero=True)
+    self.x = lambda field: alt.X(f"{field}:Q", axis=across, scale=scale)
+    self.y = lambda field: alt.Y(f"{field}:Q", title=words, scale=alt.Scale(zero=False))
+    series = {point.series for point in points}
+    self.methods = [name for name in styles.methods.values() if name.name in series]
+    on_the_way = [LOOKS] if any(not row["final"] for row in self.rows) else []
+    self.names = [*self.methods, *([BAND] if oracle else []), *on_the_way]
+
+  def chart(
+    self, *, size: tuple[float, float] | None = None, font: float = 9, radius: float = 5, looks: bool = True
+  ) -> Any:
+    """All layers; with the settings beside their points where a plot of this `size` has room for them."""
+    named = [name for name in self.names if looks or name is not LOOKS]
+    settings = self.styles.ordered(self.styles.settings[point.group] for point in self.points)
+    all_names = {name.name: name for name in [*settings, *named]}  # a method without settings is called as they are
+    paints = {field: paint(field, list(all_names.values()), legend(named)) for field in ("series", "setting")}
+    layers = [*self._oracle(), *self._joined(paints)]
+    if looks and LOOKS in named:
+      layers.append(self._looks(paints))
+    layers += self._ends(paints)
+    if size is not None:
+      layers += self._texts(size, font, radius, looks)
+    return alt.layer(*layers).add_params(hidden())
+
+  def _oracle(self) -> list[Any]:
+    if not self.oracle:
+      return []
+    base = choosable(alt.Chart(data(self.oracle)), name=BAND.name)
+    seen = tooltips({"what": "curve", "KL": "KL, nats", "value": "most reward", "ess": "effective answers"})
+    band = base.mark_area(color=GREY, opacity=0.16)
+    line = base.mark_line(color=GREY, strokeDash=[5, 3], strokeWidth=1.5)
+    return [
+      band.encode(self.x("kl"), self.y("reward_low"), y2="reward_high:Q", detail="of:N"),
+      line.encode(self.x("kl"), self.y("reward"), detail="of:N", tooltip=seen),
+    ]
+
+  def _joined(self, paints: dict[str, Any]) -> list[Any]:
+    joined = choosable(alt.Chart(data(self.lines)), "series").mark_line(strokeWidth=1.6, opacity=0.75)
+    return [joined.encode(self.x("kl"), self.y("reward"), paints["series"], detail="line:N", order="order:Q")]
+
+  def _looks(self, paints: dict[str, Any]) -> Any:
+    on_the_way = choosable(alt.Chart(data([row for row in self.rows if not row["final"]])), "series", LOOKS.name)
+    circles = on_the_way.mark_point(size=22, filled=False, strokeWidth=1.1, opacity=0.7)
+    return circles.encode(self.x("kl"), self.y("reward"), paints["setting"], tooltip=tooltips(TOOLTIP))
+
+  def _ends(self, paints: dict[str, Any]) -> list[Any]:
+    ends = choosable(alt.Chart(data([row for row in self.rows if row["final"]])), "series")
+    rule = ends.mark_rule(strokeWidth=1.2)
+    marks = ends.mark_point(size=70, filled=True, strokeWidth=0, opacity=1)
+    scale = alt.Scale(domain=[name.name for name in self.methods], range=[name.sign for name in self.methods])
+    shape = alt.Shape("series:N", scale=scale, legend=None)
+    return [
+      rule.encode(self.x("kl"), self.y("low"), paints["setting"], y2="high:Q"),
+      rule.encode(self.x("kl_low"), self.y("reward"), paints["setting"], x2="kl_high:Q"),
+      marks.encode(self.x("kl"), self.y("reward"), paints["setting"], shape, tooltip=tooltips(TOOLTIP)),
+    ]
+
+  def _texts(self, size: tuple[float, float], font: float, radius: float, looks: bool) -> list[Any]:
+    ends = [point for point in self.points if point.final]
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point in ends:
+      groups.setdefault(point.group, []).append(point)
+    middles = [
+      {
+        "text": knob,
+        "places": [(point.kl, point.reward) for point in some],
+        "ink": shade(self.styles.methods[series].colour, 0.45),
+      }
+      for (series, knob), some in sorted(groups.items(), key=lambda item: -sum(s == item[0][0] for s, _ in groups))
+      if knob
+    ]
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    for row in self.lines:
+      drawn.setdefault(f"line {row['line']} {row['series']}", []).append((row["kl"], row["reward"]))
+    for row in self.oracle:
+      for side in ("reward_low", "reward", "reward_high"):
+        drawn.setdefault(f"{side} {row['of']}", []).append((row["kl"], row[side]))
+    for i, row in enumerate(row for row in self.rows if row["final"]):
+      drawn[f"rewards {i}"] = [(row["kl"], row[end]) for end in ("low", "high") if math.isfinite(row[end])]
+      drawn[f"KLs {i}"] = [(row[end], row["reward"]) for end in ("kl_low", "kl_high") if math.isfinite(row[end])]
+    marks = [(point.kl, point.reward) for point in (self.points if looks else ends)]
+    texts = placed(middles, drawn.values(), marks, size=size, font=font, radius=radius, sqrt=self.spread)
+    text = alt.Chart(data(texts)).mark_text(fontSize=font)
+    ink = alt.Color("ink:N", scale=None, legend=None)
+    return [text.encode(self.x("kl"), self.y("reward"), ink, text="text:N")] if texts else []
 
 
 def drawable(points: Sequence[Point]) -> tuple[list[Point], str]:
@@ -149,109 +220,11 @@ def oracle_rows(comparisons: Sequence[Comparison]) -> list[Row]:
   return sorted(rows, key=lambda row: (row["of"], row["kl"]))
 
 
-def two_rewards_rows(stages: Sequence[Stage], judge: str) -> list[Row]:
-  """A row a look and learned reward of policies that measured `judge` and others: both, and their changes since step 0."""
-  rows = []
-  for stage in stages:
-    records = [r for r in stage.splits.get("policy", []) if f"reward/{judge}" in r and KL in r]
-    if stage.recipe not in POLICIES or len(records) < 2:
-      continue
-    others = [n for n in records[0] if n.startswith("reward/") and not n.endswith("_error") and n != f"reward/{judge}"]
-    for name in others:
-      for record in (r for r in records if name in r):
-        rows.append(
-          {
-            "run": stage.name,
-            "series": method_of(stage).label,
-            "reward": name.removeprefix("reward/"),
-            "step": int(record["step"]),
-            "kl": float(record[KL]),
-            "judge": float(record[f"reward/{judge}"]),
-            "other": float(record[name]),
-            "judge_change": float(record[f"reward/{judge}"] - records[0][f"reward/{judge}"]),
-            "other_change": float(record[name] - records[0].get(name, math.nan)),
-            "true": with_error(record[f"reward/{judge}"], record.get(f"reward/{judge}_error", math.nan)),
-            "learned": with_error(record[name], record.get(f"{name}_error", math.nan)),
-            "KL": with_error(record[KL], record.get(f"{KL}_error", math.nan)),
-          }
-        )
-  return rows
-
-
-def two_rewards_charts(stages: Sequence[Stage], judge: str) -> list[Chart]:
-  """Other rewards against `judge`: along each run, and both over KL; [] where no run measured two."""
-  rows = two_rewards_rows(stages, judge)
-  if not rows:
-    return []
-  runs = list(dict.fromkeys(row["run"] for row in rows))
-  words = reward_in_words(f"reward/{judge}")
-  paint = alt.Color("run:N", scale=colours(runs), legend=legend())
-  seen = tooltips(
-    {
-      "run": "run",
-      "series": "method",
-      "reward": "reward",
-      "step": "step",
-      "KL": "KL, nats",
-      "true": words,
-      "learned": "that reward",
-    }
-  )
-  base = choosable(alt.Chart(data(rows)), "run").add_params(hidden())
-  along = base.mark_line(point={"size": 34, "filled": True}, strokeWidth=1.6).encode(
-    x=alt.X("other:Q", title="another reward that was measured", scale=alt.Scale(zero=False)),
-    y=alt.Y("judge:Q", title=words, scale=alt.Scale(zero=False)),
-    color=paint,
-    detail="reward:N",
-    order="step:Q",
-    tooltip=seen,
-  )
-  changes = [
-    {**row, "which": which, "change": row[key]}
-    for row in rows
-    for which, key in ((words, "judge_change"), ("the other reward", "other_change"))
-  ]
-  over = (
-    choosable(alt.Chart(data(changes)), "run")
-    .add_params(hidden())
-    .mark_line(point={"size": 24, "filled": True}, strokeWidth=1.6)
-    .encode(
-      x=alt.X("kl:Q", title=X),
-      y=alt.Y("change:Q", title="change since step 0"),
-      color=paint,
-      strokeDash=alt.StrokeDash(
-        "which:N", scale=alt.Scale(domain=[words, "the other reward"], range=[[1, 0], [5, 3]]), legend=legend()
-      ),
-      detail="reward:N",
-      order="step:Q",
-      tooltip=seen,
-    )
-  )
-  return [
-    Chart(
-      "two_rewards",
-      f"Other rewards against the {words}",
-      f"A line is a run, its points in order of steps. Where it bends down, the other reward goes on rising and the {words} "
-      "falls: over-optimisation.",
-      finished(along),
-      rows,
-      names=marked(runs),
-    ),
-    Chart(
-      "two_rewards_over_kl",
-      "Both over KL",
-      f"Solid: {words}; dashed: the other reward, each as its change since step 0, in its own unit.",
-      finished(over),
-      changes,
-      names=marked(runs),
-    ),
-  ]
-
-
-def _row(point: Point) -> Row:
+def _row(point: Point, styles: Styles) -> Row:
   return {
     "series": point.series,
     "knob": point.knob or "-",
+    "setting": styles.settings[point.group].name,
     "run": point.run,
     "seed": point.seed,
     "step": "-" if point.source == BEST_OF_N else point.step,
@@ -266,9 +239,3 @@ def _row(point: Point) -> Row:
     "from": {"look": "its looks", "comparison": "the comparison"}.get(point.source, point.source),
     "final": point.final,
   }
-
-
-def _order(points: Sequence[Point]) -> list[str]:
-  """Methods in the order in which the legend names them: the reference and best of N last."""
-  found = list(dict.fromkeys(point.series for point in points))
-  return sorted(found, key=lambda series: (series in (BEST_OF_N, REFERENCE), series == REFERENCE, found.index(series)))

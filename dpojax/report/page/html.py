@@ -8,11 +8,14 @@ import base64
 import hashlib
 import html
 import importlib.resources
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from dpojax.report.page.content import Content, Section
+from dpojax.report.page.styles import Name
 from dpojax.report.page.table import Cell, Table
 
 POLICY = (
@@ -21,8 +24,17 @@ POLICY = (
 )
 
 
-# Shapes of Vega, as characters.
-SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "triangle-down": "▼"}
+# Shapes of Vega, as characters; of others the style sheet draws a sign.
+SIGNS = {
+  "circle": "●",
+  "square": "■",
+  "diamond": "◆",
+  "triangle-up": "▲",
+  "cross": "✚",
+  "triangle-down": "▼",
+  "ring": "○",
+}
+BREAKS = re.compile(r"([/:_]+)(?=\w)")  # where a name may go on in the next line
 
 
 def page(content: Content, title: str, made: str, library: str) -> str:
@@ -40,7 +52,8 @@ def page(content: Content, title: str, made: str, library: str) -> str:
     for section in content.sections
     for chart in section.charts
   }
-  carried = {"charts": charts, "samples": content.samples}
+  dark = {name.colour: name.dark for name in (*content.styles.methods.values(), *content.styles.settings.values())}
+  carried = {"charts": charts, "dark": dark, "samples": content.samples}
   links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in content.sections)
   parts = [
     "<!doctype html>",
@@ -104,23 +117,33 @@ def _charts(section: Section, content: Content) -> str:
 
 
 def _curves(section: Section, content: Content) -> str:
-  names = [(name, colour, "circle") for name, colour in content.paint.items()]
-  return _legend("runs", names) + _charts(section, content)
+  return _legend("runs", content.names) + _charts(section, content)
 
 
-def _legend(group: str, names: Sequence[tuple[str, str, str]]) -> str:
-  """A button for each name: it hides and shows what belongs to it in the charts of the group."""
-  buttons = "".join(
-    f'<button type="button" class="name" aria-pressed="true" data-name="{escape(name)}">'
-    f'<span style="color:{colour}" aria-hidden="true">{SIGNS[shape]}</span> {escape(name)}</button>'
-    for name, colour, shape in names
-  )
+def _legend(group: str, names: Sequence[Name]) -> str:
+  """A button for each name: it hides and shows what belongs to it in the charts of the group; a method's stand together."""
+  parts = []
+  for method, several in itertools.groupby(names, lambda name: name.method or name.name):
+    members = list(several)
+    if len(members) == 1:
+      parts.append(_name_button(members[0], members[0].name))
+    else:
+      whole = f'<button type="button" class="whole" aria-pressed="true">{escape(method)}</button>'
+      buttons = "".join(_name_button(name, name.short or name.name) for name in members)
+      parts.append(f'<span class="method" role="group" aria-label="{escape(method)}">{whole}{buttons}</span>')
   every = '<button type="button" data-all="show">all</button><button type="button" data-all="hide">none</button>'
   hint = "Click: hide or show; double-click: this one alone"
   return (
-    f'<div class="legend" data-group="{group}" role="group" aria-label="What the charts show" title="{hint}">'
-    f"{every if len(names) > 2 else ''}{buttons}</div>"
+    f'<div class="box"><div class="legend" data-group="{group}" role="group" aria-label="What the charts show" title="{hint}">'
+    f"{every if len(names) > 2 else ''}{''.join(parts)}</div></div>"
   )
+
+
+def _name_button(name: Name, text: str) -> str:
+  label = f' aria-label="{escape(name.name)}"' if text != name.name else ""
+  style = f"--light:{name.colour};--dark:{name.dark}"
+  sign = f'<span class="sign {name.sign}" style="{style}" aria-hidden="true">{SIGNS.get(name.sign, "")}</span>'
+  return f'<button type="button" class="name" aria-pressed="true" data-name="{escape(name.name)}"{label}>{sign} {escape(text)}</button>'
 
 
 def _tables(section: Section, content: Content) -> str:
@@ -130,30 +153,55 @@ def _tables(section: Section, content: Content) -> str:
 
 
 def _table(table: Table, *, heading: bool) -> str:
+  numbers = [any(row[i].value is not None for row in table.rows) for i in range(len(table.header))]
   head = "".join(
-    f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}<span class="arrow" aria-hidden="true"></span>'
-    "</button></th>"
-    for name in table.header
+    f'<th scope="col" aria-sort="none"{_number(is_number)}><button type="button">{escape(name)}'
+    '<span class="arrow" aria-hidden="true"></span></button></th>'
+    for name, is_number in zip(table.header, numbers, strict=True)
   )
-  rows = "".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+  shared = shared_beginning([row[0].text for row in table.rows])
+  rows = "".join(f"<tr>{_cells(row, numbers, shared)}</tr>" for row in table.rows)
   box = f"filter-{table.key}"
   return (
     f"{f'<h3>{escape(table.title)}</h3>' if heading else ''}"
     f'<div class="tools"><label for="{box}">Filter</label><input type="search" id="{box}" data-table="table-{table.key}" '
-    f'autocomplete="off"><output for="{box}"></output></div>'
-    f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}"><table id="table-{table.key}">'
-    f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="note">{escape(table.note)}</p>'
+    f'autocomplete="off"><output for="{box}"></output><span class="further" aria-hidden="true"></span></div>'
+    f'<div class="box"><div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">'
+    f'<table id="table-{table.key}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>'
+    f'<p class="note">{escape(table.note)}</p>'
   )
 
 
-def _cells(row: Sequence[Cell]) -> str:
+def shared_beginning(names: Sequence[str]) -> str:
+  """What all names begin with, up to a "/" or ":"; empty where there is one name, or nothing would be left of one.
+
+  >>> shared_beginning(["seed_0/compared:dpo", "seed_0/compared:ppo"]), shared_beginning(["a/b", "ac"])
+  ('seed_0/compared:', '')
+  """
+  if len(names) < 2:
+    return ""
+  same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(names), max(names), strict=False))
+  begins = "".join(letter for letter, _ in same)
+  begins = begins[: max(begins.rfind("/"), begins.rfind(":")) + 1]
+  return "" if begins in names else begins
+
+
+def _number(is_number: bool) -> str:
+  return ' class="number"' if is_number else ""
+
+
+def _cells(row: Sequence[Cell], numbers: Sequence[bool], shared: str) -> str:
+  """The cells of a row; its name without what all names have in common, which is read where the pointer rests."""
   cells = []
   for i, cell in enumerate(row):
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    more = f' title="{escape(cell.more)}"' if cell.more else ""
-    kind = ' class="number"' if cell.value is not None or cell.text == "-" else ""
+    text, more = (
+      (cell.text.removeprefix(shared), cell.more or cell.text * bool(shared)) if i == 0 else (cell.text, cell.more)
+    )
+    title = f' title="{escape(more)}"' if more else ""
     name, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
-    cells.append(f"<{name}{scope}{kind}{value}{more}>{escape(cell.text)}</{name}>")
+    shown = BREAKS.sub(r"\1<wbr>", escape(text)) if i == 0 else escape(text)
+    cells.append(f"<{name}{scope}{_number(numbers[i])}{value}{title}>{shown}</{name}>")
   return "".join(cells)
 
 

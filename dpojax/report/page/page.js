@@ -14,17 +14,19 @@
       background: "transparent",
       font,
       view: { stroke: "transparent" },
-      axis: { ...text, gridColor: of("--line"), domainColor: of("--soft"), tickColor: of("--soft"), titleFontWeight: 600, labelFontSize: 11, labelOverlap: true, labelSeparation: 6 },
+      axis: { ...text, gridColor: of("--line"), domainColor: of("--soft"), tickColor: of("--soft"), titleFontWeight: 600, labelFontSize: 11, labelOverlap: true, labelSeparation: 6, labelFlush: false },
     };
   }
 
-  // The page's own legends stand in the place of Vega's: they can be reached by keyboard, and wrap on a phone.
-  function withoutLegends(part) {
-    if (Array.isArray(part)) return part.map(withoutLegends);
+  // The page's own legends stand in the place of Vega's: they can be reached by keyboard, and wrap on a phone. On a dark page
+  // colours are lighter.
+  function adapted(part) {
+    if (Array.isArray(part)) return part.map(adapted);
     if (part === null || typeof part !== "object") return part;
     const entries = Object.entries(part).map(([name, inner]) => {
       if (name === "data" || name === "datasets") return [name, inner];
-      return [name, name === "legend" ? null : withoutLegends(inner)];
+      if (name === "range" && scheme.matches) return [name, inner.map((value) => data.dark[value] ?? value)];
+      return [name, name === "legend" ? null : adapted(inner)];
     });
     return Object.fromEntries(entries);
   }
@@ -35,7 +37,7 @@
     const tooltip = { theme: scheme.matches ? "dark" : "light" };
     // Errors only: a chart all of whose runs are hidden has no extent, and that is no fault.
     const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false, config: theme(), tooltip, logLevel: 1 };
-    const result = await window.vegaEmbed(place, withoutLegends(spec), options);
+    const result = await window.vegaEmbed(place, adapted(spec), options);
     views.get(key)?.finalize();
     views.set(key, result.view);
     if (hidden.get(group)?.size) await result.view.signal("hidden", [...hidden.get(group)]).runAsync();
@@ -52,7 +54,14 @@
       const buttons = [...legend.querySelectorAll("button.name")];
       const gone = new Set(); // names that the group's charts leave out
       hidden.set(group, gone);
+      const wholes = [...legend.querySelectorAll("button.whole")].map((button) => {
+        const members = [...button.parentElement.querySelectorAll("button.name")].map((member) => member.dataset.name);
+        return { button, members };
+      });
       const show = () => {
+        for (const { button, members } of wholes) {
+          button.setAttribute("aria-pressed", String(!members.every((name) => gone.has(name))));
+        }
         for (const button of buttons) button.setAttribute("aria-pressed", String(!gone.has(button.dataset.name)));
         for (const [key, view] of views) {
           if (data.charts[key].group === group) view.signal("hidden", [...gone]).runAsync();
@@ -71,6 +80,18 @@
         button.addEventListener("dblclick", () => {
           all(true);
           gone.delete(name);
+          show();
+        });
+      }
+      for (const { button, members } of wholes) {
+        button.addEventListener("click", () => {
+          const hide = members.some((name) => !gone.has(name));
+          for (const name of members) hide ? gone.add(name) : gone.delete(name);
+          show();
+        });
+        button.addEventListener("dblclick", () => {
+          all(true);
+          for (const name of members) gone.delete(name);
           show();
         });
       }
@@ -100,7 +121,9 @@
       const heads = [...table.tHead.rows[0].cells];
       heads.forEach((head, column) => {
         head.querySelector("button").addEventListener("click", () => {
-          const falling = head.getAttribute("aria-sort") === "ascending";
+          // Of numbers the largest come first, of texts the first of the alphabet.
+          const was = head.getAttribute("aria-sort");
+          const falling = was === "none" ? head.classList.contains("number") : was === "ascending";
           for (const other of heads) other.setAttribute("aria-sort", "none");
           head.setAttribute("aria-sort", falling ? "descending" : "ascending");
           const body = table.tBodies[0];
@@ -126,6 +149,26 @@
         }
         said.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
       });
+    }
+  }
+
+  // Marks the edges beyond which a legend or a table goes on, and says how many columns are out of sight.
+  function hintAtMore() {
+    for (const inner of document.querySelectorAll(".scroll, .legend")) {
+      const box = inner.parentElement;
+      const further = box.previousElementSibling?.querySelector(".further");
+      const show = () => {
+        box.toggleAttribute("data-left", inner.scrollLeft > 2);
+        box.toggleAttribute("data-right", inner.scrollWidth - inner.clientWidth - inner.scrollLeft > 2);
+        box.toggleAttribute("data-down", inner.scrollHeight - inner.clientHeight - inner.scrollTop > 2);
+        if (!further) return;
+        const edge = inner.getBoundingClientRect().right;
+        const cells = [...inner.querySelectorAll("thead th")];
+        const beyond = cells.filter((cell) => cell.getBoundingClientRect().right > edge + 2).length;
+        further.textContent = beyond ? `${beyond} more column${beyond > 1 ? "s" : ""} →` : "";
+      };
+      inner.addEventListener("scroll", show, { passive: true });
+      new ResizeObserver(show).observe(inner);
     }
   }
 
@@ -182,6 +225,7 @@
   legends();
   sortTables();
   filterTables();
+  hintAtMore();
   showSamples();
   drawAll();
   scheme.addEventListener("change", drawAll);

@@ -1,7 +1,7 @@
 """Answers of all policies to the same prompts under the same random keys, side by side."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dpojax.report.comparison_records import Comparison
@@ -41,7 +41,7 @@ def sample_sets(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> t
 
 
 def _of_comparison(comparison: Comparison) -> list[dict[str, Any]]:
-  policies = [{"name": str(p["name"]), "label": str(p.get("label", ""))} for p in comparison.policies]
+  policies = [{"name": str(p["name"]), "label": _label(comparison, p)} for p in comparison.policies]
   number = {policy["name"]: i for i, policy in enumerate(policies)}
   show = _display(comparison.stage)
   sets = []
@@ -60,6 +60,12 @@ def _of_comparison(comparison: Comparison) -> list[dict[str, Any]]:
       name = f"{comparison.stage.name}, {split}" if split else comparison.stage.name
       sets.append({"name": name, "policies": policies, "prompts": prompts})
   return sets
+
+
+def _label(comparison: Comparison, policy: Mapping[str, Any]) -> str:
+  """The method of a policy as the rest of the page calls it; of one from outside as the comparison does."""
+  stage = comparison.stage_of(policy)
+  return method_of(stage).label if stage is not None else str(policy.get("label", ""))
 
 
 def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
