@@ -11,6 +11,7 @@ from made_stages import look, make_experiment, make_ppo, make_stage, train_rows
 
 from dpojax.report.methods import in_order
 from dpojax.report.page.content import content_of
+from dpojax.report.page.files import as_file
 from dpojax.report.page.html import shared_beginning
 from dpojax.report.page.point_labels import placed
 from dpojax.report.page.shades import lightness_of, on_black, shade, shades
@@ -151,6 +152,15 @@ def test_texts_stand_beside_their_points_and_over_nothing():
   crowd = [(5.0 + 0.01 * i, 5.0 + 0.01 * j) for i in range(-60, 60, 4) for j in range(-60, 60, 4)]
   hidden = [{"text": "β 0.1", "places": [(5.0, 5.0)]}]
   assert placed(hidden, [[(0.0, 0.0), (10.0, 10.0)]], crowd, size=size, font=font, radius=radius, sqrt=False) == []
+
+
+@pytest.mark.parametrize(
+  "longest, width, columns", [(4, 560, 3), (24, 560, 3), (30, 560, 2), (70, 560, 1), (22, 234, 2), (40, 234, 1)]
+)
+def test_a_legend_in_a_file_is_as_wide_as_the_file(longest, width, columns):
+  spec = {"encoding": {"color": {"legend": {"orient": "bottom", "values": ["a", "x" * longest]}}}}
+  (legend,) = [as_file(spec, width, small=width < 300)["encoding"]["color"]["legend"]]
+  assert legend["columns"] == columns and legend["labelLimit"] < width
 
 
 def test_what_all_names_share_is_left_out():

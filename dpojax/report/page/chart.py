@@ -79,7 +79,7 @@ def hidden() -> Any:
   return alt.param(name="hidden", value=[])
 
 
-def legend(names: Sequence[Name], *, columns: int = 3, orient: str = "bottom") -> dict[str, Any]:
+def legend(names: Sequence[Name], *, columns: int = 1, orient: str = "bottom") -> dict[str, Any]:
   """A legend of these names with a sign of its own each, for files: on the page stands one of its own."""
 
   def rule(values: Mapping[str, Any], otherwise: Any) -> dict[str, Any]:

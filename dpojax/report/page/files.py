@@ -25,6 +25,7 @@ FONTS = (
   "'Source Han Sans SC', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 )
 COLUMN_INCHES = 3.25  # of a figure in one of two columns
+CHARACTER = 0.58  # the width of one, in font sizes
 POINTS = 72  # an inch; a unit of Vega is one in a PDF
 
 
@@ -111,6 +112,11 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
   }
   found = copy.deepcopy(spec) | {"width": width, "background": "white", "padding": 2 if small else 6, "config": config}
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
+  for legend in _legends(found):
+    if legend["orient"] == "bottom":
+      longest = max(map(len, legend["values"]))
+      legend["columns"] = max(1, min(3, int(width / (CHARACTER * label * longest + 3 * label))))
+      legend["labelLimit"] = width - 4 * label
   if small:
     found["config"]["axis"] |= {"gridWidth": 0.5, "domainWidth": 0.6, "tickWidth": 0.6, "tickSize": 3}
     found["config"]["legend"] |= {"offset": 4}
@@ -118,8 +124,18 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
   return found
 
 
+def _legends(part: Any) -> Iterator[dict[str, Any]]:
+  """Every legend of a specification."""
+  if isinstance(part, dict):
+    if isinstance(part.get("legend"), dict):
+      yield part["legend"]
+    part = [inner for name, inner in part.items() if name not in ("data", "datasets", "config")]
+  for inner in part if isinstance(part, list) else ():
+    yield from _legends(inner)
+
+
 def _shrink(part: Any) -> None:
-  """Thinner lines, smaller points and two columns of a legend, wherever they stand in a specification."""
+  """Thinner lines and smaller points, wherever they stand in a specification."""
   if isinstance(part, list):
     for inner in part:
       _shrink(inner)
@@ -127,9 +143,6 @@ def _shrink(part: Any) -> None:
     mark = part.get("mark")
     if isinstance(mark, dict):
       mark.update({name: mark[name] * by for name, by in (("size", 0.35), ("strokeWidth", 0.6)) if name in mark})
-    legend = part.get("legend")
-    if isinstance(legend, dict):
-      legend["columns"] = 2
     for name, inner in part.items():
       if name not in ("data", "datasets"):
         _shrink(inner)

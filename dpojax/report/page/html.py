@@ -34,6 +34,7 @@ SIGNS = {
   "triangle-down": "▼",
   "ring": "○",
 }
+PHONE_NAME = 15  # characters of a row's name in one line on a phone
 BREAKS = re.compile(r"([/:_]+)(?=\w)")  # where a name may go on in the next line
 
 
@@ -161,13 +162,14 @@ def _table(table: Table, *, heading: bool) -> str:
   )
   shared = shared_beginning([row[0].text for row in table.rows])
   rows = "".join(f"<tr>{_cells(row, numbers, shared)}</tr>" for row in table.rows)
+  longest = max((len(row[0].text) - len(shared) for row in table.rows), default=0)
   box = f"filter-{table.key}"
   return (
     f"{f'<h3>{escape(table.title)}</h3>' if heading else ''}"
     f'<div class="tools"><label for="{box}">Filter</label><input type="search" id="{box}" data-table="table-{table.key}" '
     f'autocomplete="off"><output for="{box}"></output><span class="further" aria-hidden="true"></span></div>'
     f'<div class="box"><div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">'
-    f'<table id="table-{table.key}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>'
+    f'<table id="table-{table.key}" style="--names:{min(longest, PHONE_NAME)}ch"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>'
     f'<p class="note">{escape(table.note)}</p>'
   )
 
