@@ -1,6 +1,7 @@
 """Numbers as people read them, and as JSON can hold them."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,13 +62,14 @@ def rewards_of(names: Iterable[str]) -> list[str]:
 
 
 def reward_in_words(name: str) -> str:
-  """What a person reads for a metric `reward/LABEL`; a label that says "reward" itself is enough.
+  """What a person reads for a metric `reward/LABEL`; a name that says "reward" itself is enough.
 
-  >>> [reward_in_words(f"reward/{label}") for label in ("true", "length", "reward", "reward_model")]
-  ['true reward', 'reward length', 'reward', 'reward_model']
+  >>> [reward_in_words(f"reward/{label}") for label in ("true", "length", "reward_model", "model:runs/reward")]
+  ['true reward', 'reward length', 'reward_model', 'reward model:runs/reward']
   """
   label = name.removeprefix("reward/")
-  return "true reward" if label == "true" else label if "reward" in label.lower() else f"reward {label}"
+  enough = re.fullmatch(r"\w*reward\w*", label, re.IGNORECASE)
+  return "true reward" if label == "true" else label if enough else f"reward {label}"
 
 
 def format_duration(seconds: float) -> str:
