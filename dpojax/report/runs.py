@@ -1,9 +1,14 @@
 """Runs as data frames: a row a run, a row a look at a policy."""
 
+import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpojax.errors import InputError
+from dpojax.report.comparison_records import comparison_of
+from dpojax.report.frontier import frontier_points, reward_names
 from dpojax.report.methods import differing_settings, method_of
 from dpojax.report.records import newest_tenth
 from dpojax.report.stages import Stage, find_stages
@@ -30,8 +35,29 @@ def load_runs(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
   """
   import pandas
 
-  stages, _ = find_stages(folders)
-  return pandas.DataFrame(run_rows(stages))
+  return pandas.DataFrame(run_rows(_stages(folders)))
+
+
+def load_frontier(*folders: str | os.PathLike[str], reward: str = "") -> "pandas.DataFrame":
+  """A row for each point of the frontier that `dpojax report` draws: `method`, `knob`, `run`, `seed`, `step`, `kl` (exact, nats an answer),
+  `kl_error`, `reward`, `reward_error`, `source` ("look", "comparison", "best of N"), `final`, `split`.
+
+  Args:
+    reward: the name of the reward; "": the true one, else that of the comparison, else the first measured.
+
+  Raises:
+    InputError: a folder is not there, no run is below any of them, or none measured a reward of that name.
+  """
+  import pandas
+
+  stages = _stages(folders)
+  comparisons = [found for stage in stages if (found := comparison_of(stage)) is not None]
+  names = reward_names(stages, comparisons)
+  if not names or reward not in ("", *names):
+    raise InputError(f"reward={reward!r}: measured are {', '.join(names) or 'none'}")
+  rows = [dataclasses.asdict(point) for point in frontier_points(stages, comparisons, reward or names[0])]
+  columns = ["knob", "run", "seed", "step", "kl", "kl_error", "reward", "reward_error", "source", "final", "split"]
+  return pandas.DataFrame([{"method": row["series"]} | {name: row[name] for name in columns} for row in rows])
 
 
 def load_points(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
@@ -45,13 +71,20 @@ def load_points(*folders: str | os.PathLike[str]) -> "pandas.DataFrame":
   import pandas
 
   rows = []
-  for stage in find_stages(folders)[0]:
+  for stage in _stages(folders):
     looks = stage.splits.get("policy", [])
     method = method_of(stage)
     known = {"name": stage.name, "folder": str(stage.path), "method": method.series, "knob": method.knob}
     known |= {"knob_value": method.value, "seed": stage.seed}
     rows += [known | {name: value for name, value in record.items() if name != "split"} for record in looks]
   return pandas.DataFrame(rows)
+
+
+def _stages(folders: Sequence[str | os.PathLike[str]]) -> list[Stage]:
+  stages, problems = find_stages(folders)
+  for problem in problems:
+    warnings.warn(f"left out: {problem}", stacklevel=3)
+  return stages
 
 
 def run_rows(stages: Sequence[Stage]) -> list[dict[str, Any]]:

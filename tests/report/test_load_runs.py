@@ -1,12 +1,13 @@
 """Runs as data frames: what is found at any depth, and what a row holds."""
 
+import datetime
 import json
 
 import pytest
-from made_stages import look, make_experiment, make_stage, train_rows
+from made_stages import look, make_comparison, make_experiment, make_stage, train_rows
 
 from dpojax.errors import InputError
-from dpojax.report import load_points, load_runs
+from dpojax.report import load_frontier, load_points, load_runs
 from dpojax.report.stages import find_stages
 
 
@@ -91,3 +92,39 @@ def test_where_no_run_is_it_says_so(tmp_path, name, said):
   with pytest.raises(InputError, match=said) as error:
     load_runs(tmp_path / name)
   assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pause_between_a_stop_and_going_on_is_not_counted(tmp_path):
+  folder = make_stage(tmp_path / "p", "pairs", model=None)
+  local = [datetime.datetime(2026, 1, 1, 0, 0, 10), datetime.datetime(2026, 1, 2, 8, 0, 0)]
+  starts = [{"started": time.astimezone(datetime.UTC).isoformat()} for time in local]
+  (folder / "environment.json").write_text(json.dumps(starts))
+  (folder / "log.txt").write_text(
+    "2026-01-01 00:00:10  begin\n2026-01-01 00:00:40  stopped\n2026-01-02 08:00:02  goes on\n2026-01-02 08:00:07  end\n"
+  )
+  assert load_runs(tmp_path)["seconds"].tolist() == [30.0 + 7.0]
+
+
+def test_the_frontier_as_a_frame_is_that_of_the_page(tmp_path):
+  made = make_experiment(tmp_path)
+  policies = {"sft": (made["sft"], "SFT", 0.0, 0.6), "dpo": (made["dpo_0.5"], "DPO", 2.0, 2.5)}
+  make_comparison(tmp_path / "compared", policies)
+  frame = load_frontier(tmp_path)
+  (row,) = frame[(frame["run"] == "compared:dpo") & (frame["split"] == "held_out")].to_dict("records")
+  assert (row["method"], row["knob"], row["kl"], row["reward"], row["final"]) == (
+    "DPO",
+    "\N{GREEK SMALL LETTER BETA} 0.5",
+    2.0,
+    2.5,
+    True,
+  )
+  assert set(load_frontier(tmp_path, reward="learned")["source"]) == {"look", "comparison"}
+  with pytest.raises(InputError, match="measured are true, learned"):
+    load_frontier(tmp_path, reward="none")
+
+
+def test_a_damaged_run_is_warned_of(tmp_path):
+  make_stage(tmp_path / "good", "sft")
+  (make_stage(tmp_path / "bad", "sft") / "stage.json").write_text("{")
+  with pytest.warns(UserWarning, match=r"left out: .*bad/stage\.json"):
+    assert load_runs(tmp_path)["name"].tolist() == ["good"]
