@@ -118,7 +118,7 @@ def test_the_frontier_as_a_frame_is_that_of_the_page(tmp_path):
     2.5,
     True,
   )
-  assert set(load_frontier(tmp_path, reward="learned")["source"]) == {"look", "comparison"}
+  assert set(load_frontier(tmp_path, reward="learned")["source"]) == {"look", "comparison", "best of N"}
   with pytest.raises(InputError, match="measured are true, learned"):
     load_frontier(tmp_path, reward="none")
 
