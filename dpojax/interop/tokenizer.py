@@ -4,6 +4,7 @@ It wraps the `tokenizers` library and adds what that library leaves to others: w
 ends a text, whether the tokenizer itself adds the first one, and the chat template.
 """
 
+import codecs
 import copy
 import hashlib
 import json
@@ -130,6 +131,10 @@ class Tokenizer:
   def added_tokens(self) -> set[str]:
     """Texts of the tokens that are found as a whole, special or not."""
     return {token.content for token in self._backend.get_added_tokens_decoder().values()}
+
+  def control_tokens(self) -> set[str]:
+    """Texts of the special tokens: wherever a text holds one, it becomes that token and not letters."""
+    return {token.content for token in self._backend.get_added_tokens_decoder().values() if token.special}
 
   def with_pad_token(self, text: str) -> "Tokenizer":
     """The same with the token `text` for padding.
@@ -262,6 +267,9 @@ class Tokenizer:
     for n, text in enumerate(texts):
       if not isinstance(text, str):
         return f"tokenizer: text {n} is {type(text).__name__}, not str"
+      if lone := next((c for c in text if "\ud800" <= c <= "\udfff"), ""):
+        which = f"text {n}" if len(texts) > 1 else "the text"
+        return f"tokenizer: {which} holds half a character (a lone surrogate, U+{ord(lone):04X}), which no text may"
       for word in text.split() if self._words else ():
         if self._backend.token_to_id(word) is None:
           which = f" of text {n}" if len(texts) > 1 else ""
@@ -309,7 +317,7 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
       hint = "; tokenizer.model alone is not read: save the tokenizer once with transformers' fast tokenizer"
     raise WeightsError(f"{file}: no such file; a model folder needs its tokenizer{hint}")
   try:
-    return tokenizers.Tokenizer.from_file(str(file))
+    return tokenizers.Tokenizer.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
   except Exception as error:  # the library raises bare Exception
     raise WeightsError(f"{file}: not a tokenizer that `tokenizers` {tokenizers.__version__} reads: {error}") from error
 
@@ -319,7 +327,7 @@ def _read_json(file: Path) -> dict[str, Any]:
   if not file.is_file():
     return {}
   try:
-    value = json.loads(file.read_text("utf-8"))
+    value = json.loads(file.read_text("utf-8-sig"))
   except ValueError as error:
     raise WeightsError(f"{file}: not JSON: {error}") from error
   if not isinstance(value, dict):
@@ -358,7 +366,7 @@ def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
   file = folder / "chat_template.jinja"
   if file.is_file():
     try:
-      return file.read_text("utf-8")
+      return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
       raise WeightsError(f"{file}: not UTF-8: {error}") from error
   template = config.get("chat_template")
