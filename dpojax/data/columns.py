@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats import FORMATS
-from dpojax.data.formats.cells import is_empty, is_message, looks_like_messages, number
+from dpojax.data.formats.cells import is_empty, is_message, looks_like_messages, messages_from_text, number
 from dpojax.data.formats.common import Row, is_messages, messages
 from dpojax.errors import ConfigError, DataError
 
@@ -133,7 +133,7 @@ def standard_row(row: Row, columns: Columns, *, answers: bool = True) -> dict[st
     answers: also of answers; False where prompts alone are read, whose other columns are for a reward.
 
   Raises:
-    DataError: two columns may both be the prompt, or both the answer.
+    DataError: two columns may both be the prompt, or both the answer; or messages written as text cannot be read.
   """
   found = {name: value for name, value in row.items() if name not in columns.left_out}
   for name in [name for name in found if name not in _WORDS and _word(name) not in (None, *found)]:
@@ -156,9 +156,10 @@ def standard_row(row: Row, columns: Columns, *, answers: bool = True) -> dict[st
   prompted = found.get("prompt") is not None
   if answers and prompted and not any(c in found for c in (*ANSWERS, "response_0", "prompt_ids")):
     _rename_first(found, "completion", COMPLETIONS)
-  for name in ("chosen", "rejected", "completion"):
-    if is_message(found.get(name)):
-      found[name] = [found[name]]
+  for name in ("prompt", "chosen", "rejected", "completion", "messages"):
+    if name in found:
+      value = messages_from_text(found[name], name)
+      found[name] = [value] if is_message(value) else value
   return found
 
 

@@ -58,6 +58,11 @@ class PromptRow:
   number: int
   details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def columns(self) -> dict[str, Any]:
+    """The prompt as columns of a row that is written: `prompt`, and `tools` where it has functions to call."""
+    return {"prompt": self.given} | {name: self.details[name] for name in ("tools",) if name in self.details}
+
 
 class PromptRows(list[PromptRow]):
   """Prompts, and what became of the rows that gave none.

@@ -134,12 +134,9 @@ class RowReader:
     readable = [row for row in rows if not row.fault]
     if self.form is not None or not readable:
       return
-    row = next((row for row in readable if None not in row.values.values()), readable[0])
-    check_present(self.columns, row.values, row.where)
-    try:
-      values = standard_row(row.values, self.columns, answers=not self.prompts)
-    except DataError as error:
-      raise DataError(f"{row.where}: {error}") from error
+    readable.sort(key=lambda row: None in row.values.values())
+    check_present(self.columns, readable[0].values, readable[0].where)
+    row, values = self._first(readable)
     self.form = self.choose(self.settings.format, values, row.where)
     unread = [name for name in self._unread(values) if name not in ("system", "tools")]
     if self.form.name == "implicit" and self.settings.format == "auto" and unread:
@@ -148,6 +145,16 @@ class RowReader:
         f"data.columns=prompt={unread[0]}; or, if the prompt is what 'chosen' and 'rejected' begin with alike, leave "
         f"others out by data.columns={_left_out(unread)}"
       )
+
+  def _first(self, rows: list[SourceRow]) -> tuple[SourceRow, Row]:
+    """The first row whose columns can be told, with standard columns; DataError of the first row where there is none."""
+    wrong: list[DataError] = []
+    for row in rows:
+      try:
+        return row, standard_row(row.values, self.columns, answers=not self.prompts)
+      except DataError as error:
+        wrong.append(DataError(f"{row.where}: {error}"))
+    raise wrong[0]
 
   def read(self, row: SourceRow) -> Comparison | DataError:
     """The comparison that a row holds, or why it is left out."""

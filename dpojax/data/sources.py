@@ -67,8 +67,8 @@ def file_source(path: str, limit: int = 0) -> Source:
   """The rows of a local file. See `file_rows`."""
 
   def identity() -> str:
-    file = Path(path).expanduser()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+      file = Path(path).expanduser()
       if file.is_file():  # to open a pipe would wait for somebody to write to it
         with file.open("rb") as stream:
           return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -79,9 +79,12 @@ def file_source(path: str, limit: int = 0) -> Source:
 
 def find_file(path: str, setting: str = "data.path") -> Path:
   """The file that `setting` names, not opened; DataError where there is none."""
-  file = Path(path).expanduser()
-  if not file.is_file():
-    what = "is a folder, not a file" if file.is_dir() else "no such file"
+  try:
+    file = Path(path).expanduser()
+    what = "" if file.is_file() else "is a folder, not a file" if file.is_dir() else "no such file"
+  except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a NUL
+    file, what = Path(), str(getattr(error, "strerror", "") or error)
+  if what:
     raise DataError(f"{path}: {what}; {setting} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
   return file
 
@@ -103,12 +106,19 @@ def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
   readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
   if kind not in readers:
     raise DataError(f"{path}: its name ends in {''.join(suffixes[-2:]) or 'nothing'}; wanted {', '.join(KINDS)} or .gz")
-  with (gzip.open if packed else open)(file, "rb") as stream:
-    rows = readers[kind](cast(IO[bytes], stream), path)
+  with _opened(file, packed, path) as stream:
+    rows = readers[kind](stream, path)
     try:
       yield from itertools.islice(rows, limit or None)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
       raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from error
+
+
+def _opened(file: Path, packed: bool, path: str) -> IO[bytes]:
+  try:
+    return cast(IO[bytes], (gzip.open if packed else open)(file, "rb"))
+  except OSError as error:
+    raise DataError(f"{path}: {error.strerror or error}; give a file that can be read") from error
 
 
 def hub_source(name: str, *, subset: str, split: str, revision: str, limit: int = 0) -> Source:

@@ -34,7 +34,7 @@ def template_source(setting: str, tokenizer: Tokenizer) -> str | None:
     return None
   try:
     return Path(setting).expanduser().read_text(encoding="utf-8-sig")
-  except (OSError, UnicodeDecodeError) as error:
+  except (OSError, ValueError, RuntimeError) as error:  # ValueError: no UTF-8, or a NUL in the name
     raise DataError(f"data.template={setting}: {error}; give auto, none, or the path of a Jinja file") from error
 
 
@@ -153,7 +153,7 @@ def _texts_of(value: Any, names: Sequence[str]) -> list[str]:
       if wanted:
         found.append(one)
     elif isinstance(one, Mapping):
-      for name, inner in reversed(one.items()):
+      for name, inner in reversed([*one.items()]):
         if name == "arguments" and isinstance(inner, str):  # JSON in a text
           inner = _arguments(inner)
         todo.append((inner, wanted or name in names))

@@ -155,8 +155,9 @@ def _texts(
     some = [comparisons[i] for i in chats]
     eos = _eos(tokenizer)
     for i, rendered in zip(chats, _render(template, some, [places[i] for i in chats], eos), strict=True):
-      checked = complete and isinstance(rendered, Texts)
-      texts[i] = _checked(comparisons[i], rendered, template, eos) if checked else rendered
+      texts[i] = rendered
+      if complete and isinstance(rendered, Texts):
+        texts[i] = _checked(comparisons[i], rendered, template, eos)
   return texts
 
 

@@ -121,7 +121,7 @@ def _in_package(name: str) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(path.read_text(encoding="utf-8-sig"))
   except ValueError as error:  # not UTF-8, or not JSON
     raise WeightsError(f"{path}: not JSON: {error}") from error
   if not isinstance(value, dict):

@@ -89,7 +89,7 @@ def _read_index(folder: Path) -> dict[str, Path]:
   """Tensor name -> file, every file checked to lie in the folder."""
   path = folder / INDEX
   try:
-    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"]
     names = dict(weight_map)
   except (ValueError, KeyError, TypeError) as error:
     raise WeightsError(f"{path}: not a JSON object with a weight_map: {error}") from error

@@ -144,8 +144,8 @@ def messages_from_text(value: Any, column: str) -> Any:
     raise DataError(
       f"column {column!r} begins like a list of messages, but is {error}; write lists as JSON, such as json.dumps makes it"
     ) from None
-  first = found[0] if isinstance(found, list) and found else found
-  return found if is_message(first) and str(first.get("role", "user")) in ROLES else value
+  first: Any = found[0] if isinstance(found, list) and found else found
+  return found if is_message(first) and first.get("role", "user") in ROLES else value
 
 
 def is_message(value: Any) -> bool:
