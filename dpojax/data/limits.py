@@ -11,6 +11,7 @@ Ids = list[int]
 # A text of more characters than this for each token of its limit is over it, and is not tokenised to know by how much: a
 # tokenizer takes some 70 bytes a character. Real text has 2 to 5 characters a token.
 CHARACTERS_A_TOKEN = 64
+JOINT = 200  # characters at a plain prompt's end that stay, so that answers are joined to what they were written after
 MOST_CHARACTERS = 8_000_000  # of a prompt or an answer where there is no limit in tokens, or a very large one
 
 
@@ -70,7 +71,12 @@ def shorten(comparison: Comparison, limits: Limits) -> Comparison:
     if longest > limits.characters(limits.answer):
       raise RowError("answer_too_long", _why("longest answer", longest, limits.answer))
     raise RowError("example_too_long", _why("longest text", max(prompt_size, longest), limits.example or limits.row))
-  kept = _cut_text(prompt, prompt_most, limits) if isinstance(prompt, str) else _cut_chat(prompt, prompt_most, limits)
+  if isinstance(prompt, str):
+    kept: str | list[Message] = _cut_text(prompt, prompt_most, limits)
+    if limits.overlong == "truncate_right":
+      kept += prompt[max(prompt_most, len(prompt) - JOINT) :]
+  else:
+    kept = _cut_chat(prompt, prompt_most, limits)
   finished = comparison.finished or (True,) * len(sizes)
   return dataclasses.replace(
     comparison,

@@ -139,8 +139,8 @@ def _holds(rendered: str, text: str) -> bool:
   if text in rendered:
     return True
   squeezed = "".join(rendered.split())
-  forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1], html.escape(text))
-  return any("".join(form.split()) in squeezed for form in forms)
+  forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+  return any("".join(form.split()) in squeezed for form in forms) or "".join(text.split()) in html.unescape(squeezed)
 
 
 def _texts_of(value: Any, names: Sequence[str]) -> list[str]:
