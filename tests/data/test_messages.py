@@ -335,3 +335,16 @@ def test_prompt_and_answer_may_each_be_text_or_messages(chatml):
   ):
     parsed = choose_format("auto", row, "f:1").parse(row, True)
     assert (parsed.kind, parsed.prompt, parsed.answers) == wanted
+
+
+def test_a_byte_order_mark_of_a_template_is_no_part_of_prompts(chatml, tmp_path):
+  path = tmp_path / "t.jinja"
+  path.write_text(chatml.chat_template or "", encoding="utf-8-sig")
+  dataset = read([pair()], chatml, template=str(path))
+  assert example(dataset, chatml) == example(read([pair()], chatml), chatml)
+
+
+@pytest.mark.parametrize("path", ["~no_such_user/t.jinja", "a" * 300, "a\0b"])
+def test_a_template_path_that_cannot_be_is_named(chatml, path):
+  with pytest.raises(DataError, match=r"data\.template=.*give auto, none, or the path of a Jinja file"):
+    read([pair()], chatml, template=path)
