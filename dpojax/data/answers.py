@@ -65,7 +65,7 @@ def read_answers(settings: DataSettings, tokenizer: Tokenizer | None = None) -> 
   """
   chat = tokenizer is not None and tokenizer.chat_template is not None
   none = Limits(0, 0, 0, 0, "drop")
-  reader = RowReader(settings, choose_format, none, chat=chat)
+  reader = RowReader(settings, choose_format, none, chat=chat, rendered=False)
   source = open_source(settings, settings.path, settings.split)
   found: list[AnswerRow] = []
   dropped: list[tuple[int, str]] = []

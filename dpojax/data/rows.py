@@ -104,6 +104,7 @@ class RowReader:
     chat: bool,
     judged: bool = False,
     prompts: bool = False,
+    rendered: bool = True,
   ):
     """
     Args:
@@ -113,12 +114,13 @@ class RowReader:
       chat: whether there is a chat template.
       judged: whether ties, margins and weights are read.
       prompts: read prompts alone.
+      rendered: whether what is read becomes text for a model; else a system message needs no template.
 
     Raises:
       ConfigError: `data.columns` is wrong.
     """
     self.settings, self.choose, self.limits = settings, choose, limits
-    self.chat, self.judged, self.prompts = chat, judged, prompts
+    self.chat, self.judged, self.prompts, self.rendered = chat, judged, prompts, rendered
     self.columns = parse_columns(settings.columns)
     self.form: Format | None = None
     self.count = 0
@@ -165,11 +167,12 @@ class RowReader:
       self.count += 1
       self.unread.update(self._unread(values))
       system, tools = values.pop("system", None), _tools(values.pop("tools", None))
-      comparison = self.form.parse(values, self.chat)
+      chat = self.chat or (not self.rendered and not (is_empty(system) and tools is None))
+      comparison = self.form.parse(values, chat)
       if self.prompts:
         comparison = dataclasses.replace(comparison, answers=())
-      comparison = _with_system(comparison, system, self.chat)
-      comparison = _with_tools(comparison, tools, self.chat)
+      comparison = _with_system(comparison, system, chat)
+      comparison = _with_tools(comparison, tools, chat)
       check_prompt(comparison)
       judgement = read_judgement(values, len(comparison.answers)) if self.judged else Judgement()
       return shorten(dataclasses.replace(comparison, judgement=judgement), self.limits)

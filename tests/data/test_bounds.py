@@ -80,6 +80,14 @@ def test_what_is_cut_before_is_what_would_be_cut_after(chatml, monkeypatch, side
     assert [a.tolist() for a in found[i].answers] == [a.tolist() for a in wanted[i].answers]
 
 
+def test_an_answer_cut_before_has_no_eos_though_it_fits_its_limit(chatml, monkeypatch):
+  monkeypatch.setattr("dpojax.data.limits.CHARACTERS_A_TOKEN", 2)
+  dataset = read([pair(chosen="hello there " * 20)], chatml, overlong="truncate_right", template="none")
+  chosen, rejected = dataset[0].answers
+  assert chatml.decode(chosen) == ("hello there " * 20)[: 2 * LIMIT] and len(chosen) < LIMIT // 2
+  assert rejected[-1] == chatml.eos_id
+
+
 def test_each_limit_has_its_reason_and_without_any_there_is_still_one():
   long = "a" * (10 * CHARACTERS_A_TOKEN + 1)
   limits = dict(prompt=0, answer=0, example=0, row=0, overlong="drop")

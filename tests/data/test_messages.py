@@ -220,6 +220,15 @@ def test_rewards_refuse_answers_with_calls_by_name(tmp_path, chatml):
   )
 
 
+def test_rules_read_system_messages_without_a_template(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  rows = [{"question": "hello", "chosen": "yes", "rejected": "no", "system": text} for text in ("Be brief", "")]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  found = read_answers(DataSettings(source="file", path=str(path)))
+  assert [row.given for row in found.rows] == [[{"role": "system", "content": "Be brief"}, USER], "hello"]
+  assert found.dropped == []
+
+
 def test_a_template_that_swallows_part_of_an_answer_drops_the_row_by_name(chatml):
   tokenizer = chatml.with_template(NO_THINKING)
   thought = {"role": "assistant", "content": "<think>well</think>\n\nyes"}
