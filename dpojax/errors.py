@@ -18,13 +18,26 @@ class DataError(InputError):
   """A data file, row or column."""
 
 
+class RowError(DataError):
+  """A row that is left out for a reason other than being malformed.
+
+  `reason` is the name under which it is counted, `dropped/REASON`.
+  """
+
+  def __init__(self, reason: str, message: str):
+    super().__init__(message)
+    self.reason = reason
+
+
 class TemplateError(DataError):
   """A chat template that does not render, attacks its sandbox, or exhausts its limits.
 
-  `index` is the position of the failing conversation in its batch.
+  `index` is the position of the failing conversation in its batch; `exhausted`: its process ended, was late, or had no
+  memory left.
   """
 
   index: int = 0
+  exhausted: bool = False
 
 
 class WeightsError(InputError):

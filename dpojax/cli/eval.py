@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpojax.cli.arguments import in_range
 from dpojax.cli.options import Parser
-from dpojax.cli.rows import Progress, add_rows, data_settings
+from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError, DataError
 from dpojax.files import write_atomically
 
@@ -143,6 +143,7 @@ def _evaluate_models(options: Any) -> "list[ModelScores]":
     )
     for bar in bars[-1:]:
       bar.close()
+  say_warnings(scored[0].dataset.warnings)
   kinds = {model.kind for model in scored}
   if len(kinds) > 1:
     raise ConfigError(f"--model: their scores are of different kinds ({', '.join(sorted(kinds))}) and have no mean")

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from dpojax.config.schema import DataSettings
 
 DATA_OPTIONS = (
   "format",
+  "columns",
   "template",
   "after_eos",
   "max_prompt",
@@ -54,6 +56,12 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
   """The settings of `--data` and those of the options beside it that the command has; nothing is held out."""
   given: dict[str, Any] = {name: getattr(options, name) for name in DATA_OPTIONS if hasattr(options, name)}
   return DataSettings(source="file", path=options.data, eval_fraction=0.0, **given)
+
+
+def say_warnings(warnings: Sequence[str]) -> None:
+  """What to know of the data as a whole, on stderr."""
+  for warning in warnings:
+    print(f"data: {warning}", file=sys.stderr)
 
 
 class Progress:

@@ -14,7 +14,7 @@ from dpojax.cli.arguments import add_model, in_range, temperature
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read
 from dpojax.cli.progress import Line
-from dpojax.cli.rows import add_data_options, data_settings
+from dpojax.cli.rows import add_data_options, data_settings, say_warnings
 from dpojax.config.schema import DataSettings
 from dpojax.errors import ConfigError, DataError
 
@@ -37,7 +37,7 @@ prompt a line; --out gets a line for every row, in order:
 
 "ended" is eos, stop or length; "logps" are nats a token at the sampling temperature. Until all is done the lines are in
 FILE.part; the same command again goes on from there, after a kill too, to the same bytes."""
-DATA_OPTIONS = ("format", "template", "max_prompt", "overlong", "limit")
+DATA_OPTIONS = ("format", "columns", "template", "max_prompt", "overlong", "limit")
 
 
 def main(arguments: list[str]) -> int:
@@ -86,6 +86,7 @@ def _write_file(options: argparse.Namespace, sampling: "Sampling") -> None:
     )
   longest = positions - options.max_tokens if positions else 0
   prompts = read_prompts(dataclasses.replace(settings, template="auto"), loaded.tokenizer, longest=longest)
+  say_warnings(prompts.warnings)
   for row in prompts:
     check_ids(row.ids, loaded.model.config.vocab_size, row.where, loaded.tokenizer)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpojax.cli.arguments import add_model
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read, output_path
-from dpojax.cli.rows import Progress, add_rows, data_settings
+from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _by_model(options: argparse.Namespace) -> tuple[list[Line], Sequence[tuple[i
   settings = dataclasses.replace(settings, max_example=min(settings.max_example or positions, positions))
   dataset, _ = load_dataset(settings, tokenizer, answers=Answers.ANY, row_length=options.row_length)
   dataset.check_vocabulary(model.config.vocab_size, tokenizer)
+  say_warnings(dataset.warnings)
   progress = Progress(len(dataset))
   packing: dict[str, Any] = {"rows": options.rows, "row_length": options.row_length, "progress": progress.show}
   numbers = [metadata["number"] for metadata in dataset.metadata]
@@ -149,7 +150,9 @@ def _by_rewards(
     return compared_with(path, reference, beta, precision=options.precision)
 
   rewards = [build(spec, load=load, compare=compare, tokenizer=tokenizer) for spec in specs]
-  rows, dropped = read_answers(data_settings(options), tokenizer)
+  read = read_answers(data_settings(options), tokenizer)
+  say_warnings(read.warnings)
+  rows = read.rows
   answers = [
     PromptedAnswer(row.given, text, row.prompt_ids, ids, finished=ended, details=row.details)
     for row in rows
@@ -163,7 +166,7 @@ def _by_rewards(
   )
   most = max(len(row.answers) for row in rows)
   lines = [{"row": row.number} | _answers("reward", [next(values) for _ in row.answers], most) for row in rows]
-  return lines, dropped
+  return lines, read.dropped
 
 
 def _loader(options: argparse.Namespace) -> "Callable[[str], LoadedModel]":

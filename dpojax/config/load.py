@@ -251,7 +251,7 @@ def _execute(path: str) -> tuple[pathlib.Path, dict[str, Any], str]:
     raise ConfigError(f"--config={path}: no such file: {name}")
   namespace: dict[str, Any] = {"__name__": "dpojax_config", "__file__": str(file)}
   try:
-    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), namespace)
+    exec(compile(file.read_text(encoding="utf-8-sig"), str(file), "exec"), namespace)
   except Exception as error:
     raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   return file, namespace, argument
@@ -273,7 +273,7 @@ def _last_line(file: pathlib.Path, error: Exception) -> int:
 def _key_at(file: pathlib.Path, error: Exception, name: str) -> str:
   """`rollout.top_k` where the line at fault sets or reads `....rollout.top_k`, else the name alone."""
   line = _last_line(file, error)
-  text = file.read_text(encoding="utf-8").splitlines()[line - 1] if line else ""
+  text = file.read_text(encoding="utf-8-sig").split("\n")[line - 1] if line else ""
   found = re.search(rf"(\w+)\.{re.escape(name)}\b", text)
   sections = {key.partition(".")[0] for key in fields_by_key() if "." in key}
   return f"{found.group(1)}.{name}" if found and found.group(1) in sections else name

@@ -53,6 +53,9 @@ class DataSettings:
   split: str = option("train", "split to train on")
   revision: str = option("", "commit or tag of the hub data set")
   format: str = option("auto", "row format, see dpojax.data.formats; auto: by columns")
+  columns: str = option(
+    "", "columns under other names, STANDARD=COLUMN, and ones to leave out, -COLUMN: prompt=ask,chosen=good,-notes"
+  )
   eval_path: str = option("", "file of held-out rows; empty: eval_split, else eval_fraction of the training rows")
   eval_split: str = option("", "held-out split of the hub data set")
   eval_fraction: float = option(0.1, "share of prompts held out when there is no split", minimum=0.0, below=1.0)

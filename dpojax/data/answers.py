@@ -1,6 +1,7 @@
 """Rows as texts: prompts and answers as the data have them, for whoever judges text and needs no tokens."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import open_source
 from dpojax.data.examples import as_ids
-from dpojax.data.formats import Format, choose_format
-from dpojax.data.formats.common import Message
+from dpojax.data.formats import Comparison, choose_format
+from dpojax.data.formats.common import Message, other_keys
+from dpojax.data.limits import Limits
+from dpojax.data.rows import RowReader, row_groups
 from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -39,13 +42,20 @@ class AnswerRow:
   answers_ids: tuple[np.ndarray, ...] | None = None
 
 
-def read_answers(
-  settings: DataSettings, tokenizer: Tokenizer | None = None
-) -> tuple[list[AnswerRow], list[tuple[int, str]]]:
-  """(every row that can be read, (number of the row, from 0, and why) of every other).
+@dataclasses.dataclass(frozen=True)
+class AnswerRows:
+  """Rows that can be read, (number of the row, from 0, and why) of every other, and messages about the data as a whole."""
+
+  rows: list[AnswerRow]
+  dropped: list[tuple[int, str]]
+  warnings: list[str]
+
+
+def read_answers(settings: DataSettings, tokenizer: Tokenizer | None = None) -> AnswerRows:
+  """The rows of the data that `settings` name, as text.
 
   Args:
-    settings: source and format; limits and template are not looked at, since nothing is tokenised.
+    settings: source, format and columns; limits and template are not looked at, since nothing is tokenised.
     tokenizer: decodes rows of ids; where it has a chat template questions are read as messages, as `load_dataset` reads
       them. None: questions are texts.
 
@@ -54,29 +64,43 @@ def read_answers(
     ConfigError: the settings name no source.
   """
   chat = tokenizer is not None and tokenizer.chat_template is not None
+  none = Limits(0, 0, 0, 0, "drop")
+  reader = RowReader(settings, choose_format, none, chat=chat, rendered=False)
+  source = open_source(settings, settings.path, settings.split)
   found: list[AnswerRow] = []
   dropped: list[tuple[int, str]] = []
-  form: Format | None = None
-  source = open_source(settings, settings.path, settings.split)
-  for number, row in enumerate(source.rows):
-    if row.fault:
-      dropped.append((number, f"{row.where}: {row.fault}"))
-      continue
-    form = form or choose_format(settings.format, row.values, row.where)
-    try:
-      read = form.parse(row.values, chat)
-      finished = read.finished or (True,) * len(read.answers)
-      if read.kind != "ids":
-        found.append(AnswerRow(number, row.where, read.prompt, tuple(read.answers), read.details, finished))
-        continue
-      if tokenizer is None:
-        raise DataError("it holds token ids; give the model whose they are as --model=PATH")
-      texts = tuple(tokenizer.decode(ids, skip_special_tokens=True) for ids in read.answers)
-      ids = as_ids(read.prompt), tuple(map(as_ids, read.answers))
-      found.append(AnswerRow(number, row.where, tokenizer.decode(read.prompt), texts, read.details, finished, *ids))
-    except DataError as error:
-      dropped.append((number, f"{row.where}: {error}"))
+  numbers = itertools.count()
+  for some in row_groups(source.rows):
+    reader.begin(some)
+    for row, number in zip(some, numbers, strict=False):
+      read = reader.read(row)
+      try:
+        found.append(_answer_row(number, row.where, _readable(read), tokenizer))
+      except DataError as error:
+        dropped.append((number, f"{row.where}: {error}"))
   if not found:
     what = f"none of its {len(dropped)} rows can be read; {dropped[0][1]}" if dropped else "it holds no rows"
     raise DataError(f"{source.name}: {what}")
-  return found, dropped
+  return AnswerRows(found, dropped, reader.warnings())
+
+
+def _readable(read: Comparison | DataError) -> Comparison:
+  if isinstance(read, DataError):
+    raise read
+  keys = [key for answer in read.answers if read.kind == "chat" for key in other_keys(answer)]
+  if keys:
+    raise DataError(
+      f"an answer has {keys[0]!r} beside its text, which rewards do not read; score it with a model's log-probs"
+    )
+  return read
+
+
+def _answer_row(number: int, where: str, read: Comparison, tokenizer: Tokenizer | None) -> AnswerRow:
+  finished = read.finished or (True,) * len(read.answers)
+  if read.kind != "ids":
+    return AnswerRow(number, where, read.prompt, tuple(read.answers), read.details, finished)
+  if tokenizer is None:
+    raise DataError("it holds token ids; give the model whose they are as --model=PATH")
+  texts = tuple(tokenizer.decode(ids, skip_special_tokens=True) for ids in read.answers)
+  ids = as_ids(read.prompt), tuple(map(as_ids, read.answers))
+  return AnswerRow(number, where, tokenizer.decode(read.prompt), texts, read.details, finished, *ids)

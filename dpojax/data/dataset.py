@@ -1,9 +1,7 @@
 """From a data set's settings to tokenised examples, every row of it accounted for."""
 
-import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +9,8 @@ import numpy as np
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
-from dpojax.data.formats import Comparison, Format, choose_format
-from dpojax.data.formats.common import Judgement
-from dpojax.data.judgement import read_judgement
+from dpojax.data.formats import Comparison, Format, Row, choose_format
+from dpojax.data.rows import RowReader, row_groups
 from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
@@ -22,8 +19,6 @@ from dpojax.data.tokenise import tokenise
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import Answers
-
-AT_ONCE = 256  # rows rendered and tokenised together
 
 
 def load_dataset(
@@ -162,49 +157,38 @@ def _build(
   """Reads, parses, tokenises and sieves all rows."""
   sieve = Sieve(settings, tokenizer, answers, row_length)
   template = open_template(settings, tokenizer)
-  form: Format | None = None
+  choose = functools.partial(_choose, answers=answers)
+  chat, judged = template is not None, answers is not Answers.ANY
+  reader = RowReader(settings, choose, sieve.limits, chat=chat, judged=judged)
   try:
-    while some := list(itertools.islice(rows, AT_ONCE)):
-      readable = [row for row in some if not row.fault]
-      if form is None and readable:
-        whole = (row for row in readable if None not in row.values.values())
-        form = _format_of(next(whole, readable[0]), settings.format, answers)
-      parsed = [_parse(row, form, template is not None, judged=answers is not Answers.ANY) for row in some]
+    for some in row_groups(rows):
+      reader.begin(some)
+      parsed = [reader.read(row) for row in some]
       read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
+      places = [row.where for row, _ in read]
       done = iter(
-        tokenise(
-          [p for _, p in read], [row.where for row, _ in read], tokenizer, template, after_eos=settings.after_eos
-        )
+        tokenise([p for _, p in read], places, tokenizer, template, after_eos=settings.after_eos, complete=True)
       )
       for row, p in zip(some, parsed, strict=True):
         sieve.take(row.where, p, next(done) if isinstance(p, Comparison) else p)
   finally:
     if template is not None:
       template.close()
-  return sieve.dataset(name, form.name if form else "")
+  sieve.warnings += reader.warnings()
+  return sieve.dataset(name, reader.form.name if reader.form else "")
 
 
-def _format_of(row: SourceRow, setting: str, answers: Answers) -> Format:
-  form = choose_format(setting, row.values, row.where)
+def _choose(setting: str, row: Row, where: str, *, answers: Answers) -> Format:
+  """The format of rows like this one, which must hold what `answers` says."""
+  form = choose_format(setting, row, where)
   if answers.compared and form.answers in (Answers.ONE, Answers.UNPAIRED):
     raise DataError(
-      f"{row.where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
+      f"{where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
       "set objective=sft or give pairs"
     )
   if (answers.compared or answers is Answers.UNPAIRED) and form.answers is Answers.ANY:
     raise DataError(
-      f"{row.where}: format {form.name!r} ({form.wants}) has several answers of equal standing, which is no ranking to "
+      f"{where}: format {form.name!r} ({form.wants}) has several answers of equal standing, which is no ranking to "
       "learn from; `dpojax score` scores it, and recipe=pairs makes pairs of a policy's answers"
     )
   return form
-
-
-def _parse(row: SourceRow, form: Format | None, chat: bool, *, judged: bool) -> Comparison | DataError:
-  if row.fault or form is None:
-    return DataError(row.fault)
-  try:
-    comparison = form.parse(row.values, chat)
-    judgement = read_judgement(row.values, len(comparison.answers)) if judged else Judgement()
-  except DataError as error:
-    return error
-  return dataclasses.replace(comparison, judgement=judgement)

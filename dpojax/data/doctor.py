@@ -8,7 +8,8 @@ import numpy as np
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.show import answer_names
-from dpojax.data.sieve import DROPPED
+from dpojax.data.sieve import DROPPED, NOTED
+from dpojax.data.tokenise import ODDITIES
 
 WIDTH = 26  # of the names on the left
 BARS = " ▏▎▍▌▋▊▉█"
@@ -25,6 +26,7 @@ def facts(train: TokenDataset, held_out: TokenDataset, batches: Batches) -> dict
     "lengths": {name: summary(values) for name, values in lengths(train).items()},
     "packing": {**dataclasses.asdict(batches.shape), **dataclasses.asdict(fill)},
     "notes": train.notes,
+    "warnings": train.warnings,
     "fingerprint": train.fingerprint,
   }
 
@@ -37,8 +39,10 @@ def report(train: TokenDataset, held_out: TokenDataset, batches: Batches) -> str
     histogram([example_tokens(train, i) for i in range(len(train))], "tokens of an example: prompt and all answers"),
     packing_report(batches),
   ]
+  if train.warnings:
+    parts.insert(0, "\n".join(["to look at", *(f"  {warning}" for warning in train.warnings)]))
   if train.notes:
-    count = train.counts["dropped/malformed"]
+    count = sum(train.counts[f"{DROPPED}{reason}"] for reason in NOTED)
     title = "malformed rows" + (f", the first {len(train.notes)} of {count:,}" if count > len(train.notes) else "")
     parts.append("\n".join([title, *(f"  {note}" for note in train.notes)]))
   return "\n\n".join(parts)
@@ -60,6 +64,7 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     "",
     line("duplicate prompts", counts["duplicate_prompts"], kept),
     line("boundary mismatches", counts["boundary_mismatches"], kept),
+    *(line(words(name), counts[name], kept) for name in (*ODDITIES, "contradicting_scores")),
     line("truncated prompts", counts["truncated/prompts"], kept),
     line("answers", answers),
     line("  that hold an EOS", counts["answers_with_eos"], answers),
@@ -173,7 +178,15 @@ def gist(counts: Mapping[str, int]) -> str:
   dropped = [f"{n:,} {words(key.removeprefix(DROPPED))}" for key, n in counts.items() if key.startswith(DROPPED) and n]
   odd = [
     f"{counts[key]:,} {words(key.replace('/', ' '))}"
-    for key in ("duplicate_prompts", "boundary_mismatches", "truncated/prompts", "truncated/answers", "ties")
+    for key in (
+      "duplicate_prompts",
+      "boundary_mismatches",
+      *ODDITIES,
+      "contradicting_scores",
+      "truncated/prompts",
+      "truncated/answers",
+      "ties",
+    )
     if counts[key]
   ]
   read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept"

@@ -63,6 +63,7 @@ class TokenDataset:
       and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `sieve.given_prompt`) and
       `details` (whatever else its format carries: label, score).
     notes: messages about single rows, such as the file and line of a malformed one.
+    warnings: messages about the data as a whole: columns of text that nothing reads, what is odd about many rows.
     dropped: (number of the row as read, from 0, and why) of every row left out.
     answer_names: what to call answers 0, 1, ... of every example where their number does not tell.
   """
@@ -74,6 +75,7 @@ class TokenDataset:
     metadata: Sequence[Mapping[str, Any]] | None = None,
     counts: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     dropped: Sequence[tuple[int, str]] = (),
     origin: str = "",
     answer_names: Sequence[str] = (),
@@ -84,6 +86,7 @@ class TokenDataset:
     self.metadata = list(metadata) if metadata is not None else [{} for _ in examples]
     self.counts = dict(counts or {})
     self.notes = list(notes)
+    self.warnings = list(warnings)
     self.dropped = list(dropped)
     self.origin = origin
     self.answer_names = tuple(answer_names)
@@ -119,6 +122,7 @@ class TokenDataset:
       metadata=[self.metadata[i] for i in indices],
       counts=self.counts if counts is None else counts,
       notes=self.notes,
+      warnings=self.warnings,
       dropped=self.dropped,
       origin=self.origin,
       answer_names=self.answer_names,

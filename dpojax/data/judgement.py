@@ -1,13 +1,14 @@
 """How sure a row is of its order: the columns `tie`, `margin` (or two scores) and `weight`, of any format."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from dpojax.data.formats.common import Judgement, Row, kind_of
+import numpy as np
+
+from dpojax.data.formats.cells import fits_float32, is_empty, number, shown, truth
+from dpojax.data.formats.common import Judgement, Row
 from dpojax.errors import DataError
 
-TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 SCORES = ("score_chosen", "score_rejected")
 
 
@@ -21,46 +22,33 @@ def read_judgement(row: Row, answers: int) -> Judgement:
     answers: how many answers it has.
 
   Raises:
-    DataError: a column holds something else than it should; or a tie of other than two answers.
+    DataError: a column holds something else than it should, or a number beyond float32; or a tie of other than two
+      answers.
   """
   tie = _truth(row, "tie")
   if tie and answers != 2:
     raise DataError(f"column 'tie' is true, but the row has {answers} answers; a tie is between two")
-  margin = _number(row, "margin")
+  margin = number(row.get("margin"), "margin")
+  chosen, rejected = (number(row.get(column), column) for column in SCORES)
+  scored = None if chosen is None or rejected is None else chosen - rejected
   if margin is None:
-    chosen, rejected = (_number(row, column) for column in SCORES)
-    margin = None if chosen is None or rejected is None else chosen - rejected
-  weight = _number(row, "weight")
+    margin = scored
+  if margin is not None and not fits_float32(margin):
+    raise DataError(f"columns {SCORES[0]!r} and {SCORES[1]!r} differ by {margin:g}, beyond float32")
+  weight = number(row.get("weight"), "weight")
   if weight is not None and weight < 0:
     raise DataError(f"column 'weight' holds {weight:g}; a weight is 0 or more")
-  return Judgement(tie, margin, weight)
-
-
-def _is_empty(value: Any) -> bool:
-  return value is None or (isinstance(value, str) and not value.strip())
+  if weight and not np.float32(weight):
+    raise DataError(f"column 'weight' holds {weight:g}, which is 0 as float32; give 0, or a larger weight")
+  contradicts = not tie and any(difference is not None and difference < 0 for difference in (margin, scored))
+  return Judgement(tie, margin, weight, contradicts)
 
 
 def _truth(row: Mapping[str, Any], column: str) -> bool:
   value = row.get(column)
-  if _is_empty(value):
+  if is_empty(value):
     return False
-  found = TRUTH.get(str(value).strip().lower())
+  found = truth(value)
   if found is None:
-    raise DataError(f"column {column!r} holds {value!r}, not true or false")
+    raise DataError(f"column {column!r} holds {shown(value)}, not true or false")
   return found
-
-
-def _number(row: Mapping[str, Any], column: str) -> float | None:
-  """A number, also written as text as CSV files hold it."""
-  value = row.get(column)
-  if _is_empty(value):
-    return None
-  if isinstance(value, bool) or not isinstance(value, int | float | str):
-    raise DataError(f"column {column!r} holds {kind_of(value)}, not a number")
-  try:
-    number = float(value)
-  except (ValueError, OverflowError):
-    number = math.nan
-  if not math.isfinite(number):
-    raise DataError(f"column {column!r} holds {value!r}, not a finite number")
-  return number

@@ -5,26 +5,25 @@ import dataclasses
 import gzip
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dpojax.config.schema import DataSettings
-from dpojax.data.dataset import AT_ONCE, open_source, open_template
+from dpojax.data.dataset import open_source, open_template
 from dpojax.data.examples import TokenDataset, as_ids
-from dpojax.data.formats import FORMATS, Comparison, Row, choose_format, pretokenised
-from dpojax.data.formats.common import Message, is_messages, messages, rest_of, text, token_ids
+from dpojax.data.formats import FORMATS, Comparison, Format, Row, choose_format, pretokenised
+from dpojax.data.formats.common import Message, messages, read_prompt, rest_of, token_ids
 from dpojax.data.limits import Limits, cut_prompt
-from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, prompt_text
+from dpojax.data.rows import RowReader, row_groups
+from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
 from dpojax.data.sources import Source, SourceRow, find_file
 from dpojax.data.splits import first_distinct_prompts
-from dpojax.data.templates import ChatTemplate
-from dpojax.data.tokenise import Tokenised, tokenise
-from dpojax.errors import DataError
+from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised, tokenise
+from dpojax.errors import DataError, RowError
 from dpojax.interop.tokenizer import Tokenizer
 
-Parse = Callable[[Row, bool], Comparison]
 TEXTS = (".txt", ".txt.gz")  # a prompt a line
 COUNTS = (
   "rows",
@@ -35,6 +34,7 @@ COUNTS = (
   "dropped/duplicate_prompt",
   "duplicate_prompts",
   "truncated/prompts",
+  *(name for name in ODDITIES if name != PROMPT_DIFFERS),
 )
 
 
@@ -58,6 +58,11 @@ class PromptRow:
   number: int
   details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def columns(self) -> dict[str, Any]:
+    """The prompt as columns of a row that is written: `prompt`, and `tools` where it has functions to call."""
+    return {"prompt": self.given} | {name: self.details[name] for name in ("tools",) if name in self.details}
+
 
 class PromptRows(list[PromptRow]):
   """Prompts, and what became of the rows that gave none.
@@ -67,6 +72,7 @@ class PromptRows(list[PromptRow]):
       were cut. rows = kept + the sum of all dropped/...
     dropped: (number of the row, from 0, and why) of every row left out.
     notes: messages about the first malformed rows.
+    warnings: messages about the data as a whole, see `TokenDataset`.
   """
 
   def __init__(self, rows: Iterable[PromptRow] = ()):
@@ -74,6 +80,7 @@ class PromptRows(list[PromptRow]):
     self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     self.dropped: list[tuple[int, str]] = []
     self.notes: list[str] = []
+    self.warnings: list[str] = []
 
   @property
   def summary(self) -> str:
@@ -186,33 +193,35 @@ def _read(
   longest: int,
   left_by: str = "",
 ) -> PromptRows:
-  limits = Limits.of(settings, 0, tokenizer.bos_id)
+  limits = dataclasses.replace(Limits.of(settings, 0, tokenizer.bos_id), answer=0, example=0)
   limits = dataclasses.replace(limits, prompt=min(filter(None, (limits.prompt, longest)), default=0))
   if limits.prompt != longest:
     left_by = "data.max_prompt"
-  found, seen = PromptRows(), set()
+  found = PromptRows()
   template = open_template(settings, tokenizer)
-  parse: Parse | None = None
+  keep = _Keep(found, tokenizer, limits, left_by=left_by, drop_duplicates=settings.duplicates == "drop")
+  reader = RowReader(settings, _choose, limits, chat=template is not None, prompts=True)
   try:
-    while some := list(itertools.islice(rows, AT_ONCE)):
-      if parse is None:
-        parse = next((_parse_of(row, settings.format) for row in some if not row.fault), None)
-      parsed = [_parsed(row, parse, template) for row in some]
+    for some in row_groups(rows):
+      reader.begin(some)
+      parsed = [reader.read(row) for row in some]
       good = [(row.where, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
       places = [where for where, _ in good]
-      done = iter(tokenise([p for _, p in good], places, tokenizer, template, after_eos=settings.after_eos))
+      done = iter(
+        tokenise([p for _, p in good], places, tokenizer, template, after_eos=settings.after_eos, complete=True)
+      )
       for row, p in zip(some, parsed, strict=True):
         found.counts["rows"] += 1
         ids = next(done) if isinstance(p, Comparison) else p
         if isinstance(p, DataError) or isinstance(ids, DataError):
-          found.drop("malformed", f"{row.where}: {p if isinstance(p, DataError) else ids}")
-          continue
-        _keep(
-          found, row, p, ids, tokenizer, limits, seen, left_by=left_by, drop_duplicates=settings.duplicates == "drop"
-        )
+          error = p if isinstance(p, DataError) else ids
+          found.drop(error.reason if isinstance(error, RowError) else "malformed", f"{row.where}: {error}")
+        else:
+          keep(row, p, ids)
   finally:
     if template is not None:
       template.close()
+  found.warnings = [*reader.warnings(), *odd_in_words(keep.odd, found.counts)]
   if not found:
     count = found.counts["rows"]
     what = f"none of its {count} rows gives a prompt: {found.summary}" if count else "it holds no rows"
@@ -220,42 +229,42 @@ def _read(
   return found
 
 
-def _keep(
-  found: PromptRows,
-  row: SourceRow,
-  read: Comparison,
-  ids: Tokenised,
-  tokenizer: Tokenizer,
-  limits: Limits,
-  seen: set[bytes],
-  *,
-  left_by: str,
-  drop_duplicates: bool,
-) -> None:
-  """Adds the prompt, or counts why not."""
-  prompt = ids.prompt
-  if not prompt:
-    found.drop("empty_prompt", f"{row.where}: its prompt is empty, and the tokenizer puts no BOS before it")
-    return
-  if limits.prompt and len(prompt) > limits.prompt:
-    if limits.overlong == "drop":
-      which = f", {left_by}" if left_by else ""
-      found.drop(
-        "prompt_too_long", f"{row.where}: its prompt has {len(prompt)} tokens, more than {limits.prompt}{which}"
-      )
+class _Keep:
+  """Adds prompts to `found`, or counts why not."""
+
+  def __init__(self, found: PromptRows, tokenizer: Tokenizer, limits: Limits, *, left_by: str, drop_duplicates: bool):
+    self.found, self.tokenizer, self.limits = found, tokenizer, limits
+    self.left_by, self.drop_duplicates = left_by, drop_duplicates
+    self.seen: set[bytes] = set()
+    self.odd: dict[str, str] = {}
+
+  def __call__(self, row: SourceRow, read: Comparison, ids: Tokenised) -> None:
+    found, limits, prompt = self.found, self.limits, ids.prompt
+    if not prompt:
+      found.drop("empty_prompt", f"{row.where}: its prompt is empty, and the tokenizer puts no BOS before it")
       return
-    prompt = cut_prompt(prompt, limits.prompt, limits)
-  kept = as_ids(prompt)
-  if kept.tobytes() in seen:
-    if drop_duplicates:
-      found.drop("duplicate_prompt", f"{row.where}: an earlier row has the same prompt")
-      return
-    found.counts["duplicate_prompts"] += 1
-  seen.add(kept.tobytes())
-  found.counts["truncated/prompts"] += len(prompt) < len(ids.prompt)
-  found.counts["kept"] += 1
-  given, shown = given_prompt(read, ids.prompt, tokenizer), prompt_text(read, ids.prompt, tokenizer)
-  found.append(PromptRow(given, shown, kept, row.where, found.counts["rows"] - 1, read.details))
+    if limits.prompt and len(prompt) > limits.prompt:
+      if limits.overlong == "drop":
+        which = f", {self.left_by}" if self.left_by else ""
+        found.drop(
+          "prompt_too_long", f"{row.where}: its prompt has {len(prompt)} tokens, more than {limits.prompt}{which}"
+        )
+        return
+      prompt = cut_prompt(prompt, limits.prompt, limits)
+    kept = as_ids(prompt)
+    if kept.tobytes() in self.seen:
+      if self.drop_duplicates:
+        found.drop("duplicate_prompt", f"{row.where}: an earlier row has the same prompt")
+        return
+      found.counts["duplicate_prompts"] += 1
+    self.seen.add(kept.tobytes())
+    for name, what in ids.odd.items():
+      found.counts[name] += 1
+      self.odd.setdefault(name, f"{row.where}: {what}")
+    found.counts["truncated/prompts"] += len(prompt) < len(ids.prompt)
+    found.counts["kept"] += 1
+    given, shown = given_prompt(read, ids.prompt, self.tokenizer), prompt_text(read, ids.prompt, self.tokenizer)
+    found.append(PromptRow(given, shown, kept, row.where, found.counts["rows"] - 1, read.details))
 
 
 def _lines(path: str) -> Iterator[SourceRow]:
@@ -275,54 +284,37 @@ def _lines(path: str) -> Iterator[SourceRow]:
       raise DataError(f"{path}: cannot be read ({error}); give a UTF-8 text file") from error
 
 
-def _parsed(row: SourceRow, parse: Parse | None, template: ChatTemplate | None) -> Comparison | DataError:
-  """The prompt of a row as a comparison without answers."""
-  if row.fault or parse is None:
-    return DataError(row.fault)
-  try:
-    return dataclasses.replace(parse(row.values, template is not None), answers=())
-  except DataError as error:
-    return error
-
-
-def _parse_of(row: SourceRow, setting: str) -> Parse:
+def _choose(setting: str, row: Row, where: str) -> Format:
   """How prompts are read from rows like this one, the first.
 
   Raises:
     DataError: it looks like nothing that holds a prompt.
     ConfigError: `setting` names no format.
   """
-  alone = {"prompt": _of_prompt, "chat": _of_messages, pretokenised.FORMAT.name: _of_ids}
-  if setting in alone:
-    return alone[setting]
-  values = row.values
+  if setting in ALONE:
+    return ALONE[setting]
   if setting == "auto":
-    named = next((form.name for form in FORMATS.values() if form.detects(values)), "")
-    if named in alone:
-      return alone[named]
-    if named in ("", "text") and "prompt" in values:
-      return _of_prompt
+    named = next((form.name for form in FORMATS.values() if form.detects(row)), "")
+    if named in ALONE:
+      return ALONE[named]
+    if named in ("", "text") and "prompt" in row:
+      return ALONE["prompt"]
     if not named:
-      found = ", ".join(values) or "none"
+      found = ", ".join(row) or "none"
       raise DataError(
-        f"{row.where}: columns {found} hold no prompt; give a column prompt (text or messages), messages or prompt_ids, "
-        "or rows of a format of docs/data.md"
+        f"{where}: columns {found} hold no prompt; give a column prompt (text or messages), messages or prompt_ids, "
+        "or rows of a format of docs/data.md; data.columns=prompt=NAME says which column is the prompt"
       )
     setting = named
-  form = choose_format(setting, values, row.where)
+  form = choose_format(setting, row, where)
   if form.name == "text":
-    raise DataError(f"{row.where}: format 'text' holds whole texts and no prompts; name the column 'prompt'")
-  return form.parse
+    raise DataError(f"{where}: format 'text' holds whole texts and no prompts; name the column 'prompt'")
+  return form
 
 
 def _of_prompt(row: Row, chat: bool) -> Comparison:
-  details = rest_of(row, "prompt")
-  if is_messages(row.get("prompt")):
-    return Comparison("chat", messages(row, "prompt"), (), details)
-  prompt = text(row, "prompt")
-  if chat:
-    return Comparison("chat", [{"role": "user", "content": prompt}], (), details)
-  return Comparison("text", prompt, (), details)
+  kind, prompt = read_prompt(row, chat)
+  return Comparison(kind, prompt, (), rest_of(row, "prompt"))
 
 
 def _of_messages(row: Row, chat: bool) -> Comparison:
@@ -334,3 +326,14 @@ def _of_messages(row: Row, chat: bool) -> Comparison:
 
 def _of_ids(row: Row, chat: bool) -> Comparison:
   return Comparison("ids", token_ids(row, "prompt_ids"), (), rest_of(row, "prompt_ids", *pretokenised.ANSWERS))
+
+
+# What a row may be that holds a prompt and nothing else, by the name of `data.format`.
+ALONE = {
+  name: Format(name, column, (column,), lambda row: False, parse)
+  for name, column, parse in (
+    ("prompt", "prompt", _of_prompt),
+    ("chat", "messages", _of_messages),
+    (pretokenised.FORMAT.name, "prompt_ids", _of_ids),
+  )
+}

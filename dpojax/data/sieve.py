@@ -1,25 +1,28 @@
 """What becomes of each row: kept as an example, or dropped for a counted reason."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
 from dpojax.data.formats import Comparison
-from dpojax.data.formats.common import Message
+from dpojax.data.formats.common import Answer, Judgement, Message, answer_text, other_keys
 from dpojax.data.limits import Limits, fit
-from dpojax.data.tokenise import Tokenised
-from dpojax.errors import DataError
+from dpojax.data.rows import shown_message
+from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised
+from dpojax.errors import DataError, RowError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import Answers
 
 MOST_NOTES = 20
 DROPPED = "dropped/"
+NOTED = ("malformed", "template_drops_text")  # reasons of which the first rows are told
 # rows = kept + the sum of all dropped/...; the others count within the rows kept.
 COUNTS = (
   "rows",
   "kept",
   "dropped/malformed",
+  "dropped/template_drops_text",
   "dropped/empty_prompt",
   "dropped/empty_answer",
   "dropped/identical_answers",
@@ -33,6 +36,8 @@ COUNTS = (
   "truncated/answers",
   "duplicate_prompts",
   "boundary_mismatches",
+  *ODDITIES,
+  "contradicting_scores",
   "repeated_answers",
   "ties",
   "with_margin",
@@ -64,7 +69,19 @@ def prompt_text(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer
     return given
   if [message["role"] for message in given] == ["user"]:
     return given[0]["content"]
-  return "\n\n".join(f"{message['role']}: {message['content']}" for message in given)
+  return "\n\n".join(f"{message['role']}: {shown_message(message)}" for message in given)
+
+
+def _is_empty(answer: Answer | list[int]) -> bool:
+  """Whether an answer says nothing: neither text nor a tool call."""
+  return not answer if isinstance(answer, list) else not answer_text(answer).strip() and not other_keys(answer)
+
+
+def odd_in_words(odd: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+  """A line for each kind of oddity: how many rows have it, and the first of them."""
+  return [
+    f"{name.replace('_', ' ')}: {counts[name]:,} of {counts['kept']:,} rows; {what}" for name, what in odd.items()
+  ]
 
 
 class Sieve:
@@ -75,6 +92,8 @@ class Sieve:
     self.limits = Limits.of(settings, row_length, tokenizer.bos_id)
     self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     self.notes: list[str] = []
+    self.warnings: list[str] = []
+    self.odd: dict[str, str] = {}  # what is odd about rows -> the first of them, in words
     self.dropped: list[tuple[int, str]] = []
     self.examples: list[TokenExample] = []
     self.metadata: list[dict[str, Any]] = []
@@ -84,7 +103,9 @@ class Sieve:
     """Keeps the row, or counts why not."""
     self.counts["rows"] += 1
     if isinstance(comparison, DataError) or isinstance(ids, DataError):
-      self.drop("malformed", f"{where}: {comparison if isinstance(comparison, DataError) else ids}")
+      error = comparison if isinstance(comparison, DataError) else ids
+      reason = error.reason if isinstance(error, RowError) else "malformed"
+      self.drop(reason, f"{where}: {error}", noted=reason in NOTED)
       return
     if self.answers.compared and len(comparison.answers) < 2:
       self.drop("malformed", f"{where}: it has one answer, but preferences need two or more")
@@ -109,7 +130,7 @@ class Sieve:
       texts, answers = texts[:1], answers[:1]
       if comparison.details.get("label") is False:
         return "undesirable"
-    if any(not (text.strip() if isinstance(text, str) else text) for text in texts):
+    if any(_is_empty(text) for text in texts):
       return "empty_answer"
     if not prompt and not comparison.prompt and len(answers) == 1 and len(answers[0]) > 1:
       prompt, answers = answers[0][:1], [answers[0][1:]]  # plain text without BOS: nothing predicts its first token
@@ -144,7 +165,8 @@ class Sieve:
     self.counts["truncated/prompts"] += len(cut_prompt) < len(prompt)
     self.counts["truncated/answers"] += cuts
     self.counts["duplicate_prompts"] += seen
-    self.counts["boundary_mismatches"] += ids.mismatch
+    self.counts["boundary_mismatches"] += ids.mismatch and PROMPT_DIFFERS not in ids.odd
+    self.note_odd(where, ids, judged)
     self.counts["repeated_answers"] += repeated
     self.counts["ties"] += example.label == 0.5
     self.counts["with_margin"] += judged.margin is not None
@@ -153,6 +175,15 @@ class Sieve:
     self.examples.append(example)
     self.metadata.append(self.describe(where, comparison, ids, texts))
     return ""
+
+  def note_odd(self, where: str, ids: Tokenised, judged: Judgement) -> None:
+    """Counts what is odd about a row that is kept."""
+    found = dict(ids.odd)
+    if judged.contradicts:
+      found["contradicting_scores"] = "its scores or its margin say that the second answer is the better one"
+    for name, what in found.items():
+      self.counts[name] += 1
+      self.odd.setdefault(name, f"{where}: {what}")
 
   def label(self, comparison: Comparison, answers: int) -> float:
     """What the row says of its first answer: see `TokenExample`."""
@@ -172,6 +203,8 @@ class Sieve:
     """The texts behind an example: for looking at it, and for whoever judges answers to its prompt."""
     if comparison.kind == "ids":
       texts = [self.tokenizer.decode(answer) for answer in texts]
+    else:
+      texts = [text if isinstance(text, str) else shown_message(text) for text in texts]
     return {
       "row": where,
       "number": self.counts["rows"] - 1,
@@ -190,12 +223,14 @@ class Sieve:
     if not self.examples:
       why = ", ".join(f"{n} {key.removeprefix(DROPPED)}" for key, n in self.counts.items() if n and DROPPED in key)
       what = f"none of its {self.counts['rows']} rows can be used: {why}" if why else "it holds no rows"
-      raise DataError("; ".join([f"{name}: {what}", *self.notes[:1]]))
+      first = self.notes[:1] or [why for _, why in self.dropped[:1]]
+      raise DataError("; ".join([f"{name}: {what}", *first, *self.warnings]))
     return TokenDataset(
       self.examples,
       metadata=self.metadata,
       counts=self.counts,
       notes=self.notes,
       dropped=self.dropped,
+      warnings=[*self.warnings, *odd_in_words(self.odd, self.counts)],
       origin=f"{form} {self.tokenizer.fingerprint()}",
     )

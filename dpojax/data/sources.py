@@ -1,5 +1,6 @@
 """Where rows come from: local files, the hub, memory. A row that cannot be read is told, not lost."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -7,15 +8,20 @@ import gzip
 import hashlib
 import io
 import itertools
-import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from dpojax.data.formats.cells import DuplicateName, load_json, shown
 from dpojax.errors import DataError
 
+if TYPE_CHECKING:
+  import pyarrow
+
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
+MOST_LINE = 2**27  # bytes of a line of JSON
+MOST_CELL = 2**26  # characters of a cell of a CSV file: one quote left open makes a cell of the rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +67,8 @@ def file_source(path: str, limit: int = 0) -> Source:
   """The rows of a local file. See `file_rows`."""
 
   def identity() -> str:
-    file = Path(path).expanduser()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+      file = Path(path).expanduser()
       if file.is_file():  # to open a pipe would wait for somebody to write to it
         with file.open("rb") as stream:
           return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -73,9 +79,12 @@ def file_source(path: str, limit: int = 0) -> Source:
 
 def find_file(path: str, setting: str = "data.path") -> Path:
   """The file that `setting` names, not opened; DataError where there is none."""
-  file = Path(path).expanduser()
-  if not file.is_file():
-    what = "is a folder, not a file" if file.is_dir() else "no such file"
+  try:
+    file = Path(path).expanduser()
+    what = "" if file.is_file() else "is a folder, not a file" if file.is_dir() else "no such file"
+  except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a NUL
+    file, what = Path(), str(getattr(error, "strerror", "") or error)
+  if what:
     raise DataError(f"{path}: {what}; {setting} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
   return file
 
@@ -97,12 +106,19 @@ def file_rows(path: str, limit: int = 0) -> Iterator[SourceRow]:
   readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
   if kind not in readers:
     raise DataError(f"{path}: its name ends in {''.join(suffixes[-2:]) or 'nothing'}; wanted {', '.join(KINDS)} or .gz")
-  with (gzip.open if packed else open)(file, "rb") as stream:
-    rows = readers[kind](cast(IO[bytes], stream), path)
+  with _opened(file, packed, path) as stream:
+    rows = readers[kind](stream, path)
     try:
       yield from itertools.islice(rows, limit or None)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
       raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from error
+
+
+def _opened(file: Path, packed: bool, path: str) -> IO[bytes]:
+  try:
+    return cast(IO[bytes], (gzip.open if packed else open)(file, "rb"))
+  except OSError as error:
+    raise DataError(f"{path}: {error.strerror or error}; give a file that can be read") from error
 
 
 def hub_source(name: str, *, subset: str, split: str, revision: str, limit: int = 0) -> Source:
@@ -151,17 +167,26 @@ def _first_line(error: Exception) -> str:
 
 
 def _jsonl_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
-  for number, line in enumerate(stream, 1):
-    if line.strip():
+  number = 0
+  while line := stream.readline(MOST_LINE):
+    number += 1
+    whole = len(line) < MOST_LINE or line.endswith(b"\n")
+    if not whole:
+      while (more := stream.readline(MOST_LINE)) and not more.endswith(b"\n"):
+        pass
+      yield SourceRow(f"{path}:{number}", {}, f"has more than {MOST_LINE:,} bytes")
+    elif line.strip():
       yield _json_row(line, f"{path}:{number}")
 
 
 def _json_row(line: bytes, where: str) -> SourceRow:
   try:
-    value = json.loads(line)
+    value = load_json(line)
   except UnicodeDecodeError as error:
     return SourceRow(where, {}, f"not UTF-8: {error}")
-  except (ValueError, RecursionError) as error:
+  except DuplicateName as error:
+    return SourceRow(where, {}, str(error))
+  except ValueError as error:
     return SourceRow(where, {}, f"not JSON: {error}")
   if not isinstance(value, dict):
     return SourceRow(where, {}, f"holds a {type(value).__name__}, not an object with columns")
@@ -171,11 +196,13 @@ def _json_row(line: bytes, where: str) -> SourceRow:
 def _json_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
   content = stream.read()
   try:
-    value = json.loads(content)
-  except (ValueError, RecursionError) as error:
+    value = load_json(content)
+  except ValueError as error:
     if content.lstrip()[:1] == b"{" and b"\n" in content.strip():  # lines of JSON under the wrong name
       yield from _jsonl_rows(io.BytesIO(content), path)
       return
+    if isinstance(error, DuplicateName):
+      raise DataError(f"{path}: a row cannot be read: {error}; leave one out") from error
     raise DataError(f"{path}: not JSON: {error}; for one object a line, name it .jsonl") from error
   if not isinstance(value, list):
     raise DataError(f"{path}: holds a {type(value).__name__}; a .json file must hold a list of rows")
@@ -183,12 +210,13 @@ def _json_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
 
 
 def _csv_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
-  csv.field_size_limit(2**31 - 1)
+  csv.field_size_limit(MOST_CELL)
   reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
   try:
     header = next(reader, None)
     if header is None:
       return
+    _check_distinct(header, f"{path}:1")
     start = reader.line_num + 1
     for fields in reader:
       where, start = f"{path}:{start}", reader.line_num + 1
@@ -196,8 +224,18 @@ def _csv_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
         yield SourceRow(where, dict(zip(header, fields, strict=True)))
       elif fields:
         yield SourceRow(where, {}, f"has {len(fields)} fields, but the header names {len(header)}")
-  except (csv.Error, UnicodeDecodeError) as error:
+  except csv.Error as error:
+    hint = f"; is a quote left open from line {start} on?" if "field limit" in str(error) else ""
+    raise DataError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}{hint}") from error
+  except UnicodeDecodeError as error:
     raise DataError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
+
+
+def _check_distinct(names: Sequence[str], where: str) -> None:
+  """Raises DataError, naming it, for a column that is there twice: the last would be taken without a word."""
+  twice = next((name for name, count in collections.Counter(names).items() if count > 1), None)
+  if twice is not None:
+    raise DataError(f"{where}: two columns are called {shown(twice)}; rename or leave out one of them")
 
 
 def _parquet_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
@@ -206,7 +244,22 @@ def _parquet_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
 
   try:
     table = parquet.ParquetFile(stream if isinstance(stream, io.BufferedReader) else io.BytesIO(stream.read()))
-    batches = table.iter_batches(batch_size=1024)
+    _check_schema(table.schema_arrow, path)
+    batches = table.iter_batches(batch_size=64)
     yield from memory_rows((row for batch in batches for row in batch.to_pylist()), path)
   except (pyarrow.ArrowException, OSError) as error:
     raise DataError(f"{path}: not a Parquet file: {_first_line(error)}") from error
+
+
+def _check_schema(fields: "Iterable[pyarrow.Field]", path: str) -> None:
+  """`_check_distinct` of columns, and of the fields of objects inside them."""
+  import pyarrow
+
+  fields = list(fields)
+  _check_distinct([field.name for field in fields], path)
+  for field in fields:
+    kind = field.type
+    while pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+      kind = kind.value_type
+    if pyarrow.types.is_struct(kind):
+      _check_schema(kind, path)

@@ -66,13 +66,9 @@ def read_splits(
     )
   for part in (train, held_out):
     part.check_vocabulary(vocab_size, tokenizer)
-  ready = (
-    as_the_loss_reads(
-      part, answers, row_length=row_length, max_positions=max_positions, mismatched=mismatched, loss=loss
-    )
-    for part in (train, held_out)
-  )
-  return Splits(*ready)
+  options: dict[str, Any] = dict(row_length=row_length, max_positions=max_positions, mismatched=mismatched, loss=loss)
+  ready = as_the_loss_reads(train, answers, **options, part="the training part")
+  return Splits(ready, as_the_loss_reads(held_out, answers, **options, others=ready, part="the held-out part"))
 
 
 def as_the_loss_reads(
@@ -83,14 +79,16 @@ def as_the_loss_reads(
   max_positions: int,
   mismatched: bool = False,
   loss: str = "",
+  others: TokenDataset | None = None,
+  part: str = "",
 ) -> TokenDataset:
-  """Examples of the right number of answers, single ones where the loss reads these. See `read_splits`."""
+  """Examples of the right number of answers, single ones where the loss reads these. See `read_splits` and `with_mismatched`."""
   if loss:
     _check_answers(dataset, answers, loss)
   if answers is Answers.UNPAIRED and len(dataset):
     dataset = unpaired(dataset)
     if mismatched:
-      dataset = with_mismatched(dataset, row_length=row_length, max_positions=max_positions)
+      dataset = with_mismatched(dataset, row_length=row_length, max_positions=max_positions, others=others, part=part)
   dataset.check_positions(max_positions)
   return dataset
 

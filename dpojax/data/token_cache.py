@@ -123,6 +123,7 @@ def encode(dataset: TokenDataset) -> bytes | None:
   whole = {
     "counts": dataset.counts,
     "notes": dataset.notes,
+    "warnings": dataset.warnings,
     "dropped": [list(drop) for drop in dataset.dropped],
     "origin": dataset.origin,
     "answer_names": list(dataset.answer_names),

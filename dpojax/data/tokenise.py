@@ -11,14 +11,28 @@ own text, is the prompt, so the boundary is the same for all of them::
 """
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from dpojax.data.formats.common import Comparison, Message
-from dpojax.data.templates import ChatTemplate
-from dpojax.errors import DataError, TemplateError
+from dpojax.data.formats.common import Answer, Comparison, Message, answer_text, shared_length
+from dpojax.data.templates import ChatTemplate, left_out, tools_left_out
+from dpojax.errors import DataError, RowError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
 
 Ids = list[int]
+CHARACTERS_AT_ONCE = 2_000_000  # given to the tokenizer, which takes some 70 bytes for each
+PROMPT_DIFFERS = "generation_prompt_differs"
+# What may be odd about a row that is kept: names of counts.
+ODDITIES = (PROMPT_DIFFERS, "template_drops_prompt_text", "special_tokens_in_text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """The prompt's text and each answer's, prompt included; none for rows of ids. `odd`: see `Tokenised`."""
+
+  texts: list[str]
+  odd: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +43,13 @@ class Tokenised:
     prompt: ids, BOS first where the tokenizer or the template writes one; may be empty.
     answers: ids, each ending in EOS once, but for those that did not end by themselves (`pretokenised` rows: as given).
     mismatch: whether the prompt's last token had to move to the answers.
+    odd: what is odd about the row (of `ODDITIES`) and in words.
   """
 
   prompt: Ids
   answers: list[Ids]
   mismatch: bool
+  odd: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def tokenise(
@@ -43,6 +59,7 @@ def tokenise(
   template: ChatTemplate | None,
   *,
   after_eos: str,
+  complete: bool = False,
 ) -> list[Tokenised | DataError]:
   """Tokenises comparisons, each answer with its prompt.
 
@@ -52,6 +69,7 @@ def tokenise(
     tokenizer: text to ids.
     template: renders comparisons of kind "chat".
     after_eos: "drop" or "keep" what the template writes after an answer's EOS.
+    complete: leave out rows of whose answers the template leaves out text, and say what else is odd: for rows of a file.
 
   Returns:
     One for each comparison: its ids, or the error for which it must be left out.
@@ -62,15 +80,16 @@ def tokenise(
   """
   if not tokenizer.eos_ids and any(row.answers and row.kind != "ids" for row in comparisons):
     raise DataError("the tokenizer has no EOS token to end answers with; add eos_token to tokenizer_config.json")
-  texts = _texts(comparisons, places, tokenizer, template)
-  encoded = iter(_encoded(texts, places, tokenizer))
+  texts = _texts(comparisons, places, tokenizer, template, complete)
+  encoded = _encoded(texts, places, tokenizer)
+  control, eos = (_control_tokens(tokenizer) if complete else None), _eos(tokenizer)
   ending = tokenizer.encode(template.ending) if template else []
   found: list[Tokenised | DataError] = []
   for comparison, row in zip(comparisons, texts, strict=True):
     if isinstance(row, DataError):
       found.append(row)
       continue
-    ids = [next(encoded) for _ in row]
+    ids = [next(encoded) for _ in row.texts]
     if comparison.kind == "ids":
       found.append(_given_ids(comparison, tokenizer.vocab_size))
       continue
@@ -80,69 +99,144 @@ def tokenise(
       prompt, fulls = _plain(ids[0], ids[1:], tokenizer)
     finished = comparison.finished or (True,) * len(fulls)
     fulls = [full if ended else _open_ended(full, tokenizer) for full, ended in zip(fulls, finished, strict=True)]
-    found.append(_divide(prompt, fulls))
+    odd = dict(row.odd)
+    if token := _control_token_in(comparison, control, eos):
+      odd["special_tokens_in_text"] = f"its text holds {token!r}, which becomes the special token and not letters"
+    found.append(dataclasses.replace(_divide(prompt, fulls), odd=odd))
   return found
 
 
-def _encoded(texts: Sequence[list[str] | DataError], places: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-  """Ids of all texts; DataError, naming the place, for one that the tokenizer has no ids for."""
-  rows = [(place, row) for place, row in zip(places, texts, strict=True) if not isinstance(row, DataError)]
+def _encoded(texts: Sequence[Texts | DataError], places: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+  """Ids of all texts, of `CHARACTERS_AT_ONCE` at once; DataError, naming the place, for one that the tokenizer has no ids for."""
+  rows = [(place, row.texts) for place, row in zip(places, texts, strict=True) if not isinstance(row, DataError)]
+  every = [(place, text) for place, row in rows for text in row]
+  start = held = 0
+  for i, (_, text) in enumerate(every):
+    if i > start and held + len(text) > CHARACTERS_AT_ONCE:
+      yield from _encode(every[start:i], tokenizer)
+      start, held = i, 0
+    held += len(text)
+  yield from _encode(every[start:], tokenizer)
+
+
+def _encode(texts: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[list[int]]:
   try:
-    return tokenizer.encode_batch([text for _, row in rows for text in row])
+    return tokenizer.encode_batch([text for _, text in texts])
   except DataError:
-    for place, row in rows:
-      for text in row:
-        try:
-          tokenizer.encode(text)
-        except DataError as error:
-          raise DataError(f"{place}: {error}") from error
+    for place, text in texts:
+      try:
+        tokenizer.encode(text)
+      except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     raise
 
 
 def _texts(
-  comparisons: Sequence[Comparison], places: Sequence[str], tokenizer: Tokenizer, template: ChatTemplate | None
-) -> list[list[str] | DataError]:
+  comparisons: Sequence[Comparison],
+  places: Sequence[str],
+  tokenizer: Tokenizer,
+  template: ChatTemplate | None,
+  complete: bool,
+) -> list[Texts | DataError]:
   """For each comparison the prompt's text and each answer's, prompt included; nothing for ids."""
-  texts: list[list[str] | DataError] = []
+  texts: list[Texts | DataError] = []
   for comparison, place in zip(comparisons, places, strict=True):
     if comparison.kind == "chat" and template is None:
       raise DataError(
         f"{place}: it holds messages, but the tokenizer has no chat template; give one as data.template=FILE.jinja"
       )
     if comparison.kind != "text":
-      texts.append([])
+      texts.append(Texts([]))
       continue
     start = comparison.prompt + tokenizer.separator if comparison.prompt else ""
-    texts.append([comparison.prompt, *(start + answer for answer in comparison.answers)])
+    texts.append(Texts([comparison.prompt, *(start + answer for answer in comparison.answers)]))
   chats = [i for i, comparison in enumerate(comparisons) if comparison.kind == "chat"]
   if template is not None and chats:
-    for i, rendered in zip(
-      chats, _render(template, [comparisons[i] for i in chats], [places[i] for i in chats], tokenizer), strict=True
-    ):
+    some = [comparisons[i] for i in chats]
+    eos = _eos(tokenizer)
+    for i, rendered in zip(chats, _render(template, some, [places[i] for i in chats], eos), strict=True):
       texts[i] = rendered
+      if complete and isinstance(rendered, Texts):
+        texts[i] = _checked(comparisons[i], rendered, template, eos)
   return texts
 
 
+def _eos(tokenizer: Tokenizer) -> str:
+  """The text of EOS: one that an answer's text brings along would stand beside the template's."""
+  return tokenizer.decode(tokenizer.eos_ids[:1])
+
+
 def _render(
-  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str], tokenizer: Tokenizer
-) -> list[list[str] | DataError]:
-  eos = tokenizer.decode(
-    tokenizer.eos_ids[:1]
-  )  # one that the answer's text brings along would stand beside the template's
-  prompts = template.render([c.prompt for c in comparisons], places, add_generation_prompt=True)
+  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str], eos: str
+) -> list[Texts | DataError]:
+  functions = [comparison.tools for comparison in comparisons]
+  prompts = template.render([c.prompt for c in comparisons], places, add_generation_prompt=True, tools=functions)
   whole: list[list[Message]] = []
   whole_places: list[str] = []
+  whole_functions: list[list[Any] | None] = []
   for comparison, place in zip(comparisons, places, strict=True):
-    contents = [answer.removesuffix(eos) for answer in comparison.answers]
-    whole += [[*comparison.prompt, {"role": "assistant", "content": content}] for content in contents]
+    whole += [[*comparison.prompt, _message(answer, eos)] for answer in comparison.answers]
     whole_places += [place] * len(comparison.answers)
-  answers = iter(template.render(whole, whole_places, add_generation_prompt=False))
-  rows: list[list[str] | DataError] = []
+    whole_functions += [comparison.tools] * len(comparison.answers)
+  answers = iter(template.render(whole, whole_places, add_generation_prompt=False, tools=whole_functions))
+  rows: list[Texts | DataError] = []
   for comparison, prompt in zip(comparisons, prompts, strict=True):
     parts = [prompt, *(next(answers) for _ in comparison.answers)]
     refused = [part for part in parts if isinstance(part, TemplateError)]
-    rows.append(refused[0] if refused else [part for part in parts if isinstance(part, str)])
+    rows.append(refused[0] if refused else Texts([part for part in parts if isinstance(part, str)]))
   return rows
+
+
+def _message(answer: Answer, eos: str) -> Message:
+  """The assistant's message, its text without the EOS at its end."""
+  others = {} if isinstance(answer, str) else answer
+  return {**others, "role": "assistant", "content": answer_text(answer).removesuffix(eos)}
+
+
+def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eos: str) -> Texts | DataError:
+  """The texts with what is odd about them; RowError where the template leaves out part of an answer."""
+  prompt, *fulls = rendered.texts
+  odd: dict[str, str] = {}
+  for answer, full in zip(comparison.answers, fulls, strict=True):
+    differs = not full.startswith(prompt)
+    # What both begin with may reach into the answer, no further than the characters that open one.
+    shared = shared_length(prompt, full) if differs else len(prompt)
+    missing = left_out(_message(answer, eos), full[max(0, shared - template.opening) :])
+    if missing:
+      return RowError(
+        "template_drops_text",
+        f"the chat template leaves out part of an answer, {missing}; give a template that writes it "
+        "(data.template=FILE.jinja), or answers without it",
+      )
+    if differs:
+      odd[PROMPT_DIFFERS] = (
+        f"the template's generation prompt ends in {prompt[shared:][-30:] or prompt[-30:]!r}, with which answers do not "
+        "begin: sampling goes on from another prompt than training"
+      )
+  missing = next(filter(None, (left_out(_heard(message), prompt) for message in comparison.prompt)), "")
+  missing = missing or tools_left_out(comparison.tools or (), prompt)
+  if missing:
+    odd["template_drops_prompt_text"] = f"the chat template leaves out part of the prompt, {missing}"
+  return Texts(rendered.texts, odd)
+
+
+def _heard(message: Message) -> Message:
+  """A message of the prompt without the reasoning behind it, which many templates leave out of earlier turns on purpose."""
+  return {key: value for key, value in message.items() if key != "reasoning_content"}
+
+
+def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+  texts = sorted(tokenizer.control_tokens(), key=len, reverse=True)
+  return re.compile("|".join(map(re.escape, texts))) if texts else None
+
+
+def _control_token_in(comparison: Comparison, control: re.Pattern[str] | None, eos: str) -> str:
+  """The first control token that a row's own text holds, the EOS at an answer's end left out; "" where there is none."""
+  if control is None or comparison.kind == "ids":
+    return ""
+  prompt = [comparison.prompt] if isinstance(comparison.prompt, str) else [m["content"] for m in comparison.prompt]
+  texts = [*prompt, *(answer_text(answer).removesuffix(eos) for answer in comparison.answers)]
+  return next((found.group() for found in map(control.search, texts) if found), "")
 
 
 def _plain(prompt: Ids, fulls: list[Ids], tokenizer: Tokenizer) -> tuple[Ids, list[Ids]]:

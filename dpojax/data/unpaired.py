@@ -44,22 +44,40 @@ def unpaired(dataset: TokenDataset) -> TokenDataset:
     metadata=metadata,
     counts=counts,
     notes=dataset.notes,
+    warnings=dataset.warnings,
     dropped=dataset.dropped,
     origin=f"{dataset.origin} single",
   )
 
 
-def with_mismatched(dataset: TokenDataset, *, row_length: int, max_positions: int) -> TokenDataset:
+def with_mismatched(
+  dataset: TokenDataset,
+  *,
+  row_length: int,
+  max_positions: int,
+  others: TokenDataset | None = None,
+  part: str = "",
+) -> TokenDataset:
   """Adds to every example the answer of another one, as its last: scored after this prompt, never in the loss.
 
   The partner is the next example, in the order of the data set, whose prompt is another; partners do not
   change from epoch to epoch, so that a reference cache holds their log-probs. A partner's answer that does
   not fit beside the example is cut on the right.
 
+  Args:
+    dataset: to be completed.
+    row_length, max_positions: which every example must fit.
+    others: where partners are taken from if all of `dataset` have one prompt: of held-out examples those of training.
+    part: how messages call `dataset`.
+
   Raises:
-    DataError: all prompts are the same, or an example leaves no room for one more token.
+    DataError: all prompts are the same, of the others too, or an example leaves no room for one more token.
   """
-  partners = _next_with_another_prompt([dataset[i].prompt.tobytes() for i in range(len(dataset))])
+  prompts = [dataset[i].prompt.tobytes() for i in range(len(dataset))]
+  if len(set(prompts)) == 1 and others is not None:
+    partners = _with_another_prompt(prompts, others, part)
+  else:
+    partners = [dataset[partner] for partner in _next_with_another_prompt(prompts, part)]
   examples = []
   for i, partner in enumerate(partners):
     example = dataset[i]
@@ -69,23 +87,39 @@ def with_mismatched(dataset: TokenDataset, *, row_length: int, max_positions: in
         f"{dataset.where(i)}: its {example.row_tokens()} tokens leave no room in a row of {row_length} for an answer "
         "to compare with; raise batch.row_length or set data.max_example"
       )
-    other = dataset[partner].answers[0][:room]
+    other = partner.answers[0][:room]
     examples.append(dataclasses.replace(example, answers=(*example.answers, other)))
   return TokenDataset(
     examples,
     metadata=dataset.metadata,
     counts=dataset.counts,
     notes=dataset.notes,
+    warnings=dataset.warnings,
     dropped=dataset.dropped,
     origin=f"{dataset.origin} mismatched",
     answer_names=("answer", "mismatched"),
   )
 
 
-def _next_with_another_prompt(prompts: Sequence[bytes]) -> list[int]:
+def _with_another_prompt(prompts: Sequence[bytes], others: TokenDataset, part: str) -> list[TokenExample]:
+  """For each place the next of `others`, in turn, whose prompt is another than the one that all places have."""
+  found = [others[i] for i in range(len(others)) if others[i].prompt.tobytes() != prompts[0]]
+  if not found:
+    raise _one_prompt(part)
+  return [found[i % len(found)] for i in range(len(prompts))]
+
+
+def _one_prompt(part: str) -> DataError:
+  return DataError(
+    f"all examples{f' of {part}' * bool(part)} have the same prompt, so there is no answer to another one to compare with; give rows of two "
+    "prompts or more"
+  )
+
+
+def _next_with_another_prompt(prompts: Sequence[bytes], part: str) -> list[int]:
   """For each place the next one, going round, that holds another prompt."""
   if len(set(prompts)) < 2:
-    raise DataError("all examples have the same prompt, so there is no answer to another one to compare with")
+    raise _one_prompt(part)
   number = len(prompts)
   following = [0] * number
   # Backwards, twice round: what follows the next place serves here too while the prompt stays the same.

@@ -3,8 +3,8 @@
     python -P template_worker.py SECONDS MEGABYTES [UNIX_TIME]
 
 It speaks JSON, one value a line. First comes `{"template", "special_tokens"}`, answered once the
-template is compiled; then `{"conversations", "add_generation_prompt"}`, answered by a line for every
-conversation. An answer is `{"text": ...}` or `{"error": ..., "line": ...}`. Nothing of dpojax is
+template is compiled; then `{"conversations", "tools", "add_generation_prompt"}`, `tools` null or as many as there are
+conversations, answered by a line for every conversation. An answer is `{"text": ...}` or `{"error": ..., "line": ...}`. Nothing of dpojax is
 imported, so that it starts at once and has little to offer to a template that breaks out.
 """
 
@@ -104,9 +104,11 @@ def main(arguments: list[str]) -> int:
   answer(compile_template)
   for line in sys.stdin:
     request = json.loads(line)
-    extra = {"add_generation_prompt": request["add_generation_prompt"], "tools": None, "documents": None}
-    for messages in request["conversations"]:
-      answer(lambda messages=messages, extra=extra: {"text": compiled[0].render(messages=messages, **extra)})
+    conversations = request["conversations"]
+    extra = {"add_generation_prompt": request["add_generation_prompt"], "documents": None}
+    for messages, tools in zip(conversations, request["tools"] or [None] * len(conversations), strict=True):
+      values = {**extra, "messages": messages, "tools": tools}
+      answer(lambda values=values: {"text": compiled[0].render(**values)})
   return 0
 
 

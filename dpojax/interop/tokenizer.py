@@ -139,6 +139,10 @@ class Tokenizer:
     """Texts of the tokens that are found as a whole, special or not."""
     return {token.content for token in self._backend.get_added_tokens_decoder().values()}
 
+  def control_tokens(self) -> set[str]:
+    """Texts of the special tokens: wherever a text holds one, it becomes that token and not letters."""
+    return {token.content for token in self._backend.get_added_tokens_decoder().values() if token.special}
+
   def with_pad_token(self, text: str) -> "Tokenizer":
     """The same with the token `text` for padding.
 
@@ -269,6 +273,9 @@ class Tokenizer:
     for n, text in enumerate(texts):
       if not isinstance(text, str):
         return f"tokenizer: text {n} is {type(text).__name__}, not str"
+      if lone := next((c for c in text if "\ud800" <= c <= "\udfff"), ""):
+        which = f"text {n}" if len(texts) > 1 else "the text"
+        return f"tokenizer: {which} holds half a character (a lone surrogate, U+{ord(lone):04X}), which no text may"
       for word in text.split() if self._words else ():
         if self._backend.token_to_id(word) is None:
           which = f" of text {n}" if len(texts) > 1 else ""

@@ -1,5 +1,6 @@
 """The files of a transformers tokenizer, read one by one; each may come from a stranger, and what is wrong with it is named."""
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read_backend(folder: Path) -> tokenizers.Tokenizer:
       hint = "; tokenizer.model alone is not read: save the tokenizer once with transformers' fast tokenizer"
     raise WeightsError(f"{file}: no such file; a model folder needs its tokenizer{hint}")
   try:
-    return tokenizers.Tokenizer.from_file(str(file))
+    return tokenizers.Tokenizer.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
   except (KeyboardInterrupt, SystemExit):
     raise
   except BaseException as error:  # the library raises bare Exception, and its panics are no Exception

@@ -98,5 +98,5 @@ def best_rows(
     completion = [{"role": "assistant", "content": text}] if isinstance(prompt.given, list) else text
     found = {name: float(values[i, best]) for name, values in scores.items()}
     origin = {"row": prompt.number, "sample": best, "n": n, "rewards": found, "finished": several[best].finished}
-    rows.append({"prompt": prompt.given, "completion": completion, **origin})
+    rows.append({**prompt.columns, "completion": completion, **origin})
   return rows

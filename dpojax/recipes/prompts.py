@@ -50,6 +50,7 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
     raise DataError(f"no prompt is left to train on: {len(held_out):,} are held out of {len(rows):,}")
   chosen = PromptRows(kept[: rollout.prompts or None])
   chosen.counts, chosen.dropped, chosen.notes = rows.counts, rows.dropped, rows.notes
+  chosen.warnings = rows.warnings
   return chosen, held_out
 
 
@@ -109,6 +110,7 @@ def _of(rows: PromptRows, kept: Sequence[PromptRow]) -> PromptRows:
   """Some of the rows, with what is known of all."""
   made = PromptRows(kept)
   made.counts, made.dropped, made.notes = rows.counts, rows.dropped, rows.notes
+  made.warnings = rows.warnings
   return made
 
 
@@ -161,6 +163,7 @@ def _answered(
   found = read_prompts(data, tokenizer, longest=longest, left_by=left_by)
   rows = PromptRows(found[: count or None])
   rows.counts, rows.dropped, rows.notes = found.counts, found.dropped, found.notes
+  rows.warnings = found.warnings
   for row in rows:
     check_ids(row.ids, model.vocab_size, row.where, tokenizer)
     if tokenizer.chat_template is not None and isinstance(row.given, str):

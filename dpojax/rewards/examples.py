@@ -135,7 +135,7 @@ def _comparison(answer: PromptedAnswer, template: ChatTemplate | None, name: str
         f"{name}: its prompt is a list of messages, but the reward's model has no chat template to read them by; train it "
         "with the data.template that the policy has"
       )
-    return Comparison("chat", list(prompt), (text,))
+    return Comparison("chat", list(prompt), (text,), tools=answer.details.get("tools"))
   if template is not None and prompt.startswith("\n\nHuman:") and prompt.endswith(ANSWER):
     return Comparison("chat", turns(prompt.removesuffix(ANSWER)), (text.strip(),))
   return Comparison("text", prompt, (text,))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-Message = dict[str, str]
+Message = dict[str, Any]  # role and content, both text, and other keys that the data have
 Prompt = str | list[Message]
 
 

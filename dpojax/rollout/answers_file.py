@@ -261,7 +261,7 @@ def _answered(row: PromptRow, samples: Sequence[Sample], stop: Sequence[str], to
       raise WeightsError(f"{row.where}: the model's log-probs are not finite; its weights overflow, or hold NaN")
   return {
     "row": row.number,
-    "prompt": row.given,
+    **row.columns,
     "samples": [
       {
         "text": answer_text(sample, tokenizer, stop),

@@ -97,12 +97,12 @@ def _pair(row: PromptRow, texts: Sequence[str], rewards: np.ndarray, places: tup
   )
   won, lost = (float(rewards[i]) for i in places)
   answers = {"chosen": chosen, "rejected": rejected, "reward_chosen": won, "reward_rejected": lost}
-  return {"prompt": row.given, **answers, **_origin(row, places, name)}
+  return {**row.columns, **answers, **_origin(row, places, name)}
 
 
 def _ranking(row: PromptRow, texts: Sequence[str], rewards: np.ndarray, places: tuple[int, ...], name: str) -> Row:
   answers = {"answers": [texts[i] for i in places], "rewards": [float(rewards[i]) for i in places]}
-  return {"prompt": row.given, **answers, **_origin(row, places, name)}
+  return {**row.columns, **answers, **_origin(row, places, name)}
 
 
 def _origin(row: PromptRow, places: tuple[int, ...], name: str) -> Row:

@@ -109,6 +109,8 @@ class RunFolder:
     write_atomically(self.path / "data.json", json.dumps(found, indent=2) + "\n")
     self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
     self.log.message(doctor.gist(splits.train.counts))
+    for warning in dict.fromkeys([*splits.train.warnings, *splits.held_out.warnings]):
+      self.log.message(f"data: {warning}")
 
   def describe_prompts(self, policy: LoadedModel, prompts: PromptRows, **files: Any) -> None:
     """As `describe`, of a stage whose data are prompts: what became of their rows.
@@ -127,7 +129,7 @@ class RunFolder:
     different = len({row.ids.tobytes() for row in prompts})
     found = {"prompts": dict(prompts.counts), "answered": len(prompts), "answered_different": different}
     write_atomically(self.path / f"data{'.' * bool(split)}{split}.json", json.dumps(found, indent=2) + "\n")
-    for note in prompts.notes:
+    for note in [*prompts.notes, *(f"data: {warning}" for warning in prompts.warnings)]:
       self.log.message(note)
     dropped = f"; {prompts.counts['rows']:,} rows read, left out: {prompts.summary}" if prompts.summary else ""
     self.log.message(f"data{', ' * bool(split)}{split}: {answered_in_words(prompts)}{dropped}")

@@ -54,6 +54,20 @@ def test_options_reach_the_reading(capsys, model, pairs):
   assert "\x1b[32m" in out and "⟦" not in out
 
 
+def test_texts_that_nothing_reads_are_named_until_they_are_left_out(capsys, model, tmp_path):
+  file = tmp_path / "pairs.jsonl"
+  rows = [{"question": f"a {'b ' * i}", "chosen": "b", "rejected": "c", "note": "b c"} for i in range(3)]
+  file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  code, out, _ = run(capsys, f"--data={file}", f"--model={model}", "--rows=0")
+  assert (
+    code == 0 and "\nto look at\n  columns that hold text and are no part of prompt or answers: 'note' (3 of 3" in out
+  )
+  _, out, _ = run(capsys, f"--data={file}", f"--model={model}", "--rows=0", "--columns=-note")
+  assert "to look at" not in out
+  _, _, err = run(capsys, f"--data={file}", f"--model={model}", "--rows=0", "--columns=prompt=ask")
+  assert f"{file}:1: no column 'ask', which data.columns=prompt=ask names" in err
+
+
 def test_rows_are_those_of_the_loss(capsys, model, pairs):
   """KTO's mismatched answers are called so, and a likelihood of the prompt too is seen to score it."""
   rows = ["--rows=1", "--batch.size=2", "--batch.rows=1", "--batch.row_length=64", "--eval_fraction=0"]

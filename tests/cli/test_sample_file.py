@@ -20,9 +20,10 @@ from dpojax.rollout.sampler import Sample, generate
 from dpojax.rollout.text import answer_text
 
 ROOT = pathlib.Path(__file__).parents[2]
+YES = {"role": "assistant", "content": "yes"}
 ROWS = [
   {"prompt": "my parcel"},
-  {"prompt": [{"role": "user", "content": "my refund"}, {"role": "assistant", "content": "yes"}] * 2},
+  {"prompt": [{"role": "user", "content": "my refund"}, YES, {"role": "user", "content": "we will"}]},
   {"prompt": 3},
   {"prompt": "we will", "author": "anna"},
   {"prompt": " ".join(["my"] * POSITIONS)},
@@ -54,7 +55,7 @@ def test_lines_are_what_generate_draws_for_their_rows(tiny, data, tmp_path, caps
   assert lines[2] == {"row": 2, "error": f"{data}:3: column 'prompt' holds a number, not text"}
   assert f"{data}:5: its prompt has 42 tokens, more than 34" in lines[4]["error"]
   texts = {0: "<user> my parcel <bot>", 3: "<user> we will <bot>", 5: "<user> my parcel <bot>"}
-  texts[1] = "<user> my refund <bot> yes <end> <user> my refund <bot> yes <end> <bot>"
+  texts[1] = "<user> my refund <bot> yes <end> <user> we will <bot>"
   for row, text in texts.items():
     assert lines[row]["prompt"] == (ROWS[row]["prompt"] if row == 1 else [{"role": "user", "content": text[7:-6]}])
     prompt = np.asarray(tiny.tokenizer.encode(text), np.int32)

@@ -8,6 +8,8 @@ import pytest
 from dpojax.config.schema import BatchSettings, DataSettings
 from dpojax.data import Batches, dataset_from_rows, load_dataset
 from dpojax.data.doctor import gist
+from dpojax.data.formats import FORMATS
+from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import Answers
 
@@ -58,6 +60,15 @@ def test_columns_become_fields_of_the_example(columns, label, margin, weight):
     ({"score_chosen": "good", "score_rejected": 1}, "column 'score_chosen' holds 'good', not a finite number"),
     ({"weight": -1}, "column 'weight' holds -1; a weight is 0 or more"),
     ({"weight": float("inf")}, "column 'weight' holds inf, not a finite number"),
+    ({"weight": 1e39}, "column 'weight' holds 1e+39, beyond float32 (3.4e+38)"),
+    ({"weight": 1e-50}, "column 'weight' holds 1e-50, which is 0 as float32; give 0, or a larger weight"),
+    ({"margin": "-4e38"}, "column 'margin' holds -4e+38, beyond float32 (3.4e+38)"),
+    ({"margin": 10**400}, f"column 'margin' holds {'1' + '0' * 59}…, not a finite number"),
+    ({"score_chosen": 1e300, "score_rejected": 1}, "column 'score_chosen' holds 1e+300, beyond float32 (3.4e+38)"),
+    (
+      {"score_chosen": 3e38, "score_rejected": -3e38},
+      "columns 'score_chosen' and 'score_rejected' differ by 6e+38, beyond float32",
+    ),
     (
       {"answers": ["a", "b", "c"], "tie": True},
       "column 'tie' is true, but the row has 3 answers; a tie is between two",
@@ -77,6 +88,34 @@ def test_ties_margins_and_weights_are_counted():
   assert [dataset.counts[name] for name in ("ties", "with_weight", "with_margin")] == [3, 2, 1]
   assert "3 ties" in gist(dataset.counts)
   assert "ties" not in gist(read([PAIR]).counts)
+
+
+def test_scores_that_contradict_the_order_are_counted():
+  rows = [
+    {**PAIR, "score_chosen": 2, "score_rejected": "3"},
+    {**PAIR, "margin": -1},
+    {**PAIR, "margin": 1, "score_chosen": 2, "score_rejected": 3},
+    {**PAIR, "score_chosen": 3, "score_rejected": 3},
+    {**PAIR, "score_chosen": 2, "score_rejected": 3, "tie": True},
+    PAIR,
+  ]
+  dataset = read(rows)
+  assert dataset.counts["contradicting_scores"] == 3 and len(dataset) == 6
+  assert dataset.warnings == [
+    "contradicting scores: 3 of 6 rows; rows[0]: its scores or its margin say that the second answer is the better one"
+  ]
+  assert "3 contradicting scores" in gist(dataset.counts)
+
+
+@pytest.mark.parametrize("rank", [float("nan"), float("inf"), 1e39])
+def test_ranks_and_rewards_beyond_float32_are_malformed(rank):
+  wrong = {
+    "nectar": {"prompt": "a", "answers": [{"answer": "b", "rank": rank}, {"answer": "c", "rank": 2}]},
+    "ranked": {"prompt": "a", "answers": ["b", "c"], "rewards": [1, rank]},
+  }
+  for name, row in wrong.items():
+    with pytest.raises(DataError, match="finite"):
+      FORMATS[name].parse(row, False)
 
 
 def test_any_format_may_have_them(tmp_path):

@@ -143,7 +143,7 @@ def test_every_row_is_accounted_for(plain, tmp_path):
 @pytest.mark.parametrize(
   "rows, message",
   [
-    ([{"question": "?"}], r"rows.jsonl:1: columns question hold no prompt; give a column prompt"),
+    ([{"ask": "?"}], r"rows.jsonl:1: columns ask hold no prompt; give a column prompt"),
     ([{"text": "?"}], r"rows.jsonl:1: format 'text' holds whole texts and no prompts; name the column 'prompt'"),
     ([], "rows.jsonl: it holds no rows"),
     ([{"prompt": ""}, "{"], "none of its 2 rows gives a prompt: 1 malformed, 1 empty prompt; .*rows.jsonl:1: "),

@@ -1,13 +1,16 @@
 """Files in every kind and in every way damaged; hub layouts from folders on disk."""
 
 import gzip
+import io
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
-from dpojax.data.sources import file_rows, hub_source, memory_rows
+from dpojax.data.sources import _check_schema, file_rows, file_source, hub_source, memory_rows
 from dpojax.errors import ConfigError, DataError
 from dpojax.types import Answers
 
@@ -94,6 +97,42 @@ def test_lines_of_json_under_the_name_json(tmp_path):
   file = tmp_path / "a.json"
   file.write_bytes(as_jsonl(ROWS))
   assert [dict(row.values) for row in file_rows(str(file))] == ROWS
+
+
+def test_a_column_that_is_there_twice_is_refused_in_every_kind_of_file(tmp_path):
+  """The last of two would win without a word, and train on the wrong column."""
+  columns = [pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array(["c"])]
+  stream = io.BytesIO()
+  parquet.write_table(pyarrow.Table.from_arrays(columns, names=["prompt", "chosen", "chosen"]), stream)
+  whole = {
+    "rows.csv": b"prompt,chosen,rejected,chosen\nq,a,b,c\n",
+    "rows.json": b'[{"prompt": "a", "chosen": "b", "chosen": "c"}]',
+    "rows.parquet": stream.getvalue(),
+  }
+  for name, content in whole.items():
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.*'chosen'"):
+      list(file_rows(str(tmp_path / name)))
+  (tmp_path / "rows.jsonl").write_bytes(
+    b'{"text": "a", "text": "b"}\n{"text": "c"}\n{"m": [{"role": "a", "role": "b"}]}'
+  )
+  rows = list(file_rows(str(tmp_path / "rows.jsonl")))
+  assert [row.fault for row in rows] == ["it has 'text' twice", "", "it has 'role' twice"]
+
+
+def test_fields_of_objects_in_a_parquet_file_are_distinct_too(tmp_path):
+  kind = pyarrow.list_(
+    pyarrow.struct([pyarrow.field("role", pyarrow.string()), pyarrow.field("role", pyarrow.string())])
+  )
+  with pytest.raises(DataError, match=r"rows.parquet: two columns are called 'role'"):
+    _check_schema(pyarrow.schema([("chosen", kind)]), "rows.parquet")
+
+
+@pytest.mark.parametrize("path", ["~no_such_user/rows.jsonl", "a" * 300 + ".jsonl", "a\0b.jsonl"])
+def test_a_path_that_cannot_be_is_named(path):
+  with pytest.raises(DataError, match=r"data\.path takes a JSONL"):
+    list(file_rows(path))
+  assert file_source(path).identity() == ""
 
 
 def test_rows_in_memory_that_are_no_objects():

@@ -101,6 +101,7 @@ OTHER = {
   "overlong": "truncate_left",
   "duplicates": "drop",
   "format": "explicit",
+  "columns": "-notes",
   "template": "none",
   "after_eos": "keep",
   "source": "file",

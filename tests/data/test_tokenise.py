@@ -209,7 +209,7 @@ def test_a_row_the_template_refuses_is_counted_and_noted(chatml, tmp_path):
   rows = rows_of_roles("u", "uu", "uau", "a", "u")
   dataset = dataset_from_rows(rows, settings, chatml, answers=Answers.PAIR, row_length=256)
   assert dataset.counts["dropped/malformed"] == 2 and dataset.counts["kept"] == 3
-  assert [note.split(": chat template")[0] for note in dataset.notes] == ["rows[1]", "rows[3]"]
+  assert [note.split(": ")[0] for note in dataset.notes] == ["rows[1]", "rows[3]"]
   assert "roles must alternate" in dataset.notes[0]
 
 

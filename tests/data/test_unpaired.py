@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
+from dpojax.data.splits import read_splits
 from dpojax.data.unpaired import unpaired, with_mismatched
 from dpojax.errors import DataError
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.types import Answers
 
 
 def example(prompt, *answers, **details):
@@ -69,6 +73,35 @@ def test_one_prompt_alone_has_no_partner():
   dataset = TokenDataset([example([1], [2]), example([1], [3])])
   with pytest.raises(DataError, match="all examples have the same prompt"):
     with_mismatched(dataset, row_length=16, max_positions=16)
+
+
+def test_examples_of_one_held_out_prompt_are_compared_with_answers_of_training():
+  held_out = TokenDataset([example([1], [2]), example([1], [3]), example([1], [4])])
+  train = TokenDataset([example([1], [7]), example([5], [8]), example([6], [9])])
+  paired = with_mismatched(held_out, row_length=16, max_positions=16, others=train)
+  assert [paired[i].answers[-1].tolist() for i in range(3)] == [[8], [9], [8]]
+  two = TokenDataset([example([1], [2]), example([5], [3])])  # of two prompts, each other's
+  assert plain(with_mismatched(two, row_length=16, max_positions=16, others=train)) == plain(
+    with_mismatched(two, row_length=16, max_positions=16)
+  )
+  with pytest.raises(DataError, match="all examples of the held-out part have the same prompt"):
+    with_mismatched(held_out, row_length=16, max_positions=16, others=train.subset([0]), part="the held-out part")
+
+
+def test_one_held_out_prompt_of_a_file_is_enough():
+  rows = [{"prompt": p, "completion": "c", "label": n % 2 == 0} for n, p in enumerate("abde")]
+  words = Tokenizer.from_words(list("abcde"), eos="<end>")
+  splits = read_splits(
+    DataSettings(eval_fraction=0.25),
+    words,
+    answers=Answers.UNPAIRED,
+    row_length=32,
+    max_positions=32,
+    vocab_size=words.vocab_size,
+    rows=rows,
+    mismatched=True,
+  )
+  assert len(splits.held_out) == 1 and len(splits.held_out[0].answers) == 2
 
 
 def test_labels_and_margins_are_part_of_what_a_data_set_is():

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from dpojax.errors import TemplateError
+from dpojax.interop import template as template_module
 from dpojax.interop.template import TemplateRenderer
 
 CHAT = [{"role": "user", "content": " hi "}, {"role": "assistant", "content": "<é> & 'x'"}]
@@ -156,3 +157,55 @@ def test_no_worker_is_left_behind():
   for pid in pids:
     with pytest.raises(ProcessLookupError):
       os.kill(int(pid), 0)
+
+
+HUNGRY = "{% for m in messages %}{{ 'ab' * m.size }}{{ m.content }}{% endfor %}"
+
+
+def test_innocent_conversations_are_not_blamed_for_one_that_takes_the_memory():
+  chats = [[{"role": "user", "content": str(n), "size": 0}] for n in range(20)]
+  chats[7][0]["size"] = 10**9
+  with TemplateRenderer(HUNGRY, special_tokens={}, seconds=5.0) as renderer:
+    with pytest.raises(TemplateError, match="fails on conversation 7: used more than 256 MB") as refused:
+      renderer.render_batch(chats, add_generation_prompt=False)
+    assert refused.value.index == 7
+    del chats[7]
+    assert renderer.render_batch(chats, add_generation_prompt=False) == [c[0]["content"] for c in chats]
+
+
+def test_conversations_that_are_too_many_for_one_worker_are_all_rendered(monkeypatch):
+  """All at once they end it before it has answered any; each alone is no trouble."""
+  monkeypatch.setattr(template_module, "_BYTES_AT_ONCE", 10**9)
+  chats = [[{"role": "user", "content": f"{n} " + "x" * 2_000_000}] for n in range(40)]
+  texts = [chat[0]["content"] for chat in chats]
+  with TemplateRenderer("{{ messages[0].content }}", special_tokens={}, seconds=5.0, megabytes=128) as renderer:
+    assert renderer.render_batch(chats, add_generation_prompt=False) == texts
+
+
+def test_requests_are_sent_by_size_as_well_as_number():
+  requests = ["a"] * 300 + ["b" * 1_500_000, "c" * 1_500_000, "d" * 5_000_000, "e"]
+  assert [len(some) for some in template_module._batches(requests)] == [256, 45, 1, 1, 1]
+  assert [r for some in template_module._batches(requests) for r in some] == requests
+
+
+def test_tools_reach_the_template_of_their_conversation():
+  with TemplateRenderer("{{ tools | tojson }}{{ messages[0].extra }}", special_tokens={}) as renderer:
+    chats = [[{"role": "user", "content": "a", "extra": [1]}]] * 2
+    texts = renderer.render_batch(chats, add_generation_prompt=False, tools=[None, [{"name": "f"}]])
+  assert texts == ["null[1]", '[{"name": "f"}][1]']
+
+
+def test_what_a_template_writes_is_bounded_and_whole_characters():
+  renderer = TemplateRenderer("{{ 'ab' * 10 }}", special_tokens={}, most_characters=19)
+  with renderer, pytest.raises(TemplateError, match="writes 20 characters, more than 19"):
+    renderer.render([], add_generation_prompt=False)
+  with pytest.raises(TemplateError, match=r"writes half a character \(a lone surrogate\)"):
+    render(r"{{ '\ud83d' }}")
+
+
+def test_messages_nested_too_deeply_are_named():
+  deep: list = []
+  for _ in range(100_000):
+    deep = [deep]
+  with pytest.raises(TemplateError, match="messages must be plain JSON values"):
+    render("{{ messages }}", [{"role": "user", "content": "a", "extra": deep}])

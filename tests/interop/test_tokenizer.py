@@ -333,3 +333,20 @@ def test_smollm2_has_a_token_to_spare(smollm2):
   assert smollm2.pad_id == smollm2.eos_id
   changed = smollm2.with_pad_token(str(smollm2.spare_token()))
   assert changed.pad_id not in (smollm2.eos_id, smollm2.bos_id)
+
+
+def test_files_of_a_folder_may_begin_with_a_byte_order_mark(tmp_path):
+  """As editors on Windows write them: the mark is no part of a template, nor of JSON."""
+  config = {**ENDS, "pad_token": "<s>"}
+  folder = write_folder(tmp_path / "a", config, generation_config={"eos_token_id": [1]}, special_tokens_map=ENDS)
+  (folder / "chat_template.jinja").write_text("{{ messages }}")
+  wanted = Tokenizer.from_folder(folder)
+  for file in folder.iterdir():
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+  assert Tokenizer.from_folder(folder).fingerprint() == wanted.fingerprint()
+
+
+def test_control_tokens_are_the_special_ones():
+  backend = small_backend()
+  backend.add_tokens([tokenizers.AddedToken("<think>", special=False)])
+  assert Tokenizer(backend, special_tokens=ENDS).control_tokens() == {"<s>", "</s>"}

@@ -1,15 +1,34 @@
 """What every row format yields, and the reading of single columns."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from dpojax.data.formats.cells import (
+  from_json,
+  is_message,
+  kind_of,
+  messages_from_text,
+  shown,
+)
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
 Row = Mapping[str, Any]
-Message = dict[str, str]
+Message = dict[str, Any]  # role and content, both text, and whatever else a template may read
+Answer = str | Message
+CALLS = ("tool_calls", "function_call")
+TEXT_PARTS = ("text", "input_text", "output_text")
+SHAREGPT = {
+  "human": "user",
+  "user": "user",
+  "gpt": "assistant",
+  "chatgpt": "assistant",
+  "assistant": "assistant",
+  "system": "system",
+  "tool": "tool",
+  "observation": "tool",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +39,13 @@ class Judgement:
     tie: its two answers are equally good, so their order means nothing.
     margin: by how much the first answer is better, in the data's own unit; None where the row does not say.
     weight: >= 0, multiplies the example's loss; None where the row does not say.
+    contradicts: the row's scores or margin say that the second answer is the better one.
   """
 
   tie: bool = False
   margin: float | None = None
   weight: float | None = None
+  contradicts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +54,14 @@ class Comparison:
 
   Attributes:
     kind: "text": prompt and answers are joined as they stand; "chat": the prompt is a list of
-      messages, an answer the content of the assistant's next one; "ids": token ids, used as they are.
+      messages, an answer the content of the assistant's next one, or that message where it has other keys too; "ids":
+      token ids, used as they are.
     prompt: text, messages or ids.
-    answers: texts or ids, best first where they are ranked.
+    answers: texts, messages or ids, best first where they are ranked.
     details: whatever else of the row is worth keeping (labels, scores).
     judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
     finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
+    tools: functions that the answers may call, as the template reads them; None: none.
   """
 
   kind: Literal["text", "chat", "ids"]
@@ -47,6 +70,7 @@ class Comparison:
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
   judgement: Judgement = Judgement()
   finished: tuple[bool, ...] = ()
+  tools: list[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +81,7 @@ class Format:
     name: its name in `data.format`.
     wants: the columns it needs, as said in error messages.
     columns: the columns it cannot do without.
+    reads: further columns that it reads where a row has them.
     detects: whether a row looks like this format; `auto` asks the formats in turn.
     parse: (row, chat) -> Comparison; chat says that a chat template will be used. Raises DataError
       that says what is wrong with the row, without its place.
@@ -70,6 +95,7 @@ class Format:
   detects: Callable[[Row], bool]
   parse: Callable[[Row, bool], Comparison]
   answers: Answers = Answers.RANKING
+  reads: tuple[str, ...] = ()
 
 
 def has(row: Row, *columns: str) -> bool:
@@ -89,43 +115,117 @@ def text(row: Row, column: str) -> str:
 
 
 def messages(row: Row, column: str) -> list[Message]:
-  """The conversation in a column: a list of {"role": ..., "content": ...}, or that list as JSON text.
+  """The conversation in a column, every key of a message kept: a list of {"role": ..., "content": ...}, one such object,
+  or either as text.
+
+  `content` may be null beside tool calls, and a list of text parts, which are joined. ShareGPT's {"from", "value"} become
+  roles and contents. Keys that hold null, as Parquet fills them in, are left out.
 
   Raises:
-    DataError: it holds something else.
+    DataError: it holds something else, or parts that are no text, such as images.
   """
-  value = from_json(row.get(column))
+  value = from_json(messages_from_text(row.get(column), column))
+  if is_message(value):
+    value = [value]
   if not isinstance(value, list):
     raise DataError(f"column {column!r} holds {kind_of(value)}, not a list of messages")
-  found = []
-  for i, message in enumerate(value):
-    place = f"message {i} of column {column!r}"
-    if not isinstance(message, Mapping) or not has(message, "role", "content"):
-      raise DataError(f"{place} is no object with 'role' and 'content'")
-    if not isinstance(message["role"], str) or not isinstance(message["content"], str):
-      raise DataError(f"{place}: role and content must be text, not {kind_of(message['content'])}")
-    found.append({"role": message["role"], "content": message["content"]})
-  if not found:
+  if not value:
     raise DataError(f"column {column!r} holds no messages")
-  return found
+  return [_message(message, f"message {i} of column {column!r}") for i, message in enumerate(value)]
+
+
+def _message(message: Any, place: str) -> Message:
+  if not isinstance(message, Mapping):
+    raise DataError(f"{place} is no object with 'role' and 'content'")
+  found = {key: value for key, value in message.items() if value is not None}
+  if "role" not in found and "from" in found and "value" in found:
+    sender = found.pop("from")
+    if not isinstance(sender, str) or sender.lower() not in SHAREGPT:
+      raise DataError(f"{place} is from {shown(sender)}; of ShareGPT's names {', '.join(SHAREGPT)} are read")
+    found = {"role": SHAREGPT[sender.lower()], "content": found.pop("value"), **found}
+  if "role" not in found or not ("content" in message or "content" in found or any(key in found for key in CALLS)):
+    raise DataError(f"{place} is no object with 'role' and 'content'")
+  if not isinstance(found["role"], str):
+    raise DataError(f"{place}: role and content must be text, not {kind_of(found['role'])}")
+  content = found.get("content")
+  if content is None and any(found.get(key) for key in CALLS):
+    content = ""
+  return {"role": found["role"], "content": _content(content, place), **_others(found)}
+
+
+def _others(message: Message) -> Message:
+  """Its keys beside role and content, those left out that say nothing."""
+  return {key: value for key, value in message.items() if key not in ("role", "content") and value not in ([], {}, "")}
+
+
+def _content(content: Any, place: str) -> str:
+  if isinstance(content, list) and content:
+    return "".join(_part(part, place) for part in content)
+  if not isinstance(content, str):
+    raise DataError(f"{place}: role and content must be text, not {kind_of(content)}")
+  return content
+
+
+def _part(part: Any, place: str) -> str:
+  """The text of a part of a content."""
+  if isinstance(part, Mapping):
+    kind = part.get("type") or "text"
+    if kind not in TEXT_PARTS:
+      raise DataError(f"{place} holds a part of type {shown(kind)}; only text is read")
+    part = part.get("text")
+    if not isinstance(part, str):
+      raise DataError(f"{place} holds a part without its 'text'")
+  elif not isinstance(part, str):
+    raise DataError(f"{place}: role and content must be text, not a list")
+  return part
 
 
 def is_messages(value: Any) -> bool:
-  value = from_json(value)
-  return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
+  """Whether it is a conversation, or was meant as one and written as text."""
+  if isinstance(value, str):
+    try:
+      value = messages_from_text(value, "")
+    except DataError:
+      return True
+  first = value[0] if isinstance(value, list) and value else value
+  return is_message(first) or (isinstance(value, list) and isinstance(first, Mapping) and "role" in first)
 
 
-def answer_after(prompt: list[Message], conversation: list[Message], column: str) -> str:
-  """The assistant's answer in `conversation`, which may begin by repeating the prompt.
+def is_conversation(value: Any) -> bool:
+  """`is_messages`, or a conversation without any."""
+  return value == [] or is_messages(value)
+
+
+def answer_after(prompt: list[Message], conversation: list[Message], column: str) -> Answer:
+  """The assistant's answer in `conversation`, which may begin by repeating the prompt: its text, or the message where it
+  has other keys too (tool calls).
 
   Raises:
     DataError: what follows the prompt is not exactly one message of the assistant.
   """
   rest = conversation[len(prompt) :] if conversation[: len(prompt)] == prompt else conversation
   if len(rest) != 1 or rest[0]["role"] != "assistant":
-    roles = ", ".join(message["role"] for message in rest) or "nothing"
+    roles = ", ".join(message["role"] for message in rest[:20]) or "nothing"
     raise DataError(f"column {column!r} must go on from the prompt with one message of the assistant, not {roles}")
-  return rest[0]["content"]
+  return rest[0]["content"] if set(rest[0]) == {"role", "content"} else rest[0]
+
+
+def answer_text(answer: Answer) -> str:
+  """What an answer says, without its tool calls."""
+  return answer if isinstance(answer, str) else answer["content"]
+
+
+def other_keys(answer: Answer) -> list[str]:
+  """Names of what an answer has beside its text, such as tool_calls."""
+  return [] if isinstance(answer, str) else [key for key in answer if key not in ("role", "content")]
+
+
+def read_prompt(row: Row, chat: bool, column: str = "prompt") -> tuple[Literal["text", "chat"], Any]:
+  """(kind, prompt): messages where the column has them, or where a text becomes a user's message; else the text."""
+  if is_conversation(row.get(column)):
+    return "chat", [] if row[column] == [] else messages(row, column)
+  prompt = text(row, column)
+  return ("chat", [{"role": "user", "content": prompt}]) if chat else ("text", prompt)
 
 
 def token_ids(row: Row, column: str) -> list[int]:
@@ -139,6 +239,12 @@ def check_ids(value: Any, place: str) -> list[int]:
   return value
 
 
+def shared_length(first: str, second: str) -> int:
+  """How many characters two texts begin with alike."""
+  most = min(len(first), len(second))
+  return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), most)
+
+
 def dialogue(prompt: str) -> str:
   """A lone question in the form that plain-text dialogue models are trained on, as HH writes it."""
   return f"\n\nHuman: {prompt.strip()}\n\nAssistant:"
@@ -149,22 +255,6 @@ def single_turn(prompt: str, answers: tuple[str, ...], chat: bool, details: dict
   if chat:
     return Comparison("chat", [{"role": "user", "content": prompt}], answers, details)
   return Comparison("text", dialogue(prompt), tuple(f" {answer.strip()}" for answer in answers), details)
-
-
-def from_json(value: Any) -> Any:
-  """Lists written as JSON text, as CSV files hold them; anything else unchanged."""
-  if isinstance(value, str) and value.lstrip().startswith("["):
-    try:
-      return json.loads(value)
-    except ValueError:
-      return value
-  return value
-
-
-def kind_of(value: Any) -> str:
-  """A value's kind in the words of a data file."""
-  names = {str: "text", bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
-  return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
 def rest_of(row: Row, *columns: str) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from dpojax.data.formats.common import (
   Row,
   answer_after,
   has,
+  is_conversation,
   is_messages,
   messages,
+  read_prompt,
   rest_of,
 )
 
@@ -28,7 +30,7 @@ def shared_messages(first: list[Message], second: list[Message]) -> list[Message
 
 def parse(row: Row, chat: bool) -> Comparison:
   chosen, rejected = messages(row, "chosen"), messages(row, "rejected")
-  prompt = messages(row, "prompt") if "prompt" in row else shared_messages(chosen, rejected)
+  prompt = read_prompt(row, True)[1] if "prompt" in row else shared_messages(chosen, rejected)
   answers = (answer_after(prompt, chosen, "chosen"), answer_after(prompt, rejected, "rejected"))
   return Comparison("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected"))
 
@@ -37,7 +39,7 @@ def detects(row: Row) -> bool:
   return (
     has(row, "chosen", "rejected")
     and is_messages(row["chosen"])
-    and ("prompt" not in row or is_messages(row["prompt"]))
+    and ("prompt" not in row or is_conversation(row["prompt"]))
   )
 
 
@@ -45,6 +47,7 @@ FORMAT = Format(
   name="conversational",
   wants="chosen, rejected (lists of messages), and prompt (a list of messages) unless both repeat it",
   columns=("chosen", "rejected"),
+  reads=("prompt",),
   detects=detects,
   parse=parse,
 )

@@ -4,16 +4,14 @@ With a chat template the prompt is the user's message and the answers the assist
 prompt and answer are joined exactly as they stand, so the space between them must be written in one.
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, text
+from dpojax.data.formats.common import Comparison, Format, Row, has, read_prompt, rest_of, text
 
 
 def parse(row: Row, chat: bool) -> Comparison:
-  prompt = text(row, "prompt")
+  kind, prompt = read_prompt(row, chat)
   answers = (text(row, "chosen"), text(row, "rejected"))
   details = rest_of(row, "prompt", "chosen", "rejected")
-  if chat:
-    return Comparison("chat", [{"role": "user", "content": prompt}], answers, details)
-  return Comparison("text", prompt, answers, details)
+  return Comparison(kind, prompt, answers, details)
 
 
 FORMAT = Format(

@@ -5,16 +5,13 @@ The prompt is what they share, cut back to the last gap between words: the commo
 happen to begin with still counts as prompt; only an explicit prompt can tell.
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, text
+from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, shared_length, text
 from dpojax.errors import DataError
 
 
 def shared_prompt(first: str, second: str) -> str:
   """What both texts begin with, up to the last gap: a line break stays, a space goes to the answers."""
-  length = next(
-    (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-  )
-  shared = first[:length]
+  shared = first[: shared_length(first, second)]
   end = max((i for i, c in enumerate(shared) if c.isspace()), default=-1)
   if end < 0:
     return ""

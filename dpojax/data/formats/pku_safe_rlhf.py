@@ -4,7 +4,8 @@ The pair is ordered by `better_response_id` (helpfulness); the safety labels sta
 (Ji et al. 2023, arXiv:2307.04657)
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, kind_of, rest_of, single_turn, text
+from dpojax.data.formats.cells import kind_of, shown, truth
+from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 
 COLUMNS = ("prompt", "response_0", "response_1", "better_response_id")
@@ -13,10 +14,11 @@ COLUMNS = ("prompt", "response_0", "response_1", "better_response_id")
 def parse(row: Row, chat: bool) -> Comparison:
   answers = (text(row, "response_0"), text(row, "response_1"))
   better = row.get("better_response_id")
-  if str(better) not in ("0", "1"):
-    shown = kind_of(better) if better is None else better
-    raise DataError(f"column 'better_response_id' holds {shown}, not 0 or 1")
-  ordered = answers if str(better) == "0" else answers[::-1]
+  second_is_better = truth(better)
+  if second_is_better is None:
+    value = kind_of(better) if better is None else shown(better)
+    raise DataError(f"column 'better_response_id' holds {value}, not 0 or 1")
+  ordered = answers[::-1] if second_is_better else answers
   return single_turn(text(row, "prompt"), ordered, chat, rest_of(row, *COLUMNS))
 
 

@@ -3,7 +3,8 @@
 `completion_ids` stands for a single answer. Ids are used exactly as given: no BOS or EOS is added.
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, check_ids, from_json, kind_of, rest_of, token_ids
+from dpojax.data.formats.cells import from_json, kind_of
+from dpojax.data.formats.common import Comparison, Format, Row, check_ids, rest_of, token_ids
 from dpojax.errors import DataError
 
 ANSWERS = ("chosen_ids", "rejected_ids", "answers_ids", "completion_ids")
@@ -27,6 +28,7 @@ FORMAT = Format(
   name="pretokenised",
   wants="prompt_ids with chosen_ids and rejected_ids, or answers_ids, or completion_ids (lists of token ids)",
   columns=("prompt_ids",),
+  reads=ANSWERS,
   detects=lambda row: "prompt_ids" in row,
   parse=parse,
 )

@@ -6,7 +6,8 @@ prompts come twice, with the ids "ref:N" and "tied:N". (Malik et al. 2025, arXiv
 
 import re
 
-from dpojax.data.formats.common import Comparison, Format, Row, from_json, has, kind_of, rest_of, single_turn, text
+from dpojax.data.formats.cells import from_json, kind_of, number, shown
+from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
@@ -17,11 +18,11 @@ def parse(row: Row, chat: bool) -> Comparison:
   right, wrong = _texts(row, "chosen"), _texts(row, "rejected")
   if not right and not wrong:
     raise DataError("columns 'chosen' and 'rejected' are both empty")
-  count = row.get("num_correct", len(right))
+  count = number(row.get("num_correct", len(right)), "num_correct")
   if count != len(right):
-    raise DataError(f"column 'num_correct' says {count}, but 'chosen' holds {len(right)} answers")
+    raise DataError(f"column 'num_correct' says {shown(row['num_correct'])}, but 'chosen' holds {len(right)} answers")
   if str(row.get("subset", "")).lower() == "ties" and not TIES_ID.fullmatch(str(row.get("id", ""))):
-    raise DataError(f"column 'id' holds {row.get('id')!r}; in the subset Ties it must be 'ref:N' or 'tied:N'")
+    raise DataError(f"column 'id' holds {shown(row.get('id'))}; in the subset Ties it must be 'ref:N' or 'tied:N'")
   details = {**rest_of(row, "prompt", "chosen", "rejected"), "num_correct": len(right)}
   return single_turn(text(row, "prompt"), (*right, *wrong), chat, details)
 
@@ -34,7 +35,11 @@ def _texts(row: Row, column: str) -> tuple[str, ...]:
 
 
 def detects(row: Row) -> bool:
-  return has(row, "prompt", "chosen", "rejected") and all(
+  if not has(row, "prompt", "chosen", "rejected"):
+    return False
+  if isinstance(row["chosen"], str) and "num_correct" not in row and "subset" not in row:
+    return False  # an answer that happens to be written as a list
+  return all(
     isinstance(value, list) and all(isinstance(answer, str) for answer in value)
     for value in (from_json(row["chosen"]), from_json(row["rejected"]))
   )

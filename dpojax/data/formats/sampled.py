@@ -6,17 +6,14 @@ The samples of a row are of equal standing. One that "ended" by "length" did not
 
 from collections.abc import Mapping
 
+from dpojax.data.formats.cells import from_json, kind_of, shown
 from dpojax.data.formats.common import (
   Comparison,
   Format,
   Row,
-  from_json,
   has,
-  is_messages,
-  kind_of,
-  messages,
+  read_prompt,
   rest_of,
-  text,
 )
 from dpojax.errors import DataError
 from dpojax.types import Answers
@@ -26,7 +23,7 @@ ENDED = ("eos", "stop", "length")
 
 def parse(row: Row, chat: bool) -> Comparison:
   if _unanswered(row):
-    raise DataError(f"it has no answers: {row['error']}")
+    raise DataError(f"it has no answers: {row['error'] if isinstance(row['error'], str) else shown(row['error'])}")
   samples = from_json(row.get("samples"))
   if not isinstance(samples, list) or not samples:
     raise DataError(f"column 'samples' holds {kind_of(samples)}, not a list of objects with 'text' and 'ended'")
@@ -36,12 +33,8 @@ def parse(row: Row, chat: bool) -> Comparison:
   answers = tuple(sample["text"] for sample in samples)
   finished = tuple(sample["ended"] != "length" for sample in samples)
   details = rest_of(row, "prompt", "samples")
-  if is_messages(row.get("prompt")):
-    return Comparison("chat", messages(row, "prompt"), answers, details, finished=finished)
-  prompt = text(row, "prompt")
-  if chat:
-    return Comparison("chat", [{"role": "user", "content": prompt}], answers, details, finished=finished)
-  return Comparison("text", prompt, answers, details, finished=finished)
+  kind, prompt = read_prompt(row, chat)
+  return Comparison(kind, prompt, answers, details, finished=finished)
 
 
 def detects(row: Row) -> bool:
@@ -56,6 +49,7 @@ FORMAT = Format(
   name="sampled",
   wants="prompt (text or messages), samples (a list of objects with text and ended), as `dpojax sample --out` writes them",
   columns=(),
+  reads=("prompt", "samples", "row", "error"),
   detects=detects,
   parse=parse,
   answers=Answers.ANY,

@@ -3,7 +3,8 @@
 (Ethayarajh et al. 2022, arXiv:2110.08420)
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, kind_of, rest_of, single_turn, text
+from dpojax.data.formats.cells import kind_of, shown, truth
+from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 
 COLUMNS = ("history", "human_ref_A", "human_ref_B", "labels")
@@ -12,9 +13,10 @@ COLUMNS = ("history", "human_ref_A", "human_ref_B", "labels")
 def parse(row: Row, chat: bool) -> Comparison:
   first, second = text(row, "human_ref_A"), text(row, "human_ref_B")
   label = row.get("labels")
-  if str(label) not in ("0", "1"):
-    raise DataError(f"column 'labels' holds {label if label is not None else kind_of(label)}, not 1 (A) or 0 (B)")
-  answers = (first, second) if str(label) == "1" else (second, first)
+  first_is_better = truth(label)
+  if first_is_better is None:
+    raise DataError(f"column 'labels' holds {kind_of(label) if label is None else shown(label)}, not 1 (A) or 0 (B)")
+  answers = (first, second) if first_is_better else (second, first)
   return single_turn(text(row, "history"), answers, chat, rest_of(row, *COLUMNS))
 
 

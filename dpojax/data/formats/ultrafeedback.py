@@ -23,6 +23,7 @@ FORMAT = Format(
   name="ultrafeedback",
   wants="prompt (text), chosen, rejected (lists of messages that begin with the prompt)",
   columns=("prompt", "chosen", "rejected"),
+  reads=("messages",),
   detects=detects,
   parse=parse,
 )
