@@ -1,6 +1,7 @@
 """Options that commands working on a finished model share."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 from dpojax.config.option import LOWEST_TEMPERATURE
@@ -24,7 +25,7 @@ def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[
 
   def convert(text: str) -> float:
     value = kind(text)
-    if not least <= value <= most:
+    if not (least <= value <= most and math.isfinite(value)):
       bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
       raise argparse.ArgumentTypeError(f"{text} must be {bounds}")
     return value

@@ -2,11 +2,10 @@
 
 import pathlib
 import re
-import shutil
 
 from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import replacing_folder, write_atomically
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -105,16 +104,6 @@ def export(
     outside, tensors = model.config.to_transformers(), tensors_from_params(model.config, params)
   if dtype == "bfloat16":
     tensors = {name: np.asarray(tensor).astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
-  part = out.with_name(f".{out.name}.part")
-  shutil.rmtree(part, ignore_errors=True)
-  write_model_folder(
-    part,
-    outside | {"dtype": dtype, "torch_dtype": dtype},
-    tensors,
-    tokenizer,
-    generation_config(tokenizer),
-    max_shard_bytes=max_shard_bytes,
-  )
   card = model_card(
     workdir.resolve().name,
     to_json(config),
@@ -125,12 +114,18 @@ def export(
     critic=critic,
     critic_start=start,
   )
-  write_atomically(part / "README.md", card)
-  for weights in part.glob("*.safetensors"):
-    weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
-  if out.exists():
-    out.rmdir()
-  part.rename(out)
+  with replacing_folder(out) as part:
+    write_model_folder(
+      part,
+      outside | {"dtype": dtype, "torch_dtype": dtype},
+      tensors,
+      tokenizer,
+      generation_config(tokenizer),
+      max_shard_bytes=max_shard_bytes,
+    )
+    write_atomically(part / "README.md", card)
+    for weights in part.glob("*.safetensors"):
+      weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

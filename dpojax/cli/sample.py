@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dpojax import __version__
 from dpojax.cli.arguments import add_model, in_range, temperature
 from dpojax.cli.options import Parser
-from dpojax.cli.output import check_not_read
+from dpojax.cli.output import check_not_read, check_replaceable
 from dpojax.cli.progress import Line
 from dpojax.cli.rows import add_data_options, data_settings
 from dpojax.config.schema import DataSettings
@@ -219,6 +219,8 @@ def _check(options: argparse.Namespace) -> None:
   if options.data and not options.out:
     raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
   check_not_read(options.out, "--out", options.data, "--data")
+  if options.out:
+    check_replaceable(options.out, "--out")
   if not options.data:
     if options.out:
       raise ConfigError("--out is for the answers to --data=FILE; answers to --prompt go to stdout")

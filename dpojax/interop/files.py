@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import WeightsError
-from dpojax.files import write_atomically
+from dpojax.files import write_json
 from dpojax.interop.gguf import GgufFile
 from dpojax.interop.safetensors import open_safetensors, save_safetensors
 from dpojax.interop.tokenizer import Tokenizer
@@ -98,7 +98,7 @@ def write_model_folder(
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   for name, value in (("config.json", config), ("generation_config.json", generation_config)):
-    write_atomically(folder / name, json.dumps(value, indent=2) + "\n")
+    write_json(folder / name, value)
   save_safetensors(folder, tensors, max_shard_bytes=max_shard_bytes)
   tokenizer.save(folder)
 

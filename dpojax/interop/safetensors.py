@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -12,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpojax.errors import WeightsError
-from dpojax.files import write_atomically
+from dpojax.files import replacing_path, write_json
 from dpojax.interop.finite import check_finite
 
 SINGLE = "model.safetensors"
@@ -79,10 +81,21 @@ def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_sha
   )
   for file, names in plan.filename_to_tensors.items():
     # The format stores C order and `save_file` does not look; transformers asks for the "pt" mark.
-    save_file({name: np.ascontiguousarray(tensors[name]) for name in names}, folder / file, metadata={"format": "pt"})
+    some = {name: np.ascontiguousarray(tensors[name]) for name in names}
+    with replacing_path(folder / file) as part:
+      try:
+        save_file(some, part, metadata={"format": "pt"})
+      except SafetensorError as error:  # the library's only error, for a full disk too
+        raise _as_os_error(error, folder / file) from None
   if plan.is_sharded:
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-    write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_json(folder / INDEX, index, sort_keys=True)
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> Exception:
+  """What the system said, as far as the library tells: "I/O error: No space left on device (os error 28)"."""
+  found = re.search(r"\(os error (\d+)\)", str(error))
+  return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else WeightsError(f"{path}: {error}")
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from dpojax.errors import DataError, InputError, WeightsError
-from dpojax.files import replacing_path, write_atomically
+from dpojax.files import replacing_path, write_atomically, write_json
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _JOINERS = ("ByteLevel", "Metaspace", "ByteFallback", "Fuse", "WordPiece", "BPEDecoder")
@@ -183,7 +183,7 @@ class Tokenizer:
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if self._max_length is not None:
       config["model_max_length"] = self._max_length
-    write_atomically(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
     if self.chat_template is not None:
       write_atomically(folder / "chat_template.jinja", self.chat_template)
     else:
@@ -385,4 +385,4 @@ def _generation_ends(folder: Path, backend: tokenizers.Tokenizer) -> list[int]:
 def _add_generation_ends(file: Path, eos_ids: Sequence[int]) -> None:
   config = _read_json(file)
   config.setdefault("eos_token_id", list(eos_ids))
-  write_atomically(file, json.dumps(config, indent=2) + "\n")
+  write_json(file, config)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from dpojax.errors import ConfigError
-from dpojax.files import PART, json_line, replacing, write_atomically
+from dpojax.files import PART, json_line, replacing, write_json
 
 SCHEMA = 1
 PROVENANCE = ".provenance.json"
@@ -243,8 +243,7 @@ def _finish(part: BinaryIO, path: pathlib.Path, job: Job, about: Mapping[str, An
       file.write(block)
     # Before the file itself: one that is killed in between finds a file of another digest, and finishes again.
     record = {"schema": SCHEMA, "job": job, "sha256": digest.hexdigest(), "about": dict(about)}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    write_atomically(provenance_path(path), text + "\n", durable=True)
+    write_json(provenance_path(path), record, durable=True)
 
 
 def _to_disk(file: BinaryIO) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import json_line, to_json_number, write_atomically
 from dpojax.training.numbers import (
   format_duration,
   format_number,
@@ -20,7 +20,6 @@ from dpojax.training.numbers import (
   reward_in_words,
   rewards_of,
   tied,
-  to_json_number,
 )
 from dpojax.training.time_left import TimeLeft
 
@@ -113,9 +112,8 @@ class RunLog:
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
     row = {"step": step, "split": split} | {name: to_json_number(value) for name, value in metrics.items()}
-    line = json.dumps(row, allow_nan=False) + "\n"
     with self._lock:
-      self._metrics.write(line.encode())
+      self._metrics.write(json_line(row))
       self._note(row)
       if self._writer_type is not None:
         if self._writer is None:
