@@ -5,8 +5,8 @@ import pathlib
 import shutil
 from typing import Any
 
+from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
-from dpojax.cli.train import INTERRUPTED
 from dpojax.config.experiment import Experiment
 from dpojax.config.keys import value_at
 from dpojax.errors import ConfigError

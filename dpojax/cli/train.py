@@ -6,12 +6,11 @@ import shutil
 import sys
 from collections.abc import Mapping
 
+from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.config.experiment import Experiment
 
 Folders = Mapping[str, pathlib.Path]  # of the stages
-
-INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
 
 
 def main(arguments: list[str]) -> int:

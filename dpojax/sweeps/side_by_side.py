@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
 
+from dpojax import signals
 from dpojax.config.experiment import Experiment
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically
@@ -83,8 +83,12 @@ def run_side_by_side(
   failed: dict[str, str] = {}
   done: dict[str, str] = {}  # how long each took, or that it had ended before
   told = 0.0
+
+  def requested() -> bool:
+    return stop is not None and stop.number != 0
+
   (workdir / JOBS).mkdir(parents=True, exist_ok=True)
-  with _requests_to_stop() as requested, _ended_with_us(running):
+  with signals.held() as stop, _ended_with_us(running):
     while waiting or running:
       for job in [job for job in running if job.process.poll() is not None]:
         running.remove(job)
@@ -93,10 +97,10 @@ def run_side_by_side(
         if code == 0 and ended_in(folders[job.stage]) is not None:
           done[job.stage] = took
           say(f"stage {job.stage}: ended after {took}, {len(done)} of {len(wanted)}")
-        elif code != INTERRUPTED or not requested:
+        elif code != INTERRUPTED or not requested():
           failed[job.stage] = job.last_line()
           say(f"stage {job.stage}: failed after {took} (exit code {code}): {failed[job.stage]}")
-      if requested:
+      if requested():
         for job in running:
           job.process.send_signal(signal.SIGTERM)  # once each: a second request would end it at once
         for job in running:
@@ -177,32 +181,16 @@ def _start(stage: str, command: Sequence[str], processors: frozenset[int], outpu
 
 
 @contextlib.contextmanager
-def _requests_to_stop() -> Iterator[list[int]]:
-  """A list that gets the number of every signal that asks to stop; the second Ctrl-C ends the command.
-
-  Not `training.preemption`, which asks JAX: this process must not take the devices that the stages need.
-  """
-  found: list[int] = []
-
-  def handle(number: int, frame: FrameType | None) -> None:
-    if number == signal.SIGINT and number in found:
-      raise KeyboardInterrupt
-    found.append(number)
-
-  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield found
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _ended_with_us(running: Sequence[Job]) -> Iterator[None]:
   """No stage goes on behind a command that has ended, however it did."""
-  try:
-    yield
-  finally:
-    for job in running:
+
+  def end() -> None:
+    for job in list(running):
       if job.process.poll() is None:
         job.process.kill()
+
+  try:
+    with signals.at_end(end):
+      yield
+  finally:
+    end()

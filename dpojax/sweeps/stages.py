@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+from dpojax import signals
 from dpojax.config.experiment import ALONE, Experiment, reward_specs
 from dpojax.config.keys import is_stage, reads_section, value_at
 from dpojax.config.record import difference
@@ -125,6 +126,7 @@ def pending(
     ended = ended_in(folders[name])
     if ended is None:
       return  # it was asked to stop
+    signals.check()  # or was asked at its end; the next start writes what is missing of its report
     if ended.weights and not has_report(folders[name]):
       write_report(folders[name], reason=ended.reason)
     if name == until:

@@ -1,0 +1,220 @@
+"""Requests to stop, SIGTERM and Ctrl-C (SIGINT), in one place for a whole command.
+
+  first    where the loop trains: a flag, which the loop looks at between steps; it saves, and the command ends
+           anywhere else: `StopRequested` is raised; a command that has not ended `GRACE` seconds later is ended
+  second   ends the command at once, whatever it waits for
+
+Whatever the way, the exit code is that of the command (`cli.main.stop_code`). A thread ends the process where the main one
+cannot, as it waits in a library: all that is on disk is written whole, so that the end is no worse than a kill. Signals
+within `TOGETHER` seconds count as one: `timeout` and schedulers send theirs to a process and to its group.
+
+A Python program that calls us keeps its handlers but for the time of a loop, and is never ended: see `held`.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+GRACE = 5.0
+TOGETHER = 0.3
+POLL = 0.1  # seconds between two looks of the thread, once there was a request
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+_handler: "Handler | None" = None
+
+
+class StopRequested(KeyboardInterrupt):
+  """Raised in the main thread by a request to stop, where nothing has to be saved first. Its text names the signal."""
+
+
+class Handler:
+  """What is known of requests to stop while a command, or a loop outside of one, runs.
+
+  Args:
+    code: number of the signal -> exit code; None: the process is not ours, and is never ended from here.
+  """
+
+  def __init__(self, code: Callable[[int], int] | None):
+    self.code = code
+    self.number = 0  # of the first signal; 0: nothing was asked
+    self.over: int | None = None  # exit code of a command that has ended: from now on a signal ends the process at once
+    self._since = 0.0
+    self._holds = 0
+    self._open_since = 0.0  # when the request could first be obeyed
+    self._before: dict[int, Any] = {}
+    self._at_end: list[Callable[[], None]] = []
+
+  def install(self) -> None:
+    self._before = {number: signal.signal(number, self._handle) for number in STOPS}
+    if self.code is None:
+      return
+    read, write = os.pipe()
+    for end in (read, write):
+      os.set_blocking(end, False)
+    self._pipe = read, write
+    self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=self._watch, name="dpojax-signals", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # which `cli.launch.restart` has blocked
+
+  def remove(self) -> None:
+    for number, before in self._before.items():
+      signal.signal(number, before)
+    if self.code is not None:
+      signal.set_wakeup_fd(self._wakeup)
+      os.close(self._pipe[1])  # which ends the thread
+
+  @contextlib.contextmanager
+  def hold(self) -> Iterator[None]:
+    """A first request only sets the flag while the block runs."""
+    self._holds += 1
+    try:
+      yield
+    finally:
+      self._holds -= 1
+      self._open_since = time.monotonic()
+
+  @contextlib.contextmanager
+  def release(self) -> Iterator[None]:
+    """Inside `hold`: what can be left at any moment, such as a compilation.
+
+    Raises:
+      StopRequested: it was asked for.
+    """
+    if self.code is None:  # who called us wants an answer, not an exception
+      yield
+      return
+    held, self._holds = self._holds, 0
+    self._open_since = time.monotonic()
+    try:
+      self.check()
+      yield
+    finally:
+      self._holds = held
+
+  def check(self) -> None:
+    """Raises StopRequested where a request was made that nothing holds back."""
+    if self.number and not self._holds:
+      raise StopRequested(signal.Signals(self.number).name)
+
+  def _handle(self, number: int, frame: FrameType | None) -> None:
+    if self.over is not None:
+      end_process(self.over)
+    now = time.monotonic()
+    if not self.number:
+      self.number, self._since = number, now
+      self.check()
+    elif self.code is None and now - self._since > TOGETHER:
+      raise StopRequested(signal.Signals(number).name)
+
+  def _watch(self) -> None:
+    """In a thread, which runs where the main one waits: ends the process at a second request, or when the grace is over."""
+    assert self.code is not None
+    read, first, number = self._pipe[0], 0.0, 0
+    while True:
+      ready, _, _ = select.select([read], [], [], POLL if first else None)
+      now = time.monotonic()
+      if ready:
+        try:
+          numbers = os.read(read, 64)
+        except BlockingIOError:
+          continue
+        except OSError:
+          return
+        if not numbers:
+          os.close(read)
+          return
+        if not any(sent in STOPS for sent in numbers):
+          continue
+        if self.over is not None:
+          end_process(self.over)
+        if not first:
+          first, number = now, next(sent for sent in numbers if sent in STOPS)
+        elif now - first > TOGETHER:
+          self._end(number)
+      if first and not self._holds and now - max(first, self._open_since) > GRACE:
+        self._end(number)  # the main thread may be in a library, and not even have taken the signal
+
+  def _end(self, number: int) -> None:
+    assert self.code is not None
+    for work in reversed(self._at_end):
+      with contextlib.suppress(Exception):
+        work()
+    end_process(self.code(number), f"dpojax: ended by {signal.Signals(number).name}\n")
+
+  @contextlib.contextmanager
+  def at_end(self, work: Callable[[], None]) -> Iterator[None]:
+    self._at_end.append(work)
+    try:
+      yield
+    finally:
+      self._at_end.remove(work)
+
+
+@contextlib.contextmanager
+def handled(code: Callable[[int], int] | None) -> Iterator["Handler | None"]:
+  """Requests to stop are taken as above while the block runs; None where they already are, or outside the main thread.
+
+  Args:
+    code: see `Handler`.
+  """
+  global _handler
+  if _handler is not None or threading.current_thread() is not threading.main_thread():
+    yield None
+    return
+  handler = _handler = Handler(code)
+  handler.install()
+  try:
+    yield handler
+  finally:
+    if handler.over is None:
+      _handler = None
+      handler.remove()
+
+
+@contextlib.contextmanager
+def held() -> Iterator["Handler | None"]:
+  """A block that ends by itself soon after `requested`: a first request does not interrupt it.
+
+  Outside of a command, requests are taken for the time of the block alone: the first sets the flag, a later one raises
+  StopRequested. None outside the main thread, where Python allows no handlers.
+  """
+  with handled(None) as own:
+    handler = _handler if threading.current_thread() is threading.main_thread() else own
+    with contextlib.nullcontext() if handler is None else handler.hold():
+      yield handler
+
+
+def check() -> None:
+  """Raises StopRequested where the command was asked to stop while something was saved: between two stages, say."""
+  if _handler is not None:
+    _handler.check()
+
+
+@contextlib.contextmanager
+def at_end(work: Callable[[], None]) -> Iterator[None]:
+  """Has `work` called, in a thread, where the process is ended at once while the block runs."""
+  with contextlib.nullcontext() if _handler is None else _handler.at_end(work):
+    yield
+
+
+def end_process(code: int, text: str = "") -> None:
+  """Ends this process now, with what it has printed; waits for no thread, and for no reader of the output."""
+
+  def flush() -> None:
+    with contextlib.suppress(Exception):
+      sys.stdout.flush()
+    with contextlib.suppress(Exception):
+      os.write(2, text.encode())
+
+  last = threading.Thread(target=flush, daemon=True)
+  with contextlib.suppress(RuntimeError):  # the interpreter is ending
+    last.start()
+    last.join(timeout=0.5)
+  os._exit(code)
