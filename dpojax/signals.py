@@ -143,10 +143,14 @@ class Handler:
 
   def _end(self, number: int) -> None:
     assert self.code is not None
+    self.end(self.code(number), f"dpojax: ended by {signal.Signals(number).name}\n")
+
+  def end(self, code: int, text: str = "") -> None:
+    """Does what has to be done at the end, says the text, and ends the process."""
     for work in reversed(self._at_end):
       with contextlib.suppress(Exception):
         work()
-    end_process(self.code(number), f"dpojax: ended by {signal.Signals(number).name}\n")
+    end_process(code, text)
 
   @contextlib.contextmanager
   def at_end(self, work: Callable[[], None]) -> Iterator[None]:
@@ -195,6 +199,17 @@ def check() -> None:
   """Raises StopRequested where the command was asked to stop while something was saved: between two stages, say."""
   if _handler is not None:
     _handler.check()
+
+
+def requested() -> str:
+  """The name of the signal that has asked the command to stop; "": none has."""
+  return signal.Signals(_handler.number).name if _handler is not None and _handler.number else ""
+
+
+def end_own(code: int) -> None:
+  """Ends this process at once if it is nothing but a command; else returns."""
+  if _handler is not None and _handler.code is not None:
+    _handler.end(code)
 
 
 @contextlib.contextmanager

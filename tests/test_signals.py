@@ -95,6 +95,14 @@ def test_the_second_ends_what_saves(tmp_path, waits, second):
   assert others(tmp_path) == ["told"]
 
 
+def test_an_error_that_a_library_makes_of_it_is_no_defect(tmp_path):
+  body = f"try:\n  {READY}\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  raise ImportError('of the extension')"
+  process = start(tmp_path, "score", body)
+  process.send_signal(signal.SIGTERM)
+  found, _, errors, _ = ended(process)
+  assert (found, errors) == (143, "dpojax: stopped by SIGTERM\n")
+
+
 def test_two_together_are_one(tmp_path):
   body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\nsignals.check()"
   process = start(tmp_path, "train", body)

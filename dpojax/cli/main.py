@@ -85,22 +85,26 @@ def run(arguments: list[str]) -> int:
   except BrokenPipeError:
     sys.stderr.close()  # the reader of our output has gone, as in `dpojax ... | head`
     return 1
-  except OSError as error:
-    if (said := of_files(error)) is None:
-      raise
-    return fail(said)
-  except RuntimeError as error:
-    if "home directory" not in str(error):  # as pathlib says it
-      raise
-    return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
+  except Exception as error:
+    if isinstance(error, OSError) and (said := of_files(error)) is not None:
+      return fail(said)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it
+      return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
+    if stop := signals.requested():  # libraries make errors of their own of StopRequested, such as ImportError
+      return stopped(arguments, stop)
+    raise
   except signals.StopRequested as stop:
-    code = stop_code(arguments, getattr(signal, str(stop)))
-    again = "; the same command goes on" if code == INTERRUPTED else ""
-    print(f"dpojax: stopped by {stop}{again}", file=sys.stderr)
-    return code
+    return stopped(arguments, str(stop))
   except KeyboardInterrupt:
     print("dpojax: interrupted", file=sys.stderr)
     return 130
+
+
+def stopped(arguments: list[str], name: str) -> int:
+  """Says which signal has stopped the command; returns the exit code of that."""
+  code = stop_code(arguments, getattr(signal, name))
+  print(f"dpojax: stopped by {name}{'; the same command goes on' if code == INTERRUPTED else ''}", file=sys.stderr)
+  return code
 
 
 def stop_code(arguments: list[str], number: int) -> int:

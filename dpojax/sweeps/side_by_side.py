@@ -56,6 +56,7 @@ def run_side_by_side(
   workdir: pathlib.Path,
   finished: Callable[[str], bool],
   until: str = "",
+  variables: Mapping[str, str] | None = None,
   say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
   """Runs the stages that have not ended; 0 when all have, 75 when it was asked to stop, 1 when one failed.
@@ -70,6 +71,7 @@ def run_side_by_side(
     workdir: of the experiment.
     finished: whether a stage has ended as the experiment has it now; asked once its sources have ended.
     until: the last stage to run.
+    variables: of the environment, that stages get beside ours.
     say: where a line about each stage goes.
 
   Raises:
@@ -119,7 +121,7 @@ def run_side_by_side(
             say(f"stage {name}: ended before, skipped")
             continue
           free = next(share for share in shares if all(job.processors != share for job in running))
-          running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt"))
+          running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt", variables or {}))
           say(f"stage {name}: {folders[name]}")
       if time.monotonic() - told > TOLD or not (waiting or running):
         told = time.monotonic()
@@ -166,13 +168,16 @@ def processor_shares(jobs: int) -> list[frozenset[int]]:
   return [frozenset(processors[i::jobs]) for i in range(jobs)]
 
 
-def _start(stage: str, command: Sequence[str], processors: frozenset[int], output: pathlib.Path) -> Job:
+def _start(
+  stage: str, command: Sequence[str], processors: frozenset[int], output: pathlib.Path, variables: Mapping[str, str]
+) -> Job:
   with open(output, "wb") as file:
     process = subprocess.Popen(
       [*command, f"--only={stage}"],
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,
+      env=os.environ | variables,
       start_new_session=True,  # Ctrl-C comes to it by us, once
     )
   if hasattr(os, "sched_setaffinity"):

@@ -19,6 +19,7 @@ from dpojax.recipes.inputs import Memory
 from dpojax.recipes.plan import planned
 from dpojax.report import write_report
 from dpojax.training.checkpoint import finished_steps
+from dpojax.training.folder_lock import check_free, locked
 from dpojax.training.model_files import CHECKPOINTS, files_of_model
 from dpojax.training.run_folder import check_same
 from dpojax.training.stage_record import (
@@ -58,15 +59,30 @@ def run(
     experiment = Experiment({ALONE: experiment})
   folders = stage_folders(experiment, pathlib.Path(workdir))
   result = None
-  for recipe, config, inputs, folder in pending(
-    experiment, folders, only=only, until=until, allow_change=allow_config_change
-  ):
-    result = recipe(config, inputs, folder)
+  stages = pending(experiment, folders, only=only, until=until, allow_change=allow_config_change)
+  with having(pathlib.Path(workdir), only), contextlib.closing(stages):
+    for recipe, config, inputs, folder in stages:
+      result = recipe(config, inputs, folder)
   if result is None:
     ended = ended_in(folders[only or until or list(experiment.stages)[-1]])
     assert ended is not None  # nothing was left to do
     result = RunResult(ended.step, ended.reason)
   return result
+
+
+@contextlib.contextmanager
+def having(workdir: pathlib.Path, only: str = "") -> Iterator[None]:
+  """A workdir for this process alone; where it runs `only` one stage, others may run other stages beside it.
+
+  Raises:
+    CheckpointError: another process has it; says who.
+  """
+  if only:
+    check_free(workdir)
+    yield
+  else:
+    with locked(workdir):
+      yield
 
 
 def to_stderr(line: str) -> None:
@@ -121,7 +137,7 @@ def pending(
       folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       if name != ALONE:
         say(f"stage {name}: {folders[name]}")
-      with contextlib.closing(folder):
+      with locked(folders[name]), contextlib.closing(folder):
         yield RECIPES[config.recipe], config, inputs, folder
     ended = ended_in(folders[name])
     if ended is None:
