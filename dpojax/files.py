@@ -11,6 +11,7 @@ Everything in the package that others read back is written here, and whatever an
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -141,6 +142,15 @@ def scratch_folder(part: pathlib.Path) -> Iterator[None]:
   finally:
     shutil.rmtree(part, ignore_errors=True)
     _unfinished.discard(part)
+
+
+def append_whole(file: io.RawIOBase, content: bytes, path: str | pathlib.Path) -> None:
+  """Appends to a file that is opened with "ab" and buffering=0: all of it, or nothing and an OSError that names `path`."""
+  with naming(path):
+    written = file.write(content)
+    if written != len(content):  # as on a disk that is almost full
+      os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - (written or 0))
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def destination(path: str | pathlib.Path, *, folder: bool = False) -> pathlib.Path:

@@ -1,14 +1,16 @@
 """Requests to stop, SIGTERM and Ctrl-C (SIGINT), in one place for a whole command.
 
   first    where the loop trains: a flag, which the loop looks at between steps; it saves, and the command ends
-           anywhere else: `StopRequested` is raised; a command that has not ended `GRACE` seconds later is ended
+           anywhere else: the command ends at once
   second   ends the command at once, whatever it waits for
 
-Whatever the way, the exit code is that of the command (`cli.main.stop_code`). A thread ends the process where the main one
-cannot, as it waits in a library: all that is on disk is written whole, so that the end is no worse than a kill. Signals
-within `TOGETHER` seconds count as one: `timeout` and schedulers send theirs to a process and to its group.
+Whatever the way, the exit code is that of the command (`cli.main.stop_code`). A thread ends the process, as the main one may
+wait in a library, which would make an error of its own of an exception, or none. All that is on disk is written whole, so
+that such an end is no worse than a kill; what is to be tidied up says so by `at_end`. Signals within `TOGETHER` seconds
+count as one: `timeout` and schedulers send theirs to a process and to its group.
 
-A Python program that calls us keeps its handlers but for the time of a loop, and is never ended: see `held`.
+A Python program that calls us keeps its handlers but for the time of a command or a loop, and is never ended: there the main
+thread gets `StopRequested` instead.
 """
 
 import contextlib
@@ -22,11 +24,12 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-GRACE = 5.0
+GRACE = 5.0  # seconds after a loop has saved in which a command that was asked to stop ends by itself
 TOGETHER = 0.3
 POLL = 0.1  # seconds between two looks of the thread, once there was a request
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
+Ending = Callable[[int], tuple[int, str]]
 _handler: "Handler | None" = None
 
 
@@ -38,11 +41,11 @@ class Handler:
   """What is known of requests to stop while a command, or a loop outside of one, runs.
 
   Args:
-    code: number of the signal -> exit code; None: the process is not ours, and is never ended from here.
+    ending: number of a signal -> (exit code, what is said at the end); None: the process is not ours, and is never ended.
   """
 
-  def __init__(self, code: Callable[[int], int] | None):
-    self.code = code
+  def __init__(self, ending: "Ending | None"):
+    self.ending = ending
     self.number = 0  # of the first signal; 0: nothing was asked
     self.over: int | None = None  # exit code of a command that has ended: from now on a signal ends the process at once
     self._since = 0.0
@@ -53,7 +56,7 @@ class Handler:
 
   def install(self) -> None:
     self._before = {number: signal.signal(number, self._handle) for number in STOPS}
-    if self.code is None:
+    if self.ending is None:
       return
     read, write = os.pipe()
     for end in (read, write):
@@ -66,7 +69,7 @@ class Handler:
   def remove(self) -> None:
     for number, before in self._before.items():
       signal.signal(number, before)
-    if self.code is not None:
+    if self.ending is not None:
       signal.set_wakeup_fd(self._wakeup)
       os.close(self._pipe[1])  # which ends the thread
 
@@ -87,7 +90,7 @@ class Handler:
     Raises:
       StopRequested: it was asked for.
     """
-    if self.code is None:  # who called us wants an answer, not an exception
+    if self.ending is None:  # who called us wants an answer, not an exception
       yield
       return
     held, self._holds = self._holds, 0
@@ -109,41 +112,32 @@ class Handler:
     now = time.monotonic()
     if not self.number:
       self.number, self._since = number, now
-      self.check()
-    elif self.code is None and now - self._since > TOGETHER:
+      if self.ending is None:
+        self.check()
+    elif self.ending is None and now - self._since > TOGETHER:
       raise StopRequested(signal.Signals(number).name)
 
   def _watch(self) -> None:
-    """In a thread, which runs where the main one waits: ends the process at a second request, or when the grace is over."""
-    assert self.code is not None
+    """In a thread, which gets the number of every signal as a byte: ends the process where a request asks for that."""
+    assert self.ending is not None
     read, first, number = self._pipe[0], 0.0, 0
     while True:
       ready, _, _ = select.select([read], [], [], POLL if first else None)
       now = time.monotonic()
       if ready:
-        try:
-          numbers = os.read(read, 64)
-        except BlockingIOError:
-          continue
-        except OSError:
-          return
-        if not numbers:
+        numbers = os.read(read, 64)
+        if not numbers:  # the handler is removed
           os.close(read)
           return
-        if not any(sent in STOPS for sent in numbers):
-          continue
-        if self.over is not None:
+        asked = [sent for sent in numbers if sent in STOPS]
+        if asked and self.over is not None:
           end_process(self.over)
-        if not first:
-          first, number = now, next(sent for sent in numbers if sent in STOPS)
-        elif now - first > TOGETHER:
-          self._end(number)
+        if asked and (not self._holds or (first and now - first > TOGETHER)):
+          self.end(*self.ending(asked[0]))
+        if asked and not first:
+          first, number = now, asked[0]
       if first and not self._holds and now - max(first, self._open_since) > GRACE:
-        self._end(number)  # the main thread may be in a library, and not even have taken the signal
-
-  def _end(self, number: int) -> None:
-    assert self.code is not None
-    self.end(self.code(number), f"dpojax: ended by {signal.Signals(number).name}\n")
+        self.end(*self.ending(number))
 
   def end(self, code: int, text: str = "") -> None:
     """Does what has to be done at the end, says the text, and ends the process."""
@@ -162,17 +156,17 @@ class Handler:
 
 
 @contextlib.contextmanager
-def handled(code: Callable[[int], int] | None) -> Iterator["Handler | None"]:
+def handled(ending: Ending | None) -> Iterator["Handler | None"]:
   """Requests to stop are taken as above while the block runs; None where they already are, or outside the main thread.
 
   Args:
-    code: see `Handler`.
+    ending: see `Handler`.
   """
   global _handler
   if _handler is not None or threading.current_thread() is not threading.main_thread():
     yield None
     return
-  handler = _handler = Handler(code)
+  handler = _handler = Handler(ending)
   handler.install()
   try:
     yield handler
@@ -208,7 +202,7 @@ def requested() -> str:
 
 def end_own(code: int) -> None:
   """Ends this process at once if it is nothing but a command; else returns."""
-  if _handler is not None and _handler.code is not None:
+  if _handler is not None and _handler.ending is not None:
     _handler.end(code)
 
 

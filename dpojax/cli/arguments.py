@@ -2,9 +2,12 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 
 from dpojax.config.option import LOWEST_TEMPERATURE
+
+LONGEST_NAME = 255  # bytes of a file's name, in all common file systems
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -18,6 +21,26 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
   parser.add_argument(
     "--precision", default="float32", choices=("float32", "bfloat16"), help="operands of matrix products (float32)"
   )
+
+
+def file_path(text: str) -> str:
+  """A `type=` for argparse: a path, with the home of a user in the place of ~ or ~USER."""
+  if not text.strip():
+    raise argparse.ArgumentTypeError("it is empty; name a file or folder")
+  if "\0" in text:
+    raise argparse.ArgumentTypeError(f"{text!r} holds NUL, which no name does; name a file or folder")
+  found = os.path.expanduser(text)
+  if text.startswith("~") and found == text:
+    user = text.partition("/")[0]
+    raise argparse.ArgumentTypeError(
+      f"{text}: there is no user {user[1:]!r} here; write ./{user} for a file of that name"
+    )
+  longest = max(found.split("/"), key=lambda name: len(os.fsencode(name)))
+  if len(os.fsencode(longest)) > LONGEST_NAME:
+    raise argparse.ArgumentTypeError(
+      f"{longest[:40]}... has {len(os.fsencode(longest))} bytes; a name has at most {LONGEST_NAME}"
+    )
+  return found
 
 
 def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[str], float]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import in_range
+from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.board import everything, summary, write_csv
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read, not_finite, output_path
@@ -66,7 +66,9 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> Parser:
   parser = Parser("dpojax bt", DESCRIPTION)
-  parser.add_argument("file", metavar="FILE", help="CSV, TSV or JSONL (.gz, .bz2, .zst too), or Parquet")
+  parser.add_argument(
+    "file", metavar="FILE", type=file_path, help="CSV, TSV or JSONL (.gz, .bz2, .zst too), or Parquet"
+  )
   columns = parser.add_argument_group("columns")
   columns.add_argument("--a", metavar="COL", help="one item, the one at home")
   columns.add_argument("--b", metavar="COL", help="the other item")
@@ -108,8 +110,10 @@ def _parser() -> Parser:
   )
   shown.add_argument("--seed", metavar="N", type=in_range(int, 0), help="of the resamples (0)")
   written = parser.add_argument_group("what is written")
-  written.add_argument("--out", metavar="FILE", help="everything as .json, or the leaderboard as .csv")
-  written.add_argument("--plot", metavar="FILE", help="ratings, ranks and win probabilities as .png, .svg or .pdf")
+  written.add_argument("--out", metavar="FILE", type=file_path, help="everything as .json, or the leaderboard as .csv")
+  written.add_argument(
+    "--plot", metavar="FILE", type=file_path, help="ratings, ranks and win probabilities as .png, .svg or .pdf"
+  )
   return parser
 
 

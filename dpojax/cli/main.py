@@ -9,7 +9,7 @@ import sys
 
 from dpojax import signals
 from dpojax.errors import InputError
-from dpojax.files import remove_unfinished
+from dpojax.files import DISK_ERRORS, remove_unfinished
 
 INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
 LONGEST = 200  # characters of a path in a message
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None, *, own_process: bool = False) -> in
     0 when done, 1 when it failed, 2 when what it was given is wrong, `stop_code` when it was asked to stop.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
-  with signals.handled(functools.partial(stop_code, arguments) if own_process else None) as handler:
+  with signals.handled(functools.partial(ending, arguments) if own_process else None) as handler:
     with signals.at_end(remove_unfinished):
       code = run(arguments)
     if handler is not None and own_process:
@@ -79,7 +79,9 @@ def run(arguments: list[str]) -> int:
     hint = f"; did you mean {near[0]!r}?" if near else f"; commands are {', '.join(COMMANDS)}"
     return fail(f"unknown command {name!r}{hint}")
   try:
-    return importlib.import_module(f"dpojax.cli.{name}").main(rest)
+    code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
+    sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
+    return code
   except InputError as error:
     return fail(str(error))
   except BrokenPipeError:
@@ -90,6 +92,8 @@ def run(arguments: list[str]) -> int:
       return fail(said)
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it
       return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
+    if isinstance(error, ValueError) and "embedded null" in str(error):  # as every call of the system says it
+      return fail("a path holds NUL, which no name does; look at the paths of the config")
     if stop := signals.requested():  # libraries make errors of their own of StopRequested, such as ImportError
       return stopped(arguments, stop)
     raise
@@ -100,10 +104,17 @@ def run(arguments: list[str]) -> int:
     return 130
 
 
+def ending(arguments: list[str], number: int) -> tuple[int, str]:
+  """(exit code, what is said) of a command that a signal has stopped."""
+  code = stop_code(arguments, number)
+  again = "; the same command goes on" if code == INTERRUPTED else ""
+  return code, f"dpojax: stopped by {signal.Signals(number).name}{again}\n"
+
+
 def stopped(arguments: list[str], name: str) -> int:
   """Says which signal has stopped the command; returns the exit code of that."""
-  code = stop_code(arguments, getattr(signal, name))
-  print(f"dpojax: stopped by {name}{'; the same command goes on' if code == INTERRUPTED else ''}", file=sys.stderr)
+  code, text = ending(arguments, getattr(signal, name))
+  print(text, end="", file=sys.stderr)
   return code
 
 
@@ -138,8 +149,10 @@ def of_files(error: OSError) -> str | None:
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs",
   }
-  if error.errno not in needed or error.filename is None:
+  if error.errno not in needed or (error.filename is None and error.errno not in DISK_ERRORS):
     return None
+  if error.filename is None:  # what is printed has no name, for example
+    return f"{error.strerror}; {needed[error.errno]}"
   path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
   path = repr(path)[1:-1] if len(path) <= LONGEST else f"{path[:LONGEST]!r}..."
   return f"{path}: {error.strerror}; {needed[error.errno]}"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import add_model
+from dpojax.cli.arguments import add_model, file_path
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read, not_finite, output_path
 from dpojax.cli.rows import Progress, add_rows, data_settings
@@ -83,7 +83,9 @@ def _parser() -> Parser:
   add_model(parser, required=False)
   parser.add_argument("--rewards", metavar="SPEC", help="what scores the answers, in the place of a model")
   add_rows(parser)
-  parser.add_argument("--out", required=True, metavar="FILE", help="written when all is done, or not at all")
+  parser.add_argument(
+    "--out", required=True, metavar="FILE", type=file_path, help="written when all is done, or not at all"
+  )
   return parser
 
 

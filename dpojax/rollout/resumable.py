@@ -65,7 +65,8 @@ def write_resumably(
       if _left_over(part, header):
         part_path(path).unlink()
       return False
-    at_once, done = _resume(part, path, header, rows, at_once, option, replace_others)
+    with _disk_errors(path, option):
+      at_once, done = _resume(part, path, header, rows, at_once, option, replace_others)
     for start in range(done, len(rows), at_once):
       places = range(start, min(start + at_once, len(rows)))
       lines = make(places)

@@ -71,7 +71,7 @@ def locked(folder: str | pathlib.Path, *, say: Say = say_on_stderr) -> Iterator[
     OSError: the folder cannot be written.
   """
   folder = pathlib.Path(folder)
-  place = folder.resolve()
+  place = pathlib.Path(os.path.realpath(folder))
   if place in _mine:
     yield
     return
@@ -91,6 +91,7 @@ def locked(folder: str | pathlib.Path, *, say: Say = say_on_stderr) -> Iterator[
     done.set()
     if _token_of(path) == token:
       path.unlink(missing_ok=True)
+    _remove_empty(made)
 
   try:
     with signals.at_end(give_back):
@@ -98,15 +99,14 @@ def locked(folder: str | pathlib.Path, *, say: Say = say_on_stderr) -> Iterator[
   finally:
     del _mine[place]
     give_back()
-    _remove_empty(made)
 
 
 def check_free(folder: str | pathlib.Path) -> None:
   """Raises CheckpointError where another process has the folder; the command that started this one may."""
   folder = pathlib.Path(folder)
-  path = folder.resolve() / FILE
+  path = pathlib.Path(os.path.realpath(folder), FILE)
   holder = _read(path)
-  if holder is None or folder.resolve() in _mine or holder.token == os.environ.get(INHERITED):
+  if holder is None or path.parent in _mine or holder.token == os.environ.get(INHERITED):
     return
   if not left_behind(holder, path):
     raise _refusal(folder, holder, path)
@@ -114,7 +114,7 @@ def check_free(folder: str | pathlib.Path) -> None:
 
 def inherited(folder: str | pathlib.Path) -> dict[str, str]:
   """Variables for the processes that this one starts for stages in a folder that it has."""
-  return {INHERITED: _mine[pathlib.Path(folder).resolve()]}
+  return {INHERITED: _mine[pathlib.Path(os.path.realpath(folder))]}
 
 
 def left_behind(holder: Holder, path: pathlib.Path) -> str:

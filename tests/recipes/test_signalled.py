@@ -1,5 +1,6 @@
 """Commands that get signals at random moments, one or two in a row, end with their code, and go on to the same end."""
 
+import os
 import random
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def signalled(process, draws, twice):
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("command", [["train"], ["train", "--jobs=2"], ["sweep", "--grid=online.loss.beta=0.1"]])
 def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, undisturbed, tmp_path, command, twice):
-  if "--jobs=2" in command and len(__import__("os").sched_getaffinity(0)) < 2:
+  if "--jobs=2" in command and len(os.sched_getaffinity(0)) < 2:
     pytest.skip("two stages at once take two processors")
   draws, stopped = random.Random(len(command[-1]) + twice), 0
   name, *options = command
