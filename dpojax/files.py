@@ -16,6 +16,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import stat
 import tempfile
@@ -212,13 +213,26 @@ def naming(path: str | pathlib.Path, part: pathlib.Path | None = None) -> Iterat
     part: the unfinished file or folder; the block may then meet other files too, whose errors stay as they are.
   """
   try:
-    yield
+    with _of_the_system():
+      yield
   except OSError as error:
     named = str(error.filename or "")
     ours = named.startswith(str(part)) if named else error.errno in DISK_ERRORS
     if part is None or ours:
       error.filename, error.filename2 = str(path), None
     raise
+
+
+@contextlib.contextmanager
+def _of_the_system() -> Iterator[None]:
+  """An error of a library in Rust that tells of one of the system, "No space left on device (os error 28)", as that."""
+  try:
+    yield
+  except Exception as error:
+    found = None if isinstance(error, OSError) else re.search(r"\(os error (\d+)\)", str(error))
+    if found is None:
+      raise
+    raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def remove_unfinished() -> None:

@@ -134,6 +134,12 @@ def test_parts_are_nobodys_content(tmp_path):
   assert not list(samples.glob("step_*.jsonl"))
 
 
+def test_an_error_of_the_system_that_a_library_tells_of_is_one(tmp_path):
+  with pytest.raises(OSError, match=r"No space left on device: .*a\.bin") as caught, replacing_path(tmp_path / "a.bin"):
+    raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+  assert (caught.value.errno, left(tmp_path)) == (errno.ENOSPC, [])
+
+
 def test_permissions_are_those_of_a_plain_open(tmp_path):
   before = os.umask(0o027)
   try:

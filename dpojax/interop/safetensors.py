@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -83,19 +81,10 @@ def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_sha
     # The format stores C order and `save_file` does not look; transformers asks for the "pt" mark.
     some = {name: np.ascontiguousarray(tensors[name]) for name in names}
     with replacing_path(folder / file) as part:
-      try:
-        save_file(some, part, metadata={"format": "pt"})
-      except SafetensorError as error:  # the library's only error, for a full disk too
-        raise _as_os_error(error, folder / file) from None
+      save_file(some, part, metadata={"format": "pt"})
   if plan.is_sharded:
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
     write_json(folder / INDEX, index, sort_keys=True)
-
-
-def _as_os_error(error: SafetensorError, path: Path) -> Exception:
-  """What the system said, as far as the library tells: "I/O error: No space left on device (os error 28)"."""
-  found = re.search(r"\(os error (\d+)\)", str(error))
-  return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else WeightsError(f"{path}: {error}")
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

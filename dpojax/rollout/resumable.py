@@ -140,10 +140,14 @@ def _opened(path: pathlib.Path, option: str) -> Iterator[BinaryIO]:
     descriptor = os.open(part_path(path), os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
     raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
-  with os.fdopen(descriptor, "r+b") as part:
+  part = os.fdopen(descriptor, "r+b")
+  try:
     if not _locked(part):
       raise ConfigError(f"{option}={path}: another process is writing it; wait for it, or name another file")
     yield part
+  finally:
+    with _disk_errors(path, option):
+      part.close()  # which writes what a full disk has not taken
 
 
 @contextlib.contextmanager
