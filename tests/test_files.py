@@ -177,6 +177,7 @@ def test_a_path_keeps_its_suffix_for_libraries_that_look_at_it(tmp_path):
 EXCEPTIONS = {
   "files": "the one place",
   "training/checkpoint": "a damaged checkpoint's folder is moved out of the way",
+  "training/folder_lock": "a lock that was left behind is moved out of the way",
   "cli/eval": "files of one evaluation change places together, its eval.json last",
   "sweeps/side_by_side": "what a stage says, while it says it",
   "report/figures": "matplotlib writes the path that is put in place",
