@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Literal
 
 from dpojax import signals
@@ -98,7 +98,7 @@ def pending(
   allow_change: bool = False,
   memory: Memory | None = None,
   say: Say = to_stderr,
-) -> Iterator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder]]:
+) -> Generator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder], None, None]:
   """Of every stage that has not ended, in order, what it takes to run it: recipe(config, inputs, folder).
 
   The folder is closed, and the report of a stage that trained a model written, when the next stage is asked for.
