@@ -205,6 +205,14 @@ def is_written_into(path: str | pathlib.Path) -> bool:
   return False
 
 
+def expanded(path: str | pathlib.Path) -> pathlib.Path:
+  """The path with the home of a user in the place of ~ or ~USER; of a user that is not known, as it is.
+
+  `Path.expanduser` raises a RuntimeError there that names no path.
+  """
+  return pathlib.Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def naming(path: str | pathlib.Path, part: pathlib.Path | None = None) -> Iterator[None]:
   """An OSError of the block names `path`: a full disk has no name, and that of an unfinished file tells nobody anything.

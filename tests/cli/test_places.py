@@ -191,3 +191,40 @@ def test_a_sweep_knows_its_folder_however_it_is_spelled(inputs, tmp_path, monkey
     assert (tmp_path / "sweep/sweep.md").read_text() == table, place
   assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "sweep"]
   assert pathlib.Path(os.getcwd()) == tmp_path and "resuming" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~no_such_user_here/x", "a\0b", "/dev/null/x"])
+@pytest.mark.parametrize(
+  "words",
+  [
+    ["train", "--config=NAME", "--workdir=w"],
+    ["train", "--config=CONFIG", "--config.model.path=NAME", "--workdir=w"],
+    ["train", "--config=CONFIG", "--config.data.path=NAME", "--workdir=w"],
+    ["train", "--config=CONFIG", "--config.reference.path=NAME", "--workdir=w"],
+    ["train", "--config=CONFIG", "--config.data.template=NAME", "--workdir=w"],
+    ["score", "--model=NAME", "--data=ROWS", "--out=o"],
+    ["score", "--rewards=python:NAME.py:f", "--data=ROWS", "--out=o"],
+    ["score", "--rewards=model:NAME", "--data=ROWS", "--out=o"],
+    ["eval", "--model=MODEL", "--reference=NAME", "--beta=1", "--data=ROWS", "--out=o"],
+    ["export", "--workdir=NAME", "--out=o"],
+    ["data", "inspect", "--model=MODEL", "--data=NAME"],
+    ["compare", "NAME", "NAME"],
+    ["report", "NAME"],
+    ["bt", "NAME", "--winner=w", "--loser=l"],
+  ],
+  ids=" ".join,
+)
+def test_what_cannot_be_read_is_one_line(inputs, tmp_path, monkeypatch, capsys, words, name):
+  monkeypatch.chdir(tmp_path)
+  given = {
+    "NAME": name,
+    "CONFIG": str(inputs / "config.py"),
+    "MODEL": str(inputs / "tiny"),
+    "ROWS": str(inputs / "rows.jsonl"),
+  }
+  for word, value in given.items():
+    words = [each.replace(word, value) for each in words]
+  assert main(words) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("dpojax: error: ") and error.count("\n") == 1
+  assert list(tmp_path.iterdir()) == []
