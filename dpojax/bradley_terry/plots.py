@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpojax.bradley_terry import likelihood
+from dpojax.files import replacing_path
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -70,7 +71,8 @@ def plot_board(fit: "BradleyTerryFit", board: "Leaderboard", path: str | pathlib
   axes[1].tick_params(labelleft=False)
   _matrix(axes[2], fit, order, row)
   axes[2].set_yticks(range(n), [str(rank) for rank in range(1, n + 1)], fontsize=9 if row > ROW else 7.5)
-  figure.savefig(path, dpi=140)
+  with replacing_path(path) as part:
+    figure.savefig(part, dpi=140)
 
 
 def _panels(

@@ -1,9 +1,13 @@
 """Options that commands working on a finished model share."""
 
 import argparse
+import math
+import os
 from collections.abc import Callable
 
 from dpojax.config.option import LOWEST_TEMPERATURE
+
+LONGEST_NAME = 255  # bytes of a file's name, in all common file systems
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -19,12 +23,32 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
   )
 
 
+def file_path(text: str) -> str:
+  """A `type=` for argparse: a path, with the home of a user in the place of ~ or ~USER."""
+  if not text.strip():
+    raise argparse.ArgumentTypeError("it is empty; name a file or folder")
+  if "\0" in text:
+    raise argparse.ArgumentTypeError(f"{text!r} holds NUL, which no name does; name a file or folder")
+  found = os.path.expanduser(text)
+  if text.startswith("~") and found == text:
+    user = text.partition("/")[0]
+    raise argparse.ArgumentTypeError(
+      f"{text}: there is no user {user[1:]!r} here; write ./{user} for a file of that name"
+    )
+  longest = max(found.split("/"), key=lambda name: len(os.fsencode(name)))
+  if len(os.fsencode(longest)) > LONGEST_NAME:
+    raise argparse.ArgumentTypeError(
+      f"{longest[:40]}... has {len(os.fsencode(longest))} bytes; a name has at most {LONGEST_NAME}"
+    )
+  return found
+
+
 def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[str], float]:
   """A `type=` for argparse: a number of that kind between the two, both included."""
 
   def convert(text: str) -> float:
     value = kind(text)
-    if not least <= value <= most:
+    if not (least <= value <= most and math.isfinite(value)):
       bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
       raise argparse.ArgumentTypeError(f"{text} must be {bounds}")
     return value

@@ -2,13 +2,12 @@
 
 import csv
 import dataclasses
-import json
 import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 from dpojax.errors import DataError
-from dpojax.files import replacing, write_atomically
+from dpojax.files import finite, replacing
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry import BradleyTerryFit
@@ -22,8 +21,11 @@ def everything(
   parameters: list[dict[str, Any]],
   failed: int,
   read: dict[str, int],
-) -> dict[str, Any]:
-  """Everything, as it is written to JSON."""
+) -> tuple[dict[str, Any], int]:
+  """(everything, as it is written to JSON; how many figures of what was fitted are not finite).
+
+  None stands in the place of those, and of figures that items without an estimate do not have.
+  """
   from dpojax import __version__
 
   connected = fit.data.connectivity()
@@ -63,7 +65,10 @@ def everything(
     "goodness_of_fit": _goodness(fit),
     "notes": list(board.notes),
   }
-  return _finite(result)
+  shown = [item for item in board.rows if item["rank"] is not None]
+  figures = [[item[name] for name in ("rating", "standard_error")] for item in shown]
+  figures += [[row[name] for name in ("value", "standard_error")] for row in parameters] + [fit.log_likelihood]
+  return finite(result)[0], finite(figures)[1]
 
 
 def _goodness(fit) -> dict[str, Any] | None:
@@ -75,15 +80,6 @@ def _goodness(fit) -> dict[str, Any] | None:
 
 def _whole(value: float) -> float | int:
   return int(value) if float(value).is_integer() else value
-
-
-def _finite(value: Any) -> Any:
-  """None in the place of NaN and infinities, which JSON does not have."""
-  if isinstance(value, dict):
-    return {name: _finite(inner) for name, inner in value.items()}
-  if isinstance(value, list):
-    return [_finite(inner) for inner in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(options: Any, fit: "BradleyTerryFit", result: dict[str, Any]) -> list[str]:
@@ -120,10 +116,6 @@ def _equals(fit: "BradleyTerryFit", advantage: float) -> list[str]:
 
   found = likelihood.probabilities(fit.spec.model, advantage, float(fit.vector[-1]) if fit.spec.has_tie else None)
   return [f"{100 * float(share):.1f} %" for share in found]
-
-
-def write_json(path: pathlib.Path, result: dict[str, Any]) -> None:
-  write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: pathlib.Path, result: dict[str, Any]) -> None:

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import in_range
-from dpojax.cli.board import everything, summary, write_csv, write_json
+from dpojax.cli.arguments import file_path, in_range
+from dpojax.cli.board import everything, summary, write_csv
 from dpojax.cli.options import Parser
-from dpojax.cli.output import check_not_read, output_path
+from dpojax.cli.output import check_not_read, not_finite, output_path
 from dpojax.cli.progress import Line
 from dpojax.errors import ConfigError, DataError
+from dpojax.files import write_json
 
 if TYPE_CHECKING:
   from dpojax.bradley_terry import BradleyTerryFit, Normal, Pseudo
@@ -31,7 +32,7 @@ The file is counted in blocks and may be larger than memory. docs/bradley_terry.
 
 
 def main(arguments: list[str]) -> int:
-  """0 when the leaderboard is printed and written, 1 when the fit did not converge."""
+  """0 when the leaderboard is printed and written, 1 when the fit did not converge or a figure of it is not finite."""
   options = _options(arguments)
   prior = _prior(options.prior)
   for option, path in (("--out", options.out), ("--plot", options.plot)):
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
     with _errors(options.file):
       board = fit.leaderboard(options.level, options.scale, options.base, options.offset, kind, resampled)
     parameters = fit.parameter_table(kind, options.level, resampled)
-    result = everything(options, fit, board, parameters, resampled.failed if resampled else 0, read)
+    result, missing = everything(options, fit, board, parameters, resampled.failed if resampled else 0, read)
     if out is not None:
       (write_csv if out.suffix == ".csv" else write_json)(out, result)
     if plot is not None:
@@ -58,12 +59,16 @@ def main(arguments: list[str]) -> int:
       print(f"written: {path}", file=sys.stderr)
   if unconverged:
     print(f"dpojax: warning: {unconverged}", file=sys.stderr)
-  return 1 if unconverged else 0
+  if missing:
+    print(f"dpojax: warning: {not_finite(missing, options.out)}", file=sys.stderr)
+  return 1 if unconverged or missing else 0
 
 
 def _parser() -> Parser:
   parser = Parser("dpojax bt", DESCRIPTION)
-  parser.add_argument("file", metavar="FILE", help="CSV, TSV or JSONL (.gz, .bz2, .zst too), or Parquet")
+  parser.add_argument(
+    "file", metavar="FILE", type=file_path, help="CSV, TSV or JSONL (.gz, .bz2, .zst too), or Parquet"
+  )
   columns = parser.add_argument_group("columns")
   columns.add_argument("--a", metavar="COL", help="one item, the one at home")
   columns.add_argument("--b", metavar="COL", help="the other item")
@@ -95,7 +100,9 @@ def _parser() -> Parser:
   shown = parser.add_argument_group("ratings and uncertainty")
   shown.add_argument("--scale", metavar="X", type=in_range(float, 1e-9), default=400.0, help="points (400) ...")
   shown.add_argument("--base", metavar="X", type=in_range(float, 1.000001), default=10.0, help="... of such odds (10)")
-  shown.add_argument("--offset", metavar="X", type=float, default=1000.0, help="rating of the baseline (1000)")
+  shown.add_argument(
+    "--offset", metavar="X", type=in_range(float, -1e15, 1e15), default=1000.0, help="rating of the baseline (1000)"
+  )
   shown.add_argument("--level", metavar="P", type=in_range(float, 1e-9, 1 - 1e-9), default=0.95, help="(0.95)")
   shown.add_argument("--covariance", choices=("hessian", "sandwich"), help="of standard errors (hessian)")
   shown.add_argument(
@@ -103,8 +110,10 @@ def _parser() -> Parser:
   )
   shown.add_argument("--seed", metavar="N", type=in_range(int, 0), help="of the resamples (0)")
   written = parser.add_argument_group("what is written")
-  written.add_argument("--out", metavar="FILE", help="everything as .json, or the leaderboard as .csv")
-  written.add_argument("--plot", metavar="FILE", help="ratings, ranks and win probabilities as .png, .svg or .pdf")
+  written.add_argument("--out", metavar="FILE", type=file_path, help="everything as .json, or the leaderboard as .csv")
+  written.add_argument(
+    "--plot", metavar="FILE", type=file_path, help="ratings, ranks and win probabilities as .png, .svg or .pdf"
+  )
   return parser
 
 

@@ -1,5 +1,6 @@
 """`dpojax compare`: two policies, paired by prompt, with intervals."""
 
+from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.report.paired import compare
 
@@ -16,8 +17,8 @@ A and B: a run's folder, a folder with one run of each seed, or FOLDER:NAME."""
 def main(arguments: list[str]) -> int:
   """0 when the comparison is printed."""
   parser = Parser("dpojax compare", DESCRIPTION, usage="dpojax compare A B")
-  parser.add_argument("a", metavar="A", help="a run, or FOLDER:NAME")
-  parser.add_argument("b", metavar="B", help="what is compared with it")
+  parser.add_argument("a", metavar="A", type=file_path, help="a run, or FOLDER:NAME")
+  parser.add_argument("b", metavar="B", type=file_path, help="what is compared with it")
   options = parser.parse_args(arguments)
   print(compare(options.a, options.b))
   return 0

@@ -19,7 +19,7 @@ import jaxlib.version
 from jax import monitoring
 
 from dpojax.disk_cache import own_folder, remove_stale_parts
-from dpojax.files import write_atomically
+from dpojax.files import expanded, write_atomically
 
 FOLDER = "DPOJAX_COMPILATION_CACHE"
 LEAST_SECONDS = 0.3  # programs that compile faster are not kept
@@ -72,7 +72,7 @@ def prepare(root: pathlib.Path) -> pathlib.Path:
   Raises:
     OSError: it cannot be made, or others may write to it: programs are run, so who can write one can do all we can.
   """
-  root = root.expanduser()
+  root = expanded(root)
   return own_folder(root / f"jaxlib-{jaxlib.version.__version__}-{machine()}")
 
 

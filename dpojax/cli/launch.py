@@ -10,11 +10,13 @@ Only the console script and `python -m dpojax` come here. `dpojax.cli.main.main`
 import json
 import os
 import pathlib
+import signal
 import sys
 import threading
 
 from dpojax.cli.main import fail, main
 from dpojax.errors import ConfigError, InputError
+from dpojax.signals import STOPS
 
 COMPUTING = ("train", "sweep", "eval", "score", "sample")
 LAUNCH = "DPOJAX_LAUNCH"
@@ -43,7 +45,10 @@ def command() -> int:
       if not restarted:
         restart()
       name_cache_folders()
-  return main()
+  alone = _is_ours_alone()
+  if restarted and not alone:  # else the command does it, once it takes signals
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+  return main(own_process=alone)
 
 
 def is_plain(environment) -> bool:
@@ -81,10 +86,11 @@ def restart() -> None:
     return
   before = {name: os.environ.get(name) for name in settings}
   environment = os.environ | settings | {RESTARTED: json.dumps(before)}
+  mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the command takes them
   try:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
   except OSError:
-    return  # the command works without
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # the command works without
 
 
 def restore_environment() -> bool:

@@ -1,9 +1,18 @@
 """The `dpojax` command: finds the sub-command, loads it only then, and says errors in one line."""
 
+import errno
+import functools
 import importlib
+import os
+import signal
 import sys
 
+from dpojax import signals
 from dpojax.errors import InputError
+from dpojax.files import DISK_ERRORS, remove_unfinished
+
+INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
+LONGEST = 200  # characters of a path in a message
 
 COMMANDS = {
   "train": "train a model as a config says, or go on where its workdir stopped",
@@ -31,9 +40,29 @@ commands:
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """Runs one command; 0 when done, 1 when it failed, 2 when what it was given is wrong."""
+def main(arguments: list[str] | None = None, *, own_process: bool = False) -> int:
+  """Runs one command.
+
+  Args:
+    arguments: of the command line; None: those of this process.
+    own_process: this process is nothing but the command, so a second request to stop may end it at once.
+
+  Returns:
+    0 when done, 1 when it failed, 2 when what it was given is wrong, `stop_code` when it was asked to stop.
+  """
   arguments = sys.argv[1:] if arguments is None else arguments
+  with signals.handled(functools.partial(ending, arguments) if own_process else None) as handler:
+    with signals.at_end(remove_unfinished):
+      code = run(arguments)
+    if handler is not None and own_process:
+      handler.over = code
+      if handler.number:
+        signals.end_process(code)  # what libraries still do in threads is of no use, and may never end
+  return code
+
+
+def run(arguments: list[str]) -> int:
+  """Arguments and result as of `main`."""
   if not arguments or arguments[0] in ("-h", "--help", "help"):
     print(HELP, end="")
     return 0
@@ -50,15 +79,83 @@ def main(arguments: list[str] | None = None) -> int:
     hint = f"; did you mean {near[0]!r}?" if near else f"; commands are {', '.join(COMMANDS)}"
     return fail(f"unknown command {name!r}{hint}")
   try:
-    return importlib.import_module(f"dpojax.cli.{name}").main(rest)
+    code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
+    sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
+    return code
   except InputError as error:
     return fail(str(error))
   except BrokenPipeError:
     sys.stderr.close()  # the reader of our output has gone, as in `dpojax ... | head`
     return 1
+  except Exception as error:
+    if isinstance(error, OSError) and (said := of_files(error)) is not None:
+      return fail(said)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says it
+      return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
+    if isinstance(error, ValueError) and "embedded null" in str(error):  # as every call of the system says it
+      return fail("a path holds NUL, which no name does; look at the paths of the config")
+    if stop := signals.requested():  # libraries make errors of their own of StopRequested, such as ImportError
+      return stopped(arguments, stop)
+    raise
+  except signals.StopRequested as stop:
+    return stopped(arguments, str(stop))
   except KeyboardInterrupt:
     print("dpojax: interrupted", file=sys.stderr)
     return 130
+
+
+def ending(arguments: list[str], number: int) -> tuple[int, str]:
+  """(exit code, what is said) of a command that a signal has stopped."""
+  code = stop_code(arguments, number)
+  again = "; the same command goes on" if code == INTERRUPTED else ""
+  return code, f"dpojax: stopped by {signal.Signals(number).name}{again}\n"
+
+
+def stopped(arguments: list[str], name: str) -> int:
+  """Says which signal has stopped the command; returns the exit code of that."""
+  code, text = ending(arguments, getattr(signal, name))
+  print(text, end="", file=sys.stderr)
+  return code
+
+
+def stop_code(arguments: list[str], number: int) -> int:
+  """The exit code of a command that a signal has stopped: 75 where the same command goes on, else 128 and its number."""
+  name = arguments[0] if arguments else ""
+  resumes = name in ("train", "sweep") or (name == "sample" and any(word.startswith("--out") for word in arguments))
+  return INTERRUPTED if resumes else 128 + number
+
+
+def of_files(error: OSError) -> str | None:
+  """What the user can mend of an error of the system, in one line: the path, what is wrong, what is needed; None of others."""
+  needed = {
+    errno.ENOSPC: "make room, and give the same command again",
+    errno.EDQUOT: "make room, and give the same command again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), and give the same command again",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that you may read and write",
+    errno.EPERM: "name a place that you may read and write",
+    errno.ENAMETOOLONG: "name it with at most 255 bytes between two /",
+    errno.ENOTDIR: "a file stands where a folder is needed; move it, or name another place",
+    errno.EEXIST: "a file stands where a folder is needed; move it, or name another place",
+    errno.EISDIR: "a folder stands where a file is needed; move it, or name another place",
+    errno.ENOTEMPTY: "empty it, or name another place",
+    errno.ENOENT: "make it, or name another place",
+    errno.ELOOP: "mend the links, or name another place",
+    errno.EINVAL: "name another place",
+    errno.EIO: "look at the disk, and give the same command again",
+    errno.ESTALE: "mount the shared disk again, and give the same command again",
+    errno.ENXIO: "name a place that can be written",
+    errno.ENODEV: "name a place that can be written",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+  }
+  if error.errno not in needed or (error.filename is None and error.errno not in DISK_ERRORS):
+    return None
+  if error.filename is None:  # what is printed has no name, for example
+    return f"{error.strerror}; {needed[error.errno]}"
+  path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+  path = repr(path)[1:-1] if len(path) <= LONGEST else f"{path[:LONGEST]!r}..."
+  return f"{path}: {error.strerror}; {needed[error.errno]}"
 
 
 def fail(message: str) -> int:

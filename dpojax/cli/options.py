@@ -3,6 +3,7 @@
 import argparse
 import re
 
+from dpojax.cli.arguments import file_path
 from dpojax.config.experiment import Experiment
 from dpojax.config.keys import fields_by_key, suggestion
 from dpojax.errors import ConfigError
@@ -48,7 +49,9 @@ def config_parser(prog: str, description: str) -> Parser:
     epilog=f"settings, as --config.KEY=VALUE, of several stages --config.STAGE.KEY=VALUE:\n{_settings()}",
   )
   parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a Python file with get_config([ARG])")
-  parser.add_argument("--workdir", required=True, metavar="DIR", help="everything the run writes goes here")
+  parser.add_argument(
+    "--workdir", required=True, metavar="DIR", type=file_path, help="everything the run writes goes here"
+  )
   return parser
 
 

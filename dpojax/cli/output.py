@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from dpojax.errors import ConfigError
-from dpojax.files import replacing_path
+from dpojax.files import is_written_into, replacing_path
 
 
 @contextlib.contextmanager
@@ -24,7 +24,23 @@ def output_path(path: str, option: str) -> Iterator[pathlib.Path]:
     yield part
 
 
+def check_replaceable(path: str, option: str) -> None:
+  """Raises ConfigError where `option`=`path` is a device or a FIFO, but the command reads the file again and goes on with it."""
+  try:
+    special = is_written_into(path)
+  except OSError as error:
+    raise ConfigError(f"{option}={path}: {error.strerror}; name a file") from None
+  if special:
+    raise ConfigError(f"{option}={path}: it is a device or a FIFO, and answers are read again; name a file")
+
+
 def check_not_read(path: str | None, option: str, read: str | None, reading: str) -> None:
   """Raises ConfigError where `option`=`path` would replace the file `read` that `reading` names."""
   if path and read and pathlib.Path(read).exists() and pathlib.Path(path).exists() and os.path.samefile(path, read):
     raise ConfigError(f"{option}={path} is the file that {reading} reads, and would replace it; name another file")
+
+
+def not_finite(count: int, path: str | None) -> str:
+  """What a command says of figures that are NaN or infinite, which JSON does not have."""
+  figures = "1 figure is" if count == 1 else f"{count:,} figures are"
+  return f"{figures} not finite{f', null in {path}' if path else ''}; look at the data and the model"

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import ConfigError
 from dpojax.report.stages import find_stages
@@ -22,8 +23,10 @@ def main(arguments: list[str]) -> int:
   parser = Parser(
     "dpojax report", DESCRIPTION, usage="dpojax report DIR... [--out=FOLDER] [--reward=NAME] [--title=TEXT]"
   )
-  parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs")
-  parser.add_argument("--out", metavar="FOLDER", help="where the page is written (DIR/report; of several DIRs: report)")
+  parser.add_argument("folders", nargs="+", metavar="DIR", type=file_path, help="folders of runs")
+  parser.add_argument(
+    "--out", metavar="FOLDER", type=file_path, help="where the page is written (DIR/report; of several DIRs: report)"
+  )
   parser.add_argument(
     "--reward", default="", metavar="NAME", help="the reward that judges (true; else the first measured)"
   )

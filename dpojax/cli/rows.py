@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dpojax.cli.arguments import in_range
+from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.progress import Line
 from dpojax.config.schema import DataSettings
 
@@ -26,7 +26,9 @@ DATA_OPTIONS = (
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
   """`--data`, how it is read, and how it is packed."""
-  parser.add_argument("--data", required=True, metavar="FILE", help="JSONL, JSON, CSV or Parquet file, .gz allowed")
+  parser.add_argument(
+    "--data", required=True, metavar="FILE", type=file_path, help="JSONL, JSON, CSV or Parquet file, .gz allowed"
+  )
   parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=4, help="packed rows at once (4)")
   parser.add_argument(
     "--row-length",

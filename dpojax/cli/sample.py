@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dpojax import __version__
-from dpojax.cli.arguments import add_model, in_range, temperature
+from dpojax.cli.arguments import add_model, file_path, in_range, temperature
 from dpojax.cli.options import Parser
-from dpojax.cli.output import check_not_read
+from dpojax.cli.output import check_not_read, check_replaceable
 from dpojax.cli.progress import Line
 from dpojax.cli.rows import add_data_options, data_settings, say_warnings
 from dpojax.config.schema import DataSettings
@@ -183,9 +183,15 @@ def _parser() -> Parser:
   parser = Parser("dpojax sample", DESCRIPTION)
   add_model(parser)
   parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given again")
-  parser.add_argument("--prompt-file", metavar="FILE", help="one prompt a line; empty lines are skipped")
-  parser.add_argument("--data", metavar="FILE", help="JSONL, JSON, CSV, Parquet or text file, .gz allowed; needs --out")
-  parser.add_argument("--out", metavar="FILE", help="where the answers to --data go, when all are there")
+  parser.add_argument(
+    "--prompt-file", metavar="FILE", type=file_path, help="one prompt a line; empty lines are skipped"
+  )
+  parser.add_argument(
+    "--data", metavar="FILE", type=file_path, help="JSONL, JSON, CSV, Parquet or text file, .gz allowed; needs --out"
+  )
+  parser.add_argument(
+    "--out", metavar="FILE", type=file_path, help="where the answers to --data go, when all are there"
+  )
   add_data_options(parser, DATA_OPTIONS)
   parser.add_argument("--max-tokens", metavar="N", type=in_range(int, 1), default=128, help="longest answer (128)")
   parser.add_argument("--samples", metavar="N", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
@@ -220,6 +226,8 @@ def _check(options: argparse.Namespace) -> None:
   if options.data and not options.out:
     raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
   check_not_read(options.out, "--out", options.data, "--data")
+  if options.out:
+    check_replaceable(options.out, "--out")
   if not options.data:
     if options.out:
       raise ConfigError("--out is for the answers to --data=FILE; answers to --prompt go to stdout")

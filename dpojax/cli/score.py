@@ -2,16 +2,16 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpojax.cli.arguments import add_model
+from dpojax.cli.arguments import add_model, file_path
 from dpojax.cli.options import Parser
-from dpojax.cli.output import check_not_read, output_path
+from dpojax.cli.output import check_not_read, not_finite, output_path
 from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError
+from dpojax.files import finite, write_json_lines
 
 if TYPE_CHECKING:
   from dpojax.rewards.terms import RewardSpec
@@ -26,6 +26,7 @@ rewards by --rewards. One JSON object a row, in row order.
   K answers     {"row": 0, "logps": [-61.2, ...], "tokens": [...]}  {"row": 0, "rewards": [1.3, ...]}
   one answer    {"row": 0, "logp": -61.2, "tokens": 30}             {"row": 0, "reward": 1.3}
   left out      {"row": 0, "error": "pairs.jsonl:1: empty answer"}
+  not finite    {"row": 0, "logp": null, "tokens": 30}, said and counted; the command ends with 1
 
 Log-probs are in nats, summed over the answer's tokens with its EOS. --data may be what `dpojax sample --out` wrote:
 its samples are K answers a row, and one that was cut at --max-tokens has no EOS. Rewards are raw: not normalised. Those of several
@@ -41,7 +42,7 @@ WHOLE = ("rows", "row_length", "after_eos", "max_prompt", "max_answer", "max_exa
 
 
 def main(arguments: list[str]) -> int:
-  """0 when every row is in the output, scored or with its error."""
+  """0 when every row is in the output, scored or with its error; 1 when a figure is not finite."""
   parser = _parser()
   options = parser.parse_args(arguments)
   if options.model is None and options.rewards is None:
@@ -62,17 +63,19 @@ def main(arguments: list[str]) -> int:
   from dpojax.parallel import check_one_process
 
   check_one_process()
-  with output_path(options.out, "--out") as part, part.open("w", encoding="utf-8") as out:
+  with output_path(options.out, "--out") as part:
     from dpojax.cli import compilation_cache
 
     compilation_cache.begin()
     lines, dropped = _by_rewards(options, specs) if specs else _by_model(options)
     lines += [{"row": number, "error": why} for number, why in dropped]
-    for line in sorted(lines, key=lambda line: line["row"]):
-      out.write(json.dumps(line) + "\n")
+    found, missing = finite(sorted(lines, key=lambda line: line["row"]))
+    write_json_lines(part, found)
   failed = f", not scored: {len(dropped)} (their errors are in the file)" if dropped else ""
   print(f"{options.out}: rows scored: {len(lines) - len(dropped)}{failed}", file=sys.stderr)
-  return 0
+  if missing:
+    print(f"dpojax: warning: {not_finite(missing, options.out)}", file=sys.stderr)
+  return 1 if missing else 0
 
 
 def _parser() -> Parser:
@@ -80,7 +83,9 @@ def _parser() -> Parser:
   add_model(parser, required=False)
   parser.add_argument("--rewards", metavar="SPEC", help="what scores the answers, in the place of a model")
   add_rows(parser)
-  parser.add_argument("--out", required=True, metavar="FILE", help="written when all is done, or not at all")
+  parser.add_argument(
+    "--out", required=True, metavar="FILE", type=file_path, help="written when all is done, or not at all"
+  )
   return parser
 
 

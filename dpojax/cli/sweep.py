@@ -1,12 +1,13 @@
 """`dpojax sweep`: a grid of experiments in one process, compiled once, stages that come out the same run once."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
 from typing import Any
 
+from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
-from dpojax.cli.train import INTERRUPTED
 from dpojax.config.experiment import Experiment
 from dpojax.config.keys import value_at
 from dpojax.errors import ConfigError
@@ -48,27 +49,28 @@ def main(arguments: list[str]) -> int:
   from dpojax.report.sweep import write_sweep_report
   from dpojax.report.sweep_rows import SweepRow
   from dpojax.sweeps.runner import run_sweep
-  from dpojax.sweeps.stages import ended_in, pending, to_stderr
+  from dpojax.sweeps.stages import ended_in, having, pending, to_stderr
 
   check_one_process()
   compilation_cache.begin()
-  workdir.mkdir(parents=True, exist_ok=True)
   memory = {}  # what points have read
 
   def run_point(point: SweepPoint) -> str:
-    for recipe, config, inputs, folder in pending(point.experiment, point.folders, memory=memory):
-      recipe(config, inputs, folder)
+    with contextlib.closing(pending(point.experiment, point.folders, memory=memory)) as stages:
+      for recipe, config, inputs, folder in stages:
+        recipe(config, inputs, folder)
     ended = ended_in(list(point.folders.values())[-1])
     return ended.reason if ended else "preempted"
 
-  outcomes = run_sweep(points, run_point, to_stderr)
-  keys = list(dict.fromkeys(key for point in points for key in point.values))
-  rows = []
-  for o in outcomes:
-    ended = o.status in ("finished", "stopped") and (o.folder / "result.json").exists()
-    result = read_result(o.folder) if ended else None
-    rows.append(SweepRow({key: setting(o.point.experiment, key) for key in keys}, result, o.status))
-  print(write_sweep_report(rows, workdir, width=shutil.get_terminal_size((100, 24)).columns))
+  with having(workdir):
+    outcomes = run_sweep(points, run_point, to_stderr)
+    keys = list(dict.fromkeys(key for point in points for key in point.values))
+    rows = []
+    for o in outcomes:
+      ended = o.status in ("finished", "stopped") and (o.folder / "result.json").exists()
+      result = read_result(o.folder) if ended else None
+      rows.append(SweepRow({key: setting(o.point.experiment, key) for key in keys}, result, o.status))
+    print(write_sweep_report(rows, workdir, width=shutil.get_terminal_size((100, 24)).columns))
   if any(o.status == "preempted" for o in outcomes):
     return INTERRUPTED
   return 1 if any(o.status == "failed" for o in outcomes) else 0

@@ -1,17 +1,17 @@
 """`dpojax train`: an experiment, from its start or from where its workdir stopped."""
 
 import argparse
+import contextlib
 import pathlib
 import shutil
 import sys
 from collections.abc import Mapping
 
+from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.config.experiment import Experiment
 
 Folders = Mapping[str, pathlib.Path]  # of the stages
-
-INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
   options, experiment = parse_with_config(parser, arguments)
   workdir = pathlib.Path(options.workdir)
 
-  from dpojax.sweeps.stages import ended_in, overview, pending, stage_folders
+  from dpojax.sweeps.stages import ended_in, having, overview, pending, stage_folders
 
   folders = stage_folders(experiment, workdir)
   if options.dry_run:
@@ -47,15 +47,16 @@ def main(arguments: list[str]) -> int:
   from dpojax.cli import compilation_cache
   from dpojax.report import best_of_n_report, comparison_report, terminal_report
 
-  if options.jobs == 1 or options.only or experiment.alone:
-    compilation_cache.begin()
-    for recipe, config, inputs, folder in pending(
-      experiment, folders, only=options.only, until=options.until, allow_change=options.allow_config_change
-    ):
-      if recipe(config, inputs, folder).reason == "preempted":
-        return INTERRUPTED
-  elif code := side_by_side(options, arguments, experiment, folders):
-    return code
+  with having(workdir, options.only):
+    if options.jobs == 1 or options.only or experiment.alone:
+      compilation_cache.begin()
+      allow, only, until = options.allow_config_change, options.only, options.until
+      with contextlib.closing(pending(experiment, folders, only=only, until=until, allow_change=allow)) as stages:
+        for recipe, config, inputs, folder in stages:
+          if recipe(config, inputs, folder).reason == "preempted":
+            return INTERRUPTED
+    elif code := side_by_side(options, arguments, experiment, folders):
+      return code
   last = options.only or options.until or list(experiment.stages)[-1]
   ended, made = ended_in(folders[last]), experiment.stages[last].recipe
   width = min(140, shutil.get_terminal_size((100, 24)).columns)
@@ -74,6 +75,7 @@ def side_by_side(options: argparse.Namespace, arguments: list[str], experiment: 
   from dpojax.recipes import Inputs
   from dpojax.sweeps.side_by_side import run_side_by_side
   from dpojax.sweeps.stages import check_data_files, stage_state
+  from dpojax.training.folder_lock import inherited
 
   check_data_files(experiment)
   left_out = {f"--jobs={options.jobs}", f"--until={options.until}"}
@@ -93,6 +95,7 @@ def side_by_side(options: argparse.Namespace, arguments: list[str], experiment: 
       and stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) == "finished"
     ),
     until=options.until,
+    variables=inherited(options.workdir),
   )
 
 

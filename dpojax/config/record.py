@@ -7,7 +7,7 @@ from typing import Any
 from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import write_json
 
 FILE = "config.json"
 
@@ -36,8 +36,7 @@ def from_json(tree: dict[str, Any], *, source: str = "the saved config") -> RunC
 
 def write_config(config: RunConfig, folder: str | pathlib.Path) -> None:
   """Writes `folder`/config.json."""
-  text = json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n"
-  write_atomically(pathlib.Path(folder, FILE), text, durable=True)  # a run whose settings are gone cannot go on
+  write_json(pathlib.Path(folder, FILE), to_json(config), durable=True)  # a run whose settings are gone cannot go on
 
 
 def read_config(folder: str | pathlib.Path) -> RunConfig:

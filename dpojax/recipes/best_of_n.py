@@ -5,7 +5,6 @@ monitor.rewards are measured beside it -> best_of_n.json, best.jsonl, report.md
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from dpojax import __version__
 from dpojax.data.prompts import PromptRow
 from dpojax.evaluation.best_of_n import best_of_points, read_counts
-from dpojax.files import write_atomically, write_json_lines
+from dpojax.files import write_json, write_json_lines
 from dpojax.parallel import make_mesh
 from dpojax.recipes.answers import ANSWERS, answer, rollout_sampling, score
 from dpojax.recipes.inputs import Inputs, digest_of_text
@@ -72,7 +71,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     "settings": dataclasses.asdict(rollout) | {"rewards": config.monitor.rewards},
     "dpojax": __version__,
   }
-  write_atomically(folder.path / BEST_OF_N, json.dumps(found, indent=2) + "\n")
+  write_json(folder.path / BEST_OF_N, found)
   write_json_lines(folder.path / BEST, best_rows(prompts, answers, scores, reward.name, counts[-1]))
   write_best_of_n(folder.path)
   folder.log.message(f"best_of_n: the best of {counts[-1]} answers in {folder.path / BEST}")

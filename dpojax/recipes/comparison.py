@@ -12,7 +12,6 @@ The frontier, the oracle and the tournament are of the first split; the others s
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from dpojax.data.prompts import PromptRows
 from dpojax.evaluation.oracle import Curve, bootstrap_weights, curve_points, oracle_curve, share_of_oracle
 from dpojax.evaluation.policies import Measured
 from dpojax.evaluation.tournament import tournament
-from dpojax.files import replacing, write_atomically, write_json_lines
+from dpojax.files import replacing, write_json, write_json_lines
 from dpojax.parallel import make_mesh
 from dpojax.recipes.answers import answer, rollout_sampling, score
 from dpojax.recipes.compared import Compared, compared_policies
@@ -124,7 +123,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   write_json_lines(folder.path / ANSWERS, answer_rows(prompts, found))
   with replacing(folder.path / SCORES, "wb") as file:
     np.savez(file, allow_pickle=False, **by_prompt(found))
-  write_atomically(folder.path / COMPARISON, json.dumps(result, indent=2) + "\n")
+  write_json(folder.path / COMPARISON, result)
   write_comparison(folder.path)
   ended = RunResult(0, "finished")
   folder.end(ended, files=[COMPARISON, ANSWERS, SCORES, REPORT])

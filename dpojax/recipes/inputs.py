@@ -18,7 +18,7 @@ from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
 from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import lines_of
+from dpojax.files import expanded, lines_of
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
 from dpojax.rewards.build import build
@@ -211,7 +211,7 @@ class Inputs:
     for _, spec in reward_specs(config):
       texts += spec.files
       models += spec.paths
-    return [pathlib.Path(path).expanduser() for path in texts if path and not is_stage(path)] + [
+    return [expanded(path) for path in texts if path and not is_stage(path)] + [
       file for path in models if path and not is_stage(path) for file in files_of_model(path)
     ]
 

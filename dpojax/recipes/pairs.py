@@ -4,11 +4,9 @@ prompts (the world's, or the user's) -> answers.jsonl of model.path -> pairs.rew
 triples.jsonl, provenance.json
 """
 
-import json
-
 from dpojax import __version__
 from dpojax.errors import DataError
-from dpojax.files import write_atomically, write_json_lines
+from dpojax.files import write_json, write_json_lines
 from dpojax.parallel import make_mesh
 from dpojax.recipes.answers import ANSWERS, answer, score
 from dpojax.recipes.inputs import PAIRS, PAIRS_FILES, Inputs, digest_of_text
@@ -93,7 +91,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     "counts": made.counts,
     "dpojax": __version__,
   }
-  write_atomically(folder.path / PROVENANCE, json.dumps(provenance, indent=2))
+  write_json(folder.path / PROVENANCE, provenance)
   say(f"{len(made.pairs):,} pairs in {folder.path / PAIRS} ({made.summary})")
   result = RunResult(0, "finished")
   folder.end(result, files=[*files, PROVENANCE, ANSWERS])

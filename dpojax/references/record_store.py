@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpojax.files import write_atomically
+from dpojax.files import append_whole, write_atomically
 
 MAGIC = b"dpojaxR1"
 COUNTS = struct.Struct("<8sIQ")
@@ -67,7 +67,7 @@ class RecordStore:
     values = np.concatenate(vectors).astype("<f4", copy=False)
     if self._writable:
       with open(self._shard, "ab", buffering=0) as file:
-        file.write(encode(digests, lengths, values))
+        append_whole(file, encode(digests, lengths, values), self._shard)
         os.fsync(file.fileno())
     self._add(digests, lengths, values)
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, title
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure, title
 
 Tree = dict[str, Any]
 DARK = "#50555d"
@@ -19,7 +19,7 @@ def draw_evaluation(figures: Tree, folder: pathlib.Path) -> list[pathlib.Path]:
   paths = []
   for name, figure in (("reliability.png", draw_reliability(figures)), ("length.png", draw_length(figures))):
     if figure is not None:
-      figure.savefig(folder / name, dpi=130)
+      save_figure(figure, folder / name)
       paths.append(folder / name)
   return paths
 

@@ -1,8 +1,12 @@
 """What all plots have in common: colours, a figure of panels, their titles, axes and legends."""
 
+import pathlib
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from dpojax.files import replacing_path
 
 BLUE, ORANGE, GREEN, GREY = "#2b5d8a", "#c8642b", "#3d8058", "#8a8f98"
 COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)  # of lines that a legend tells apart
@@ -41,3 +45,9 @@ def legend(axis: Axes) -> None:
   """A legend where there is more than one thing to tell apart."""
   if len(axis.get_legend_handles_labels()[0]) > 1:
     axis.legend(frameon=False, fontsize=8.5)
+
+
+def save_figure(figure: Figure, path: pathlib.Path) -> None:
+  """Writes a figure whole or not at all; the name's ending says the format. Errors as `files.replacing_path`."""
+  with replacing_path(path) as part:
+    figure.savefig(part, dpi=130)

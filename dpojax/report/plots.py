@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure, over_steps, title
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure, over_steps, save_figure, title
 from dpojax.report.labels import HELD_OUT, Label
 from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import RunRecords
@@ -21,7 +21,7 @@ def draw_run(run: RunRecords) -> list[pathlib.Path]:
   paths = []
   for name, figure in figures.items():
     if figure is not None:
-      figure.savefig(folder / name, dpi=130)
+      save_figure(figure, folder / name)
       paths.append(folder / name)
   return paths
 

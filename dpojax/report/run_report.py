@@ -13,14 +13,14 @@ from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
+from dpojax.files import to_json_number, write_atomically, write_json
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import display_of, displayed, side_by_side, side_by_side_markdown
 from dpojax.report.tables import aligned, escape, markdown
 from dpojax.training.model_files import critic_description
-from dpojax.training.numbers import format_duration, format_number, tied, to_json_number
+from dpojax.training.numbers import format_duration, format_number, tied
 
 RESULT = "result.json"
 FEW_PROMPTS = 16  # a look at fewer says little: win rates move by 6 % and more with a single answer
@@ -50,7 +50,7 @@ def write_report(folder: str | pathlib.Path, *, reason: str = "finished") -> Non
     plots = draw_run(run)
   write_atomically(run.folder / "report.md", _markdown(run, result, plots))
   # Last, because its presence says that the run is done.
-  write_atomically(run.folder / RESULT, json.dumps(result, indent=2) + "\n")
+  write_json(run.folder / RESULT, result)
 
 
 def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:

@@ -23,9 +23,10 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width
   text += "".join(f"\n\n{textwrap.fill(note, width) if width else note}" for note in notes)
   text += f"\n\nreport: {workdir / 'sweep.md'}"
   if measured:
-    from dpojax.report.sweep_plot import draw_sweep  # matplotlib takes long to import
+    from dpojax.report.figures import save_figure  # matplotlib takes long to import
+    from dpojax.report.sweep_plot import draw_sweep
 
-    draw_sweep(rows).savefig(workdir / "sweep.png", dpi=130)
+    save_figure(draw_sweep(rows), workdir / "sweep.png")
     text += f"\nplot: {workdir / 'sweep.png'}"
   return text
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from dpojax.config.keys import suggestion
 from dpojax.errors import ConfigError, DataError
+from dpojax.files import expanded
 from dpojax.rewards.examples import name_of
 from dpojax.rewards.reward import Prompt, PromptedAnswer
 
@@ -162,7 +163,7 @@ def load_function(file: str, function: str, key: str) -> UserFunction:
     ConfigError: there is no such file or function, or the file fails; names `key`.
   """
   where = f"{file}:{function}"
-  path = pathlib.Path(file).expanduser()
+  path = expanded(file)
   try:
     content = path.read_bytes()
   except OSError as error:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from dpojax.errors import ConfigError
-from dpojax.files import PART, json_line, replacing, write_atomically
+from dpojax.files import PART, json_line, replacing, write_json
 
 SCHEMA = 1
 PROVENANCE = ".provenance.json"
@@ -65,7 +65,8 @@ def write_resumably(
       if _left_over(part, header):
         part_path(path).unlink()
       return False
-    at_once, done = _resume(part, path, header, rows, at_once, option, replace_others)
+    with _disk_errors(path, option):
+      at_once, done = _resume(part, path, header, rows, at_once, option, replace_others)
     for start in range(done, len(rows), at_once):
       places = range(start, min(start + at_once, len(rows)))
       lines = make(places)
@@ -139,10 +140,14 @@ def _opened(path: pathlib.Path, option: str) -> Iterator[BinaryIO]:
     descriptor = os.open(part_path(path), os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
     raise ConfigError(f"{option}={path}: {error.strerror}; name a file in an existing, writable folder") from None
-  with os.fdopen(descriptor, "r+b") as part:
+  part = os.fdopen(descriptor, "r+b")
+  try:
     if not _locked(part):
       raise ConfigError(f"{option}={path}: another process is writing it; wait for it, or name another file")
     yield part
+  finally:
+    with _disk_errors(path, option):
+      part.close()  # which writes what a full disk has not taken
 
 
 @contextlib.contextmanager
@@ -243,8 +248,7 @@ def _finish(part: BinaryIO, path: pathlib.Path, job: Job, about: Mapping[str, An
       file.write(block)
     # Before the file itself: one that is killed in between finds a file of another digest, and finishes again.
     record = {"schema": SCHEMA, "job": job, "sha256": digest.hexdigest(), "about": dict(about)}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    write_atomically(provenance_path(path), text + "\n", durable=True)
+    write_json(provenance_path(path), record, durable=True)
 
 
 def _to_disk(file: BinaryIO) -> None:

@@ -1,5 +1,6 @@
 """Runs the points of a sweep one after another; what is finished is skipped, what began goes on."""
 
+import contextlib
 import dataclasses
 import pathlib
 import traceback
@@ -50,11 +51,12 @@ def _run(point: SweepPoint, run_point: RunPoint) -> PointOutcome:
   folder = list(point.folders.values())[-1]
   try:
     return PointOutcome(point, folder, run_point(point))
-  except InputError as error:
+  except (InputError, OSError) as error:
     return PointOutcome(point, folder, "failed", str(error))
   except Exception as error:
     # A defect or a full device: the other points may still run, and the traceback is kept.
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "error.txt", traceback.format_exc())
+    with contextlib.suppress(OSError):
+      folder.mkdir(parents=True, exist_ok=True)
+      write_atomically(folder / "error.txt", traceback.format_exc())
     first_line = (str(error).splitlines() or [""])[0]
     return PointOutcome(point, folder, "failed", f"{type(error).__name__}: {first_line} (see {folder / 'error.txt'})")

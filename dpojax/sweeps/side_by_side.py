@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
 
+from dpojax import signals
 from dpojax.config.experiment import Experiment
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically
@@ -56,6 +56,7 @@ def run_side_by_side(
   workdir: pathlib.Path,
   finished: Callable[[str], bool],
   until: str = "",
+  variables: Mapping[str, str] | None = None,
   say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
   """Runs the stages that have not ended; 0 when all have, 75 when it was asked to stop, 1 when one failed.
@@ -70,6 +71,7 @@ def run_side_by_side(
     workdir: of the experiment.
     finished: whether a stage has ended as the experiment has it now; asked once its sources have ended.
     until: the last stage to run.
+    variables: of the environment, that stages get beside ours.
     say: where a line about each stage goes.
 
   Raises:
@@ -83,8 +85,12 @@ def run_side_by_side(
   failed: dict[str, str] = {}
   done: dict[str, str] = {}  # how long each took, or that it had ended before
   told = 0.0
+
+  def requested() -> bool:
+    return stop is not None and stop.number != 0
+
   (workdir / JOBS).mkdir(parents=True, exist_ok=True)
-  with _requests_to_stop() as requested, _ended_with_us(running):
+  with signals.held() as stop, _ended_with_us(running):
     while waiting or running:
       for job in [job for job in running if job.process.poll() is not None]:
         running.remove(job)
@@ -93,10 +99,10 @@ def run_side_by_side(
         if code == 0 and ended_in(folders[job.stage]) is not None:
           done[job.stage] = took
           say(f"stage {job.stage}: ended after {took}, {len(done)} of {len(wanted)}")
-        elif code != INTERRUPTED or not requested:
+        elif code != INTERRUPTED or not requested():
           failed[job.stage] = job.last_line()
           say(f"stage {job.stage}: failed after {took} (exit code {code}): {failed[job.stage]}")
-      if requested:
+      if requested():
         for job in running:
           job.process.send_signal(signal.SIGTERM)  # once each: a second request would end it at once
         for job in running:
@@ -115,7 +121,7 @@ def run_side_by_side(
             say(f"stage {name}: ended before, skipped")
             continue
           free = next(share for share in shares if all(job.processors != share for job in running))
-          running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt"))
+          running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt", variables or {}))
           say(f"stage {name}: {folders[name]}")
       if time.monotonic() - told > TOLD or not (waiting or running):
         told = time.monotonic()
@@ -162,13 +168,16 @@ def processor_shares(jobs: int) -> list[frozenset[int]]:
   return [frozenset(processors[i::jobs]) for i in range(jobs)]
 
 
-def _start(stage: str, command: Sequence[str], processors: frozenset[int], output: pathlib.Path) -> Job:
+def _start(
+  stage: str, command: Sequence[str], processors: frozenset[int], output: pathlib.Path, variables: Mapping[str, str]
+) -> Job:
   with open(output, "wb") as file:
     process = subprocess.Popen(
       [*command, f"--only={stage}"],
       stdin=subprocess.DEVNULL,
       stdout=file,
       stderr=subprocess.STDOUT,
+      env=os.environ | variables,
       start_new_session=True,  # Ctrl-C comes to it by us, once
     )
   if hasattr(os, "sched_setaffinity"):
@@ -177,32 +186,16 @@ def _start(stage: str, command: Sequence[str], processors: frozenset[int], outpu
 
 
 @contextlib.contextmanager
-def _requests_to_stop() -> Iterator[list[int]]:
-  """A list that gets the number of every signal that asks to stop; the second Ctrl-C ends the command.
-
-  Not `training.preemption`, which asks JAX: this process must not take the devices that the stages need.
-  """
-  found: list[int] = []
-
-  def handle(number: int, frame: FrameType | None) -> None:
-    if number == signal.SIGINT and number in found:
-      raise KeyboardInterrupt
-    found.append(number)
-
-  before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield found
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _ended_with_us(running: Sequence[Job]) -> Iterator[None]:
   """No stage goes on behind a command that has ended, however it did."""
-  try:
-    yield
-  finally:
-    for job in running:
+
+  def end() -> None:
+    for job in list(running):
       if job.process.poll() is None:
         job.process.kill()
+
+  try:
+    with signals.at_end(end):
+      yield
+  finally:
+    end()

@@ -3,9 +3,10 @@
 import contextlib
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Literal
 
+from dpojax import signals
 from dpojax.config.experiment import ALONE, Experiment, reward_specs
 from dpojax.config.keys import is_stage, reads_section, value_at
 from dpojax.config.record import difference
@@ -13,11 +14,13 @@ from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
 from dpojax.errors import ConfigError, DataError, InputError, WeightsError
+from dpojax.files import expanded
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.recipes.plan import planned
 from dpojax.report import write_report
 from dpojax.training.checkpoint import finished_steps
+from dpojax.training.folder_lock import check_free, locked
 from dpojax.training.model_files import CHECKPOINTS, files_of_model
 from dpojax.training.run_folder import check_same
 from dpojax.training.stage_record import (
@@ -57,15 +60,30 @@ def run(
     experiment = Experiment({ALONE: experiment})
   folders = stage_folders(experiment, pathlib.Path(workdir))
   result = None
-  for recipe, config, inputs, folder in pending(
-    experiment, folders, only=only, until=until, allow_change=allow_config_change
-  ):
-    result = recipe(config, inputs, folder)
+  stages = pending(experiment, folders, only=only, until=until, allow_change=allow_config_change)
+  with having(pathlib.Path(workdir), only), contextlib.closing(stages):
+    for recipe, config, inputs, folder in stages:
+      result = recipe(config, inputs, folder)
   if result is None:
     ended = ended_in(folders[only or until or list(experiment.stages)[-1]])
     assert ended is not None  # nothing was left to do
     result = RunResult(ended.step, ended.reason)
   return result
+
+
+@contextlib.contextmanager
+def having(workdir: pathlib.Path, only: str = "") -> Iterator[None]:
+  """A workdir for this process alone; where it runs `only` one stage, others may run other stages beside it.
+
+  Raises:
+    CheckpointError: another process has it; says who.
+  """
+  if only:
+    check_free(workdir)
+    yield
+  else:
+    with locked(workdir):
+      yield
 
 
 def to_stderr(line: str) -> None:
@@ -81,7 +99,7 @@ def pending(
   allow_change: bool = False,
   memory: Memory | None = None,
   say: Say = to_stderr,
-) -> Iterator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder]]:
+) -> Generator[tuple[Callable[..., RunResult], RunConfig, Inputs, RunFolder], None, None]:
   """Of every stage that has not ended, in order, what it takes to run it: recipe(config, inputs, folder).
 
   The folder is closed, and the report of a stage that trained a model written, when the next stage is asked for.
@@ -120,11 +138,12 @@ def pending(
       folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       if name != ALONE:
         say(f"stage {name}: {folders[name]}")
-      with contextlib.closing(folder):
+      with locked(folders[name]), contextlib.closing(folder):
         yield RECIPES[config.recipe], config, inputs, folder
     ended = ended_in(folders[name])
     if ended is None:
       return  # it was asked to stop
+    signals.check()  # or was asked at its end; the next start writes what is missing of its report
     if ended.weights and not has_report(folders[name]):
       write_report(folders[name], reason=ended.reason)
     if name == until:
@@ -154,7 +173,7 @@ def check_files_of(name: str, config: RunConfig) -> None:
         raise WeightsError(f"{name}.{key}".lstrip(".") + f"={path}: {str(error).removeprefix(f'{path}: ')}") from None
   for key, spec in reward_specs(config):
     for file in spec.files:
-      if not pathlib.Path(file).expanduser().is_file():
+      if not expanded(file).is_file():
         raise DataError(f"{name}.{key}".lstrip(".") + f"={value_at(config, key)}: there is no file {file}")
 
 

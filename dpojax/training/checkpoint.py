@@ -105,7 +105,7 @@ class Checkpointer:
     path = self.folder / str(step)
     try:
       response = start_writing(path, leaves)
-    except OSError as error:
+    except Exception as error:  # libraries have names of their own for a full disk
       raise self._failure(error) from error
     self._pending = self._thread.submit(self._finish, response, path, description)
 
@@ -343,7 +343,11 @@ def read_leaves(path: Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
     sharding = getattr(leaf, "sharding", None) or first_device
     group = groups.setdefault(PARAMS if name.startswith(PARAMS + "/") else REST, {})
     group[name] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  loaded = ocp.load_checkpointables(str(path), {group: nested(arrays) for group, arrays in groups.items()})
+  try:
+    loaded = ocp.load_checkpointables(str(path), {group: nested(arrays) for group, arrays in groups.items()})
+  except (OSError, ValueError) as error:
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    raise CheckpointError(f"{path}: it cannot be read ({reason}); make it readable, or delete it") from error
   arrays = {name: leaf for tree in loaded.values() for name, leaf in named_leaves(tree).items()}
   for name, leaf in wanted.items():
     if described(arrays[name]) != described(leaf):

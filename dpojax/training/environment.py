@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from dpojax import __version__
-from dpojax.files import write_atomically
+from dpojax.files import write_json
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
 
 def write_environment(folder: pathlib.Path) -> None:
   """Adds this start to `folder`/environment.json, a list: a run that goes on elsewhere was run in both."""
-  write_atomically(folder / FILE, json.dumps([*read_environments(folder), environment()], indent=2) + "\n")
+  write_json(folder / FILE, [*read_environments(folder), environment()])
 
 
 def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:

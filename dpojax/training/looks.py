@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import CheckpointError
-from dpojax.files import lines_of, write_atomically, write_json_lines
+from dpojax.files import lines_of, write_json, write_json_lines
 from dpojax.training.runlog import RunLog
 from dpojax.training.stopping import Look
 
@@ -38,7 +38,10 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
     records = [json.loads(line) for line in lines_of(path)]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
     return Look(
-      step, np.asarray(rewards), np.asarray([r["kl"] for r in records]), np.asarray([r["tokens"] for r in records])
+      step,
+      np.asarray(rewards),
+      np.asarray([float(r["kl"]) for r in records]),
+      np.asarray([r["tokens"] for r in records]),
     )
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file, but metrics.jsonl has a look after step {step}; restore it") from None
@@ -70,4 +73,4 @@ class Looks:
 
 def write_stop(folder: pathlib.Path, said: Mapping[str, Any]) -> None:
   """Keeps what the rule said after the newest look."""
-  write_atomically(folder / STOP, json.dumps(said, indent=2) + "\n")
+  write_json(folder / STOP, said)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dpojax.config.schema import RunConfig
+from dpojax.signals import StopRequested
 from dpojax.training.monitors import EndRun, Monitor, as_monitor
 from dpojax.training.preemption import Interrupted, Preemption
 from dpojax.training.runlog import RunLog, in_words
@@ -66,11 +67,14 @@ def train(
   with Preemption() as preemption:
     if hasattr(batches, "interrupted"):
       batches.interrupted = preemption.requested  # pyright: ignore[reportAttributeAccessIssue]
-    folder.resume(trainer)
+    with preemption.released():
+      folder.resume(trainer)
+    trainer.while_compiling = preemption.released
     step, reason = int(trainer.state.step), "finished"
     step_log = StepLog(log, trainer, batches, start=step, max_skipped=folder.config.train.max_skipped)
     try:
-      observe(monitors, step, trainer, log, last=steps)
+      with preemption.released():  # nothing was done yet: they are asked again
+        observe(monitors, step, trainer, log, last=steps)
       step_log.resume_clock()
       log.time_left.begin(step)
       for step, metrics in trainer.steps(batches, until=steps, stop=preemption.requested):
@@ -82,7 +86,7 @@ def train(
           observe(monitors, step, trainer, log, last=steps)
           step_log.resume_clock()
       step_log.flush()
-    except Interrupted:
+    except (Interrupted, StopRequested):
       step_log.flush()
     except EndRun as end:
       reason = "stopped"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dpojax import __version__
 from dpojax.errors import CheckpointError
-from dpojax.files import is_part, write_atomically
-from dpojax.training.numbers import from_json_number, to_json_number
+from dpojax.files import is_part, to_json_number, write_atomically
+from dpojax.training.numbers import from_json_number
 
 NAME = "manifest.json"
 

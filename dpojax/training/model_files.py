@@ -14,7 +14,7 @@ import jax
 from dpojax.config.schema import RunConfig
 from dpojax.environments import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import expanded, write_json
 from dpojax.interop.files import find_model_files, open_model_files
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
@@ -146,7 +146,7 @@ def has_critic(path: str | pathlib.Path) -> bool:
 
 
 def _is_exported_critic(path: str | pathlib.Path) -> bool:
-  folder = pathlib.Path(path).expanduser()
+  folder = expanded(path)
   file = folder / "config.json"
   if run_folder(folder) is not None or not file.is_file():
     return False
@@ -228,7 +228,7 @@ def save_description(
   if critic is not None:
     model = None if shared else critic.config.to_dict()
     described["critic"] = {"shared": shared, "model": model, "start": critic_start}
-  write_atomically(folder / DESCRIPTION, json.dumps(described, indent=2) + "\n")
+  write_json(folder / DESCRIPTION, described)
   loaded.tokenizer.save(folder / TOKENIZER)
 
 

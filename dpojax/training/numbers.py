@@ -10,15 +10,6 @@ WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
 TIE = 1e-6  # a mean reward margin below this
 
 
-def to_json_number(value: float) -> float | int | str:
-  """A number that valid JSON can hold: NaN and infinities become "nan", "inf" and "-inf".
-
-  JSON has no such numbers, and `null` would lose which it was; `float` reads the strings back.
-  """
-  number = value if isinstance(value, int) else float(value)
-  return number if math.isfinite(number) else str(number)
-
-
 def from_json_number(value: float | str) -> float | int:
   """The inverse of `to_json_number`."""
   return float(value) if isinstance(value, str) else value

@@ -1,12 +1,8 @@
 """Turning a request to stop (SIGTERM, Ctrl-C) into a flag that the loop looks at between steps."""
 
-import signal
-import threading
-from types import FrameType
-from typing import Any
+import contextlib
 
-import jax
-from jax.experimental import multihost_utils
+from dpojax import signals
 
 
 class Interrupted(Exception):
@@ -14,11 +10,9 @@ class Interrupted(Exception):
 
 
 class Preemption:
-  """Context manager: SIGTERM and the first SIGINT set a flag, a second SIGINT raises KeyboardInterrupt.
+  """Context manager: a first request to stop sets a flag while its block runs; `dpojax.signals` says what a second does.
 
-  With several processes nothing is caught here: the distributed runtime takes SIGTERM of any of them
-  and agrees on one step at which `requested` is true on all. Outside the main thread, where Python
-  allows no handlers, nothing is caught either.
+  Outside the main thread, where Python allows no handlers, nothing is caught.
 
   Use::
 
@@ -26,34 +20,23 @@ class Preemption:
       for step in ...:
         if preemption.requested(step):
           ...save and leave
-
-  Attributes:
-    signal_name: what asked to stop, "SIGTERM" or "SIGINT"; "" if nothing did.
   """
 
   def __init__(self) -> None:
-    self.signal_name = ""
-    self._interrupts = 0
-    self._before: dict[int, Any] = {}
+    self._handler: signals.Handler | None = None
+    self._open = contextlib.ExitStack()
 
   def requested(self, step: int = 0) -> bool:
-    """Whether to save and stop, agreed between processes: each asks once a step, with its number."""
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-      self.signal_name = "SIGTERM"
-    return bool(self.signal_name)
+    """Whether to save and stop, asked before the step after `step` is taken."""
+    return self._handler is not None and self._handler.number != 0
+
+  def released(self) -> contextlib.AbstractContextManager[None]:
+    """A block inside that of this one that a request may leave by `signals.StopRequested`: nothing is lost with it."""
+    return contextlib.nullcontext() if self._handler is None else self._handler.release()
 
   def __enter__(self) -> "Preemption":
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-      self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    self._handler = self._open.enter_context(signals.held())
     return self
 
   def __exit__(self, *_: object) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-    self._before = {}
-
-  def _handle(self, number: int, frame: FrameType | None) -> None:
-    self._interrupts += number == signal.SIGINT
-    if self._interrupts > 1:
-      raise KeyboardInterrupt
-    self.signal_name = signal.Signals(number).name
+    self._open.close()

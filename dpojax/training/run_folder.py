@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from dpojax.data.batches import Batches
 from dpojax.data.prompts import PromptRows, answered_in_words
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, TrainingError
-from dpojax.files import write_atomically
+from dpojax.files import write_json
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
@@ -106,7 +105,7 @@ class RunFolder:
     """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""
     save_description(self.path, policy)
     found = doctor.facts(splits.train, splits.held_out, batches)
-    write_atomically(self.path / "data.json", json.dumps(found, indent=2) + "\n")
+    write_json(self.path / "data.json", found)
     self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
     self.log.message(doctor.gist(splits.train.counts))
     for warning in dict.fromkeys([*splits.train.warnings, *splits.held_out.warnings]):
@@ -128,7 +127,7 @@ class RunFolder:
     """
     different = len({row.ids.tobytes() for row in prompts})
     found = {"prompts": dict(prompts.counts), "answered": len(prompts), "answered_different": different}
-    write_atomically(self.path / f"data{'.' * bool(split)}{split}.json", json.dumps(found, indent=2) + "\n")
+    write_json(self.path / f"data{'.' * bool(split)}{split}.json", found)
     for note in [*prompts.notes, *(f"data: {warning}" for warning in prompts.warnings)]:
       self.log.message(note)
     dropped = f"; {prompts.counts['rows']:,} rows read, left out: {prompts.summary}" if prompts.summary else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import append_whole, json_line, to_json_number, write_atomically
 from dpojax.training.numbers import (
   format_duration,
   format_number,
@@ -20,7 +20,6 @@ from dpojax.training.numbers import (
   reward_in_words,
   rewards_of,
   tied,
-  to_json_number,
 )
 from dpojax.training.time_left import TimeLeft
 
@@ -106,16 +105,15 @@ class RunLog:
     self.folder.mkdir(parents=True, exist_ok=True)
     drop_torn_line(self.folder / METRICS)
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
-    self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115
+    self._log = open(self.folder / LOG, "ab", buffering=0)  # noqa: SIM115
     for _, row in rows_of(self.folder / METRICS):
       self._note(row)
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
     row = {"step": step, "split": split} | {name: to_json_number(value) for name, value in metrics.items()}
-    line = json.dumps(row, allow_nan=False) + "\n"
     with self._lock:
-      self._metrics.write(line.encode())
+      append_whole(self._metrics, json_line(row), self.folder / METRICS)
       self._note(row)
       if self._writer_type is not None:
         if self._writer is None:
@@ -268,8 +266,7 @@ class RunLog:
 
   def _to_log(self, text: str) -> None:
     now = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    self._log.write(f"{now}  {text}\n")
-    self._log.flush()
+    append_whole(self._log, f"{now}  {text}\n".encode(errors="backslashreplace"), self.folder / LOG)
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

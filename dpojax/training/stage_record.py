@@ -16,7 +16,7 @@ from dpojax.config.keys import flatten
 from dpojax.config.record import identity_settings, said
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
+from dpojax.files import write_json
 
 FILE = "stage.json"
 SCHEMA = 1
@@ -146,7 +146,7 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
 
 def write_record(folder: str | pathlib.Path, record: StageRecord) -> None:
   """Writes `folder`/stage.json."""
-  write_atomically(pathlib.Path(folder, FILE), json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n")
+  write_json(pathlib.Path(folder, FILE), record.to_json())
 
 
 def changes(old: StageRecord, new: StageRecord) -> list[str]:

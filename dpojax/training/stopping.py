@@ -22,7 +22,8 @@ import numpy as np
 
 from dpojax.config.schema import StopSettings
 from dpojax.errors import InputError
-from dpojax.training.numbers import from_json_number, to_json_number
+from dpojax.files import to_json_number
+from dpojax.training.numbers import from_json_number
 
 REWARD_ERRORS = 1.0  # a rise of at most this many standard errors is none
 KL_ERRORS = 2.0  # a move of KL of at most this many is none; at 1, chance moves stable KL in a third of all looks

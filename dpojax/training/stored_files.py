@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
+from dpojax.files import json_text, write_json
 
 NO_FOLDER = "{}: it is a file, but the run keeps a folder of that name; move it away"
 MEASURED_ANEW = "delete it, and the run measures it anew"  # advice on gains and biases of rewards
@@ -20,7 +20,8 @@ def save_json(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
     CheckpointError: there is a file where the folder should be.
   """
   make_folder(path.parent)
-  write_atomically(path, json.dumps({"digest": digest_of_json(facts), **facts}, indent=2) + "\n", durable=True)
+  facts = json.loads(json_text(facts))  # as they will be read
+  write_json(path, {"digest": digest_of_json(facts), **facts}, durable=True)
 
 
 def read_json(path: pathlib.Path, advice: str) -> dict[str, Any] | None:

@@ -58,7 +58,7 @@ class Trainer:
   on devices. Two trainers whose objective, optimizer (but for a traced learning rate) and mesh are equal share one
   compiled step. `hyper` holds the traced numbers by name and may be changed between steps:
   `trainer.hyper["beta"] = 0.5` takes effect at once and compiles nothing. `when_compiled` is called once, after the
-  step's compilation and before the step first runs.
+  step's compilation and before the step first runs; that goes on in the context of `while_compiling`.
 
   Args:
     objective: what to minimise.
@@ -106,6 +106,7 @@ class Trainer:
     self._outputs = make_outputs(objective, self.mesh)
     self._compiled = False
     self.when_compiled: Callable[[], None] = lambda: None
+    self.while_compiling: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
   @property
   def params(self) -> Params:
@@ -136,7 +137,8 @@ class Trainer:
     """One step on a placed batch; returns at once with metrics still on their way."""
     given = self.state, self.reference_params, batch, place_hyper(self.hyper, self.mesh)
     if not self._compiled:
-      self._step.lower(*given).compile()  # the call below finds this program
+      with self.while_compiling():
+        self._step.lower(*given).compile()  # the call below finds this program
       self._compiled = True
       self.when_compiled()
     self.state, metrics = self._step(*given)

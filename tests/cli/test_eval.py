@@ -359,7 +359,7 @@ def test_a_reward_model_is_evaluated_by_its_rewards(reward, tmp_path):
       "sampled.jsonl: its samples are not compared; `dpojax score` scores them",
     ),
     (["--score=sum", "--data=nowhere.jsonl"], "nowhere.jsonl"),
-    (["--score=sum", "--out=rows.jsonl"], "--out=rows.jsonl: File exists; name a folder that can be written"),
+    (["--score=sum", "--out=rows.jsonl"], "--out=rows.jsonl: it is a file; name a folder that can be written"),
     (
       ["--score=sum", "--out=."],
       "--out=.: it holds REWARD, which no evaluation wrote; name a new or an empty folder",

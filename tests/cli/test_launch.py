@@ -186,10 +186,16 @@ def test_exit_codes_pass(dpojax, code):
 
 
 @pytest.mark.parametrize(
-  "what, sent, code", [("wait", signal.SIGTERM, 75), ("idle", signal.SIGTERM, -15), ("idle", signal.SIGINT, 130)]
+  "name, what, sent, code",
+  [
+    ("train", "wait", signal.SIGTERM, 75),
+    ("train", "idle", signal.SIGTERM, 75),
+    ("score", "idle", signal.SIGTERM, 143),
+    ("score", "idle", signal.SIGINT, 130),
+  ],
 )
-def test_signals_reach_the_command(dpojax, what, sent, code):
-  process = dpojax("train", what)
+def test_signals_reach_the_command(dpojax, name, what, sent, code):
+  process = dpojax(name, what)
   assert process.stdout is not None
   process.stdout.readline()  # it is there
   process.send_signal(sent)

@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+from dpojax import signals
 from dpojax.training.preemption import Preemption
 
 
@@ -20,19 +22,45 @@ def test_a_signal_becomes_a_flag(name):
   with Preemption() as preemption:
     assert not preemption.requested(1)
     send(number)
-    assert preemption.requested(2) and preemption.signal_name == name
+    assert preemption.requested(2)
   assert signal.getsignal(number) is before
   assert preemption.requested(3)  # a later stage of the same run still knows
 
 
-def test_a_second_interrupt_is_not_held_back():
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_request_is_not_held_back_but_one_that_comes_with_the_first_is(second):
   with Preemption() as preemption:
     send(signal.SIGTERM)
-    send(signal.SIGTERM)
-    send(signal.SIGINT)
+    send(second)  # as `timeout` sends its own to a process and to its group
     assert preemption.requested()
-    with pytest.raises(KeyboardInterrupt):
-      send(signal.SIGINT)
+    time.sleep(signals.TOGETHER + 0.05)
+    with pytest.raises(signals.StopRequested):
+      send(second)
+
+
+def test_a_request_inside_a_command_leaves_what_can_be_left():
+  with signals.handled(lambda number: pytest.fail("it would have ended the tests")) as handler:
+    with Preemption() as preemption:
+      with preemption.released():
+        assert not preemption.requested()
+      send(signal.SIGTERM)
+      assert preemption.requested()
+      with pytest.raises(signals.StopRequested, match="SIGTERM"), preemption.released():
+        pytest.fail("it began though it was asked to stop")
+      time.sleep(0.1)  # the thread has seen it, and that it is held back
+    with pytest.raises(signals.StopRequested):
+      signals.check()  # at the end of a stage
+    assert handler.number == signal.SIGTERM
+  signals.check()
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_outside_a_command_a_request_is_a_flag_to_the_end():
+  with Preemption() as preemption:
+    with preemption.released():
+      send(signal.SIGTERM)
+    assert preemption.requested()
+  signals.check()
 
 
 def test_handlers_come_back_after_an_error():

@@ -12,7 +12,7 @@ from typing import Any
 import vl_convert
 
 from dpojax.errors import ConfigError
-from dpojax.files import write_atomically
+from dpojax.files import write_atomically, write_json
 from dpojax.report.page.chart import WIDTH, Chart
 from dpojax.report.page.content import Content
 from dpojax.report.page.html import page
@@ -168,4 +168,4 @@ def _forget(folder: pathlib.Path, paths: list[str]) -> None:
     parts = pathlib.PurePosixPath(str(path)).parts
     if str(path) not in paths and len(parts) == 2 and parts[0] in ("charts", "tables") and parts[1] != "..":
       (folder / str(path)).unlink(missing_ok=True)
-  write_atomically(folder / LIST, json.dumps(paths, indent=2) + "\n")
+  write_json(folder / LIST, paths)
