@@ -213,13 +213,13 @@ def test_headings_stand_over_their_numbers(opened):
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 def test_what_scrolls_says_so(opened, width):
   page = opened(width)
-  box = page.locator(".box", has=page.locator("#table-policies"))
-  further = page.locator(".tools", has=page.locator("#filter-policies")).locator(".further")
+  box = page.locator(".box", has=page.locator("#table-runs"))
+  further = page.locator(".tools", has=page.locator("#filter-runs")).locator(".further")
   assert box.get_attribute("data-right") == "" and box.get_attribute("data-left") is None
   assert further.inner_text().endswith("more columns →")
-  shade = "getComputedStyle(document.querySelector('#table-policies').closest('.box'), '::after').opacity"
+  shade = "getComputedStyle(document.querySelector('#table-runs').closest('.box'), '::after').opacity"
   until(page, f"{shade} === '1'")
-  page.evaluate("document.querySelector('#table-policies').parentElement.scrollLeft = 1e6")
+  page.evaluate("document.querySelector('#table-runs').parentElement.scrollLeft = 1e6")
   until(page, f"{shade} === '0'")
   assert box.get_attribute("data-left") == "" and further.inner_text() == ""
 

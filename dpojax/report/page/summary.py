@@ -3,6 +3,7 @@
 import math
 
 from dpojax.report.frontier import BEST_OF_N, CANDIDATES, Interval, reward_at
+from dpojax.report.page.chart import titled
 from dpojax.report.page.cost_table import costs_of
 from dpojax.report.page.method_table import DPO, Methods
 from dpojax.report.paired import ENOUGH
@@ -21,7 +22,7 @@ def summary(methods: Methods) -> list[str]:
     return []
   words = reward_in_words(f"reward/{methods.reward}")
   rewards = "; ".join(f"{name}: {_said(interval)}" for name, interval in found.items())
-  sentences = [f"{words.capitalize()} at {kl:g} nats an answer: {rewards}."]
+  sentences = [f"{titled(words)} at {kl:g} nats an answer: {rewards}."]
   costs = costs_of(methods)
   flops = {name: costs[name].flops for name in found if math.isfinite(costs[name].flops) and costs[name].flops > 0}
   if len(flops) > 1:
