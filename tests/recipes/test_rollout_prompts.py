@@ -175,7 +175,7 @@ def test_the_first_prompts_are_taken_where_a_number_is_given(policy, tmp_path):
     ([], "it holds no rows"),
     ([{"prompt": ""}] * 3, "none of its 3 rows gives a prompt: 3 empty prompt; .*rows.jsonl:1: its prompt is empty"),
     ([{"chosen": 1, "rejected": "word3", "prompt": 2}], "none of its 1 rows gives a prompt: 1 malformed"),
-    ([{"question": "word3"}], "columns question hold no prompt"),
+    ([{"ask": "word3"}], "columns ask hold no prompt"),
     ([{"prompt": " ".join(["word3"] * 60)}], "none of its 1 rows gives a prompt: 1 prompt too long; .* more than 40"),
   ],
 )
