@@ -103,7 +103,7 @@ def test_the_second_ends_what_saves(tmp_path, waits, second):
 
 
 def test_two_together_are_one(tmp_path):
-  body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\n  (folder / "saved").write_text("")\nsignals.check()"
+  body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\n  (folder / 'saved').write_text('')\nsignals.check()"
   process = start(tmp_path, "train", body)
   process.send_signal(signal.SIGTERM)
   time.sleep(0.05)
