@@ -18,6 +18,7 @@ from dpojax import files
 from dpojax.config.record import read_config, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.files import (
+  append_whole,
   destination,
   finite,
   is_part,
@@ -78,6 +79,21 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert caught.value.errno == errno.EFBIG
   assert file.read_text() == "old" and left(tmp_path) == ["a.json"]
+
+
+def test_a_line_that_does_not_fit_is_not_appended_by_half(tmp_path):
+  file = tmp_path / "a.jsonl"
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with open(file, "ab", buffering=0) as out:
+    append_whole(out, b"one\n", file)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+      with pytest.raises(OSError, match=r"a\.jsonl"):
+        append_whole(out, b"x" * 5000, file)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_whole(out, b"two\n", file)
+  assert file.read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

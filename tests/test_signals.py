@@ -103,13 +103,14 @@ def test_the_second_ends_what_saves(tmp_path, waits, second):
 
 
 def test_two_together_are_one(tmp_path):
-  body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\nsignals.check()"
+  body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\n  (folder / 'saved').write_text('')\nsignals.check()"
   process = start(tmp_path, "train", body)
   process.send_signal(signal.SIGTERM)
   time.sleep(0.05)
   process.send_signal(signal.SIGTERM)
   found, _, errors, _ = ended(process)
   assert (found, errors) == (75, "dpojax: stopped by SIGTERM; the same command goes on\n")
+  assert others(tmp_path) == ["saved"]
 
 
 def test_a_command_that_has_ended_is_not_failed_by_a_late_signal(tmp_path):
