@@ -1,4 +1,4 @@
-"""Requests to stop, SIGTERM and Ctrl-C (SIGINT), in one place for a whole command.
+"""Requests to stop, SIGTERM, Ctrl-C (SIGINT) and a terminal that closes (SIGHUP), in one place for a whole command.
 
   first    where the loop trains: a flag, which the loop looks at between steps; it saves, and the command ends
            anywhere else: the command ends at once
@@ -27,7 +27,7 @@ from typing import Any
 GRACE = 5.0  # seconds after a loop has saved in which a command that was asked to stop ends by itself
 TOGETHER = 0.3
 POLL = 0.1  # seconds between two looks of the thread, once there was a request
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Ending = Callable[[int], tuple[int, str]]
 _handler: "Handler | None" = None
@@ -55,7 +55,9 @@ class Handler:
     self._at_end: list[Callable[[], None]] = []
 
   def install(self) -> None:
-    self._before = {number: signal.signal(number, self._handle) for number in STOPS}
+    # `nohup` has a command ignore the terminal, and so it stays.
+    taken = [n for n in STOPS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    self._before = {number: signal.signal(number, self._handle) for number in taken}
     if self.ending is None:
       return
     read, write = os.pipe()
@@ -129,7 +131,7 @@ class Handler:
         if not numbers:  # the handler is removed
           os.close(read)
           return
-        asked = [sent for sent in numbers if sent in STOPS]
+        asked = [sent for sent in numbers if sent in self._before]
         if asked and self.over is not None:
           end_process(self.over)
         if asked and (not self._holds or (first and now - first > TOGETHER)):

@@ -45,10 +45,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
   from dpojax.cli import compilation_cache
+  from dpojax.parallel import check_one_process
   from dpojax.report import best_of_n_report, comparison_report, terminal_report
 
+  here = options.jobs == 1 or options.only or experiment.alone
+  if here:
+    check_one_process()  # before the folder is locked, or the other process would be told of the lock
   with having(workdir, options.only):
-    if options.jobs == 1 or options.only or experiment.alone:
+    if here:
       compilation_cache.begin()
       allow, only, until = options.allow_config_change, options.only, options.until
       with contextlib.closing(pending(experiment, folders, only=only, until=until, allow_change=allow)) as stages:

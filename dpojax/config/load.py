@@ -39,6 +39,9 @@ def base() -> ml_collections.ConfigDict:
   return config.lock()
 
 
+FOLDERS = ("jobs", "report")  # beside the stages' own: logs of `--jobs`, a page
+
+
 def stages(**recipes: str) -> ml_collections.ConfigDict:
   """The settings of several stages in order, name=recipe, locked: what an experiment's config file starts from.
 
@@ -61,6 +64,8 @@ def stages(**recipes: str) -> ml_collections.ConfigDict:
       raise ConfigError(
         f"a stage cannot be called {name!r}, as the settings that stages share are; choose another name"
       )
+    if name in FOLDERS:
+      raise ConfigError(f"a stage cannot be called {name!r}, as a folder beside the stages' is; choose another name")
     stage = base()
     stage.recipe = recipe
     check_value("recipe", recipe)

@@ -23,7 +23,7 @@ from dpojax import signals
 from dpojax.config.experiment import Experiment
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically
-from dpojax.sweeps.stages import ended_in
+from dpojax.sweeps.stages import check_stages, ended_in
 from dpojax.training.numbers import format_duration
 
 JOBS, TABLE = "jobs", "stages.txt"  # folder of what stages said, and the table in it
@@ -77,6 +77,7 @@ def run_side_by_side(
   Raises:
     ConfigError: fewer processors than jobs.
   """
+  check_stages(experiment, until=until)
   shares = processor_shares(jobs)
   names = list(experiment.stages)
   waiting = names[: names.index(until) + 1] if until else names
@@ -86,10 +87,17 @@ def run_side_by_side(
   done: dict[str, str] = {}  # how long each took, or that it had ended before
   told = 0.0
 
+  def told_in_table(jobs: Sequence[Job]) -> None:
+    try:
+      write_atomically(workdir / JOBS / TABLE, stages_table(wanted, experiment, done, failed, jobs) + "\n")
+    except OSError as error:  # what runs is worth more than a table of it
+      say(f"{workdir / JOBS / TABLE}: {error.strerror}")
+
   def requested() -> bool:
     return stop is not None and stop.number != 0
 
   (workdir / JOBS).mkdir(parents=True, exist_ok=True)
+  say(f"{len(wanted)} stages, at most {jobs} at once; what each does: {workdir / JOBS / TABLE}")
   with signals.held() as stop, _ended_with_us(running):
     while waiting or running:
       for job in [job for job in running if job.process.poll() is not None]:
@@ -105,8 +113,14 @@ def run_side_by_side(
       if requested():
         for job in running:
           job.process.send_signal(signal.SIGTERM)  # once each: a second request would end it at once
+        if running:
+          say(
+            f"asked to stop: {', '.join(job.stage for job in running)} {'save' if running[1:] else 'saves'} what there is"
+          )
         for job in running:
           job.process.wait()
+        told_in_table([])
+        say(f"stopped: {len(done)} of {len(wanted)} stages have ended; the same command goes on")
         return INTERRUPTED
       for name in list(waiting):
         sources = set(experiment.sources(name).values())
@@ -125,7 +139,7 @@ def run_side_by_side(
           say(f"stage {name}: {folders[name]}")
       if time.monotonic() - told > TOLD or not (waiting or running):
         told = time.monotonic()
-        write_atomically(workdir / JOBS / TABLE, stages_table(wanted, experiment, done, failed, running) + "\n")
+        told_in_table(running)
       time.sleep(POLL)
   return 1 if failed else 0
 

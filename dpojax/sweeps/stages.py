@@ -90,6 +90,14 @@ def to_stderr(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
+def check_stages(experiment: Experiment, *, only: str = "", until: str = "") -> None:
+  """Raises ConfigError, naming the option, for a stage that the experiment does not have."""
+  for option, name in (("--only", only), ("--until", until)):
+    if name and name not in experiment.stages:
+      known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
+      raise ConfigError(f"{option}={name}: no such stage; there is {known}")
+
+
 def pending(
   experiment: Experiment,
   folders: Mapping[str, pathlib.Path],
@@ -115,10 +123,7 @@ def pending(
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  for option, name in (("--only", only), ("--until", until)):
-    if name and name not in experiment.stages:
-      known = ", ".join(experiment.stages) if not experiment.alone else "one alone, without a name"
-      raise ConfigError(f"{option}={name}: no such stage; there is {known}")
+  check_stages(experiment, only=only, until=until)
   memory = {} if memory is None else memory
   checked = False
   for name in ancestors(experiment, only) if only and not allow_change else ():

@@ -118,7 +118,7 @@ def test_a_shared_setting_that_nobody_takes_is_refused(file):
   )
 
 
-@pytest.mark.parametrize("name", ["data", "model", "seed", "recipe", "logging"])
+@pytest.mark.parametrize("name", ["data", "model", "seed", "recipe", "logging", "jobs", "report"])
 def test_a_stage_is_not_called_as_what_is_shared(name):
   assert refused(lambda: stages(**{name: "sft"})).startswith(f"a stage cannot be called {name!r}")
 

@@ -110,7 +110,8 @@ def test_a_stage_starts_when_its_sources_have_ended(experiment, folder):
   assert (folder / "jobs/c.txt").read_text() == "begins\n"
   table = [line.split() for line in (folder / "jobs/stages.txt").read_text().splitlines()]
   assert [row[:3] for row in table] == [["sft", "sft", "ended"], *([name, "preference", "ended"] for name in "abc")]
-  assert start(experiment, folder)[1] == [f"stage {name}: ended before, skipped" for name in experiment.stages]
+  assert said[0] == f"4 stages, at most 2 at once; what each does: {folder / 'jobs/stages.txt'}"
+  assert start(experiment, folder)[1][1:] == [f"stage {name}: ended before, skipped" for name in experiment.stages]
 
 
 def test_until_leaves_out_what_comes_later(experiment, folder):
@@ -132,7 +133,7 @@ def test_a_stage_that_fails_stops_those_that_start_from_it_alone(experiment, fol
   assert start(experiment, folder)[0] == 0 and (folder / "c.ended").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_stop_it_asks_its_stages(experiment, folder, number):
   (folder / "wait").write_text("a b")
 
@@ -144,19 +145,34 @@ def test_asked_to_stop_it_asks_its_stages(experiment, folder, number):
 
   thread = threading.Thread(target=ask)
   thread.start()
-  code, _ = start(experiment, folder)
+  code, said = start(experiment, folder)
   thread.join()
   assert code == 75
+  assert said[-2:] == [
+    "asked to stop: a, b save what there is",
+    "stopped: 1 of 4 stages have ended; the same command goes on",
+  ]
+  table = [line.split()[2] for line in (folder / "jobs/stages.txt").read_text().splitlines()]
+  assert "runs" not in table and table[0] == "ended"
   for stage in ("a", "b"):
     assert (folder / f"jobs/{stage}.txt").read_text() == "begins\nasked to stop\n"
   assert not (folder / "c.began").exists()
   assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+def test_a_table_that_cannot_be_written_stops_nothing(experiment, folder):
+  (folder / "jobs/stages.txt").mkdir(parents=True)
+  code, said = start(experiment, folder)
+  assert code == 0 and any("stages.txt: " in line for line in said)
+  assert sorted(path.name for path in folder.glob("*.ended")) == [f"{name}.ended" for name in ("a", "b", "c", "sft")]
+
+
 def test_nothing_goes_on_behind_it(experiment, folder):
   (folder / "wait").write_text("sft")
 
   def say(line):
+    if not line.startswith("stage"):
+      return
     deadline = time.monotonic() + 20
     while not (folder / "sft.began").exists():
       assert time.monotonic() < deadline
@@ -196,3 +212,9 @@ def test_real_stages_end_as_one_after_another(folder):
     assert state_digest(both, steps)
   assert "report:" in ran.stdout and pathlib.Path(folder, "both/jobs/c.txt").is_file()
   assert "ended before" not in ran.stderr
+
+
+def test_until_names_a_stage_side_by_side_too(folder):
+  with pytest.raises(ConfigError, match=r"--until=nope: no such stage; there is sft, a, b, c"):
+    main([f"--config={folder / 'config.py'}", f"--workdir={folder / 'w'}", "--jobs=2", "--until=nope"])
+  assert not list((folder / "w").glob("*/*"))
