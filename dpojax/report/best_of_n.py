@@ -1,5 +1,6 @@
 """The report of a stage of recipe=best_of_n: what each N gains, and how far it is from the policy that writes."""
 
+import math
 import pathlib
 import textwrap
 from typing import Any
@@ -31,8 +32,8 @@ def read_best_of_n(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _check(content: Any) -> None:
-  for point in content["points"]:
-    int(point["n"]), float(point["kl/sequence"])
+  if not all(math.isfinite(float(point[name])) for point in content["points"] for name in ("n", "kl/sequence")):
+    raise ValueError("a point is not finite")
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -1,5 +1,6 @@
 """The report of a stage of recipe=comparison: a row for each policy, and how a tournament of them ended."""
 
+import math
 import pathlib
 import textwrap
 from typing import Any
@@ -37,19 +38,24 @@ def read_comparison(folder: pathlib.Path) -> dict[str, Any]:
 
 def _check(content: Any) -> None:
   """Fails where something has another shape than `recipes.comparison` writes."""
-  str(content["reward"]).strip(), list(content.get("rewards") or ())
-  str(content["splits"][0])
-  for policy in content["policies"]:
-    str(policy["name"]), {split: values.get("kl") for split, values in policy["splits"].items()}
-  for point in (content.get("oracle") or {}).get("points", ()):
-    [float(point[name]) for name in ("kl", "reward", "reward_low", "reward_high")]
-  for point in content.get("best_of_n") or ():
-    int(point["n"]), float(point["kl"])
-  tournament = content.get("tournament") or {"items": ()}
-  for item in tournament["items"]:
-    str(item["name"]), float(item["strength"]), item["rank_low"], item["rank_high"], item["true_rank"]
-  if tournament["items"]:
-    int(tournament["prompts"]), int(tournament["games"])
+  texts = [content["reward"], content["splits"][0], *(content.get("rewards") or ())]
+  texts += [policy["name"] for policy in content["policies"]]
+  numbers = [
+    point[n]
+    for point in (content.get("oracle") or {}).get("points", ())
+    for n in ("kl", "reward", "reward_low", "reward_high")
+  ]
+  numbers += [point[name] for point in content.get("best_of_n") or () for name in ("n", "kl")]
+  tournament: Any = content.get("tournament") or {"items": []}
+  numbers += [tournament[name] for name in ("prompts", "games") if tournament["items"]]
+  numbers += [item["strength"] for item in tournament["items"]]
+  lacking = [
+    key for item in tournament["items"] for key in ("name", "rank_low", "rank_high", "true_rank") if key not in item
+  ]
+  kls = [values.get("kl") for policy in content["policies"] for values in policy["splits"].values()]
+  numbers += [kl for kl in kls if kl is not None]
+  if lacking or not all(isinstance(text, str) for text in texts) or any(map(math.isnan, map(float, numbers))):
+    raise ValueError("something of it is missing, or of another kind")
 
 
 def policies_table(found: dict[str, Any]) -> Table:

@@ -233,9 +233,9 @@ def rollout_texts(stage: Stage) -> float:
 def answer_tokens(stage: Stage) -> int:
   """Tokens of all answers in answers.jsonl, whose lines hold them as ids."""
   path = stage.path / "answers.jsonl"
-  rows = read_lines(path, {"samples": list}) if path.exists() else ()
+  rows = read_lines(path) if path.exists() else ()
   try:
-    return sum(len(sample["tokens"]) for row in rows for sample in row["samples"])
+    return sum(len(sample["tokens"]) for row in rows for sample in row.get("samples", ()))
   except (TypeError, LookupError):
     raise CheckpointError(f"{path}: a sample has no tokens; run the same command again") from None
 
