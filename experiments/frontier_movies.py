@@ -11,7 +11,8 @@ After the DPO paper's section 6.1: prompts are the first 2 to 8 words of reviews
 wins. DPO at four betas, preferred-FT and best-of-N, all at held-out beginnings. PPO and RLOO need a GPU in
 place of hours: they are not here (docs/ppo.md has the settings). A review is cut at 64 tokens.
 
-Result: not run yet.
+Result (seed 0; README.md): KL falls as beta rises (0.14 nats at 5 to 0.85 at 0.05), sentiment 0.154 -> 0.31 to 0.39, and best of 4 lies far
+above, on the oracle. One hour of processor time; 86 minutes on two cores beside heavy other work.
 """
 
 from dpojax.config import stages

@@ -10,7 +10,7 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,13 @@ from dpojax.report.page.summary import summary
 from dpojax.report.stages import find_stages
 from dpojax.report.tables import markdown
 
+ALIKE: dict[str, Callable[[Any], Any]] = {  # what seeds of one experiment share
+  "policies": lambda one: [policy["name"] for policy in one["policies"]],
+  "rewards": lambda one: [one["reward"], one["rewards"]],
+  "prompts or answers": lambda one: [one["splits"], one["prompts"], one["samples_a_prompt"]],
+  "numbers of best of N": lambda one: [point["n"] for point in one["best_of_n"]],
+  "tournaments": lambda one: bool(one["tournament"]),
+}
 README = pathlib.Path(__file__).with_name("README.md")
 SECTION = "frontier"
 
@@ -55,30 +62,35 @@ def comparisons(folder: pathlib.Path) -> dict[pathlib.Path, dict[str, Any]]:
   found = {path.parent: read_comparison(path.parent) for path in sorted(folder.glob(f"*/*/{COMPARISON}"))}
   if not found:
     raise ConfigError(f"{folder}: no SEED/STAGE/{COMPARISON} in it; make frontier writes them")
-  names = {tuple(policy["name"] for policy in one["policies"]) for one in found.values()}
-  if len(names) > 1:
-    raise ConfigError(f"{folder}: the seeds compare other policies; give them folders of their own")
+  for what, key in ALIKE.items():
+    if len({repr(key(one)) for one in found.values()}) > 1:
+      raise ConfigError(f"{folder}: the seeds have other {what}; give them folders of their own")
+  seeds = [one["seed"] for one in found.values()]
+  if len(set(seeds)) < len(seeds):
+    raise ConfigError(f"{folder}: a seed is there twice ({', '.join(map(str, sorted(seeds)))}); move one away")
   return dict(sorted(found.items(), key=lambda item: item[1]["seed"]))
 
 
 def section(found: Mapping[pathlib.Path, Mapping[str, Any]]) -> str:
   """The text of the section: who made it, a table of policies, one of the tournament."""
   seeds = list(found.values())
-  first = seeds[0]["splits"][0]
+  first, judging = seeds[0]["splits"][0], seeds[0]["reward"]
+  others = [name for name in seeds[0]["rewards"] if name != judging]
   rows = []
   for number, policy in enumerate(seeds[0]["policies"]):
     of_seeds = [one["policies"][number] for one in seeds]
     cells = [cell([p["splits"][first] for p in of_seeds], "kl")]
-    cells += [cell([p["splits"][first] for p in of_seeds], f"reward/{name}") for name in seeds[0]["rewards"]]
+    cells += [cell([p["splits"][first] for p in of_seeds], f"reward/{judging}")]
+    cells += [gained(seeds, number, first, name) for name in others]
     cells += [
       cell([p["splits"][split] for p in of_seeds], f"reward/{seeds[0]['reward']}") for split in seeds[0]["splits"][1:]
     ]
     rows.append([policy["name"], *cells, shares([p["share"] for p in of_seeds])])
   for number, point in enumerate(seeds[0]["best_of_n"]):
     of_seeds = [one["best_of_n"][number] for one in seeds]
-    cells = [cell(of_seeds, name) for name in ("kl", *(f"reward/{name}" for name in seeds[0]["rewards"]))]
-    rows.append([f"best of {point['n']}", *cells, *[""] * len(seeds[0]["splits"][1:]), ""])
-  heads = ["", "KL, nats an answer", *(f"{name} reward" for name in seeds[0]["rewards"])]
+    cells = [cell(of_seeds, name) for name in ("kl", f"reward/{judging}")]
+    rows.append([f"best of {point['n']}", *cells, *[""] * len(others), *[""] * len(seeds[0]["splits"][1:]), ""])
+  heads = ["", "KL, nats an answer", f"{judging} reward", *(f"{name}, gain" for name in others)]
   heads += [f"{seeds[0]['reward']} reward, {split}" for split in seeds[0]["splits"][1:]]
   parts = [about(found), markdown([*heads, "share of the oracle's gain"], rows)]
   if all(one["tournament"] for one in seeds):
@@ -128,8 +140,9 @@ def environment(folder: pathlib.Path) -> dict[str, Any]:
   """What the last start of a stage wrote down; CheckpointError where it did not."""
   path = folder / "environment.json"
   try:
-    return json.loads(path.read_text(encoding="utf-8"))[-1]
-  except (OSError, ValueError, LookupError) as error:
+    found = json.loads(path.read_text(encoding="utf-8"))[-1]
+    return {name: found[name] for name in ("commit", "clean", "device", "started")}
+  except (OSError, ValueError, LookupError, TypeError) as error:
     raise CheckpointError(f"{path}: not the environment of a run ({error})") from None
 
 
@@ -138,6 +151,16 @@ def cell(rows: Sequence[Mapping[str, Any]], name: str) -> str:
   values = np.asarray([row[name] for row in rows], np.float64)
   spread = rows[0][f"{name}_error"] if len(rows) == 1 else np.std(values, ddof=1)
   return f"{np.mean(values):.3f} ± {spread:.3f}"
+
+
+def gained(seeds: Sequence[Mapping[str, Any]], number: int, split: str, name: str) -> str:
+  """How much more of a learned reward a policy has than the reference: what a comparison teaches is known up to a constant."""
+
+  def at(one: Mapping[str, Any], which: int) -> float:
+    return one["policies"][which]["splits"][split][f"reward/{name}"]
+
+  values = np.asarray([at(one, number) - at(one, 0) for one in seeds], np.float64)
+  return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(seeds) > 1 else "")
 
 
 def shares(values: Sequence[float | None]) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 
 import pytest
 from made_stages import make_comparison, make_experiment, make_stage
@@ -110,4 +111,41 @@ def test_what_is_refused(script, tmp_path, capsys):
     assert "once each, in this order" in capsys.readouterr().err and path.read_text() == text
   write_seed(tmp_path, 1, [policy("other", 0.0, 0.6)])
   assert script.main([str(tmp_path), f"--readme={readme(tmp_path)}"]) == 1
-  assert "the seeds compare other policies" in capsys.readouterr().err
+  assert "the seeds have other policies" in capsys.readouterr().err
+  write_seed(tmp_path / "twice", 0, [policy("sft", 0.0, 0.6)])
+  shutil.copytree(tmp_path / "twice" / "seed_0", tmp_path / "twice" / "again")
+  assert script.main([str(tmp_path / "twice"), f"--readme={readme(tmp_path)}"]) == 1
+  assert "a seed is there twice (0, 0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    ({"prompts": 7}, "other prompts or answers"),
+    ({"reward": "other", "rewards": ["other"]}, "other rewards"),
+    ({"best_of_n": []}, "other numbers of best of N"),
+    ({"tournament": None}, "other tournaments"),
+  ],
+)
+def test_seeds_of_other_experiments_are_not_averaged(script, tmp_path, capsys, change, said):
+  for seed in (0, 1):
+    write_seed(tmp_path, seed, [policy("sft", 0.0, 0.6), policy("dpo", 1.0, 2.0)])
+  path = tmp_path / "seed_1" / "comparison" / "comparison.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | change))
+  assert script.main([str(tmp_path), f"--readme={readme(tmp_path)}"]) == 1
+  assert said in capsys.readouterr().err
+
+
+def test_a_learned_reward_is_told_as_its_gain(script, tmp_path):
+  for seed, constant in ((0, 0.0), (1, 100.0)):  # comparisons leave a constant open
+    policies = [policy("sft", 0.0, 0.6), policy("dpo", 1.0, 2.0)]
+    write_seed(tmp_path, seed, policies)
+    path = tmp_path / f"seed_{seed}" / "comparison" / "comparison.json"
+    content = json.loads(path.read_text()) | {"rewards": ["true", "learned"]}
+    for i, one in enumerate(content["policies"]):
+      one["splits"]["held_out"] |= {"reward/learned": constant + i * (1 + seed), "reward/learned_error": 0.1}
+    path.write_text(json.dumps(content))
+  where = readme(tmp_path)
+  assert script.main([str(tmp_path), f"--readme={where}"]) == 0
+  (line,) = [line for line in where.read_text().splitlines() if line.startswith("| dpo | 1.000")]
+  assert line.split(" | ")[3] == "1.500 ± 0.707"
