@@ -21,7 +21,7 @@ from dpojax.report.claims import claims
 from dpojax.report.comparison import COMPARISON, read_comparison
 from dpojax.report.comparison_records import comparison_of
 from dpojax.report.page.content import methods_on
-from dpojax.report.page.cost_table import cost_table
+from dpojax.report.page.cost_table import cost_table, costs_of
 from dpojax.report.page.method_table import NOTE, difference_table, method_table
 from dpojax.report.page.summary import summary
 from dpojax.report.stages import find_stages
@@ -109,8 +109,9 @@ def of_runs(folder: pathlib.Path) -> list[str]:
     raise CheckpointError(problems[0])
   found = [comparison for stage in stages if (comparison := comparison_of(stage)) is not None]
   methods = methods_on(stages, found, found[0].reward)
-  parts = [" ".join([*summary(methods), *claims(found)])]
-  for table in (method_table(methods, found), difference_table(methods), cost_table(methods)):
+  costs = costs_of(methods)
+  parts = [" ".join([*summary(methods, costs), *claims(found)])]
+  for table in (method_table(methods, found), difference_table(methods), cost_table(methods, costs)):
     if table is not None:
       header = [table.title, *table.header[1:]]
       parts.append(markdown(header, [[cell.text for cell in row] for row in table.rows]))

@@ -13,7 +13,7 @@ import numpy as np
 from dpojax.errors import CheckpointError
 from dpojax.report.comparison import ANSWERS, COMPARISON, SCORES, read_comparison
 from dpojax.report.records import Records, read_lines
-from dpojax.report.stages import Stage, read_stage
+from dpojax.report.stages import Stage, readable_stage
 
 RECIPE = "comparison"
 
@@ -48,10 +48,7 @@ class Comparison:
     """The stage that trained a policy; None where it is no longer there."""
     if not policy.get("folder"):
       return None  # it came from outside, such as a transformers folder
-    try:
-      return read_stage(self.stage.path / str(policy["folder"]))
-    except CheckpointError:
-      return None
+    return readable_stage(self.stage.path / str(policy["folder"]))
 
   @functools.cached_property
   def answers(self) -> Records:

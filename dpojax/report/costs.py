@@ -15,7 +15,7 @@ from typing import Any
 from dpojax.errors import CheckpointError
 from dpojax.report.methods import reward_kind, spec_of
 from dpojax.report.records import read_lines
-from dpojax.report.stages import Stage, read_stage, source_folders
+from dpojax.report.stages import Stage, read_stage, readable_stage, source_folders
 from dpojax.training.stage_record import Fingerprint
 
 FORWARD, TRAINED = 2, 6  # operations a parameter and token
@@ -124,16 +124,8 @@ def _stage_at(path: str) -> Stage | None:
   folder = pathlib.Path(path)
   for candidate in (folder, *list(folder.parents)[:2]):
     if (candidate / "stage.json").is_file():
-      return _read(candidate)
+      return readable_stage(candidate)
   return None
-
-
-def _read(folder: pathlib.Path) -> Stage | None:
-  """The stage in a folder; None where there is none that can be read."""
-  try:
-    return read_stage(folder)
-  except CheckpointError:
-    return None
 
 
 def own_cost(stage: Stage) -> Cost:
@@ -280,7 +272,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def _source_model(stage: Stage, key: str) -> dict[str, Any] | None:
   folder = source_folders(stage).get(key)
-  source = _read(folder) if folder else _stage_at(_path_in(str(stage.setting(key, ""))))
+  source = readable_stage(folder) if folder else _stage_at(_path_in(str(stage.setting(key, ""))))
   return source.model if source is not None else None
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from dpojax.errors import CheckpointError
 from dpojax.evaluation.estimates import LEVEL, Z
 from dpojax.report.best_of_n import BEST_OF_N as BEST_OF_N_FILE
 from dpojax.report.best_of_n import read_best_of_n
 from dpojax.report.comparison_records import Comparison, with_compared
 from dpojax.report.methods import POLICIES, Method, methods_of
-from dpojax.report.stages import Stage, read_stage, source_folders
+from dpojax.report.stages import Stage, readable_stage, source_folders
 from dpojax.training.numbers import rewards_of
 
 BEST_OF_N, REFERENCE = "best of N", "reference"
@@ -166,11 +165,7 @@ def comparison_points(
 
 def _of_a_policy(stage: Stage) -> bool:
   """Whether a stage's model is a policy that a run trained."""
-  folder = source_folders(stage).get("model.path")
-  try:
-    source = read_stage(folder) if folder else None
-  except CheckpointError:
-    return False
+  source = readable_stage(source_folders(stage).get("model.path"))
   return source is not None and source.recipe in POLICIES
 
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from dpojax.errors import CheckpointError, InputError
-from dpojax.report.stages import Stage, natural, read_stage, source_folders
+from dpojax.errors import InputError
+from dpojax.report.stages import Stage, natural, readable_stage, source_folders
 
 POLICIES = ("preference", "policy_gradient", "online")  # recipes whose policies a frontier compares
 METHODS = {
@@ -182,7 +182,7 @@ def origins_of(stage: Stage) -> dict[str, tuple[str, str]]:
   found = {}
   folders = source_folders(stage)
   for key, word in ORIGINS.items():
-    source = _there(folders.get(key))
+    source = readable_stage(folders.get(key))
     path = str(stage.setting(key, "") or "")
     if source is not None:
       found[word] = source.path.name, _identity(source)
@@ -200,13 +200,6 @@ def _identity(stage: Stage) -> str:
 
 def digest_of(value: Any) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _there(folder: pathlib.Path | None) -> Stage | None:
-  try:
-    return read_stage(folder) if folder is not None else None
-  except CheckpointError:
-    return None
 
 
 def setting_order(method: Method) -> tuple[float, list[tuple[bool, float, str]]]:

@@ -180,6 +180,14 @@ def read_stage(folder: pathlib.Path, name: str = "") -> Stage | None:
   return _read_once(folder, name or folder.name, _stamp(folder / FILE), _stamp(folder / METRICS))
 
 
+def readable_stage(folder: pathlib.Path | None) -> Stage | None:
+  """The stage in a folder; None where there is none, or none that can be read."""
+  try:
+    return read_stage(folder) if folder is not None else None
+  except CheckpointError:
+    return None
+
+
 @functools.lru_cache(maxsize=256)
 def _read_once(folder: pathlib.Path, name: str, *stamps: tuple[int, int] | None) -> Stage | None:
   record = read_record(folder)

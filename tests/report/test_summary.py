@@ -5,6 +5,7 @@ from made_stages import make_comparison, make_experiment
 
 from dpojax.report.comparison_records import comparison_of
 from dpojax.report.page.content import content_of, methods_on
+from dpojax.report.page.cost_table import costs_of
 from dpojax.report.page.summary import summary
 from dpojax.report.stages import find_stages
 
@@ -12,7 +13,8 @@ from dpojax.report.stages import find_stages
 def sentences(folder):
   stages, _ = find_stages([folder])
   comparisons = [found for stage in stages if (found := comparison_of(stage)) is not None]
-  return summary(methods_on(stages, comparisons, "true"))
+  methods = methods_on(stages, comparisons, "true")
+  return summary(methods, costs_of(methods))
 
 
 def compared(folder, seed=0, better=0.5):

@@ -11,7 +11,7 @@ from dpojax.report.costs import WRITES, answer_tokens
 from dpojax.report.frontier import KL, frontier_points, reward_names
 from dpojax.report.methods import POLICIES, in_order, methods_of
 from dpojax.report.page.chart import Chart
-from dpojax.report.page.cost_table import cost_table
+from dpojax.report.page.cost_table import cost_table, costs_of
 from dpojax.report.page.curves import curve_charts
 from dpojax.report.page.frontier_chart import frontier_chart
 from dpojax.report.page.method_table import Methods, difference_table, method_table
@@ -109,13 +109,14 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     "frontier",
     "Frontier",
     "charts",
-    _some(frontier),
+    _there([frontier]),
     "set monitor.every, and monitor.rewards where no true reward is known",
   )
   if frontier and not any(comparison.content.get("oracle") for comparison in judged):
     missing.append(("Oracle curve on the frontier", "a stage of recipe=comparison where the true reward is known"))
+  costs = costs_of(methods) if methods else {}
   tables = (
-    [] if methods is None else [method_table(methods, comparisons), difference_table(methods), cost_table(methods)]
+    [method_table(methods, comparisons), difference_table(methods), cost_table(methods, costs)] if methods else []
   )
   add("methods", _of_methods(methods), "tables", _there(tables), "train a policy with monitor.every set")
   pairs = bradley_terry_table(stages)
@@ -123,7 +124,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     "bradley_terry",
     "Bradley-Terry against DPO",
     "tables",
-    _some(pairs),
+    _there([pairs]),
     "a stage of recipe=reward_model and one of recipe=preference, both with held-out pairs (data.eval_fraction or data.eval_path)",
   )
   policies = policy_tables(comparisons)
@@ -145,7 +146,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
   else:
     missing.append(("Samples side by side", "set monitor.every, or a stage of recipe=comparison"))
   sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, judge)]))
-  first = summary(methods) if methods else []
+  first = summary(methods, costs) if methods else []
   return Content(stages, judge, sections, missing, problems, styles, names_of_curves, samples, note, first)
 
 
@@ -203,10 +204,6 @@ def _comparisons(stages: Sequence[Stage], problems: list[str]) -> list[Compariso
     if comparison is not None:
       found.append(comparison)
   return found
-
-
-def _some(part: Any) -> list[Any]:
-  return [] if part is None else [part]
 
 
 def _there(parts: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """What each method spent with its whole upstream: computation, people's labels, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dpojax.report.costs import Cost, mean_cost, models_in_memory, parameters
 from dpojax.report.frontier import BEST_OF_N
@@ -23,11 +23,10 @@ def costs_of(methods: Methods) -> dict[str, Cost]:
   return {name: mean_cost(runs) for name, runs in ended.items()}
 
 
-def cost_table(methods: Methods) -> Table | None:
-  """A row for each method; None where there is no policy."""
+def cost_table(methods: Methods, costs: Mapping[str, Cost]) -> Table | None:
+  """A row for each method with its cost; None where there is no policy."""
   if not methods.series:
     return None
-  costs = costs_of(methods)
   header = ["method", "runs", "labels", "answers judged", "tokens trained on", "tokens sampled", "operations", "time"]
   header += ["models in memory", "upstream"]
   rows = [_row(name, methods.series.get(name, []), costs.get(name)) for name in methods.names]

@@ -1,4 +1,4 @@
-"""The charts of reward against KL, and of one reward against another."""
+"""The chart of reward against KL."""
 
 import math
 import statistics

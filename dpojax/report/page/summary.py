@@ -1,16 +1,17 @@
 """The first sentences of a page: which method is better where they can be compared, at what cost, and how sure that is."""
 
 import math
+from collections.abc import Mapping
 
+from dpojax.report.costs import Cost
 from dpojax.report.frontier import BEST_OF_N, CANDIDATES, Interval, reward_at
 from dpojax.report.page.chart import titled
-from dpojax.report.page.cost_table import costs_of
 from dpojax.report.page.method_table import DPO, Methods
 from dpojax.report.paired import ENOUGH
 from dpojax.training.numbers import reward_in_words
 
 
-def summary(methods: Methods) -> list[str]:
+def summary(methods: Methods, costs: Mapping[str, Cost]) -> list[str]:
   """Sentences; none where fewer than two trained methods reach a KL in common.
 
   The KL is that which most trained methods reach, DPO among them where it was run; of equal ones the largest, where they differ most.
@@ -23,7 +24,6 @@ def summary(methods: Methods) -> list[str]:
   words = reward_in_words(f"reward/{methods.reward}")
   rewards = "; ".join(f"{name}: {_said(interval)}" for name, interval in found.items())
   sentences = [f"{titled(words)} at {kl:g} nats an answer: {rewards}."]
-  costs = costs_of(methods)
   flops = {name: costs[name].flops for name in found if math.isfinite(costs[name].flops) and costs[name].flops > 0}
   if len(flops) > 1:
     least = min(flops, key=lambda name: flops[name])
