@@ -13,6 +13,7 @@ A Python program that calls us keeps its handlers but for the time of a command 
 thread gets `StopRequested` instead.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -60,6 +61,7 @@ class Handler:
     self._before = {number: signal.signal(number, self._handle) for number in taken}
     if self.ending is None:
       return
+    atexit.register(self._ignore)  # first, and so called last
     read, write = os.pipe()
     for end in (read, write):
       os.set_blocking(end, False)
@@ -67,6 +69,12 @@ class Handler:
     self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     threading.Thread(target=self._watch, name="dpojax-signals", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # which `cli.launch.restart` has blocked
+
+  def _ignore(self) -> None:
+    """The interpreter, while it ends, gives signals back to the system, which would end a command that has ended with its own code."""
+    if self.over is not None:
+      for number in self._before:
+        signal.signal(number, signal.SIG_IGN)
 
   def remove(self) -> None:
     for number, before in self._before.items():

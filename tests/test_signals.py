@@ -135,3 +135,19 @@ def test_a_reader_that_has_stopped_reading_does_not_keep_it(tmp_path):
   time.sleep(0.5)
   process.send_signal(signal.SIGTERM)
   assert process.wait(timeout=10) == 75
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_command_that_has_ended_keeps_its_code_while_the_interpreter_ends(tmp_path, number):
+  # Modules are torn down after the interpreter has given signals back to the system: this one waits for the signal there.
+  late = """
+class Late:
+  def __del__(self, ready=(folder / "ready"), sleep=time.sleep):
+    ready.write_text("")
+    sleep(1)
+import builtins
+builtins.late = Late()
+"""
+  process = start(tmp_path, "score", "pass", after=late)
+  process.send_signal(number)
+  assert ended(process)[0] == 0

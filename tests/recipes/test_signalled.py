@@ -121,7 +121,7 @@ def test_other_commands_end_with_their_code_and_leave_nothing_half_done(tmp_path
   words = {
     "score": [f"--model={model}", data, out],
     "eval": [f"--model={model}", data, out, "--score=sum"],
-    "sample": [f"--model={model}", data, out, "--samples=4"],
+    "sample": [f"--model={model}", data, out, "--samples=4", "--max-tokens=8"],
     "bt": [str(tmp_path / "games.csv"), "--winner=w", "--loser=l", f"{out}.json", "--bootstrap=500"],
     "data": ["inspect", f"--model={model}", data],
     "report": [str(undisturbed), out],
