@@ -17,6 +17,8 @@ from dpojax.errors import DataError
 
 LISTED = 20_000_000  # comparisons up to which each is drawn by itself; above, counts are drawn
 WORKING_MEMORY = 4e8  # bytes of arrays for the fits that run at once
+MOST_RESAMPLES = 1_000_000  # of a quantile nothing is gained beyond
+MOST_BYTES = 4_000_000_000  # of the estimates of all resamples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,16 @@ def bootstrap(fit: Fitted, n: int = 1000, seed: int = 0, unit: str = "comparison
   resamples.
 
   Raises:
-    DataError: `unit` is "cluster" and there are no clusters, or is unknown.
+    DataError: `unit` is "cluster" and there are no clusters, or is unknown; `n` is not from 1 to 1,000,000; or so many
+      estimates of all items would take more than 4 GB.
   """
+  if not 1 <= n <= MOST_RESAMPLES:
+    raise DataError(f"{n} resamples; give from 1 to {MOST_RESAMPLES:,}")
+  if 8 * n * len(fit.items) > MOST_BYTES:
+    raise DataError(
+      f"{n:,} resamples of {len(fit.items):,} items take {8e-9 * n * len(fit.items):,.0f} GB; at most "
+      f"{MOST_BYTES // (8 * len(fit.items)):,} fit into {MOST_BYTES / 1e9:.0f}"
+    )
   if unit not in ("comparison", "cluster"):
     raise DataError(f"unit={unit!r} is unknown; it takes 'comparison' and 'cluster'")
   if unit == "cluster" and fit.part.cluster is None:

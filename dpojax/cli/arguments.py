@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 
-from dpojax.config.option import LOWEST_TEMPERATURE
+from dpojax.config.option import LARGEST_COUNT, LOWEST_TEMPERATURE
 
 LONGEST_NAME = 255  # bytes of a file's name, in all common file systems
 
@@ -44,12 +44,16 @@ def file_path(text: str) -> str:
 
 
 def in_range(kind: type, least: float, most: float = float("inf")) -> Callable[[str], float]:
-  """A `type=` for argparse: a number of that kind between the two, both included."""
+  """A `type=` for argparse: a number of that kind between the two, both included; whole ones are at most 2^31 - 1."""
+  most = min(most, LARGEST_COUNT) if kind is int and math.isinf(most) else most
 
   def convert(text: str) -> float:
     value = kind(text)
     if not (least <= value <= most and math.isfinite(value)):
-      bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
+      shown = "{:,}" if kind is int else "{:g}"
+      bounds = "at least " + shown.format(least)
+      if math.isfinite(most) and not (most == LARGEST_COUNT and value < least):
+        bounds = f"from {shown.format(least)} to {shown.format(most)}"
       raise argparse.ArgumentTypeError(f"{text} must be {bounds}")
     return value
 

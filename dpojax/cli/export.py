@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from dpojax.cli.arguments import file_path
+from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> int:
   )
   parser.add_argument("--workdir", required=True, metavar="DIR", type=file_path, help="working directory of the run")
   parser.add_argument("--out", required=True, metavar="DIR", type=file_path, help="new or empty folder to write")
-  parser.add_argument("--step", type=int, metavar="N", help="checkpoint to export; without it the newest sound one")
+  parser.add_argument(
+    "--step", type=in_range(int, 0), metavar="N", help="checkpoint to export; without it the newest sound one"
+  )
   parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest weights file, such as 500MB")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the written weights")
   parser.add_argument("--critic", action="store_true", help="write the critic of the run, not its policy")

@@ -94,6 +94,9 @@ def run(arguments: list[str]) -> int:
       return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
     if isinstance(error, ValueError) and "embedded null" in str(error):  # as every call of the system says it
       return fail("a path holds NUL, which no name does; look at the paths of the config")
+    if (said := of_memory(error)) is not None:
+      print(f"dpojax: error: {said}", file=sys.stderr)
+      return 1
     if stop := signals.requested():  # libraries make errors of their own of StopRequested, such as ImportError
       return stopped(arguments, stop)
     raise
@@ -102,6 +105,22 @@ def run(arguments: list[str]) -> int:
   except KeyboardInterrupt:
     print("dpojax: interrupted", file=sys.stderr)
     return 130
+
+
+def of_memory(error: Exception) -> str | None:
+  """What to say of an error because no memory is left; None: it is another error."""
+  lines = str(error).splitlines() or [""]
+  exhausted = next((line for line in lines if "RESOURCE_EXHAUSTED" in line or "Out of memory" in line), None)
+  if isinstance(error, MemoryError):
+    exhausted = lines[0] or "an allocation failed"
+  elif type(error).__name__ != "JaxRuntimeError":  # known by name: jax may not have been imported
+    return None
+  if exhausted is None:
+    return None
+  return (
+    f"no memory is left ({exhausted.strip()[:200]}); lower what sets the size, such as batch.rows, batch.row_length or "
+    "the number of samples, or use a smaller model; what is saved stays, and the same command goes on from it"
+  )
 
 
 def ending(arguments: list[str], number: int) -> tuple[int, str]:

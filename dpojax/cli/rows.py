@@ -9,6 +9,7 @@ from typing import Any
 
 from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.progress import Line
+from dpojax.config.option import LONGEST_ROW, MOST_ROWS
 from dpojax.config.schema import DataSettings
 
 DATA_OPTIONS = (
@@ -29,11 +30,13 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--data", required=True, metavar="FILE", type=file_path, help="JSONL, JSON, CSV or Parquet file, .gz allowed"
   )
-  parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=4, help="packed rows at once (4)")
+  parser.add_argument(
+    "--rows", metavar="N", type=in_range(int, 1, MOST_ROWS), default=4, help="packed rows at once (4)"
+  )
   parser.add_argument(
     "--row-length",
     metavar="N",
-    type=in_range(int, 0),
+    type=in_range(int, 0, LONGEST_ROW),
     default=0,
     help="tokens of a packed row; 0: what the longest row needs",
   )

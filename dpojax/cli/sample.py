@@ -15,6 +15,7 @@ from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read, check_replaceable
 from dpojax.cli.progress import Line
 from dpojax.cli.rows import add_data_options, data_settings, say_warnings
+from dpojax.config.option import MOST_ROWS, MOST_SAMPLES
 from dpojax.config.schema import DataSettings
 from dpojax.errors import ConfigError, DataError
 
@@ -194,7 +195,9 @@ def _parser() -> Parser:
   )
   add_data_options(parser, DATA_OPTIONS)
   parser.add_argument("--max-tokens", metavar="N", type=in_range(int, 1), default=128, help="longest answer (128)")
-  parser.add_argument("--samples", metavar="N", type=in_range(int, 1), default=1, help="answers to each prompt (1)")
+  parser.add_argument(
+    "--samples", metavar="N", type=in_range(int, 1, MOST_SAMPLES), default=1, help="answers to each prompt (1)"
+  )
   parser.add_argument("--greedy", action="store_true", help="the most probable token at each step")
   parser.add_argument(
     "--temperature", metavar="T", type=temperature, help="logits are divided by it, at least 0.001; 0: greedy (1)"
@@ -213,7 +216,9 @@ def _parser() -> Parser:
     help="text that ends an answer and is cut off; may be given again",
   )
   parser.add_argument("--seed", metavar="N", type=in_range(int, 0, 2**32 - 1), default=0, help="of all randomness (0)")
-  parser.add_argument("--rows", metavar="N", type=in_range(int, 1), default=64, help="answers at once, at most (64)")
+  parser.add_argument(
+    "--rows", metavar="N", type=in_range(int, 1, MOST_ROWS), default=64, help="answers at once, at most (64)"
+  )
   parser.add_argument("--raw", action="store_true", help="no chat template: --template=none")
   return parser
 

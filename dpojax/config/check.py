@@ -148,6 +148,13 @@ def _check_data(config: RunConfig) -> None:
       limit <= batch.row_length,
       f"data.{name} is {limit}, longer than a row (batch.row_length={batch.row_length}); raise the row length",
     )
+  for name in ("scored", "examples"):
+    slots = getattr(batch, name)
+    _require(
+      slots <= batch.row_length,
+      f"batch.{name} is {slots}, more than the tokens of a row (batch.row_length={batch.row_length}); lower it, or "
+      "leave it at 0",
+    )
 
 
 def _check_model(config: RunConfig) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dpojax.config.option import LARGEST_SEED, LARGEST_WEIGHT, LOWEST_TEMPERATURE, option
+from dpojax.config.option import LARGEST_SEED, LARGEST_WEIGHT, LOWEST_TEMPERATURE, MOST_SAMPLES, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class RolloutSettings:
     minimum=0,
     maximum=1_000_000,
   )
-  samples: int = option(4, "answers a prompt", minimum=1, maximum=100_000)
+  samples: int = option(4, "answers a prompt", minimum=1, maximum=MOST_SAMPLES)
   reward: str = option("auto", "what scores the answers, as in monitor.rewards but one alone; auto: true where known")
   normalise: bool = option(
     False, "the reward gets mean 0 and standard deviation 1 over answers of the reference, so that KL keeps its weight"

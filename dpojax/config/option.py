@@ -8,6 +8,13 @@ LOWEST_TEMPERATURE = 1e-3  # logits divided by less are lost in float32, and nea
 LARGEST_WEIGHT = 1e6  # of a term of a loss or a score: far beyond, others are lost in float32, and then it overflows
 
 
+LARGEST_COUNT = 2**31 - 1  # positions, steps and seeds are 32 bits on devices
+# What attention's lists of blocks can name (dpojax.ops.attention_blocks).
+LONGEST_ROW = 131_072
+MOST_ROWS = 2048
+MOST_SAMPLES = 100_000  # answers a prompt
+
+
 def option(
   default: Any,
   meaning: str,
@@ -22,9 +29,13 @@ def option(
 ) -> Any:
   """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open).
 
+  A whole number is at most 2^31 - 1 where no `maximum` says less, or `below`.
+
   A default of None means "left open" and needs the `kind` of a value that is given. A setting of `execution` says how
   a run is carried out (devices, logs, plots) and not what it computes: a run goes on when it has changed.
   """
+  if (kind or type(default)) is int and maximum is None and below is None:
+    maximum = LARGEST_COUNT
   metadata = dict(
     meaning=meaning,
     kind=kind or type(default),

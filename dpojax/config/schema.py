@@ -16,7 +16,7 @@ from dpojax.config.on_policy import (
   PolicyGradientSettings,
   RolloutSettings,
 )
-from dpojax.config.option import LARGEST_SEED, LOWEST_TEMPERATURE, option
+from dpojax.config.option import LARGEST_SEED, LONGEST_ROW, LOWEST_TEMPERATURE, MOST_ROWS, option
 
 if TYPE_CHECKING:
   from dpojax.losses.spec import LossSpec
@@ -34,11 +34,11 @@ class ModelSettings:
   precision: str = option("float32", "operands of matrix products; sums stay float32", choices=("float32", "bfloat16"))
   remat: str = option("layer", "what the backward pass recomputes", choices=("none", "layer", "dots"))
   # From scratch only (path empty):
-  hidden: int = option(128, "width of a model from scratch", minimum=8)
-  layers: int = option(3, "layers of a model from scratch", minimum=1)
-  heads: int = option(4, "attention heads of a model from scratch", minimum=1)
-  kv_heads: int = option(4, "key-value heads of a model from scratch", minimum=1)
-  ffn: int = option(384, "feed-forward width of a model from scratch", minimum=8)
+  hidden: int = option(128, "width of a model from scratch", minimum=8, maximum=65_536)
+  layers: int = option(3, "layers of a model from scratch", minimum=1, maximum=1000)
+  heads: int = option(4, "attention heads of a model from scratch", minimum=1, maximum=1024)
+  kv_heads: int = option(4, "key-value heads of a model from scratch", minimum=1, maximum=1024)
+  ffn: int = option(384, "feed-forward width of a model from scratch", minimum=8, maximum=1_000_000)
   seed: int = option(0, "seed of the initial parameters of a model from scratch", minimum=0, maximum=LARGEST_SEED)
 
 
@@ -73,7 +73,7 @@ class DataSettings:
     choices=("drop", "truncate_left", "truncate_right"),
   )
   duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
-  texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1)
+  texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1, maximum=10_000_000)
   seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
 
 
@@ -83,9 +83,10 @@ class BatchSettings:
     32,
     "examples a step: pairs, or prompts with all their answers where the policy writes them (then of a minibatch)",
     minimum=1,
+    maximum=1_000_000,
   )
-  rows: int = option(4, "rows of a row group, over all devices", minimum=1)
-  row_length: int = option(1024, "tokens of a row", minimum=8)
+  rows: int = option(4, "rows of a row group, over all devices", minimum=1, maximum=MOST_ROWS)
+  row_length: int = option(1024, "tokens of a row", minimum=8, maximum=LONGEST_ROW)
   scored: int = option(0, "scored slots of a row; 0: from the data's lengths", minimum=0)
   examples: int = option(0, "example slots of a row; 0: from the data's lengths", minimum=0)
   share_prompt: bool = option(True, "store the prompt once for its answers")
@@ -132,7 +133,7 @@ class LossSettings:
 class RewardSettings:
   """Of recipe=reward_model."""
 
-  heads: int = option(1, "linear heads on one decoder; several are an ensemble", minimum=1)
+  heads: int = option(1, "linear heads on one decoder; several are an ensemble", minimum=1, maximum=10_000)
   bootstrap: bool = option(False, "every head weighs the examples by draws of its own")
   seed: int = option(0, "seed of the heads' start and of those draws", minimum=0, maximum=LARGEST_SEED)
 
@@ -193,7 +194,7 @@ class MonitorSettings:
   """Of looks at what the policy writes to held-out prompts."""
 
   every: int = option(0, "steps between looks at what the policy writes; 0: at the start and the end", minimum=0)
-  prompts: int = option(64, "held-out prompts that the policy answers; 0: none", minimum=0)
+  prompts: int = option(64, "held-out prompts that the policy answers; 0: none", minimum=0, maximum=1_000_000)
   rewards: str = option(
     "auto",
     "what scores the answers, see docs/rewards.md: true, model:PATH, implicit:PATH, sentiment, length, regex:PATTERN, "

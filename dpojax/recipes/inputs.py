@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from dpojax.config.experiment import names_in, reward_specs, sources
-from dpojax.config.keys import STAGE, is_stage
+from dpojax.config.keys import STAGE, is_stage, reads_section
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
@@ -20,6 +20,7 @@ from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import expanded, lines_of
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.models.memory import check_row_group
 from dpojax.models.reward_model import RewardModel
 from dpojax.rewards.build import build
 from dpojax.rewards.judge import build_judge
@@ -89,6 +90,8 @@ class Inputs:
     key = (*key, "" if settings.path else config.data.name)
     if key not in self.memory:
       loaded = self.load(settings.path, settings) if settings.path else new_model(config)
+      if reads_section(config.recipe, "batch.rows"):
+        check_row_group(loaded.model.config, config.batch.rows, config.batch.row_length)
       loaded = dataclasses.replace(loaded, tokenizer=with_template(loaded.tokenizer, config.data.template))
       if live and jax.device_count() == 1:
         # A live reference is these very arrays; a second copy on the host would serve nobody.

@@ -21,6 +21,7 @@ from dpojax.interop.vocabulary import check_embedding
 from dpojax.models import weights
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
+from dpojax.models.memory import check_parameters
 from dpojax.models.reward_model import RewardModel
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import CHECKPOINTS, read_params
@@ -80,6 +81,7 @@ def new_model(config: RunConfig) -> LoadedModel:
     eos_ids=tokenizer.eos_ids,
   )
   model = LanguageModel(decoder, settings.precision, settings.remat)
+  check_parameters(model.parameters, "model.hidden, model.ffn or model.layers")
   return LoadedModel(model, jax.device_get(model.init(jax.random.key(settings.seed))), tokenizer)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from dpojax.bradley_terry import Comparisons, Normal, Pseudo, fit, uncertainty
+from dpojax.bradley_terry import Comparisons, Normal, Pseudo, fit, many_items, problem, uncertainty
+from dpojax.bradley_terry.layout import as_rows
+from dpojax.bradley_terry.numerics import HOST
 from dpojax.errors import DataError
 
 WIN, TIE, LOSS = 2, 1, 0
@@ -98,10 +100,50 @@ def test_many_items_are_solved_without_a_matrix_of_all(davidson, monkeypatch, ki
   dense = found.contrast(0, 1, kind=kind)
   errors = found.standard_errors(kind)
   monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 3)
+  monkeypatch.setattr(uncertainty, "SURE", 0.0)  # no estimate is sure enough
   assert found.contrast(0, 1, kind=kind) == pytest.approx(dense, rel=1e-6)
   np.testing.assert_allclose(found.standard_errors(kind), errors, rtol=1e-6)
   with pytest.raises(DataError, match="covariance of 6 items would take"):
     found.covariance(kind)
+
+
+TRUTH = {
+  "plain": {},
+  "baseline": {},
+  "home and ties": dict(home=0.4, nu=0.5),
+  "covariate": dict(covariate=0.6),
+}
+OPTIONS = {"baseline": dict(baseline=7), "home and ties": dict(home=True, ties="davidson")}
+PRIORS = {"none": None, "normal": Normal(1.5), "pseudo": Pseudo(2.0)}
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("model", TRUTH)
+def test_errors_of_many_items_are_estimated(monkeypatch, prior, model):
+  """Each within four of its standard deviations of the dense matrix's, and all together as far off as chance puts them."""
+  columns, _ = draw(1, items=300, games=9000, **TRUTH[model])
+  data = read(columns, **({"covariates": ["x"]} if model == "covariate" else {}))
+  found = fit(data, prior=PRIORS[prior], **OPTIONS.get(model, {}))
+  dense = found.standard_errors()
+  monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 3)
+  monkeypatch.setattr(uncertainty, "SURE", np.inf)
+  rows = as_rows(found.layout, found.home_fitted)
+  curvature = problem.derivatives(HOST, found.spec, rows, found.prior_terms, found.vector)[1]
+  variance, spread = many_items.variances(rows, curvature, found.against, flat=prior == "none")
+  estimated = found.standard_errors()
+  there = dense > 1e-6
+  np.testing.assert_allclose(estimated[there] ** 2, np.maximum(variance, 0)[there], rtol=1e-9)
+  off = (estimated[there] / dense[there] - 1) / (spread[there] / 2)
+  assert np.abs(off).max() < 5 and 0.7 < np.sqrt(np.mean(off**2)) < 1.3 and (spread[there] < 0.02).all()
+
+
+def test_what_an_estimate_cannot_tell_is_solved(monkeypatch):
+  """A chain of items, each known through its two neighbours alone: all of them are solved, to the dense matrix's figures."""
+  first = np.repeat(np.arange(39), 40)
+  found = fit(Comparisons.from_pairs(np.r_[first, first + 1], np.r_[first + 1, first]))
+  dense = found.standard_errors()
+  monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 3)
+  np.testing.assert_allclose(found.standard_errors(), dense, rtol=1e-6)
 
 
 def test_a_newcomer_of_thirty_games_is_as_unsure_as_thirty_games_make():

@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_loss(capsys, model, pairs):
     (["--data={pairs}", "--model={model}", "--format=hhh"], "data.format: no format 'hhh'; choose auto"),
     (["--data={pairs}", "--model={model}", "--format=shp"], "no column 'history'; format 'shp' wants history"),
     (["--data={pairs}", "--model={model}", "extra"], "unexpected argument 'extra'; settings are given as --KEY=VALUE"),
-    (["--data={pairs}", "--model={model}", "--rows=x"], "argument --rows: invalid int value: 'x'"),
+    (["--data={pairs}", "--model={model}", "--rows=x"], "argument --rows: invalid whole number value: 'x'"),
   ],
 )
 def test_what_is_wrong_is_said_in_one_line(capsys, model, pairs, arguments, message):

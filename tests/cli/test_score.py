@@ -139,7 +139,7 @@ def test_a_failed_run_leaves_the_old_file(tiny, tmp_path, capsys):
     (["--data=nowhere.jsonl"], "nowhere.jsonl"),
     (["--model=nowhere"], "nowhere"),
     (["--row-length=4"], "none of its 1 rows can be used: 1 example_too_long"),
-    (["--rows=0"], "argument --rows: 0 must be at least 1"),
+    (["--rows=0"], "argument --rows: 0 must be from 1 to 2,048"),
     (["--max-prompt=-1"], "argument --max-prompt: -1 must be at least 0"),
     (["--max-prompt=x"], "argument --max-prompt: invalid whole number value: 'x'"),
     (["--precision=half"], "invalid choice: 'half'"),
