@@ -12,6 +12,9 @@ from dpojax.config.foreign_keys import INSTEAD
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
 from dpojax.config.option import LOWEST_TEMPERATURE
 from dpojax.config.schema import RunConfig
+from dpojax.data.columns import parse_columns
+from dpojax.data.formats import format_named
+from dpojax.data.prompts import ALONE
 from dpojax.errors import ConfigError
 from dpojax.rewards.spec import read_reward
 from dpojax.rollout.stop import stop_texts
@@ -142,6 +145,9 @@ def _check_data(config: RunConfig) -> None:
       not (getattr(data, name) and is_stage(data.path)),
       f"data.{name} is set, but the pairs of a stage are held out by data.eval_fraction; leave it empty",
     )
+  parse_columns(data.columns)
+  if data.format != "auto" and data.format not in ALONE:
+    format_named(data.format)
   for name in ("max_prompt", "max_answer", "max_example"):
     limit = getattr(data, name)
     _require(

@@ -29,6 +29,7 @@ def refused(start, values):
     FILE,
     PROMPTS,
     PROMPTS | {"pairs.prompts": 0},
+    PROMPTS | {"data.format": "prompt", "data.columns": "prompt=ask,-notes"},
     {"data.name": "owner/set", "model.path": "model"},
     {"data.path": "stage:pairs", "model.path": "model"},
   ],
@@ -49,11 +50,19 @@ def test_sound_settings_pass(start):
       {"data.source": "worl"},
       "data.source wants one of hub, file, world, got 'worl'; did you mean 'world'?",
     ),
+    ({"data.columns": "promt=ask"}, "data.columns: no standard column 'promt'; did you mean 'prompt'?"),
     ({"model.precision": "fp16"}, "model.precision wants one of float32, bfloat16, got 'fp16'"),
   ],
 )
 def test_out_of_range(values, message):
   assert refused(WORLD, values) == message
+
+
+def test_formats_and_slots_are_known_before_data_are_read():
+  assert refused(FILE, {"data.format": "hhh"}).startswith("data.format: no format 'hhh'; choose auto, ")
+  assert refused(FILE, {"batch.scored": 2000}) == (
+    "batch.scored is 2000, more than the tokens of a row (batch.row_length=1024); lower it, or leave it at 0"
+  )
 
 
 @pytest.mark.parametrize(

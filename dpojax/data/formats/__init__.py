@@ -49,6 +49,13 @@ _IN_ORDER = [
 FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _IN_ORDER}
 
 
+def format_named(name: str) -> Format:
+  """Raises ConfigError where `data.format` names none."""
+  if name not in FORMATS:
+    raise ConfigError(f"data.format: no format {name!r}; choose auto, {', '.join(FORMATS)}")
+  return FORMATS[name]
+
+
 def choose_format(name: str, row: Row, where: str) -> Format:
   """The format of that name, or with `auto` the first that the row looks like.
 
@@ -68,9 +75,7 @@ def choose_format(name: str, row: Row, where: str) -> Format:
         return form
     known = "\n".join(f"  {form.name}: {form.wants}" for form in FORMATS.values())
     raise DataError(f"{where}: columns {found} fit no known format; rename them to one of\n{known}")
-  if name not in FORMATS:
-    raise ConfigError(f"data.format: no format {name!r}; choose auto, {', '.join(FORMATS)}")
-  form = FORMATS[name]
+  form = format_named(name)
   missing = [column for column in form.columns if column not in row]
   if missing:
     raise DataError(f"{where}: no column {missing[0]!r}; format {name!r} wants {form.wants}, found {found}")
