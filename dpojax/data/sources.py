@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from dpojax.data.formats.cells import DuplicateName, load_json, shown
 from dpojax.errors import DataError
+from dpojax.files import expanded
 
 if TYPE_CHECKING:
   import pyarrow
@@ -67,8 +68,8 @@ def file_source(path: str, limit: int = 0) -> Source:
   """The rows of a local file. See `file_rows`."""
 
   def identity() -> str:
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-      file = Path(path).expanduser()
+    with contextlib.suppress(OSError, ValueError):
+      file = expanded(path)
       if file.is_file():  # to open a pipe would wait for somebody to write to it
         with file.open("rb") as stream:
           return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -80,9 +81,9 @@ def file_source(path: str, limit: int = 0) -> Source:
 def find_file(path: str, setting: str = "data.path") -> Path:
   """The file that `setting` names, not opened; DataError where there is none."""
   try:
-    file = Path(path).expanduser()
+    file = expanded(path)
     what = "" if file.is_file() else "is a folder, not a file" if file.is_dir() else "no such file"
-  except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a NUL
+  except (OSError, ValueError) as error:  # a name too long, a NUL
     file, what = Path(), str(getattr(error, "strerror", "") or error)
   if what:
     raise DataError(f"{path}: {what}; {setting} takes a JSONL, JSON, CSV or Parquet file, .gz allowed")
@@ -143,7 +144,7 @@ def hub_source(name: str, *, subset: str, split: str, revision: str, limit: int 
     raise DataError(f"{_hub_option(error, name, subset, split, revision)}: {_first_line(error)}") from error
   title = f"{name}[{split}]"
   count = min(limit, len(table)) if limit else len(table)
-  rows = (SourceRow(f"{title}[{i}]", table[i]) for i in range(count))
+  rows = (SourceRow(f"{title}[{i}]", without_filled_nulls(table[i])) for i in range(count))
   # By what the library knows its own copy, of which the rows are: the files' contents (hub) or times (local).
   return Source(title, rows, lambda: str(getattr(table, "_fingerprint", "")))
 
@@ -246,9 +247,24 @@ def _parquet_rows(stream: IO[bytes], path: str) -> Iterator[SourceRow]:
     table = parquet.ParquetFile(stream if isinstance(stream, io.BufferedReader) else io.BytesIO(stream.read()))
     _check_schema(table.schema_arrow, path)
     batches = table.iter_batches(batch_size=64)
-    yield from memory_rows((row for batch in batches for row in batch.to_pylist()), path)
+    yield from memory_rows((without_filled_nulls(row) for batch in batches for row in batch.to_pylist()), path)
   except (pyarrow.ArrowException, OSError) as error:
     raise DataError(f"{path}: not a Parquet file: {_first_line(error)}") from error
+
+
+def without_filled_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+  """A row of an Arrow table without the nulls of objects inside its columns.
+
+  A table gives all objects of a column the same fields, so that the arguments of one tool call become null in the others;
+  a null that was meant cannot be told from these.
+  """
+
+  def kept(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return {key: kept(inner) for key, inner in value.items() if inner is not None}
+    return [kept(inner) for inner in value] if isinstance(value, list) else value
+
+  return {name: kept(value) for name, value in row.items()}
 
 
 def _check_schema(fields: "Iterable[pyarrow.Field]", path: str) -> None:

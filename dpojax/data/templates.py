@@ -4,12 +4,12 @@ import datetime
 import html
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dpojax.data.formats.cells import load_json, shown
 from dpojax.data.formats.common import Message, shared_length
 from dpojax.errors import DataError, TemplateError
+from dpojax.files import expanded
 from dpojax.interop.template import TemplateRenderer
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -33,8 +33,8 @@ def template_source(setting: str, tokenizer: Tokenizer) -> str | None:
   if setting == "none":
     return None
   try:
-    return Path(setting).expanduser().read_text(encoding="utf-8-sig")
-  except (OSError, ValueError, RuntimeError) as error:  # ValueError: no UTF-8, or a NUL in the name
+    return expanded(setting).read_text(encoding="utf-8-sig")
+  except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
     raise DataError(f"data.template={setting}: {error}; give auto, none, or the path of a Jinja file") from error
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from typing import cast
 
 import pyarrow
 import pytest
@@ -11,7 +12,9 @@ from pyarrow import parquet
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
 from dpojax.data.sources import _check_schema, file_rows, file_source, hub_source, memory_rows
+from dpojax.data.templates import template_source
 from dpojax.errors import ConfigError, DataError
+from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import Answers
 
 ROWS = [{"prompt": f"hello {i}", "chosen": " yes", "rejected": " no"} for i in range(5)]
@@ -275,3 +278,20 @@ def test_a_data_set_that_cannot_be_fetched_or_read_is_named(hub):
   name = hub({"data/train.jsonl": b'{"a": 1}\n{"a": \n'})
   with pytest.raises(DataError, match=f"^data.name={name}: .*DatasetGenerationError"):
     list(hub_source(name, subset="", split="train", revision="").rows)
+
+
+def test_nulls_that_a_table_fills_in_are_no_arguments(tmp_path):
+  """Two calls with arguments of their own become one Arrow type; each row is read as it was written."""
+  call = lambda arguments: [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]  # noqa: E731
+  rows = [{"chosen": call({"city": "Rome"}), "note": None}, {"chosen": call({"day": 3, "hours": [1, 2]}), "note": "x"}]
+  (tmp_path / "rows.parquet").write_bytes(as_parquet(rows))
+  assert [row.values for row in file_rows(str(tmp_path / "rows.parquet"))] == rows
+
+
+@pytest.mark.parametrize("setting", ["data.path", "data.template"])
+def test_a_user_who_is_not_known_is_a_path_that_is_not_there(setting):
+  with pytest.raises(DataError, match=r"~nobody_here/x\.jsonl"):
+    if setting == "data.path":
+      list(file_rows("~nobody_here/x.jsonl"))
+    else:
+      template_source("~nobody_here/x.jsonl", cast(Tokenizer, None))
