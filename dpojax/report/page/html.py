@@ -17,6 +17,7 @@ from typing import Any
 from dpojax.report.page.content import Content, Section
 from dpojax.report.page.styles import Name
 from dpojax.report.page.table import Cell, Table
+from dpojax.terminal import shown
 
 POLICY = (
   "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; connect-src 'none'; base-uri 'none'; "
@@ -75,7 +76,7 @@ def page(content: Content, title: str, made: str, library: str) -> str:
 
 def escape(text: str) -> str:
   """Text as HTML shows it, inside an attribute too."""
-  return html.escape(text, quote=True)
+  return html.escape(shown(text), quote=True)
 
 
 def embedded(value: Any) -> str:
