@@ -3,6 +3,7 @@
 matplotlib looks for a character in the fonts of a text's family and draws a box where none has it. Its own font has no Chinese.
 """
 
+import contextlib
 import functools
 import sys
 from typing import TYPE_CHECKING
@@ -111,11 +112,19 @@ def _installed() -> list[tuple[str, str]]:
   """(family, file) of all fonts in the order in which they are asked; without those that have a box for every character."""
   from matplotlib import font_manager
 
-  files = {
-    font.name: font.fname for font in reversed(font_manager.fontManager.ttflist) if "LastResort" not in font.name
-  }
+  known = {font.fname for font in font_manager.fontManager.ttflist}
+  for path in (
+    set(font_manager.findSystemFonts()) - known
+  ):  # installed after matplotlib made its list, which it keeps in a file
+    with contextlib.suppress(OSError, RuntimeError):  # what FreeType cannot read
+      font_manager.fontManager.addfont(path)
+  fonts = {font.name: font.fname for font in reversed(font_manager.fontManager.ttflist) if not _is_boxes(font.name)}
   place = {name: i for i, name in enumerate(PREFERRED)}
-  return sorted(files.items(), key=lambda item: (place.get(item[0], len(place)), item[0]))
+  return sorted(fonts.items(), key=lambda item: (place.get(item[0], len(place)), item[0]))
+
+
+def _is_boxes(name: str) -> bool:
+  return "lastresort" in name.replace(" ", "").lower()
 
 
 @functools.lru_cache(maxsize=64)
