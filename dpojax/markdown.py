@@ -17,7 +17,7 @@ def escape(text: str) -> str:
   1\. one<br>\- two
   """
   text = re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.", r"\\\g<0>", shown(text))
-  text = re.sub(r"^(\s*)([-+](?=\s)|[-=]{2})", r"\1\\\2", text, flags=re.M)
+  text = re.sub(r"^(\s*)([-+](?=\s|$)|[-=]{2})", r"\1\\\2", text, flags=re.M)
   text = re.sub(r"^(\s*\d{1,9})([.)])(?=\s|$)", r"\1\\\2", text, flags=re.M)
   return within_cell(text, bars=False)
 

@@ -8,7 +8,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING
 
-from dpojax.terminal import in_line
+from dpojax.terminal import in_line, shown
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ _said: set[str] = set()  # characters of which it was said that no font has them
 def make_legible(figure: "Figure") -> None:
   """Before a figure is saved: `$` is no formula, control characters are written out, and every character is in one of the fonts.
 
-  Says on stderr, once for each, which characters are written as `\\u4f60` because no font has them.
+  Says once on stderr which characters are written as `\\u4f60` because no font has them.
   """
   from matplotlib.text import Text
   from matplotlib.ticker import FixedFormatter
@@ -41,8 +41,11 @@ def make_legible(figure: "Figure") -> None:
     axis.get_major_ticks()  # they are made when they are asked for
     labels = [label.get_text() for label in axis.get_ticklabels()]
     if any(_drawable(text) != text for text in labels):
+      _say_missing("".join(labels))
       axis.set_major_formatter(FixedFormatter([_drawable(text) for text in labels]))
-  for text in figure.findobj(Text):
+  texts = figure.findobj(Text)
+  _say_missing("".join(text.get_text() for text in texts))
+  for text in texts:
     _make_drawable(text)
 
 
@@ -73,15 +76,19 @@ def _drawable(text: str) -> str:
     return text
   text = "\n".join(map(in_line, text.split("\n")))
   missing = _families(frozenset(text))[1]
-  if new := "".join(sorted(missing - _said)):
-    _said.update(new)
+  return "".join(_code(c) if c in missing else c for c in text)
+
+
+def _say_missing(text: str) -> None:
+  new = sorted(_families(frozenset(shown(text)))[1] - _said)
+  _said.update(new)
+  if new:
     print(
-      f"dpojax: plots: no installed font has {new}: written out, as {_code(new[0])}; install one that has them, such as "
-      "the package fonts-noto-cjk",
+      f"dpojax: plots: no installed font has {''.join(new)}: written out, as {_code(new[0])}; install one that has them, such "
+      "as the package fonts-noto-cjk",
       file=sys.stderr,
       flush=True,
     )
-  return "".join(_code(c) if c in missing else c for c in text)
 
 
 def _code(character: str) -> str:

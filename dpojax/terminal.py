@@ -207,11 +207,11 @@ def wrapped(text: str, columns: int, *, indent: str = "") -> list[str]:
   for unit in _units(text.replace("\t", " ").replace("\n", " ")):
     wide = width(unit)
     if used + wide <= columns:
-      if unit.isspace() and lines and line == indent:
+      if not unit.strip(" ") and lines and line == indent:
         continue  # a line that goes on does not begin with the space it was broken at
       line, used = line + unit, used + wide
       continue
-    if unit.isspace():
+    if not unit.strip(" "):
       end()
       continue
     if wide <= columns - width(indent) or not line.strip(" "):

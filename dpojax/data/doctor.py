@@ -101,7 +101,7 @@ def packing_report(batches: Batches) -> str:
       line("scored slots a row", shape.scored) + f"   {fill.scored:.1%} filled",
       line("example slots a row", shape.examples),
       line("row groups a step", f"{fill.groups_per_step:.2f}") + f"   of at most {shape.groups}",
-      line("computed tokens in use", f"{fill.groups:.1%}") + "   counting the last group's empty rows",
+      line("computed tokens in use", f"{fill.groups:.1%}") + "   with the last group's empty rows",
       line("  by batch.rows", "") + ", ".join(f"{rows}: {share:.0%}" for rows, share in by_rows(batches)),
       line("steps an epoch", batches.steps_per_epoch),
     ]

@@ -55,7 +55,9 @@ def _broken(header: Row, rows: Sequence[Row]) -> list[list[str]]:
   return [list(line) for line in itertools.zip_longest(*(reversed(head) for head in heads), fillvalue="")][::-1]
 
 
-def markdown(header: Row, rows: Sequence[Row], *, cell: Callable[[str], str] = escape) -> str:
+def markdown(
+  header: Row, rows: Sequence[Row], *, cell: Callable[[str], str] = lambda text: text if text == "-" else escape(text)
+) -> str:
   """The same table in Markdown; `cell` turns texts into Markdown: `within_cell` where they are that already.
 
   >>> print(markdown(["", "after"], [["loss", "0.5"]]))
