@@ -6,7 +6,7 @@ matplotlib looks for a character in the fonts of a text's family and draws a box
 import contextlib
 import functools
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpojax.terminal import in_line, shown
 
@@ -49,6 +49,16 @@ def make_legible(figure: "Figure") -> None:
     _make_drawable(text)
 
 
+def legible(part: Any) -> Any:
+  """A specification of a chart, with every text in it, names of fields too, as `make_legible` does with a figure's."""
+  if isinstance(part, str):
+    _say_missing(part)
+    return _drawable(part)
+  if isinstance(part, dict):
+    return {legible(name): legible(inner) for name, inner in part.items()}
+  return [legible(inner) for inner in part] if isinstance(part, list) else part
+
+
 def text_width(text: str, size: float) -> float:
   """Inches that a line takes at `size` points, in the fonts that `make_legible` gives it."""
   from matplotlib import rcParams
@@ -80,6 +90,8 @@ def _drawable(text: str) -> str:
 
 
 def _say_missing(text: str) -> None:
+  if text.isascii():
+    return
   new = sorted(_families(frozenset(shown(text)))[1] - _said)
   _said.update(new)
   if new:

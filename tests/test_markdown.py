@@ -105,7 +105,7 @@ def test_in_a_code_span(text):
   (token,) = [token for token in PARSER.parse(f"x {code(text)} y") if token.type == "inline"]
   if not text:
     return  # two backticks with nothing between them are no span
-  assert [child.type for child in token.children] == ["text", "code_inline", "text"]
+  assert token.children is not None and [child.type for child in token.children] == ["text", "code_inline", "text"]
   assert token.children[1].content.strip() == in_line(text).strip()
 
 

@@ -13,7 +13,7 @@ from chinese_model import PAIRS, chinese_tokenizer, write_chinese_model
 from matplotlib.figure import Figure
 
 from dpojax import plot_text
-from dpojax.bradley_terry import Comparisons
+from dpojax.bradley_terry import Comparisons, fit
 from dpojax.cli.main import main
 from dpojax.report.figures import save_figure
 from dpojax.report.tables import aligned
@@ -67,7 +67,7 @@ def test_tables_are_straight():
 def test_a_leaderboard_is_straight_and_fits():
   long = "一个非常非常非常非常非常非常非常非常长的名字"
   names = [*NAMES, long, long[1:]]
-  board = Comparisons.from_pairs(*zip(*itertools.permutations(names, 2), strict=True)).fit().leaderboard()
+  board = fit(Comparisons.from_pairs(*zip(*itertools.permutations(names, 2), strict=True))).leaderboard()
   whole, narrow = str(board).split("\n"), board.text(80).split("\n")
   assert long in str(board) and long not in board.text(80)
   for lines in (whole, narrow):
@@ -84,12 +84,12 @@ def test_plots_draw_chinese_or_say_that_they_cannot(tmp_path, capsys, monkeypatc
     axes.plot([0, 1], [0, 1], label="奖励 $x$")
     axes.set_yticks([0, 1], ["客服", "法律$y_$"])
     axes.set_title("标题 \x1b[2J")
-    axes.legend()
+    legend = axes.legend()
     with warnings.catch_warnings():
       warnings.simplefilter("error")  # matplotlib warns of each character that its fonts lack
       save_figure(figure, tmp_path / "plot.png")
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    return [axes.get_title(), *labels, axes.get_legend().get_texts()[0].get_text()]
+    return [axes.get_title(), *labels, legend.get_texts()[0].get_text()]
 
   texts = draw()
   assert texts[0].endswith(" \\x1b[2J") and texts[2].endswith("$y_$") and texts[3].endswith(" $x$")
@@ -99,7 +99,7 @@ def test_plots_draw_chinese_or_say_that_they_cannot(tmp_path, capsys, monkeypatc
   plot_text._families.cache_clear()
   assert draw() == ["\\u6807\\u9898 \\x1b[2J", "\\u5ba2\\u670d", "\\u6cd5\\u5f8b$y_$", "\\u5956\\u52b1 $x$"]
   said = capsys.readouterr().err.splitlines()
-  assert len(said) == 2 and "no installed font has 律法客服: written out, as \\u5f8b" in said[0]
+  assert len(said) == 2 and "no installed font has 客律服法: written out, as \\u5ba2" in said[0]
   plot_text._families.cache_clear()
 
 

@@ -13,6 +13,7 @@ import vl_convert
 
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically, write_json
+from dpojax.plot_text import legible
 from dpojax.report.page.chart import WIDTH, Chart
 from dpojax.report.page.content import Content
 from dpojax.report.page.html import page
@@ -111,7 +112,12 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
     "legend": text | {"symbolSize": 35 if small else 90, "rowPadding": 1 if small else 2},
     "view": {"stroke": "transparent"},
   }
-  found = copy.deepcopy(spec) | {"width": width, "background": "white", "padding": 2 if small else 6, "config": config}
+  found = legible(copy.deepcopy(spec)) | {
+    "width": width,
+    "background": "white",
+    "padding": 2 if small else 6,
+    "config": config,
+  }
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
   for legend in _legends(found):
     if legend["orient"] == "bottom":
