@@ -53,16 +53,26 @@ def _written_out(found: re.Match[str]) -> str:
 class Guarded:
   """A text stream that writes what is `shown`. What its encoding lacks is written out too, so that printing cannot fail for it.
 
+  On a terminal a carriage return at the beginning of what is written stays where it overwrites nothing, or only what began
+  with one too: progress bars of libraries work so, and nobody else's text can be hidden by it.
+
   Args:
     stream: where it goes; everything but writing is as there.
   """
 
   def __init__(self, stream: TextIO):
     self.stream = stream
+    self._free = True  # the line so far is empty, or a progress bar
 
   def write(self, text: str) -> int:
-    obeyed(self, shown(text))
-    return len(text)
+    said, count = text, len(text)
+    if text[:1] == "\r" and self._free and self.stream.isatty():
+      obeyed(self, "\r")
+      said = text[1:]
+    if "\n" in said or (said and said is text):
+      self._free = said.endswith("\n")
+    obeyed(self, shown(said))
+    return count
 
   def writelines(self, lines: Any) -> None:
     for line in lines:

@@ -123,6 +123,21 @@ def test_what_is_printed_and_logged_goes_through_the_guard(capsys):
   assert not isinstance(sys.stdout, terminal.Guarded)
 
 
+def test_a_progress_bar_is_drawn_over_itself_and_over_nothing_else():
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  with Terminal() as screen:
+    guarded = terminal.Guarded(screen)
+    for text in ("\r 10 %", "\r 20 %\r", "\n", "\rfirst", "\n", "error: ", "\rhidden", "\n", "\r1\nx", "\r2"):
+      guarded.write(text)
+    assert screen.getvalue() == "\r 10 %\r 20 %\\r\n\rfirst\nerror: \\rhidden\n\r1\nx\\r2"
+  with io.StringIO() as file:
+    terminal.Guarded(file).write("\r 10 %")
+    assert file.getvalue() == "\\r 10 %"
+
+
 def test_a_character_that_the_encoding_lacks_is_written_out():
   file = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
   guarded = terminal.Guarded(file)
