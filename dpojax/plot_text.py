@@ -5,6 +5,7 @@ matplotlib looks for a character in the fonts of a text's family and draws a box
 
 import contextlib
 import functools
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,8 @@ def _installed() -> list[tuple[str, str]]:
   """(family, file) of all fonts in the order in which they are asked; without those that have a box for every character."""
   from matplotlib import font_manager
 
+  # Many fonts of other scripts have one weight, and nobody can do anything about it.
+  logging.getLogger(font_manager.__name__).addFilter(lambda said: "font weight" not in said.getMessage())
   known = {font.fname for font in font_manager.fontManager.ttflist}
   for path in (
     set(font_manager.findSystemFonts()) - known

@@ -83,7 +83,7 @@ def test_plots_draw_chinese_or_say_that_they_cannot(tmp_path, capsys, monkeypatc
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], label="奖励 $x$")
     axes.set_yticks([0, 1], ["客服", "法律$y_$"])
-    axes.set_title("标题 \x1b[2J")
+    axes.set_title("标题 \x1b[2J", fontweight="bold")
     legend = axes.legend()
     with warnings.catch_warnings():
       warnings.simplefilter("error")  # matplotlib warns of each character that its fonts lack
