@@ -158,7 +158,7 @@ def test_files_hold_what_the_terminal_only_shows(inputs, tmp_path, capsys):
   answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
   assert any(TOKEN in row["samples"][0]["text"] for row in answers) and all(TOKEN in row["prompt"] for row in answers)
   assert main([*commands(inputs, inputs, tmp_path)["bt"][0][:4], f"--out={tmp_path / 'board.csv'}"]) == 0
-  assert f"a{HOSTILE}" in (tmp_path / "board.csv").read_text(newline="")
+  assert f"a{HOSTILE}" in (tmp_path / "board.csv").read_bytes().decode()
   assert not obeyed("".join(capsys.readouterr()))
 
 
