@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from dpojax.terminal import HIDDEN
+
 PART = ".part"
 LONGEST = 40  # characters of a file's name that the name beside it repeats; a name has at most 255 bytes
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -256,19 +258,16 @@ def remove_unfinished() -> None:
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
   """A value as JSON that every parser reads.
 
-  Text stays as it is, but for halves of surrogate pairs, which have no UTF-8. NaN and infinities are written as
-  `to_json_number` has them; `finite` takes them out where others read the file.
+  Text stays as it is, but for what a terminal would obey or hide and halves of surrogate pairs, which have no UTF-8: these are
+  written as JSON's escapes, which say the same. NaN and infinities are written as `to_json_number` has them; `finite` takes
+  them out where others read the file.
   """
   try:
     text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
   except ValueError:
     value = _with_numbers_named(value)
     text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    text = json.dumps(value, indent=indent, sort_keys=sort_keys, allow_nan=False)
-  return text
+  return HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def to_json_number(value: float) -> float | int | str:

@@ -13,6 +13,8 @@ PACKAGE = ROOT / "dpojax"
 
 # Lowest first. The longest matching name decides.
 LAYERS = [
+  ["dpojax.terminal"],
+  ["dpojax.markdown", "dpojax.plot_text"],
   ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals"],
   ["dpojax.disk_cache", "dpojax.losses"],
   ["dpojax.config.option"],
@@ -50,7 +52,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY = {
   "ml_collections": ["dpojax.config.load"],
   "absl": ["dpojax.config.load"],
-  "matplotlib": ["dpojax.report", "dpojax.bradley_terry.plots"],
+  "matplotlib": ["dpojax.report", "dpojax.plot_text", "dpojax.bradley_terry.plots"],
   "altair": ["dpojax.report.page"],
   "vl_convert": ["dpojax.report.page"],
   "orbax": ["dpojax.training"],

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from dpojax import terminal
 from dpojax.bradley_terry import uncertainty
 from dpojax.bradley_terry.bootstrap import Bootstrap
 from dpojax.bradley_terry.fitted import Fitted, Kind
 from dpojax.bradley_terry.priors import NoEstimate
 
 FEW_GAMES = 20  # below which an interval is read off the profile likelihood
+LEAST_ITEM = 20  # columns of items on a terminal, however narrow that is
 PROFILES = 100  # most items for which that is done
 
 
@@ -47,6 +49,10 @@ class Leaderboard:
     return next(row for row in self.rows if row["item"] == item)
 
   def __str__(self) -> str:
+    return self.text()
+
+  def text(self, width: int = 0) -> str:
+    """The table and its notes; items lose their middles where lines would be wider than `width` columns, 0: any is right."""
     head = ["rank", "item", "rating", f"{100 * self.level:g} % interval", "ranks", "games", "won", "lost", "tied"]
     lines = [head]
     for row in self.rows:
@@ -58,15 +64,16 @@ class Leaderboard:
         star = "*" if row["interval"] == "profile" else ""
         interval = f"{row['low']:.0f} to {row['high']:.0f}{star}"
         lines.append([str(row["rank"]), str(row["item"]), f"{row['rating']:.0f}", interval, ranks, *counts])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = {1}
-    text = [
-      "  ".join(
-        cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-      )
-      for line in lines
-    ]
-    return "\n".join([*(line.rstrip() for line in text), *self.notes])
+    lines = [[terminal.in_line(cell) for cell in line] for line in lines]
+    widths = [max(map(terminal.width, column)) for column in zip(*lines, strict=True)]
+    if width:
+      widths[1] = min(widths[1], max(LEAST_ITEM, width - sum(w + 2 for i, w in enumerate(widths) if i != 1)))
+    text = []
+    for line in lines:
+      cells = [terminal.right(cell, w) for cell, w in zip(line, widths, strict=True)]
+      cells[1] = terminal.left(terminal.cut_middle(line[1], widths[1]), widths[1])
+      text.append("  ".join(cells).rstrip())
+    return "\n".join([*text, *self.notes])
 
 
 class Spread(NamedTuple):

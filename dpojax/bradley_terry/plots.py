@@ -8,6 +8,8 @@ import numpy as np
 
 from dpojax.bradley_terry import likelihood
 from dpojax.files import replacing_path
+from dpojax.plot_text import make_legible, text_width
+from dpojax.terminal import cut, width
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 BLUE, LIGHT, DARK, SOFT, GRID = "#2b5d8a", "#b5cde1", "#50555d", "#b0b4bb", "#e4e6ea"
 NUMBERED = 16  # items up to which the matrix says its numbers
-LONGEST = 36  # characters of a label
+LONGEST = 36  # columns of a label, of which Chinese characters take two
 
 # Inches. Every item is a row of the same height in all panels; the rest is what surrounds them.
 ROW, NUMBERED_ROW = 0.25, 0.36
@@ -71,6 +73,7 @@ def plot_board(fit: "BradleyTerryFit", board: "Leaderboard", path: str | pathlib
   axes[1].tick_params(labelleft=False)
   _matrix(axes[2], fit, order, row)
   axes[2].set_yticks(range(n), [str(rank) for rank in range(1, n + 1)], fontsize=9 if row > ROW else 7.5)
+  make_legible(figure)
   with replacing_path(path) as part:
     figure.savefig(part, dpi=140)
 
@@ -83,9 +86,8 @@ def _panels(
   The layout is computed, not left to matplotlib's, which would make rows of different heights.
   """
   from matplotlib.figure import Figure
-  from matplotlib.textpath import TextPath
 
-  labels = max([TextPath((0, 0), name, size=9).get_extents().width / 72 for name in names if name.strip()], default=0)
+  labels = max([text_width(name, 9) for name in names if name.strip()], default=0)
   start = LEFT + labels + 0.12
   gaps = [VALUES + GAP if i == 0 else GAP for i in range(len(panels) - 1)]
   width = start + sum(width for width, _ in panels) + sum(gaps) + beside + RIGHT
@@ -217,9 +219,9 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _short(label: Any) -> str:
-  """A label as text that is not too long, without what matplotlib would read as mathematics."""
+  """A label as text that is not too long."""
   text = " ".join(str(label).split())
-  return (text if len(text) <= LONGEST else text[: LONGEST - 1] + "…").replace("$", r"\$")
+  return text if width(text) <= LONGEST else cut(text, LONGEST - 1) + "…"
 
 
 def _percent(value: float) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import pathlib
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
       from dpojax.bradley_terry.plots import plot_board
 
       plot_board(fit, board, plot)
-  print("\n".join([str(board), *summary(options, fit, result)]))
+  width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0  # a file or a pipe gets whole names
+  print("\n".join([board.text(width), *summary(options, fit, result)]))
   for path in (options.out, options.plot):
     if path is not None:
       print(f"written: {path}", file=sys.stderr)

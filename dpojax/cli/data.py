@@ -5,6 +5,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dpojax import terminal
 from dpojax.cli.arguments import in_range
 from dpojax.cli.options import Parser
 from dpojax.config.keys import (
@@ -62,7 +63,10 @@ def inspect(config: RunConfig, *, rows: int = 1, colour: bool = False) -> None:
       break
     scored = "in colour" if colour else "between ⟦ and ⟧"
     print(f"\nrow {r} of step 0, {len(view.examples)} examples; scored tokens {scored}\n")
-    print(view.text(colour=colour))
+    if colour:
+      terminal.obeyed(sys.stdout, view.text(colour=True) + "\n")
+    else:
+      print(view)
 
 
 def _parser() -> Parser:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 
+from dpojax import terminal
 from dpojax.cli.main import fail, main
 from dpojax.errors import ConfigError, InputError
 from dpojax.signals import STOPS
@@ -35,6 +36,7 @@ def command() -> int:
   Raises:
     SystemExit, and whatever `main` lets through.
   """
+  terminal.guard()
   restarted = restore_environment()
   if sys.argv[1:2] and sys.argv[1] in COMPUTING and not {"-h", "--help"} & set(sys.argv[2:]):
     try:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from dpojax import signals
+from dpojax import signals, terminal
 from dpojax.errors import InputError
 from dpojax.files import DISK_ERRORS, remove_unfinished
 
@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None, *, own_process: bool = False) -> in
     0 when done, 1 when it failed, 2 when what it was given is wrong, `stop_code` when it was asked to stop.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
-  with signals.handled(functools.partial(ending, arguments) if own_process else None) as handler:
+  if own_process:
+    terminal.guard()  # and a traceback at its end too
+  with terminal.guarded(), signals.handled(functools.partial(ending, arguments) if own_process else None) as handler:
     with signals.at_end(remove_unfinished):
       code = run(arguments)
     if handler is not None and own_process:
@@ -173,11 +175,12 @@ def of_files(error: OSError) -> str | None:
   if error.filename is None:  # what is printed has no name, for example
     return f"{error.strerror}; {needed[error.errno]}"
   path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
-  path = repr(path)[1:-1] if len(path) <= LONGEST else f"{path[:LONGEST]!r}..."
+  path = terminal.in_line(path if len(path) <= LONGEST else f"{path[:LONGEST]}...")
   return f"{path}: {error.strerror}; {needed[error.errno]}"
 
 
 def fail(message: str) -> int:
   """Says what the user can mend; returns the exit code of that."""
-  print(f"dpojax: error: {message}", file=sys.stderr)
+  continued = "\n  "  # so that no name with a newline looks like a line of ours
+  print(f"dpojax: error: {message.replace(chr(10), continued)}", file=sys.stderr)
   return 2

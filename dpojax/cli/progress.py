@@ -3,6 +3,8 @@
 import sys
 import time
 
+from dpojax import terminal
+
 REPORT_SECONDS = 10.0  # between lines where there is no terminal
 
 
@@ -20,7 +22,10 @@ class Line:
     if now - self.shown < self.pause:
       return
     self.shown, self.begun = now, True
-    print(f"\r{text:<60}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+    if self.live:
+      terminal.live_line(sys.stderr, text)
+    else:
+      print(text, file=sys.stderr, flush=True)
 
   def close(self) -> None:
     """Ends the live line."""

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from dpojax import terminal
 from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import ConfigError
@@ -44,9 +45,9 @@ def main(arguments: list[str]) -> int:
   out = pathlib.Path(options.out or ("report" if several else pathlib.Path(options.folders[0], "report")))
   title = options.title or ", ".join(pathlib.Path(folder).resolve().name for folder in options.folders)
   live = sys.stderr.isatty()
-  paths = write_page(content, out, title, say=lambda text: _status(text) if live else None)
+  paths = write_page(content, out, title, say=lambda text: terminal.live_line(sys.stderr, text) if live else None)
   if live:
-    _status("")
+    terminal.live_line(sys.stderr, "")
   for problem in content.problems:
     print(f"left out: {problem}", file=sys.stderr)
   print(f"{len(content.stages)} runs: {', '.join(section.title for section in content.sections)}")
@@ -60,7 +61,3 @@ def _installed(name: str) -> bool:
   import importlib.util
 
   return importlib.util.find_spec(name) is not None
-
-
-def _status(text: str) -> None:
-  print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from dpojax.data.examples import TokenDataset
 from dpojax.data.show import answer_names
 from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
+from dpojax.terminal import filled
 
 WIDTH = 26  # of the names on the left
 BARS = " ▏▎▍▌▋▊▉█"
@@ -76,7 +77,7 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     line("rows with a weight", counts["with_weight"], kept),
   ]
   absent = [words(reason) for reason, n in dropped.items() if not n]
-  return "\n".join([*lines, "", f"none dropped as: {', '.join(absent)}"])
+  return "\n".join([*lines, "", filled(f"none dropped as: {', '.join(absent)}", 80, indent="  ")])
 
 
 def lengths_report(dataset: TokenDataset) -> str:
@@ -100,7 +101,7 @@ def packing_report(batches: Batches) -> str:
       line("scored slots a row", shape.scored) + f"   {fill.scored:.1%} filled",
       line("example slots a row", shape.examples),
       line("row groups a step", f"{fill.groups_per_step:.2f}") + f"   of at most {shape.groups}",
-      line("computed tokens in use", f"{fill.groups:.1%}") + "   counting the last group's empty rows",
+      line("computed tokens in use", f"{fill.groups:.1%}") + "   with the last group's empty rows",
       line("  by batch.rows", "") + ", ".join(f"{rows}: {share:.0%}" for rows, share in by_rows(batches)),
       line("steps an epoch", batches.steps_per_epoch),
     ]

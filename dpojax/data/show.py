@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dpojax import terminal
 from dpojax.data.examples import TokenDataset
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import PackedBatch
@@ -156,7 +157,7 @@ def _scored_places(batch: PackedBatch, group: int, row: int) -> set[int]:
 
 def _heading(example: ShownExample) -> str:
   lengths = " + ".join(str(len(answer)) for answer in example.answers)
-  where = f" ({example.where})" if example.where else ""
+  where = f" ({terminal.in_line(example.where)})" if example.where else ""
   return f"example {example.index}{where}: {len(example.prompt)} prompt + {lengths} answer tokens"
 
 
@@ -164,13 +165,14 @@ def _paragraph(name: str, tokens: Sequence[ShownToken], colour: str | None) -> s
   """A name and tokens, further lines set in under the first."""
   parts = []
   for scored, run in itertools.groupby(tokens, key=lambda token: token.scored):
-    text = "".join(token.text for token in run)
+    text = terminal.shown("".join(token.text for token in run))
     if colour is None:
       parts.append(f"⟦{text}⟧" if scored else text)
     else:
       parts.append(f"{colour if scored else ANSI_DIM}{text}{ANSI_END}")
-  indent = max(10, len(name) + 1)
-  return name.ljust(indent) + "".join(parts).replace("\n", "\n" + " " * indent)
+  name = terminal.in_line(name)
+  indent = max(10, terminal.width(name) + 1)
+  return terminal.left(name, indent) + "".join(parts).replace("\n", "\n" + " " * indent)
 
 
 def _html_paragraph(name: str, tokens: Sequence[ShownToken], colour: str) -> str:
@@ -178,5 +180,5 @@ def _html_paragraph(name: str, tokens: Sequence[ShownToken], colour: str) -> str
   for token in tokens:
     style = f"color:{colour};font-weight:600" if token.scored else "opacity:0.6"
     about = f"id {token.id}, position {token.position}{', scored' if token.scored else ''}"
-    spans.append(f'<span style="{style}" title="{about}">{html.escape(token.text)}</span>')
-  return f"<p><i>{name}</i>  {''.join(spans)}</p>"
+    spans.append(f'<span style="{style}" title="{about}">{html.escape(terminal.shown(token.text))}</span>')
+  return f"<p><i>{html.escape(terminal.in_line(name))}</i>  {''.join(spans)}</p>"

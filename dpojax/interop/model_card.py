@@ -1,9 +1,10 @@
 """The README.md of an exported model: what it is, how it was made, what was measured."""
 
-import json
 from typing import Any
 
 from dpojax import __version__
+from dpojax.files import json_text
+from dpojax.markdown import code, escape
 
 # (split, metric, words) of the results that a card shows, where they were measured.
 RESULTS = [
@@ -86,7 +87,7 @@ def model_card(
   recipe, base = config["recipe"], config["model"]["path"]
   start = "a model trained from scratch"
   if base:
-    start = f"that of the run's stage `{base.partition(':')[2]}`" if base.startswith("stage:") else f"`{base}`"
+    start = f"that of the run's stage {code(base.partition(':')[2])}" if base.startswith("stage:") else code(base)
   tag = {"reward_model": "reward-model", "sft": "sft", "policy_gradient": "policy-gradient"}.get(recipe, "preferences")
   use = SCORES.format(text=_ending(config["data"])) + f"\n\n{rewards}" if rewards else WRITES
   data, made = _data(config["data"]), "Trained"
@@ -98,11 +99,11 @@ def model_card(
   parts = [
     "---\nlibrary_name: transformers\n"
     f"pipeline_tag: {'text-classification' if rewards or critic else 'text-generation'}\ntags:\n- dpojax\n- {tag}\n---",
-    f"# {name}",
-    f"{made} with dpojax {__version__} ({method}) on {data}, starting from {start}."
-    + (f" The critic started from {critic_start}." if critic_start else ""),
+    f"# {escape(name)}",
+    f"{made} with dpojax {__version__} ({escape(method)}) on {data}, starting from {start}."
+    + (f" The critic started from {escape(critic_start)}." if critic_start else ""),
     _results(result, step),
-    "## Settings\n\n```json\n" + json.dumps(config, indent=2, ensure_ascii=False) + "\n```",
+    "## Settings\n\n```json\n" + json_text(config, indent=2) + "\n```",
     f"## Use\n\n{use}",
     "The data's terms and those of the model it starts from apply to this model too. "
     "It was measured only as far as the table says.",
@@ -122,12 +123,12 @@ def _ending(data: dict[str, Any]) -> str:
 
 def _data(data: dict[str, Any]) -> str:
   if data["source"] == "file":
-    return f"the file `{data['path']}`"
+    return f"the file {code(data['path'])}"
   if data["source"] == "world":
     pairs = "pairs that a model wrote in " if data["path"] else ""
-    return f"{pairs}the built-in world `{data['name']}`"
-  revision = f" at revision {data['revision']}" if data["revision"] else ""
-  return f"`{data['name']}`{revision}, split `{data['split']}`"
+    return f"{pairs}the built-in world {code(data['name'])}"
+  revision = f" at revision {escape(data['revision'])}" if data["revision"] else ""
+  return f"{code(data['name'])}{revision}, split {code(data['split'])}"
 
 
 def _number(value: float | str) -> str:
@@ -135,7 +136,7 @@ def _number(value: float | str) -> str:
   try:
     return f"{float(value):.4g}"
   except ValueError:
-    return str(value)
+    return escape(str(value))
 
 
 def _results(result: dict[str, Any] | None, step: int | None) -> str:

@@ -2,12 +2,13 @@
 
 import math
 import pathlib
-import textwrap
 from typing import Any
 
 from dpojax.files import write_atomically
+from dpojax.markdown import escape
 from dpojax.report.records import read_made
 from dpojax.report.tables import aligned, markdown
+from dpojax.terminal import filled
 
 BEST_OF_N, REPORT = "best_of_n.json", "report.md"
 
@@ -15,14 +16,14 @@ BEST_OF_N, REPORT = "best_of_n.json", "report.md"
 def write_best_of_n(folder: pathlib.Path) -> None:
   """Writes report.md from best_of_n.json; CheckpointError where that is missing or damaged."""
   found = read_best_of_n(folder)
-  parts = [f"# {folder.resolve().name}", markdown(*table(found)), _sentence(found)]
+  parts = [f"# {escape(folder.resolve().name)}", markdown(*table(found)), escape(_sentence(found))]
   write_atomically(folder / REPORT, "\n\n".join(parts) + "\n")
 
 
 def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> str:
   """The same for a terminal of `width` characters."""
   found = read_best_of_n(folder)
-  said = textwrap.fill(_sentence(found), width)
+  said = filled(_sentence(found), width)
   return "\n\n".join([aligned(*table(found), width=width), said, f"report: {folder / REPORT}"])
 
 

@@ -2,12 +2,13 @@
 
 import math
 import pathlib
-import textwrap
 from typing import Any
 
 from dpojax.files import write_atomically
+from dpojax.markdown import escape
 from dpojax.report.records import read_made
 from dpojax.report.tables import aligned, markdown
+from dpojax.terminal import filled
 
 COMPARISON, ANSWERS, SCORES, REPORT = "comparison.json", "answers.jsonl", "scores.npz", "report.md"
 Table = tuple[list[str], list[list[str]]]
@@ -16,18 +17,18 @@ Table = tuple[list[str], list[list[str]]]
 def write_comparison(folder: pathlib.Path) -> None:
   """Writes report.md from comparison.json; CheckpointError where that is missing or damaged."""
   found = read_comparison(folder)
-  parts = [f"# {folder.resolve().name}", markdown(*policies_table(found)), _sentence(found)]
+  parts = [f"# {escape(folder.resolve().name)}", markdown(*policies_table(found)), escape(_sentence(found))]
   if found["tournament"]:
-    parts += ["## Tournament", markdown(*tournament_table(found)), _about_tournament(found)]
+    parts += ["## Tournament", markdown(*tournament_table(found)), escape(_about_tournament(found))]
   write_atomically(folder / REPORT, "\n\n".join(parts) + "\n")
 
 
 def comparison_report(folder: pathlib.Path, *, width: int = 100) -> str:
   """The same for a terminal of `width` characters."""
   found = read_comparison(folder)
-  parts = [aligned(*policies_table(found), width=width), textwrap.fill(_sentence(found), width)]
+  parts = [aligned(*policies_table(found), width=width), filled(_sentence(found), width)]
   if found["tournament"]:
-    parts += [aligned(*tournament_table(found), width=width), textwrap.fill(_about_tournament(found), width)]
+    parts += [aligned(*tournament_table(found), width=width), filled(_about_tournament(found), width)]
   return "\n\n".join([*parts, f"report: {folder / REPORT}"])
 
 

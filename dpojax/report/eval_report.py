@@ -4,7 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from dpojax.markdown import escape
 from dpojax.report.tables import aligned, markdown
+from dpojax.terminal import in_line
 from dpojax.training.numbers import format_number
 
 Tree = dict[str, Any]
@@ -33,13 +35,18 @@ def eval_text(result: Tree) -> str:
 
 def eval_markdown(result: Tree, plots: Sequence[pathlib.Path]) -> str:
   """`eval.md`: the same table, and the plots by their paths relative to it."""
-  parts = ["# Evaluation", _heading(result).replace("\n", "  \n"), markdown(HEADER, table(result)), *notes(result)]
+  parts = [
+    "# Evaluation",
+    "  \n".join(map(escape, _heading(result).split("\n"))),
+    markdown(HEADER, table(result)),
+    *map(escape, notes(result)),
+  ]
   if subsets := subset_table(result):
     parts.append(markdown(SUBSET_HEADER, subsets))
   if bench := bench_table(result):
     parts.append(markdown(["RewardBench", "score"], bench))
   if listed := left_out(result):
-    parts.append("\n".join([f"{listed[0]}\n", *(f"    {line.strip()}" for line in listed[1:])]))
+    parts.append("\n".join([f"{listed[0]}\n", *(f"    {in_line(line.strip())}" for line in listed[1:])]))
   parts += [f"![{path.stem}]({path.as_posix()})" for path in plots]
   parts.append("What each figure is: `docs/evaluation.md` of dpojax.")
   return "\n\n".join(parts) + "\n"

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dpojax.files import replacing_path
+from dpojax.plot_text import make_legible
 
 BLUE, ORANGE, GREEN, GREY = "#2b5d8a", "#c8642b", "#3d8058", "#8a8f98"
 COLOURS = (BLUE, ORANGE, GREEN, "#7a5195", "#b5892f", GREY)  # of lines that a legend tells apart
@@ -49,5 +50,6 @@ def legend(axis: Axes) -> None:
 
 def save_figure(figure: Figure, path: pathlib.Path) -> None:
   """Writes a figure whole or not at all; the name's ending says the format. Errors as `files.replacing_path`."""
+  make_legible(figure)
   with replacing_path(path) as part:
     figure.savefig(part, dpi=130)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dpojax import losses
 from dpojax.losses import LOSSES, Loss
+from dpojax.markdown import within_cell
 from dpojax.report.tables import markdown
 from dpojax.types import Answers
 
@@ -83,8 +84,7 @@ def _contents() -> str:
           *(text for key, text in READS.items() if key in loss.reads),
         ]
         rows.append([f"[{name}](#{name})", ", ".join(needs) + (", the global batch" if loss.coupled else "")])
-  # Links are made of characters that `markdown` leaves alone.
-  return markdown(["loss", "reads"], rows).replace("|--:|", "|:--|") + "\n"
+  return markdown(["loss", "reads"], rows, cell=within_cell).replace("|--:|", "|:--|") + "\n"
 
 
 def _section(name: str) -> str:
@@ -112,14 +112,16 @@ def _options(loss: Loss, text: str) -> str:
   """The options as a table."""
   entries, parameters = _entries(text), inspect.signature(loss.function).parameters
   rows = [[f"`{key}`", _default(parameters[key].default), entries[key]] for key in loss.options]
-  return markdown(["option", "default", ""], rows).replace("--:|", ":--|")
+  return markdown(["option", "default", ""], rows, cell=within_cell).replace("--:|", ":--|")
 
 
 def _contract() -> str:
   """What the package says of all losses: their data as a table."""
   entries = _entries((losses.__doc__ or "").split("\nData:\n")[1].split("\n\n")[0])
   names = {key: ", ".join(f"`{name}`" for name in key.split(", ")) for key in entries}
-  return markdown(["data", ""], [[names[key], text] for key, text in entries.items()]).replace("--:|", ":--|")
+  return markdown(["data", ""], [[names[key], text] for key, text in entries.items()], cell=within_cell).replace(
+    "--:|", ":--|"
+  )
 
 
 def _entries(text: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dpojax.report.figures import BLUE, COLOURS, GREY, ORANGE, legend, new_figur
 from dpojax.report.labels import Label, policy_labels
 from dpojax.report.records import RunRecords
 from dpojax.report.when_to_stop import WhenToStop
+from dpojax.terminal import cut_middle
 from dpojax.training.numbers import rewards_of
 
 SAME_SCALE = 4  # rewards share a panel while together they span at most this many times what each does
@@ -110,8 +111,7 @@ def short(text: str, longest: int = 34) -> str:
   >>> short("reward model:/home/me/experiments/runs/reward")
   'reward model:/hom…ents/runs/reward'
   """
-  half = (longest - 1) // 2
-  return text if len(text) <= longest else f"{text[: longest - 1 - half]}…{text[-half:]}"
+  return cut_middle(text, longest)
 
 
 def _rewards(axis: Axes, curves: Sequence[Curve], stop: WhenToStop) -> None:

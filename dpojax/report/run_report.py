@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +13,13 @@ from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import to_json_number, write_atomically, write_json
+from dpojax.markdown import escape
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import display_of, displayed, side_by_side, side_by_side_markdown
-from dpojax.report.tables import aligned, escape, markdown
+from dpojax.report.tables import aligned, markdown
+from dpojax.terminal import filled, in_line
 from dpojax.training.model_files import critic_description
 from dpojax.training.numbers import format_duration, format_number, tied
 
@@ -59,9 +60,9 @@ def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
   result = read_result(run.folder)
   parts = [aligned(HEADER, table(result), width=width), _speed(result)]
   if notes := footnotes(result):
-    parts.append("\n".join(textwrap.fill(note, width) for note in notes))
+    parts.append("\n".join(filled(note, width) for note in notes))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
-    parts.append("\n".join(textwrap.fill(sentence, width, subsequent_indent="  ") for sentence in sentences))
+    parts.append("\n".join(filled(sentence, width, indent="  ") for sentence in sentences))
   samples = _shown(run)
   if samples:
     parts.append(side_by_side(*samples, width=width))
@@ -218,7 +219,7 @@ def _shown(run: RunRecords) -> tuple[list[dict], list[dict]] | None:
 
 def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]) -> str:
   parts = [
-    f"# {run.folder.resolve().name}",
+    f"# {escape(run.folder.resolve().name)}",
     escape(in_one_line(run.config)),
     markdown(HEADER, table(result)),
     _speed(result) + ".",
@@ -231,7 +232,7 @@ def _markdown(run: RunRecords, result: dict[str, Any], plots: list[pathlib.Path]
   changed = difference(RunConfig(), run.config)
   if changed:
     lines = [*changed, *autos(run.config)]
-    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {line}" for line in lines))
+    parts.append("Settings that differ from the defaults:\n\n" + "\n".join(f"    {in_line(line)}" for line in lines))
   parts += [f"![{path.stem}]({path.relative_to(run.folder).as_posix()})" for path in plots]
   samples = _shown(run)
   if samples:

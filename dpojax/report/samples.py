@@ -1,12 +1,12 @@
 """What the policy wrote before and after training, side by side."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dpojax import terminal
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError
-from dpojax.report.tables import escape, printable
+from dpojax.markdown import escape
 from dpojax.training.numbers import reward_in_words
 
 Sample = dict[str, Any]
@@ -27,7 +27,7 @@ def side_by_side(before: Sequence[Sample], after: Sequence[Sample], *, width: in
     )
     height = max(len(left), len(right))
     left, right = left + [""] * (height - len(left)), right + [""] * (height - len(right))
-    rows = [f"{a:<{column}} | {b}".rstrip() for a, b in zip(left, right, strict=True)]
+    rows = [f"{terminal.left(a, column)} | {b}".rstrip() for a, b in zip(left, right, strict=True)]
     blocks.append("\n".join([*_wrap(f"> {old['prompt']}", 2 * column + 3), *rows]))
   return "\n\n".join(blocks)
 
@@ -36,9 +36,9 @@ def side_by_side_markdown(before: Sequence[Sample], after: Sequence[Sample]) -> 
   """The same as Markdown tables, one a prompt."""
   blocks = []
   for old, new in zip(before, after, strict=True):
-    head = " | ".join(_caption(name, s) for name, s in (("before", old), ("after", new)))
-    body = " | ".join(escape(printable(s["answer"])) for s in (old, new))
-    blocks.append(f"Prompt: {escape(printable(old['prompt']))}\n\n| {head} |\n|:--|:--|\n| {body} |")
+    head = " | ".join(escape(_caption(name, s)) for name, s in (("before", old), ("after", new)))
+    body = " | ".join(escape(s["answer"]) for s in (old, new))
+    blocks.append(f"Prompt: {escape(old['prompt'])}\n\n| {head} |\n|:--|:--|\n| {body} |")
   return "\n\n".join(blocks)
 
 
@@ -75,6 +75,6 @@ def _caption(name: str, sample: Sample) -> str:
 
 def _wrap(text: str, width: int) -> list[str]:
   lines = []
-  for line in printable(text).split("\n"):
-    lines.extend(textwrap.wrap(line, width) or [""])
+  for line in terminal.shown(text).split("\n"):
+    lines.extend(terminal.wrapped(line, width) or [""])
   return lines

@@ -15,7 +15,7 @@ from typing import Any
 from dpojax.errors import CheckpointError, InputError
 from dpojax.files import lines_of
 from dpojax.report.records import Records, read_lines
-from dpojax.report.tables import printable
+from dpojax.terminal import in_line
 from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
 
@@ -251,7 +251,7 @@ def _name(folder: pathlib.Path, given: pathlib.Path, *, several: bool) -> str:
   root = given.resolve()
   below = folder.relative_to(root).parts
   name = "/".join((root.name, *below) if several or not below else below)
-  return printable(os.fsencode(name).decode("utf-8", "replace"))
+  return in_line(os.fsencode(name).decode("utf-8", "replace"))
 
 
 def natural(text: str) -> list[tuple[bool, float, str]]:

@@ -1,14 +1,15 @@
 """One table and one plot of a sweep."""
 
 import pathlib
-import textwrap
 from collections.abc import Sequence
 
 from dpojax.files import write_atomically
+from dpojax.markdown import escape
 from dpojax.report.labels import shown
 from dpojax.report.run_report import FEW_PROMPTS, prompts_in_words
 from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.report.tables import aligned, markdown
+from dpojax.terminal import filled
 
 
 def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width: int = 0) -> str:
@@ -18,9 +19,11 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width
   measured = any(row.result for row in rows)
   plot = "\n![sweep](sweep.png)\n" if measured else ""
   said = "".join(f"\n{note}\n" for note in notes)
-  write_atomically(workdir / "sweep.md", f"# {workdir.resolve().name}\n\n{markdown(header, cells)}\n{said}{plot}")
+  write_atomically(
+    workdir / "sweep.md", f"# {escape(workdir.resolve().name)}\n\n{markdown(header, cells)}\n{said}{plot}"
+  )
   text = aligned(header, cells, width=width)
-  text += "".join(f"\n\n{textwrap.fill(note, width) if width else note}" for note in notes)
+  text += "".join(f"\n\n{filled(note, width) if width else note}" for note in notes)
   text += f"\n\nreport: {workdir / 'sweep.md'}"
   if measured:
     from dpojax.report.figures import save_figure  # matplotlib takes long to import

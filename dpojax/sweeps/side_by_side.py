@@ -24,6 +24,7 @@ from dpojax.config.experiment import Experiment
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically
 from dpojax.sweeps.stages import check_stages, ended_in
+from dpojax.terminal import in_line, left, width
 from dpojax.training.numbers import format_duration
 
 JOBS, TABLE = "jobs", "stages.txt"  # folder of what stages said, and the table in it
@@ -164,9 +165,10 @@ def stages_table(
       state, took = "runs", format_duration(time.monotonic() - jobs[name].began)
       said = jobs[name].last_line()
     rows.append([name, experiment.stages[name].recipe, state, took, said])
-  widths = [max(len(row[i]) for row in rows) for i in range(4)]
+  rows = [[in_line(cell) for cell in row] for row in rows]
+  widths = [max(width(row[i]) for row in rows) for i in range(4)]
   return "\n".join(
-    "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows
+    "  ".join([*(left(cell, w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows
   )
 
 

@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from dpojax import terminal
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import append_whole, json_line, to_json_number, write_atomically
 from dpojax.training.numbers import (
@@ -28,7 +28,6 @@ REDRAW_SECONDS = 0.1
 ROLLOUT = "rollout"  # split whose newest record stands on the lines of the steps that follow it
 RAW = "objective/reward_raw"  # recorded where scores are normalised
 STANDING = ("objective/score", "objective/kl", RAW)
-ERASE_LINE = "\r\x1b[2K"
 # Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
 SHOWN = {
   "objective/score": ("score", lambda value: thousandths(value)),
@@ -250,23 +249,21 @@ class RunLog:
     return [f"roll-out {number}: {len(mine):,} of {step - number * cycle:,} steps left out{why}"]
 
   def _draw(self, line: str) -> None:
-    width = shutil.get_terminal_size().columns
-    self._stream.write(ERASE_LINE + line[: width - 1])  # a full line would wrap and scroll
-    self._stream.flush()
+    terminal.live_line(self._stream, line)
     self._line, self._drawn_at = line, time.monotonic()
 
   def _erase(self) -> None:
     if self._line:
-      self._stream.write(ERASE_LINE)
+      terminal.obeyed(self._stream, terminal.ERASE_LINE)
       self._line = ""
 
   def _print(self, text: str) -> None:
-    self._stream.write(text + "\n")
+    self._stream.write(terminal.shown(text) + "\n")
     self._stream.flush()
 
   def _to_log(self, text: str) -> None:
     now = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-    append_whole(self._log, f"{now}  {text}\n".encode(errors="backslashreplace"), self.folder / LOG)
+    append_whole(self._log, f"{now}  {terminal.shown(text)}\n".encode(), self.folder / LOG)
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

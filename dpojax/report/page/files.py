@@ -13,10 +13,12 @@ import vl_convert
 
 from dpojax.errors import ConfigError
 from dpojax.files import write_atomically, write_json
+from dpojax.plot_text import legible
 from dpojax.report.page.chart import WIDTH, Chart
 from dpojax.report.page.content import Content
 from dpojax.report.page.html import page
 from dpojax.report.page.table import to_csv
+from dpojax.terminal import width as columns
 
 INDEX, LIST = "index.html", "files.json"
 # The first that is installed is taken, and characters that it lacks are looked for in the others.
@@ -25,7 +27,7 @@ FONTS = (
   "'Source Han Sans SC', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Microsoft YaHei', 'PingFang SC', sans-serif"
 )
 COLUMN_INCHES = 3.25  # of a figure in one of two columns
-CHARACTER = 0.58  # the width of one, in font sizes
+CHARACTER = 0.58  # the width of one, in font sizes; Chinese ones are two
 POINTS = 72  # an inch; a unit of Vega is one in a PDF
 
 
@@ -110,11 +112,16 @@ def as_file(spec: dict[str, Any], width: int, *, small: bool = False) -> dict[st
     "legend": text | {"symbolSize": 35 if small else 90, "rowPadding": 1 if small else 2},
     "view": {"stroke": "transparent"},
   }
-  found = copy.deepcopy(spec) | {"width": width, "background": "white", "padding": 2 if small else 6, "config": config}
+  found = legible(copy.deepcopy(spec)) | {
+    "width": width,
+    "background": "white",
+    "padding": 2 if small else 6,
+    "config": config,
+  }
   found["autosize"] = {"type": "fit-x", "contains": "padding"}
   for legend in _legends(found):
     if legend["orient"] == "bottom":
-      longest = max(map(len, legend["values"]))
+      longest = max(map(columns, legend["values"]))
       legend["columns"] = max(1, min(3, int(width / (CHARACTER * label * longest + 3 * label))))
       legend["labelLimit"] = width - 4 * label
   if small:

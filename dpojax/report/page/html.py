@@ -17,6 +17,7 @@ from typing import Any
 from dpojax.report.page.content import Content, Section
 from dpojax.report.page.styles import Name
 from dpojax.report.page.table import Cell, Table
+from dpojax.terminal import shown
 
 POLICY = (
   "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; connect-src 'none'; base-uri 'none'; "
@@ -74,8 +75,8 @@ def page(content: Content, title: str, made: str, library: str) -> str:
 
 
 def escape(text: str) -> str:
-  """Text as HTML shows it, inside an attribute too."""
-  return html.escape(text, quote=True)
+  """Text as HTML shows it, inside an attribute too; what nobody would see in it is written out."""
+  return html.escape(shown(text), quote=True)
 
 
 def embedded(value: Any) -> str:
@@ -144,7 +145,7 @@ def _name_button(name: Name, text: str) -> str:
   label = f' aria-label="{escape(name.name)}"' if text != name.name else ""
   style = f"--light:{name.colour};--dark:{name.dark}"
   sign = f'<span class="sign {name.sign}" style="{style}" aria-hidden="true">{SIGNS.get(name.sign, "")}</span>'
-  return f'<button type="button" class="name" aria-pressed="true" data-name="{escape(name.name)}"{label}>{sign} {escape(text)}</button>'
+  return f'<button type="button" class="name" aria-pressed="true" data-name="{html.escape(name.name)}"{label}>{sign} {escape(text)}</button>'
 
 
 def _tables(section: Section, content: Content) -> str:

@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from dpojax.report.page.chart import Row
+from dpojax.terminal import width
 
 Place = tuple[float, float]
-WIDE, HIGH = 0.56, 1.0  # of a character and of a line, in font sizes
+WIDE, HIGH = 0.56, 1.0  # of a character (Chinese ones are two) and of a line, in font sizes
 SIDES = ((1, 0), (-1, 0), (1, 0.8), (-1, -0.8), (1, -0.8), (-1, 0.8), (0, 1), (0, -1))  # right and down of the mark
 
 
@@ -40,7 +41,7 @@ def placed(
   found: list[Row] = []
   boxes: list[tuple[float, float, float, float]] = []
   for row in texts:
-    wide, high = WIDE * font * len(row["text"]) / 2, HIGH * font / 2
+    wide, high = WIDE * font * width(row["text"]) / 2, HIGH * font / 2
     anchors = [to_plot(kl, reward) for kl, reward in row["places"]]
     for (x, y), (right, down) in ((anchor, side) for side in SIDES for anchor in anchors):
       at = x + right * (radius + 1 + wide), y + down * (radius + 1 + high)

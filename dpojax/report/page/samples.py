@@ -8,7 +8,7 @@ from dpojax.report.comparison_records import Comparison
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.samples import display_of, prompt_in_words
 from dpojax.report.stages import LOOK_KEYS, Stage
-from dpojax.report.tables import printable
+from dpojax.terminal import shown
 from dpojax.training.numbers import reward_in_words
 
 MOST_BYTES, LONGEST = 1_200_000, 3000  # of all answers on a page, as JSON; characters of one answer
@@ -110,5 +110,5 @@ def _display(stage: Stage) -> Callable[[str], str]:
 def text_of(prompt: Any, display: Callable[[str], str] = str) -> str:
   """A prompt or an answer as a person reads it: of messages each under its role; without control characters, and cut where it
   is very long."""
-  text = printable(display(prompt_in_words(prompt)))
+  text = shown(display(prompt_in_words(prompt)))
   return text if len(text) <= LONGEST else f"{text[:LONGEST]} … (cut here)"
