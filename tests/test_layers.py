@@ -14,7 +14,7 @@ PACKAGE = ROOT / "dpojax"
 # Lowest first. The longest matching name decides.
 LAYERS = [
   ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals"],
-  ["dpojax.disk_cache", "dpojax.losses"],
+  ["dpojax.disk_cache", "dpojax.digests", "dpojax.losses"],
   ["dpojax.config.option"],
   ["dpojax.config.on_policy"],
   [

@@ -8,6 +8,7 @@ from dpojax.cli.options import Parser
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
 
+README = "README.md"  # for people, who may edit it: no digest is kept of it
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -15,7 +16,8 @@ def main(arguments: list[str]) -> int:
   """Writes the folder and says where it is."""
   parser = Parser(
     "dpojax export",
-    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card.\n"
+    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card, with\n"
+    "their SHA-256 in digests.json, which every command that reads the folder checks.\n"
     "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
     "--critic, the critic of a run of recipe=policy_gradient.",
   )
@@ -71,6 +73,7 @@ def export(
 
   from dpojax.config.describe import described
   from dpojax.config.record import read_config, to_json
+  from dpojax.digests import list_files
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
   from dpojax.interop.vocabulary import check_embedding
@@ -124,9 +127,10 @@ def export(
       generation_config(tokenizer),
       max_shard_bytes=max_shard_bytes,
     )
-    write_atomically(part / "README.md", card)
+    write_atomically(part / README, card)
     for weights in part.glob("*.safetensors"):
       weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
+    list_files(part, sorted(path.name for path in part.iterdir() if path.name != README))
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

@@ -11,8 +11,7 @@ from typing import Any
 
 import jax
 
-from dpojax import __version__
-from dpojax.files import write_json
+from dpojax import __version__, digests
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -37,13 +36,13 @@ def environment() -> dict[str, Any]:
 
 def write_environment(folder: pathlib.Path) -> None:
   """Adds this start to `folder`/environment.json, a list: a run that goes on elsewhere was run in both."""
-  write_json(folder / FILE, [*read_environments(folder), environment()])
+  digests.write_json(folder, FILE, [*read_environments(folder), environment()])
 
 
 def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:
   """The starts of a run, oldest first; [] where they are not known."""
   try:
-    found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    found = json.loads(digests.read(folder, FILE).decode())
   except (OSError, ValueError):
     return []
   return found if isinstance(found, list) else []
