@@ -117,11 +117,10 @@ def write(folder: str | pathlib.Path, name: str, content: str | bytes, *, grows:
   data = content.encode() if isinstance(content, str) else content
   path, known, entry = pathlib.Path(folder, name), read_list(folder).files, _entry(data, grows=grows)
   path.parent.mkdir(parents=True, exist_ok=True)
-  if known.get(name) != entry:
-    before = {name: known[name]} if name in known else {}
-    _write(folder, Listed({**known, name: entry}, before))
-  write_atomically(path, data, durable=True)
   if name in known and known[name] != entry:
+    _write(folder, Listed({**known, name: entry}, {name: known[name]}))
+  write_atomically(path, data, durable=True)
+  if known.get(name) != entry:
     _write(folder, Listed({**known, name: entry}))
 
 
@@ -146,9 +145,9 @@ def read(folder: str | pathlib.Path, name: str) -> bytes:
   return pathlib.Path(folder, name).read_bytes()
 
 
-def check(folder: str | pathlib.Path, names: Iterable[str] | None = None) -> None:
+def check(folder: str | pathlib.Path, names: Iterable[str] | None = None, *, quick: bool = False) -> None:
   """Raises CheckpointError with what `damage` finds, and what to do."""
-  found = damage(folder, names)
+  found = damage(folder, names, quick=quick)
   if found:
     raise CheckpointError(f"{found}; {advice(folder)}")
 

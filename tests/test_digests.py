@@ -1,5 +1,6 @@
 """digests.json: every change of a listed file is found, nothing else is, and a kill at any moment leaves nothing that looks damaged."""
 
+import contextlib
 import json
 import subprocess
 
@@ -75,6 +76,22 @@ def test_a_file_that_grows_is_checked_as_far_as_it_was_known(tmp_path):
   for changed in ("one\n", "one\ntwa\n", "one\ntwa\nthree\n"):
     (tmp_path / "a").write_text(changed)
     assert "damaged or changed" in digests.damage(tmp_path)
+
+
+@pytest.mark.parametrize("last", range(3))
+def test_a_kill_while_a_file_is_first_written_leaves_nothing_that_looks_gone(tmp_path, monkeypatch, last):
+  writes = []
+
+  def killed(path, *rest, **options):
+    if len(writes) == last:
+      raise KeyboardInterrupt
+    writes.append(path)
+    files.write_atomically(path, *rest, **options)
+
+  monkeypatch.setattr(digests, "write_atomically", killed)
+  with pytest.raises(KeyboardInterrupt) if last < 2 else contextlib.nullcontext():
+    digests.write(tmp_path, "a", "new")
+  assert len(writes) == last and not digests.damage(tmp_path)
 
 
 @pytest.mark.parametrize("last", range(4))

@@ -5,6 +5,7 @@ import re
 
 from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
+from dpojax.digests import check, list_files
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
 
@@ -65,6 +66,7 @@ def export(
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ConfigError(f"--out={out}: must be new or empty, and holds something already")
+  check(workdir, ["model.json"])
   if not (workdir / "model.json").is_file():
     raise CheckpointError(f"--workdir={workdir}: no model.json there; is it the workdir of a run?")
 
@@ -73,7 +75,6 @@ def export(
 
   from dpojax.config.describe import described
   from dpojax.config.record import read_config, to_json
-  from dpojax.digests import list_files
   from dpojax.interop.files import write_model_folder
   from dpojax.interop.model_card import model_card
   from dpojax.interop.vocabulary import check_embedding

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from dpojax import __version__, digests
+from dpojax.errors import CheckpointError
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -40,9 +41,15 @@ def write_environment(folder: pathlib.Path) -> None:
 
 
 def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The starts of a run, oldest first; [] where they are not known."""
+  """The starts of a run, oldest first; [] where they are not known.
+
+  Raises:
+    CheckpointError: the file is not what was written.
+  """
   try:
     found = json.loads(digests.read(folder, FILE).decode())
+  except CheckpointError:
+    raise
   except (OSError, ValueError):
     return []
   return found if isinstance(found, list) else []

@@ -101,11 +101,11 @@ def load_model(
     ConfigError: the folder is that of an experiment of several stages; says which have a model.
   """
   folder, step = _run_and_step(path)
+  check_description(folder)
   if not (folder / DESCRIPTION).is_file():
     if not (folder / "config.json").is_file():
       _refuse_experiment(folder)
     return weights.load_model(str(path), precision=precision, remat=remat)
-  check_description(folder)
   model = _described_model(folder / DESCRIPTION, step, precision, remat)
   tokenizer = Tokenizer.from_folder(folder / TOKENIZER)
   check_embedding(tokenizer, model.config.vocab_size, folder)
@@ -212,8 +212,14 @@ def check_model(path: str) -> None:
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path | None:
-  """The working directory behind the path of a run or of one of its checkpoints; None for any other model."""
+  """The working directory behind the path of a run or of one of its checkpoints; None for any other model.
+
+  Raises:
+    CheckpointError: it is that of a run, but its description or its settings are gone.
+  """
   folder, _ = _run_and_step(path)
+  if DESCRIPTION in digests.read_list(folder).files:
+    digests.check(folder, [DESCRIPTION, "config.json"], quick=True)
   return folder if (folder / DESCRIPTION).is_file() and (folder / "config.json").is_file() else None
 
 
