@@ -104,10 +104,10 @@ def list_files(folder: str | pathlib.Path, names: Iterable[str]) -> None:
   _write(folder, Listed({**read_list(folder).files, **entries}))
 
 
-def list_grown(folder: str | pathlib.Path, name: str) -> None:
-  """Lists a file that grows as far as it goes now."""
-  content = pathlib.Path(folder, name).read_bytes()
-  _write(folder, Listed({**read_list(folder).files, name: _entry(content, grows=True)}))
+def list_grown(folder: str | pathlib.Path, names: Iterable[str]) -> None:
+  """Lists files that grow as far as they go now."""
+  grown = {name: _entry(pathlib.Path(folder, name).read_bytes(), grows=True) for name in names}
+  _write(folder, Listed({**read_list(folder).files, **grown}))
 
 
 def write(folder: str | pathlib.Path, name: str, content: str | bytes, *, grows: bool = False) -> None:

@@ -72,7 +72,7 @@ def test_a_file_that_grows_is_checked_as_far_as_it_was_known(tmp_path):
   with open(tmp_path / "a", "a") as file:
     file.write("two\n")
   assert not digests.damage(tmp_path)
-  digests.list_grown(tmp_path, "a")
+  digests.list_grown(tmp_path, ["a"])
   for changed in ("one\n", "one\ntwa\n", "one\ntwa\nthree\n"):
     (tmp_path / "a").write_text(changed)
     assert "damaged or changed" in digests.damage(tmp_path)

@@ -66,7 +66,7 @@ def export(
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ConfigError(f"--out={out}: must be new or empty, and holds something already")
-  check(workdir, ["model.json"])
+  check(workdir, ["model.json", "result.json"])
   if not (workdir / "model.json").is_file():
     raise CheckpointError(f"--workdir={workdir}: no model.json there; is it the workdir of a run?")
 

@@ -75,7 +75,10 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
   """`folder`/result.json; CheckpointError when it is missing or damaged."""
   path = pathlib.Path(folder, RESULT)
   try:
-    return json.loads(digests.read(folder, RESULT).decode())
+    content = path.read_text(encoding="utf-8")
+    if found := digests.damage(folder, [RESULT]):
+      raise CheckpointError(f"{found}; delete it and run the same command again")
+    return json.loads(content)
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
   except (UnicodeDecodeError, json.JSONDecodeError) as error:

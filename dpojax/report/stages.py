@@ -86,6 +86,7 @@ class Stage:
     where there is none."""
     if train := self.splits.get("train", []):
       return float(sum(row.get("time/step", 0.0) for row in train))
+    check_listed(self.path / LOG)
     try:
       times = [time for line in lines_of(self.path / LOG) if (time := _time(line))]
     except OSError:

@@ -104,7 +104,7 @@ class RunLog:
     self._recorded: set[tuple[int, str]] = set()
     self._standing: dict[int, dict[str, float]] = {}  # of `STANDING`, by the step that the roll-out was made after
     self.folder.mkdir(parents=True, exist_ok=True)
-    changed = digests.damage(self.folder, [METRICS])
+    changed = digests.damage(self.folder, [METRICS, LOG])
     drop_torn_line(self.folder / METRICS)
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
     self._log = open(self.folder / LOG, "ab", buffering=0)  # noqa: SIM115
@@ -202,9 +202,9 @@ class RunLog:
       self._keep([line for line, row in rows_of(self.folder / METRICS) if row["step"] <= step])
 
   def seal(self) -> None:
-    """Lists metrics.jsonl, as far as it goes, in digests.json: what stands there is checked when it is read again."""
+    """Lists metrics.jsonl and log.txt, as far as they go, in digests.json: what stands there is checked when it is read."""
     with self._lock:
-      digests.list_grown(self.folder, METRICS)
+      digests.list_grown(self.folder, [METRICS, LOG])
 
   def _keep(self, lines: Sequence[bytes]) -> None:
     """Makes these all that metrics.jsonl holds."""
@@ -229,6 +229,7 @@ class RunLog:
       for file in (self._metrics, self._log, self._writer):
         if file is not None:
           file.close()
+      digests.list_grown(self.folder, [LOG])
 
   def __enter__(self) -> "RunLog":
     return self

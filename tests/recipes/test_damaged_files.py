@@ -11,7 +11,7 @@ import pytest
 
 from tests.recipes.damaged import KINDS, build, cases, damage, outcome, verdict
 
-FEW = 24
+FEW = 16
 COUNT = int(os.environ.get("DPOJAX_DAMAGES", FEW))
 SEED = int(os.environ.get("DPOJAX_DAMAGES_SEED", 0))
 
