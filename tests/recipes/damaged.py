@@ -232,7 +232,8 @@ def state(folder: pathlib.Path) -> dict[str, str]:
   made = {}
   for path in sorted(folder.rglob("*")):
     name = path.relative_to(folder).as_posix()
-    if path.is_file() and path.name not in VOLATILE and "/checkpoints/" not in name and "/plots/" not in name:
+    # Stores of log-probs have names drawn at random.
+    if path.is_file() and path.name not in VOLATILE and path.suffix != ".records" and "/checkpoints/" not in name:
       made[name] = digest(path)
     if path.name == "checkpoints":
       newest = max((int(step.name) for step in path.iterdir() if step.name.isdecimal()), default=None)
