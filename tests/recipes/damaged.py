@@ -274,15 +274,26 @@ def cases(at: pathlib.Path, count: int, seed: int) -> list[Case]:
     name = path.relative_to(at).as_posix()
     if path.is_file() and any(re.match(start, name) for start in READ_BY) and path.name != "lock.json":
       kinds.setdefault(kind_of(name), []).append(name)
+  # Files of which there is an older version, or one of another run, by their kind.
+  replaced = {
+    kind: [
+      found
+      for names in kinds.values()
+      if (found := [name for name in names if source(at, name, kind, random.Random(0)) is not None])
+    ]
+    for kind in ("older", "run")
+  }
   drawn: list[Case] = []
   while len(drawn) < count:
     order = sorted(kinds)
     draw.shuffle(order)
     for kind_of_file in order:
       file, kind = draw.choice(kinds[kind_of_file]), KINDS[len(drawn) % len(KINDS)]
+      if kind in replaced:
+        file = draw.choice(draw.choice(replaced[kind]))
       other = source(at, file, kind, draw)
       if other is None:
-        file, kind, other = file, draw.choice(KINDS[:4]), ""
+        kind, other = draw.choice(KINDS[:4]), ""
       if kind in ("flip", "cut", "empty") and not (at / file).stat().st_size:
         kind = "delete"
       readers = next(names for start, names in READ_BY.items() if re.match(start, file))
