@@ -16,7 +16,7 @@ LAYERS = [
   ["dpojax.terminal"],
   ["dpojax.markdown", "dpojax.plot_text"],
   ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals"],
-  ["dpojax.disk_cache", "dpojax.losses"],
+  ["dpojax.disk_cache", "dpojax.digests", "dpojax.losses"],
   ["dpojax.config.option"],
   ["dpojax.config.on_policy"],
   [

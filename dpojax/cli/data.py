@@ -150,6 +150,7 @@ def _settings(rest: list[str]) -> dict:
 def _tokenizer(config: RunConfig):
   from dpojax.interop.files import open_model_files, open_tokenizer
   from dpojax.interop.tokenizer import Tokenizer
+  from dpojax.training.model_files import check_description
 
   path = config.model.path
   if not path:
@@ -157,6 +158,7 @@ def _tokenizer(config: RunConfig):
 
     return Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
   if (pathlib.Path(path) / "model.json").is_file():  # a run of ours
+    check_description(pathlib.Path(path))
     return Tokenizer.from_folder(pathlib.Path(path) / "tokenizer")
   return open_tokenizer(open_model_files(path))
 

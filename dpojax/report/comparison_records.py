@@ -12,7 +12,7 @@ import numpy as np
 
 from dpojax.errors import CheckpointError
 from dpojax.report.comparison import ANSWERS, COMPARISON, SCORES, read_comparison
-from dpojax.report.records import Records, read_lines
+from dpojax.report.records import Records, check_listed, read_lines
 from dpojax.report.stages import Stage, readable_stage
 
 RECIPE = "comparison"
@@ -54,6 +54,7 @@ class Comparison:
   def answers(self) -> Records:
     """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "rewards", "tokens", ...}}}."""
     path = self.stage.path / ANSWERS
+    check_listed(path)
     return read_lines(path, {"prompt": object, "answers": dict}) if path.exists() else []
 
   def prompts_of(self, split: str) -> str:
@@ -72,7 +73,10 @@ def comparison_of(stage: Stage) -> Comparison | None:
   Raises:
     CheckpointError: comparison.json is damaged, or lacks what every comparison has.
   """
-  if stage.recipe != RECIPE or not (stage.path / COMPARISON).exists():
+  if stage.recipe != RECIPE:
+    return None
+  check_listed(stage.path / COMPARISON)
+  if not (stage.path / COMPARISON).exists():
     return None
   return Comparison(stage, read_comparison(stage.path))
 
@@ -90,6 +94,7 @@ def with_compared(stages: Sequence[Stage], comparisons: Sequence[Comparison]) ->
 
 def read_scores(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The arrays of scores.npz by name; CheckpointError where it is missing or damaged."""
+  check_listed(path)
   try:
     with np.load(path, allow_pickle=False) as found:
       return {name: np.asarray(found[name], np.float64) for name in found.files}

@@ -14,7 +14,7 @@ from typing import Any
 
 from dpojax.errors import CheckpointError
 from dpojax.report.methods import reward_kind, spec_of
-from dpojax.report.records import read_lines
+from dpojax.report.records import check_listed, read_lines
 from dpojax.report.stages import Stage, read_stage, readable_stage, source_folders
 from dpojax.training.stage_record import Fingerprint
 
@@ -225,6 +225,7 @@ def rollout_texts(stage: Stage) -> float:
 def answer_tokens(stage: Stage) -> int:
   """Tokens of all answers in answers.jsonl, whose lines hold them as ids."""
   path = stage.path / "answers.jsonl"
+  check_listed(path)
   rows = read_lines(path) if path.exists() else ()
   try:
     return sum(len(sample["tokens"]) for row in rows for sample in row.get("samples", ()))

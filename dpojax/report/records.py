@@ -1,6 +1,7 @@
 """What a run left in its folder, read back: settings, metrics over steps, samples."""
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -8,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from dpojax import digests
 from dpojax.config.record import read_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import lines_of
 from dpojax.report.when_to_stop import WhenToStop, read_when_to_stop
+from dpojax.training.looks import SAMPLES
 from dpojax.training.numbers import tied
-from dpojax.training.runlog import read_metrics
+from dpojax.training.runlog import METRICS, read_metrics
 
+LOOKS = "samples/step_*.jsonl"
 Records = list[dict[str, Any]]
 
 
@@ -52,9 +56,10 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
   folder = pathlib.Path(folder)
   config = read_config(folder)
   splits: dict[str, Records] = {}
-  for record in read_metrics(folder / "metrics.jsonl"):
+  check_listed(folder / METRICS)
+  for record in read_metrics(folder / METRICS):
     splits.setdefault(record["split"], []).append(record)
-  samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in folder.glob("samples/step_*.jsonl")}
+  samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in look_files(folder)}
   return RunRecords(folder, config, splits, dict(sorted(samples.items())), read_when_to_stop(folder))
 
 
@@ -68,6 +73,7 @@ def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> R
     CheckpointError: the file cannot be read, or a line is not such an object; names the line.
   """
   records = []
+  check_listed(path)
   try:
     lines = lines_of(path)
   except OSError as error:
@@ -86,12 +92,27 @@ def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> R
   return records
 
 
+def look_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Answers of the looks at a policy, oldest first; those too that are gone and that digests.json lists."""
+  listed = [name for name in digests.read_list(folder).files if fnmatch.fnmatch(name, LOOKS)]
+  return sorted({*folder.glob(LOOKS), *(folder / name for name in listed)})
+
+
+def check_listed(path: pathlib.Path) -> None:
+  """Raises CheckpointError where a file of a run, or of its `samples/`, is gone or not what was written."""
+  folder = path.parent.parent if path.parent.name == SAMPLES else path.parent
+  found = digests.damage(folder, [path.relative_to(folder).as_posix()])
+  if found:
+    raise CheckpointError(f"{found}; {digests.advice(folder)}, or leave its run out")
+
+
 def read_made(path: pathlib.Path, recipe: str, checked: Callable[[Any], None] = lambda content: None) -> dict[str, Any]:
   """The JSON file in which a stage of a recipe that trains nothing left its figures; CheckpointError where it is not one.
 
   Args:
     checked: touches what every such file has, and fails as Python does where it has something else.
   """
+  check_listed(path)
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dpojax import digests
 from dpojax.config.describe import in_one_line
 from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import to_json_number, write_atomically, write_json
+from dpojax.files import to_json_number, write_atomically
 from dpojax.markdown import escape
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
@@ -51,7 +52,7 @@ def write_report(folder: str | pathlib.Path, *, reason: str = "finished") -> Non
     plots = draw_run(run)
   write_atomically(run.folder / "report.md", _markdown(run, result, plots))
   # Last, because its presence says that the run is done.
-  write_json(run.folder / RESULT, result)
+  digests.write_json(run.folder, RESULT, result)
 
 
 def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
@@ -75,10 +76,13 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
   """`folder`/result.json; CheckpointError when it is missing or damaged."""
   path = pathlib.Path(folder, RESULT)
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = path.read_text(encoding="utf-8")
+    if found := digests.damage(folder, [RESULT]):
+      raise CheckpointError(f"{found}; delete it and run the same command again")
+    return json.loads(content)
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
-  except json.JSONDecodeError as error:
+  except (UnicodeDecodeError, json.JSONDecodeError) as error:
     raise CheckpointError(f"{path}: not JSON ({error}); delete it and run the same command again") from None
 
 

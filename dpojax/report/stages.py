@@ -14,7 +14,7 @@ from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
 from dpojax.files import lines_of
-from dpojax.report.records import Records, read_lines
+from dpojax.report.records import Records, check_listed, look_files, read_lines
 from dpojax.terminal import in_line
 from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
@@ -58,6 +58,7 @@ class Stage:
   def splits(self) -> dict[str, Records]:
     """Records of metrics.jsonl in order of steps, by split; empty where nothing is measured yet."""
     found: dict[str, Records] = {}
+    check_listed(self.path / METRICS)
     if (self.path / METRICS).exists():
       try:
         records = read_metrics(self.path / METRICS)
@@ -85,6 +86,7 @@ class Stage:
     where there is none."""
     if train := self.splits.get("train", []):
       return float(sum(row.get("time/step", 0.0) for row in train))
+    check_listed(self.path / LOG)
     try:
       times = [time for line in lines_of(self.path / LOG) if (time := _time(line))]
     except OSError:
@@ -109,6 +111,7 @@ class Stage:
   def json(self, name: str) -> Any:
     """The content of a JSON file of its folder, None where there is no such file; CheckpointError where it is damaged."""
     path = self.path / name
+    check_listed(path)
     try:
       return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,7 +121,7 @@ class Stage:
 
   def samples(self) -> tuple[int, Records] | None:
     """(step, records) of the newest look at the policy; None where there was none."""
-    files = sorted(self.path.glob("samples/step_*.jsonl"))
+    files = look_files(self.path)
     if not files:
       return None
     return int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1], {"prompt": object, "answer": str})

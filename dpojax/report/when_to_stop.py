@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from dpojax import digests
 from dpojax.errors import CheckpointError
 from dpojax.training.looks import STOP
 from dpojax.training.stopping import BudgetDecision, Decision
@@ -84,13 +85,15 @@ class WhenToStop:
 def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
   """`folder`/stop.json; None where there is none. CheckpointError when it is damaged."""
   path = folder / STOP
-  if not path.exists():
-    return None
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(digests.read(folder, STOP).decode())
     kinds: dict[str, Any] = {"decision": Decision.from_json, "budget": BudgetDecision.from_json, "best": _best}
     read = {name: read(found[name]) for name, read in kinds.items() if found.get(name) is not None}
     return WhenToStop(**read, ended=bool(found.get("ended")))
+  except FileNotFoundError:
+    return None
+  except CheckpointError:
+    raise
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise CheckpointError(f"{path}: not a record of when to stop ({error}); delete it to go without") from None
 

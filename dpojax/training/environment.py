@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from dpojax import __version__
-from dpojax.files import write_json
+from dpojax import __version__, digests
+from dpojax.errors import CheckpointError
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -37,13 +37,19 @@ def environment() -> dict[str, Any]:
 
 def write_environment(folder: pathlib.Path) -> None:
   """Adds this start to `folder`/environment.json, a list: a run that goes on elsewhere was run in both."""
-  write_json(folder / FILE, [*read_environments(folder), environment()])
+  digests.write_json(folder, FILE, [*read_environments(folder), environment()])
 
 
 def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The starts of a run, oldest first; [] where they are not known."""
+  """The starts of a run, oldest first; [] where they are not known.
+
+  Raises:
+    CheckpointError: the file is not what was written.
+  """
   try:
-    found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    found = json.loads(digests.read(folder, FILE).decode())
+  except CheckpointError:
+    raise
   except (OSError, ValueError):
     return []
   return found if isinstance(found, list) else []

@@ -7,24 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from dpojax import digests
 from dpojax.errors import CheckpointError
-from dpojax.files import lines_of, write_json, write_json_lines
 from dpojax.training.runlog import RunLog
 from dpojax.training.stopping import Look
 
 SAMPLES, STOP = "samples", "stop.json"
 
 
-def look_file(folder: pathlib.Path, step: int) -> pathlib.Path:
-  """Where the answers of the look after `step` are kept, one JSON object a prompt."""
-  return folder / SAMPLES / f"step_{step:08d}.jsonl"
+def look_name(step: int) -> str:
+  """The file of a run's folder that holds the answers of the look after `step`, one JSON object a prompt."""
+  return f"{SAMPLES}/step_{step:08d}.jsonl"
 
 
 def write_look(folder: pathlib.Path, step: int, records: Sequence[Mapping[str, Any]]) -> None:
   """Keeps the answers of a look."""
-  path = look_file(folder, step)
-  path.parent.mkdir(exist_ok=True)
-  write_json_lines(path, records)
+  digests.write_json_lines(folder, look_name(step), records)
 
 
 def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
@@ -33,9 +31,9 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
   Raises:
     CheckpointError: the file is missing or damaged, or has no such reward.
   """
-  path = look_file(folder, step)
+  path = folder / look_name(step)
   try:
-    records = [json.loads(line) for line in lines_of(path)]
+    records = [json.loads(line) for line in digests.read(folder, look_name(step)).splitlines()]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
     return Look(
       step,
@@ -45,6 +43,8 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
     )
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file, but metrics.jsonl has a look after step {step}; restore it") from None
+  except CheckpointError:
+    raise
   except (ValueError, KeyError, TypeError) as error:
     raise CheckpointError(f"{path}: it is not the look of a run with reward {reward!r} ({error})") from None
 
@@ -73,4 +73,4 @@ class Looks:
 
 def write_stop(folder: pathlib.Path, said: Mapping[str, Any]) -> None:
   """Keeps what the rule said after the newest look."""
-  write_json(folder / STOP, said)
+  digests.write_json(folder, STOP, said)

@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 
+from dpojax import digests
 from dpojax.config.schema import RunConfig
 from dpojax.environments import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import expanded, write_json
-from dpojax.interop.files import find_model_files, open_model_files
+from dpojax.files import expanded
+from dpojax.interop.files import check_listed, find_model_files, open_model_files
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
 from dpojax.models import weights
@@ -25,7 +26,7 @@ from dpojax.models.memory import check_parameters
 from dpojax.models.reward_model import RewardModel
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import CHECKPOINTS, read_params
-from dpojax.training.stage_record import FILE, file_digest
+from dpojax.training.stage_record import FILE
 from dpojax.types import Params
 
 DESCRIPTION, TOKENIZER = "model.json", "tokenizer"
@@ -102,6 +103,7 @@ def load_model(
     ConfigError: the folder is that of an experiment of several stages; says which have a model.
   """
   folder, step = _run_and_step(path)
+  check_description(folder)
   if not (folder / DESCRIPTION).is_file():
     if not (folder / "config.json").is_file():
       _refuse_experiment(folder)
@@ -111,6 +113,15 @@ def load_model(
   check_embedding(tokenizer, model.config.vocab_size, folder)
   params = read_params(folder / CHECKPOINTS, step)
   return model, params.get(POLICY, params), tokenizer
+
+
+def check_description(folder: pathlib.Path) -> None:
+  """Raises CheckpointError where `model.json` or `tokenizer/` of a run is not what it wrote."""
+  digests.check(folder, [name for name in digests.read_list(folder).files if _describes(name)])
+
+
+def _describes(name: str) -> bool:
+  return name == DESCRIPTION or name.startswith(f"{TOKENIZER}/")
 
 
 def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
@@ -127,6 +138,7 @@ def load_critic(path: str | pathlib.Path, *, precision: str = "float32", remat: 
   if _is_exported_critic(path):
     return load(path, precision=precision, remat=remat)
   folder, step = _run_and_step(path)
+  check_description(folder)
   described = critic_description(folder)
   if described is None:
     raise ConfigError(
@@ -152,6 +164,7 @@ def _is_exported_critic(path: str | pathlib.Path) -> bool:
   file = folder / "config.json"
   if run_folder(folder) is not None or not file.is_file():
     return False
+  check_listed(folder, [file.name])
   try:
     return bool(json.loads(file.read_text(encoding="utf-8")).get(weights.CRITIC_KEY))
   except (ValueError, AttributeError):
@@ -201,8 +214,14 @@ def check_model(path: str) -> None:
 
 
 def run_folder(path: str | pathlib.Path) -> pathlib.Path | None:
-  """The working directory behind the path of a run or of one of its checkpoints; None for any other model."""
+  """The working directory behind the path of a run or of one of its checkpoints; None for any other model.
+
+  Raises:
+    CheckpointError: it is that of a run, but its description or its settings are gone.
+  """
   folder, _ = _run_and_step(path)
+  if DESCRIPTION in digests.read_list(folder).files:
+    digests.check(folder, [DESCRIPTION, "config.json"], quick=True)
   return folder if (folder / DESCRIPTION).is_file() and (folder / "config.json").is_file() else None
 
 
@@ -230,8 +249,9 @@ def save_description(
   if critic is not None:
     model = None if shared else critic.config.to_dict()
     described["critic"] = {"shared": shared, "model": model, "start": critic_start}
-  write_json(folder / DESCRIPTION, described)
+  digests.write_json(folder, DESCRIPTION, described)
   loaded.tokenizer.save(folder / TOKENIZER)
+  digests.list_files(folder, [path.relative_to(folder).as_posix() for path in sorted((folder / TOKENIZER).iterdir())])
 
 
 def files_of_model(path: str) -> list[pathlib.Path]:
@@ -247,7 +267,7 @@ def files_of_model(path: str) -> list[pathlib.Path]:
 
 def digest_of_files(files: Sequence[pathlib.Path]) -> str:
   """sha256 over names and contents of files, as 64 hexadecimal digits."""
-  return hashlib.sha256("".join(f"{file.name} {file_digest(file)}\n" for file in files).encode()).hexdigest()
+  return hashlib.sha256("".join(f"{file.name} {digests.file_digest(file)}\n" for file in files).encode()).hexdigest()
 
 
 def _run_and_step(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:

@@ -136,6 +136,7 @@ class Checkpoint:
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
     self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step))
+    self.log.seal()
 
 
 @dataclasses.dataclass(frozen=True)

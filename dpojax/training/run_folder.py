@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from dpojax import digests
 from dpojax.config.record import write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
@@ -15,7 +16,6 @@ from dpojax.data.batches import Batches
 from dpojax.data.prompts import PromptRows, answered_in_words
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, TrainingError
-from dpojax.files import write_json
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
@@ -27,7 +27,6 @@ from dpojax.training.stage_record import (
   Fingerprint,
   Source,
   changes,
-  file_digest,
   file_facts,
   files_in,
   length_of,
@@ -105,7 +104,7 @@ class RunFolder:
     """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""
     save_description(self.path, policy)
     found = doctor.facts(splits.train, splits.held_out, batches)
-    write_json(self.path / "data.json", found)
+    digests.write_json(self.path, "data.json", found)
     self.log.message(f"data: {len(splits.train):,} training and {len(splits.held_out):,} held-out examples")
     self.log.message(doctor.gist(splits.train.counts))
     for warning in dict.fromkeys([*splits.train.warnings, *splits.held_out.warnings]):
@@ -127,7 +126,7 @@ class RunFolder:
     """
     different = len({row.ids.tobytes() for row in prompts})
     found = {"prompts": dict(prompts.counts), "answered": len(prompts), "answered_different": different}
-    write_json(self.path / f"data{'.' * bool(split)}{split}.json", found)
+    digests.write_json(self.path, f"data{'.' * bool(split)}{split}.json", found)
     for note in [*prompts.notes, *(f"data: {warning}" for warning in prompts.warnings)]:
       self.log.message(note)
     dropped = f"; {prompts.counts['rows']:,} rows read, left out: {prompts.summary}" if prompts.summary else ""
@@ -186,6 +185,7 @@ class RunFolder:
         "optimizer.learning_rate, or look at the data (`dpojax data inspect`)"
       )
     self.checkpointer.save(step, trainer.state, metrics=self.log.measured_at(step))
+    self.log.seal()
     self._weights = weights_fingerprint(trainer.policy_params)  # while the checkpoint is written
     self.checkpointer.wait()
 
@@ -207,8 +207,9 @@ class RunFolder:
       result.step,
       length_of(self.config),
       self._weights,
-      {name: file_digest(self.path / name) for name in files},
+      {name: digests.file_digest(self.path / name) for name in files},
     )
+    digests.list_files(self.path, files)
     write_record(self.path, dataclasses.replace(record, ended=ended))
 
   def close(self) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from dpojax import terminal
+from dpojax import digests, terminal
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import append_whole, json_line, to_json_number, write_atomically
+from dpojax.files import append_whole, json_line, to_json_number
 from dpojax.training.numbers import (
   format_duration,
   format_number,
@@ -102,11 +102,16 @@ class RunLog:
     self._recorded: set[tuple[int, str]] = set()
     self._standing: dict[int, dict[str, float]] = {}  # of `STANDING`, by the step that the roll-out was made after
     self.folder.mkdir(parents=True, exist_ok=True)
+    changed = digests.damage(self.folder, [METRICS, LOG])
     drop_torn_line(self.folder / METRICS)
     self._metrics = open(self.folder / METRICS, "ab", buffering=0)  # noqa: SIM115
     self._log = open(self.folder / LOG, "ab", buffering=0)  # noqa: SIM115
     for _, row in rows_of(self.folder / METRICS):
       self._note(row)
+    if changed:
+      self.message(f"{changed}; the run goes on from its checkpoint, but its curves and reports may be wrong")
+    if METRICS in digests.read_list(self.folder).files:
+      self.seal()  # from now on it grows
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
@@ -194,6 +199,11 @@ class RunLog:
     with self._lock:
       self._keep([line for line, row in rows_of(self.folder / METRICS) if row["step"] <= step])
 
+  def seal(self) -> None:
+    """Lists metrics.jsonl and log.txt, as far as they go, in digests.json: what stands there is checked when it is read."""
+    with self._lock:
+      digests.list_grown(self.folder, [METRICS, LOG])
+
   def _keep(self, lines: Sequence[bytes]) -> None:
     """Makes these all that metrics.jsonl holds."""
     path = self.folder / METRICS
@@ -201,7 +211,7 @@ class RunLog:
     for line in lines:
       self._note(json.loads(line))
     self._metrics.close()
-    write_atomically(path, b"".join(lines), durable=True)
+    digests.write(self.folder, METRICS, b"".join(lines), grows=True)
     self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
 
   def close(self) -> None:
@@ -217,6 +227,7 @@ class RunLog:
       for file in (self._metrics, self._log, self._writer):
         if file is not None:
           file.close()
+      digests.list_grown(self.folder, [LOG])
 
   def __enter__(self) -> "RunLog":
     return self

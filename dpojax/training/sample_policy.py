@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax import digests
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
-from dpojax.files import lines_of, write_json_lines
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.rules import whole_rows
@@ -30,7 +30,7 @@ from dpojax.training.stopping import kl_per_token, standard_error
 from dpojax.training.stored_files import MEASURED_ANEW, read_json, save_json
 from dpojax.types import Params
 
-REFERENCE, NORMALISATION = "reference.jsonl", "rewards.json"
+REFERENCE, NORMALISATION = f"{SAMPLES}/reference.jsonl", "rewards.json"
 
 
 class PolicySampler:
@@ -193,8 +193,7 @@ class PolicySampler:
   def _reference_answers(self, reference: Params) -> "ReferenceAnswers | None":
     """What the reference wrote; written, scored and kept at the first look. Settles the rewards' gain and bias."""
     if self._before is None and (self._rewards or self._judge is not None):
-      path = self._folder / SAMPLES / REFERENCE
-      lines = read_lines(path, self.prompts)
+      lines = read_lines(self._folder, self.prompts)
       if lines is None:
         samples = self._write(reference, "the reference")
         answers = self._answered(samples)
@@ -208,8 +207,7 @@ class PolicySampler:
           }
           for i, (row, sample) in enumerate(zip(self.prompts, samples, strict=True))
         ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json_lines(path, lines)
+        digests.write_json_lines(self._folder, REFERENCE, lines)
       samples = [Sample(np.asarray(line["ids"], np.int32), line["ended"], np.zeros(0, np.float32)) for line in lines]
       answers = self._answered(samples)
       scores = {reward.name: np.asarray([line["rewards"][reward.name] for line in lines]) for reward in self._rewards}
@@ -221,10 +219,12 @@ class PolicySampler:
   def _normalised(self, answers, scores) -> tuple[list[Reward], dict[str, np.ndarray]]:
     """The rewards with the gain and bias that were recorded, or are measured now, and the scores that they give."""
     path = self._folder / NORMALISATION
+    digests.check(self._folder, [NORMALISATION])
     recorded = read_json(path, MEASURED_ANEW)
     if recorded is None or sorted(recorded["rewards"]) != sorted(reward.name for reward in self._rewards):
       recorded = {"rewards": {reward.name: measure(reward, answers) for reward in self._rewards}}
       save_json(path, recorded)
+      digests.list_files(self._folder, [NORMALISATION])
     rewards = [apply(reward, recorded["rewards"][reward.name]) for reward in self._rewards]
     return rewards, {reward.name: scored(reward, answers) for reward in rewards}
 
@@ -243,11 +243,16 @@ def written_alike(answer: PromptedAnswer, other: PromptedAnswer) -> bool:
   return np.array_equal(answer.answer_ids, other.answer_ids)
 
 
-def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[str, Any]] | None:
-  """The reference's answers to exactly these prompts, or None where `path` does not hold them."""
-  if not path.is_file():
+def read_lines(folder: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[str, Any]] | None:
+  """The reference's answers to exactly these prompts, or None where a run's folder does not hold them.
+
+  Raises:
+    CheckpointError: the file is gone or not what was written.
+  """
+  try:
+    lines = [json.loads(line) for line in digests.read(folder, REFERENCE).splitlines()]
+  except FileNotFoundError:
     return None
-  lines = [json.loads(line) for line in lines_of(path)]
   return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
 
 

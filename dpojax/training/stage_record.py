@@ -12,11 +12,12 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dpojax import digests
 from dpojax.config.keys import flatten
 from dpojax.config.record import identity_settings, said
 from dpojax.config.schema import RunConfig
+from dpojax.digests import file_digest
 from dpojax.errors import CheckpointError
-from dpojax.files import write_json
 
 FILE = "stage.json"
 SCHEMA = 1
@@ -135,9 +136,11 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
   """
   path = pathlib.Path(folder, FILE)
   try:
-    return StageRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return StageRecord.from_json(json.loads(digests.read(folder, FILE).decode()))
   except FileNotFoundError:
     return None
+  except CheckpointError:
+    raise
   except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
     raise CheckpointError(
       f"{path}: damaged ({error}); restore it, or delete {path.parent} and the same command makes it anew"
@@ -146,7 +149,7 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
 
 def write_record(folder: str | pathlib.Path, record: StageRecord) -> None:
   """Writes `folder`/stage.json."""
-  write_json(pathlib.Path(folder, FILE), record.to_json())
+  digests.write_json(folder, FILE, record.to_json())
 
 
 def changes(old: StageRecord, new: StageRecord) -> list[str]:
@@ -188,12 +191,6 @@ def is_untouched(files: Mapping[str, tuple[int, int]]) -> bool:
     return file_facts(files) == dict(files)
   except OSError:
     return False
-
-
-def file_digest(path: pathlib.Path) -> str:
-  """sha256 of a file, as 64 hexadecimal digits."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_in(folder: pathlib.Path, name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """`dpojax export`: the folder holds the checkpoint's weights bit for bit, and appears only when complete."""
 
 import json
+import shutil
 
 import jax
 import ml_dtypes
@@ -69,3 +70,69 @@ def test_what_an_interrupted_export_left_is_replaced(run, tmp_path):
   (tmp_path / ".out.part" / "old").write_text("")
   assert main(["export", f"--workdir={run[0]}", f"--out={tmp_path / 'out'}"]) == 0
   assert not (tmp_path / "out" / "old").exists() and not (tmp_path / ".out.part").exists()
+
+
+# --- digests.json
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+  out = run[0].parent / "exported"
+  assert main(["export", f"--workdir={run[0]}", f"--out={out}", "--max-shard-size=2KB"]) == 0
+  (out.parent / "rows.jsonl").write_text('{"prompt": "my parcel", "chosen": "sorry", "rejected": "yes"}\n')
+  return out
+
+
+def score(model, *more):
+  return main(["score", f"--data={model.parent / 'rows.jsonl'}", f"--out={model.parent / 'out.jsonl'}", *more])
+
+
+def test_every_file_but_the_card_is_listed_and_an_export_again_is_the_same(run, exported, tmp_path):
+  listed = json.loads((exported / "digests.json").read_text())["files"]
+  assert sorted(listed) == sorted({path.name for path in exported.iterdir()} - {"README.md", "digests.json"})
+  assert main(["export", f"--workdir={run[0]}", f"--out={tmp_path / 'again'}", "--max-shard-size=2KB"]) == 0
+  for path in exported.iterdir():
+    assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_whoever_loads_an_exported_folder_is_told_of_a_damaged_file(exported, tmp_path, capsys, how):
+  model = tmp_path / "model"
+  (tmp_path / "rows.jsonl").write_text((exported.parent / "rows.jsonl").read_text())
+  shutil.copytree(exported, model)
+  for name in sorted(json.loads((model / "digests.json").read_text())["files"]):
+    content = (model / name).read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    (model / name).write_bytes(flipped if how == "flipped" else content[:-1])
+    if how == "gone":
+      (model / name).unlink()
+    for command in (
+      lambda: score(model, f"--model={model}"),
+      lambda: score(model, f"--rewards=implicit:{model}?reference={exported}&beta=0.1"),
+      lambda: score(model, f"--rewards=implicit:{exported}?reference={model}&beta=0.1"),
+      lambda: main(["sample", f"--model={model}", "--prompt=my parcel", "--max-tokens=2"]),
+      lambda: main(["data", "inspect", f"--data={tmp_path / 'rows.jsonl'}", f"--model={model}"]),
+    ):
+      if command() == 0:
+        assert name.endswith(".safetensors") and how == "flipped"  # `data inspect` reads no weights
+        continue
+      said = capsys.readouterr().err
+      assert f"{model / name}: " in said and f"delete {model / 'digests.json'}" in said and said.count("\n") == 1, said
+    (model / name).write_bytes(content)
+  assert score(model, f"--model={model}") == 0
+
+
+def test_a_template_changed_on_purpose_is_refused_until_the_list_is_deleted(exported, tmp_path, capsys):
+  model = tmp_path / "model"
+  shutil.copytree(exported, model)
+  (tmp_path / "rows.jsonl").write_text((exported.parent / "rows.jsonl").read_text())
+  (model / "notes.txt").write_text("more files are nobody's business")
+  (model / "README.md").write_text("nor is the card")
+  assert score(model, f"--model={model}") == 0
+  template = model / "chat_template.jinja"
+  template.write_text(template.read_text() + " ")
+  assert score(model, f"--model={model}") == 2
+  assert "if it was changed on purpose, delete" in capsys.readouterr().err
+  (model / "digests.json").unlink()
+  assert score(model, f"--model={model}") == 0

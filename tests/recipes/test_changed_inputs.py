@@ -278,7 +278,7 @@ OF_SEVERAL = {
   ),
   "the record gone": (
     lambda f: (f / "pairs" / "stage.json").unlink(),
-    r"--only=dpo starts from stage pairs, which has not ended",
+    r"pairs/stage.json: it is gone",
   ),
   "the record damaged": (lambda f: (f / "sft" / "stage.json").write_text("null"), r"sft/stage.json: damaged"),
 }

@@ -234,6 +234,7 @@ def test_a_policy_of_another_shape_is_refused(folder, tmp_path):
   shutil.copytree(folder / "run/sft", other)
   described = json.loads((other / "model.json").read_text())
   (other / "model.json").write_text(json.dumps(described | {"norm_epsilon": 1e-4}))
+  (other / "digests.json").unlink()
   config = experiment(
     tmp_path, comparison__comparison__policies=f"stage:near,{other}", comparison__comparison__oracle=""
   )

@@ -109,3 +109,14 @@ def test_not_writable_touches_nothing(filled):
   assert held(store) == {1, 2, 3, 4, 9} and len(warnings) == 1
   assert shard(filled).read_bytes() == before
   assert held(opened(filled / "none", writable=False)) == set() and not (filled / "none").exists()
+
+
+def test_a_file_of_another_owner_is_damage(tmp_path):
+  add(opened(tmp_path / "a", owner="a"), 1)
+  place = tmp_path / "b" / shard(tmp_path / "a").name
+  place.parent.mkdir()
+  place.write_bytes(shard(tmp_path / "a").read_bytes())
+  said = []
+  assert not opened(tmp_path / "b", said, owner="b").places
+  assert len(said) == 1 and f"{place}: damaged" in said[0]
+  assert held(opened(tmp_path / "a", owner="a")) == {1}

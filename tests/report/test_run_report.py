@@ -101,7 +101,9 @@ def test_smoothing_passes_over_what_is_not_finite():
 def test_damage_is_named(tmp_path, make_run):
   folder = make_run(tmp_path / "run", {"logging.plots": False})
   (folder / "result.json").write_text("{")
-  with pytest.raises(CheckpointError, match=r"result\.json: not JSON .*delete it and run the same command again"):
+  with pytest.raises(
+    CheckpointError, match=r"result\.json: damaged or changed .*delete it and run the same command again"
+  ):
     read_result(folder)
   (folder / "result.json").unlink()
   with pytest.raises(CheckpointError, match=r"result\.json: no such file; the run in .* has not ended"):

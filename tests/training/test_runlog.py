@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.report.stages import read_stage
 from dpojax.training import runlog
 from dpojax.training.numbers import format_duration, format_number, tied
 from dpojax.training.runlog import METRICS, RunLog, in_words, read_metrics
+from dpojax.training.stage_record import StageRecord, write_record
 from dpojax.training.time_left import TimeLeft
 
 ROW = {"loss": 0.5, "rewards/accuracies": 0.712, "rewards/margins": -0.25, "tokens_per_second": 1234.5, "lr": 1e-6}
@@ -372,3 +374,18 @@ def test_what_compiles_does_not_count_once_two_roll_outs_are_whole(monkeypatch):
     left.taken(step)
     if step >= 8:
       assert left.seconds(20) == pytest.approx((20 - 8) / 4 * 10 - (now[0] - 513.0), abs=1e-9)
+
+
+def test_a_log_that_has_changed_is_named_by_the_next_start_and_by_who_reads_its_times(tmp_path):
+  write_record(tmp_path, StageRecord(settings={"recipe": "pairs"}))
+  with RunLog(tmp_path, stream=io.StringIO()) as log:
+    log.message("begin")
+  assert read_stage(tmp_path).seconds == 0.0
+  text = (tmp_path / "log.txt").read_text()
+  (tmp_path / "log.txt").write_text(text.replace("begin", "began"))
+  with pytest.raises(CheckpointError, match=r"log\.txt: damaged or changed"):
+    _ = read_stage(tmp_path).seconds
+  with RunLog(tmp_path, stream=io.StringIO()):
+    pass
+  assert "log.txt: damaged or changed" in (tmp_path / "log.txt").read_text()
+  assert read_stage(tmp_path).seconds is not None

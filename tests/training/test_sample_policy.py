@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from dpojax import digests
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
+from dpojax.errors import CheckpointError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
-from dpojax.training.sample_policy import PolicySampler
+from dpojax.training.sample_policy import PolicySampler, read_lines
 
 TOKENIZER = Tokenizer.from_words([f"word{i}" for i in range(20)], eos="<eos>", unknown="<unk>")
 MODEL = LanguageModel(
@@ -163,3 +166,14 @@ def test_answers_that_are_the_same_tie_whatever_a_reward_rounds(tmp_path):
   difference = np.asarray([a["rewards"]["words"] - b["rewards"]["words"] for a, b in zip(records, before, strict=True)])
   assert 0 < same.sum() < N
   assert metrics["win_rate"] == np.mean(np.where(same, 0.5, difference > 0))
+
+
+def test_what_the_reference_wrote_is_named_where_a_byte_of_it_has_changed(tmp_path):
+  samples = tmp_path / "samples" / "reference.jsonl"
+  rows = [types.SimpleNamespace(given="p")]
+  assert read_lines(tmp_path, rows) is None
+  digests.write_json_lines(tmp_path, "samples/reference.jsonl", [{"prompt": "p", "rewards": {"true": 1.5}}])
+  assert read_lines(tmp_path, rows) == [{"prompt": "p", "rewards": {"true": 1.5}}]
+  samples.write_bytes(samples.read_bytes().replace(b"1.5", b"1.7"))
+  with pytest.raises(CheckpointError, match=r"samples/reference\.jsonl: damaged or changed"):
+    read_lines(tmp_path, rows)

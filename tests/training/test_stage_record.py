@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
+from dpojax.digests import file_digest
 from dpojax.errors import CheckpointError
 from dpojax.training.stage_record import (
   Ended,
@@ -17,7 +18,6 @@ from dpojax.training.stage_record import (
   StageRecord,
   changes,
   check_files,
-  file_digest,
   read_record,
   settings_record,
   write_record,
@@ -66,6 +66,9 @@ def test_a_cut_record_and_another_schema_are_named(tmp_path):
   write_record(tmp_path, RECORD)
   text = (tmp_path / "stage.json").read_text()
   (tmp_path / "stage.json").write_text(text[:100])
+  with pytest.raises(CheckpointError, match=r"stage.json: damaged or changed \(100 bytes instead of "):
+    read_record(tmp_path)
+  (tmp_path / "digests.json").unlink()
   with pytest.raises(CheckpointError, match=r"stage.json: damaged"):
     read_record(tmp_path)
   (tmp_path / "stage.json").write_text(json.dumps(json.loads(text) | {"schema": 7}))
