@@ -28,7 +28,7 @@ Data:
   pairs_per_token: sum of weights over the sum of weight times scored tokens, of the global batch (of these examples):
     what turns a mean over examples into a mean over tokens.
 
-To add one, write the function in the file of its family, with `checked`, and name it in `LOSSES`; its options are read
+To add one, write the function in the file of its family, with `checked` and an example that runs, and name it in `LOSSES`; its options are read
 from the config's `loss` section, traced (but for `f_divergence`), so that changing them never recompiles.
 """
 

@@ -29,6 +29,12 @@ def aot(
     log 2 wherever policy == reference. Value i is that of the quantile where the policy's margin of pair i lies, 0
     where its weight is 0.
 
+  Example::
+
+    >>> value = losses.aot([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.621, 0.771]
+
   Source:
     Melnyk et al. 2024, arXiv:2406.05882. TRL 1.16: `aot`, which sorts each micro-batch by itself.
   """
@@ -53,6 +59,12 @@ def aot_unpaired(
   Value:
     log 2 wherever policy == reference. Value i is that of the quantile where the log-ratio of the chosen answer i lies,
     0 where its weight is 0.
+
+  Example::
+
+    >>> value = losses.aot_unpaired([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6685, 0.7185]
 
   Source:
     Melnyk et al. 2024, arXiv:2406.05882. TRL 1.16: `aot_unpaired`, which sorts each micro-batch by itself.

@@ -20,6 +20,12 @@ def apo_zero(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1
   Value:
     1 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.apo_zero([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.9625, 1.0375]
+
   Source:
     D'Oosterlinck et al. 2024, arXiv:2408.06266, Eq. 7. TRL 1.16: `apo_zero`.
   """
@@ -41,6 +47,12 @@ def apo_down(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1
 
   Value:
     1 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.apo_down([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.9875, 1.0125]
 
   Source:
     D'Oosterlinck et al. 2024, arXiv:2408.06266, Eq. 8. TRL 1.16: `apo_down`.
@@ -67,6 +79,12 @@ def apo_zero_unpaired(
 
   Value:
     lambda / 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.apo_zero_unpaired([-10, -12], [True, False], [-11, -11], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.475, 0.475]
 
   Source:
     D'Oosterlinck et al. 2024, arXiv:2408.06266, Eq. 7 taken apart. TRL 1.16: KTO with `apo_zero_unpaired`.

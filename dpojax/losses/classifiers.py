@@ -22,6 +22,12 @@ def nca_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.0
   Value:
     2 log 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.nca_pair([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.01)
+    >>> [round(float(x), 4) for x in value]
+    [1.3826, 1.3901]
+
   Source:
     Chen et al. 2024, arXiv:2402.05369, Sec. 4.1. TRL 1.16: `nca_pair`.
   """
@@ -44,6 +50,12 @@ def bco_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.0
 
   Value:
     2 log 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.bco_pair([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.01)
+    >>> [round(float(x), 4) for x in value]
+    [1.3788, 1.3938]
 
   Source:
     Jung et al. 2024, arXiv:2404.04656. TRL 1.16: `bco_pair`.
@@ -69,6 +81,12 @@ def bco(logp, desirable, reference_logp, *, beta=0.01, shift=0.0) -> jax.Array:
   Value:
     log 2 wherever policy == reference and the shift is 0.
 
+  Example::
+
+    >>> value = losses.bco([-10, -12], [True, False], [-11, -11], beta=0.01)
+    >>> [round(float(x), 4) for x in value]
+    [0.6882, 0.6882]
+
   Source:
     Jung et al. 2024, arXiv:2404.04656. TRL 1.16 has moved its trainer of single answers out.
   """
@@ -89,6 +107,12 @@ def sppo_hard(chosen, rejected, reference_chosen, reference_rejected, *, beta=1e
 
   Value:
     1 / (2 beta^2) wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.sppo_hard([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.001)
+    >>> [round(float(x), 4) for x in value]
+    [498501.25, 501501.25]
 
   Source:
     Wu et al. 2024, arXiv:2405.00675, Eq. 4.7 with winning probabilities 1 and 0. TRL 1.16: `sppo_hard`.

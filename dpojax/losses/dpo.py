@@ -36,6 +36,12 @@ def dpo(
   Value:
     log 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.dpo([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.621, 0.771]
+
   Source:
     Rafailov et al. 2023, arXiv:2305.18290, Eq. 7. TRL 1.16: `sigmoid`.
   """
@@ -70,6 +76,12 @@ def cdpo(
 
   Value:
     log 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.cdpo([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1, label_smoothing=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.636, 0.756]
 
   Source:
     Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO", Eq. 3. TRL 1.16 has no such loss:
@@ -107,6 +119,12 @@ def robust_dpo(
   Value:
     log 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.robust_dpo([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1, label_smoothing=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6022, 0.7897]
+
   Source:
     Chowdhury et al. 2024, arXiv:2403.00409. TRL 1.16: `robust`.
   """
@@ -138,6 +156,12 @@ def dpo_norm(
 
   Value:
     log 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.dpo_norm([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], [5, 6], [6, 4], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6791, 0.7078]
 
   Source:
     TRL 1.16: `sigmoid_norm`; beta is that of its other losses.
@@ -171,6 +195,12 @@ def exo_pair(
 
   Value:
     -log 2 - (log(1 - eps) + log(eps)) / 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.exo_pair([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1, label_smoothing=0.001)
+    >>> [round(float(x), 4) for x in value]
+    [2.5055, 3.0226]
 
   Source:
     Ji et al. 2024, arXiv:2402.00856, Eq. 16. TRL 1.16: `exo_pair`, which keeps eps in float32.
@@ -209,6 +239,12 @@ def discopop(
   Value:
     (1 + log 2) / 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.discopop([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.05)
+    >>> [round(float(x), 4) for x in value]
+    [0.8782, 0.7946]
+
   Source:
     Lu et al. 2024, arXiv:2406.08414, Eq. 5. TRL 1.16: `discopop`, whose second term is NaN where e^(-x) overflows.
   """
@@ -230,6 +266,12 @@ def dpop(chosen, rejected, reference_chosen, reference_rejected, *, margin=None,
 
   Value:
     log 2 wherever policy == reference; the penalty has no slope at a = 0.
+
+  Example::
+
+    >>> value = losses.dpop([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.3)
+    >>> [round(float(x), 4) for x in value]
+    [0.4932, 15.45]
 
   Source:
     Pal et al. 2024 (Smaug), arXiv:2402.13228. Not in TRL 1.16.
@@ -268,6 +310,12 @@ def xpo(
 
   Value:
     log 2 + alpha log pi(y') wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.xpo([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], [-10, -11], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6209, 0.7708]
 
   Source:
     Xie et al. 2024, arXiv:2405.21046, Algorithm 1: the objective of its direct preference optimisation with global

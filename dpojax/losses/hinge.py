@@ -31,6 +31,12 @@ def hinge(
   Value:
     1 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.hinge([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.85, 1.15]
+
   Source:
     Zhao et al. 2023 (SLiC-HF), arXiv:2305.10425; Liu et al. 2023 (RSO), arXiv:2309.06657, Eq. 11. TRL 1.16: `hinge`.
   """

@@ -32,6 +32,12 @@ def ipo(
   Value:
     1 / (4 beta^2) wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.ipo([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], [5, 6], [6, 4], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [22.2469, 28.0017]
+
   Source:
     Azar et al. 2023, arXiv:2310.12036, Eq. 17, with per-token averages, which its authors confirmed to TRL. TRL 1.16:
     `ipo`. The equation as printed is `ipo_sum`.
@@ -63,6 +69,12 @@ def ipo_sum(
 
   Value:
     1 / (4 beta^2) wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.ipo_sum([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [12.25, 42.25]
 
   Source:
     Azar et al. 2023, arXiv:2310.12036, Eq. 17. Not in TRL 1.16, which always averages.

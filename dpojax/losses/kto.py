@@ -39,6 +39,12 @@ def kto(
   Value:
     lambda / 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.kto([-10, -12], [True, False], [-11, -11], [-13, -12], [-12.5, -12.5], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.475, 0.475]
+
   Source:
     Ethayarajh et al. 2024, arXiv:2402.01306. TRL 1.16: `kto`, whose z is the mean over a micro-batch
     and its devices, and not over accumulated micro-batches.

@@ -34,6 +34,12 @@ def sft(chosen, chosen_length, *, weight=None, pairs_per_token=None) -> jax.Arra
   Value:
     There is no reference.
 
+  Example::
+
+    >>> value = losses.sft([-10, -12], [5, 6])
+    >>> [round(float(x), 4) for x in value]
+    [1.8182, 2.1818]
+
   Source:
     TRL 1.16: `sft`, a token mean over a micro-batch; here over the global batch.
   """
@@ -48,6 +54,12 @@ def preferred_ft(chosen) -> jax.Array:
 
   Value:
     There is no reference.
+
+  Example::
+
+    >>> value = losses.preferred_ft([-10, -12])
+    >>> [round(float(x), 4) for x in value]
+    [10.0, 12.0]
 
   Source:
     Rafailov et al. 2023, arXiv:2305.18290, Sec. 6: the baseline Preferred-FT. Not in TRL 1.16.
@@ -69,6 +81,12 @@ def unlikelihood(chosen, rejected, *, alpha=1.0) -> jax.Array:
 
   Value:
     There is no reference.
+
+  Example::
+
+    >>> value = losses.unlikelihood([-10, -12], [-12, -11])
+    >>> [round(float(x), 4) for x in value]
+    [-2.0, 1.0]
 
   Source:
     Rafailov et al. 2023, arXiv:2305.18290, Sec. 6 and App. C. Not in TRL 1.16.

@@ -23,6 +23,12 @@ def plackett_luce_dpo(logp, reference_logp, length, *, beta=0.1) -> jax.Array:
   Value:
     log K! wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.plackett_luce_dpo([[-10, -12, -13]], [[-11, -11.5, -12]], [[5, 6, 7]], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [1.6541]
+
   Source:
     Rafailov et al. 2023, arXiv:2305.18290, App. A.3. Not in TRL 1.16.
   """

@@ -39,6 +39,12 @@ def orpo(
   Value:
     NLL + beta log 2 where both averages are equal.
 
+  Example::
+
+    >>> value = losses.orpo([-10, -12], [-12, -11], [5, 6], [6, 4], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [1.8875, 2.218]
+
   Source:
     Hong et al. 2024, arXiv:2403.07691, Eq. 4 and 6 to 7. TRL 1.16: `ORPOTrainer`, whose likelihood is over prompt and
     answer and averaged over a micro-batch.
@@ -66,6 +72,12 @@ def simpo(chosen, rejected, chosen_length, rejected_length, *, margin=None, beta
   Value:
     log(1 + e^gamma) where both averages are equal.
 
+  Example::
+
+    >>> value = losses.simpo([-10, -12], [-12, -11], [5, 6], [6, 4], beta=2.0, gamma=1.0)
+    >>> [round(float(x), 4) for x in value]
+    [1.3133, 0.4741]
+
   Source:
     Meng et al. 2024, arXiv:2405.14734, Eq. 6. TRL 1.16: `CPOTrainer` with `simpo` and `cpo_alpha=0`.
   """
@@ -90,6 +102,12 @@ def alphapo(
 
   Value:
     log(1 + e^gamma) where both averages are equal.
+
+  Example::
+
+    >>> value = losses.alphapo([-10, -12], [-12, -11], [5, 6], [6, 4], beta=2.5, gamma=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.7444, 0.0362]
 
   Source:
     Gupta et al. 2025, arXiv:2501.03884. TRL 1.16: `CPOTrainer` with `alphapo`, which overflows where the probability
@@ -134,6 +152,12 @@ def cpo(
   Value:
     log 2 + alpha NLL where both answers are as likely.
 
+  Example::
+
+    >>> value = losses.cpo([-10, -12], [-12, -11], [5, 6], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [2.4163, 2.9262]
+
   Source:
     Xu et al. 2024, arXiv:2401.08417, which sums the likelihood over an answer. TRL 1.16: `CPOTrainer` with `sigmoid`,
     a token mean over a micro-batch.
@@ -160,6 +184,12 @@ def tpo(logp, length, *, weight=None, pairs_per_token=None, beta=0.01, label_smo
 
   Value:
     log 2 + alpha NLL where both answers are as likely.
+
+  Example::
+
+    >>> value = losses.tpo([[-10, -12, -13]], [[5, 6, 7]], beta=0.01)
+    >>> [round(float(x), 4) for x in value]
+    [2.6882]
 
   Source:
     Saeidi et al. 2024, arXiv:2405.16681. TRL 1.16: `TPOTrainer` with `sigmoid`, a token mean over a micro-batch.
@@ -191,6 +221,12 @@ def tpo_l(
 
   Value:
     log(1 + e^gamma) - eps gamma + alpha NLL where both averages are equal.
+
+  Example::
+
+    >>> value = losses.tpo_l([[-10, -12, -13]], [[5, 6, 7]], beta=0.01, gamma=0.5)
+    >>> [round(float(x), 4) for x in value]
+    [2.975]
 
   Source:
     Saeidi et al. 2024, arXiv:2405.16681. TRL 1.16: `TPOTrainer` with `tpo-l`, a token mean over a micro-batch.

@@ -24,6 +24,12 @@ def bradley_terry(chosen, rejected, *, margin=None, label=None, label_smoothing=
   Value:
     log 2 where both rewards and the margin are 0.
 
+  Example::
+
+    >>> value = losses.bradley_terry([1.5, 0.2], [0.5, 0.7])
+    >>> [round(float(x), 4) for x in value]
+    [0.3133, 0.9741]
+
   Source:
     Bradley & Terry 1952; Ouyang et al. 2022, arXiv:2203.02155, Eq. 1; margin: Touvron et al. 2023, arXiv:2307.09288,
     Eq. 2; c: Eisenstein et al. 2023, arXiv:2312.09244. TRL 1.16: `RewardTrainer`, without ties and smoothing.
@@ -51,6 +57,12 @@ def rao_kupper(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, c
 
   Value:
     log(1 + e^t) for a win where both rewards and the margin are 0.
+
+  Example::
+
+    >>> value = losses.rao_kupper([1.5, 0.2], [0.5, 0.7], tie_strength=1.0)
+    >>> [round(float(x), 4) for x in value]
+    [0.6931, 1.7014]
 
   Source:
     Rao & Kupper 1967; Liu et al. 2024, arXiv:2410.05328 (BTT). Not in TRL 1.16.
@@ -80,6 +92,12 @@ def davidson(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, cen
   Value:
     log(2 + v) for a win where both rewards and the margin are 0.
 
+  Example::
+
+    >>> value = losses.davidson([1.5, 0.2], [0.5, 0.7], tie_strength=1.0)
+    >>> [round(float(x), 4) for x in value]
+    [0.6803, 1.3693]
+
   Source:
     Davidson 1970. Not in TRL 1.16.
   """
@@ -103,6 +121,12 @@ def plackett_luce(reward, *, present=None) -> jax.Array:
   Value:
     log K! where all rewards are equal.
 
+  Example::
+
+    >>> value = losses.plackett_luce([[1.5, 0.2, -1]])
+    >>> [round(float(x), 4) for x in value]
+    [0.5668]
+
   Source:
     Luce 1959; Plackett 1975. Not in TRL 1.16.
   """
@@ -121,6 +145,12 @@ def all_pairs(reward, *, present=None) -> jax.Array:
 
   Value:
     log 2 where all rewards are equal, 0 where there are fewer than two answers.
+
+  Example::
+
+    >>> value = losses.all_pairs([[1.5, 0.2, -1]])
+    >>> [round(float(x), 4) for x in value]
+    [0.1944]
 
   Source:
     Ouyang et al. 2022 (InstructGPT), arXiv:2203.02155, Eq. 1. Not in TRL 1.16.

@@ -26,6 +26,12 @@ def tdpo1(
   Value:
     log 2 wherever policy == reference.
 
+  Example::
+
+    >>> value = losses.tdpo1([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], [0.4, 0.5], [0.7, 0.2], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6349, 0.7549]
+
   Source:
     Zeng et al. 2024, arXiv:2404.11999. Not in TRL 1.16.
   """
@@ -49,6 +55,12 @@ def tdpo2(
 
   Value:
     log 2 wherever policy == reference.
+
+  Example::
+
+    >>> value = losses.tdpo2([-10, -12], [-12, -11], [-11, -11], [-11.5, -11.5], [0.4, 0.5], [0.7, 0.2], beta=0.1)
+    >>> [round(float(x), 4) for x in value]
+    [0.6279, 0.7629]
 
   Source:
     Zeng et al. 2024, arXiv:2404.11999. Not in TRL 1.16.

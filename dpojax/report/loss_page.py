@@ -12,7 +12,7 @@ from dpojax.report.tables import markdown
 from dpojax.types import Answers
 
 IMAGES = "images/losses"
-SECTION = r"\n\n(Options|Value|Source):\n"
+SECTION = r"\n\n(Options|Value|Example|Source)::?\n"
 GLANCE = "glance.png"
 
 INTRODUCTION = f"""\
@@ -97,6 +97,7 @@ def _section(name: str) -> str:
     lines += [_options(loss, sections["Options"]), ""]
   value = _joined(sections["Value"])
   lines += [f"Value: {value[:1].lower()}{value[1:]}", "", f"Source: {_joined(sections['Source'])}", ""]
+  lines += ["```python", inspect.cleandoc(sections["Example"].strip("\n")), "```", ""]
   return "\n".join([*lines, f"![{name}]({IMAGES}/{name}.png)", ""])
 
 
