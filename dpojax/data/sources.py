@@ -57,7 +57,10 @@ class Source:
 def memory_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Iterator[SourceRow]:
   """Rows that a program holds."""
   for i, row in enumerate(rows):
-    if isinstance(row, Mapping):
+    odd = [name for name in row if not isinstance(name, str)] if isinstance(row, Mapping) else []
+    if odd:
+      yield SourceRow(f"{name}[{i}]", {}, f"has a column called {shown(odd[0])}; names of columns are texts")
+    elif isinstance(row, Mapping):
       yield SourceRow(f"{name}[{i}]", row)
     else:
       yield SourceRow(f"{name}[{i}]", {}, f"is a {type(row).__name__}, not an object")
