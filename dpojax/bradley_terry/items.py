@@ -103,6 +103,10 @@ def _any_labels(arrays, items, number, name):
     coded = whole.dictionary_encode()
     found = coded.dictionary.to_pylist()
     labels = tuple(sorted(found)) if items is None else tuple(items)
+  except UnicodeError as error:
+    raise DataError(
+      f"{name} holds half of a surrogate pair, which no text does ({error}); write it as UTF-8"
+    ) from error
   except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
     kinds = sorted({type(label).__name__ for a in arrays for label in a.tolist()})
     raise DataError(f"labels must be all strings or all integers, but these are {', '.join(kinds)}") from error

@@ -129,7 +129,7 @@ def _inside(folder: Path, file: Any, index: Path) -> Path:
     Path(os.path.realpath(path)).is_relative_to(root) for root in roots
   ):  # `resolve` raises where links go round
     raise WeightsError(f"{index}: weight_map names {file!r}, a link out of the folder; put the file itself there")
-  if not path.is_file():
+  if not os.path.isfile(path):  # unlike `is_file`, false of a name that is too long
     raise WeightsError(f"{path}: no such file, though {INDEX} names it")
   return path
 

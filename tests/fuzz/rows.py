@@ -102,7 +102,7 @@ def rows_case(rng) -> Case:
   text = text.replace(repr(DIGITS), "10 ** 5000")
   if rng.random() < 0.25:
     found = [value for value in rows[0].values()] or [None]
-    text, kind = text.replace(repr(pick(rng, found)), pick(rng, PYTHON)), "Python's"
+    text, kind = _compiling(text.replace(repr(pick(rng, found)), pick(rng, PYTHON)), text), "Python's"
   elif rng.random() < 0.05:
     text, kind = (
       pick(rng, ["[]", "[None]", "[[]]", "[{}]", "[{}, {}]", "[{1: 2}]", "['x']", "{}", "iter([{'text': 'is'}])"]),
@@ -112,6 +112,14 @@ def rows_case(rng) -> Case:
   options = [form, pick(rng, [a.name for a in Answers]), pick(rng, ["none"] * 9 + ["auto"]), "truncate_left"]
   options[-1] = pick(rng, ["drop", "truncate_left", "truncate_right"])
   return Case("rows", kind, ["python", "rows", "rows.py", *options], {"rows.py": f"ROWS = {text}\n".encode()})
+
+
+def _compiling(text: str, otherwise: str) -> str:
+  try:
+    compile(text, "rows", "eval")
+  except SyntaxError:
+    return otherwise
+  return text
 
 
 def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:
