@@ -7,7 +7,7 @@ from typing import Any
 from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import write_json
+from dpojax.files import parse_json, write_json
 
 FILE = "config.json"
 
@@ -43,7 +43,7 @@ def read_config(folder: str | pathlib.Path) -> RunConfig:
   """Reads `folder`/config.json; CheckpointError when it is missing, ConfigError when it is not settings."""
   path = pathlib.Path(folder, FILE)
   try:
-    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree = parse_json(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; is {folder} the workdir of a run?") from None
   except (UnicodeDecodeError, json.JSONDecodeError) as error:

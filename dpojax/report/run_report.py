@@ -1,6 +1,5 @@
 """The end of a run: result.json, report.md, curves, and the text for a terminal."""
 
-import json
 import pathlib
 import textwrap
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import to_json_number, write_atomically, write_json
+from dpojax.files import parse_json, to_json_number, write_atomically, write_json
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
@@ -74,11 +73,16 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
   """`folder`/result.json; CheckpointError when it is missing or damaged."""
   path = pathlib.Path(folder, RESULT)
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    result = parse_json(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict):
+      raise ValueError(f"holds a {type(result).__name__}")
+    return result
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
-  except json.JSONDecodeError as error:
-    raise CheckpointError(f"{path}: not JSON ({error}); delete it and run the same command again") from None
+  except ValueError as error:
+    raise CheckpointError(
+      f"{path}: not the result of a run ({error}); delete it and run the same command again"
+    ) from None
 
 
 def summarise(run: RunRecords, reason: str) -> dict[str, Any]:

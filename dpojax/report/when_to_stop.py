@@ -1,11 +1,11 @@
 """What a run left about when to stop, `stop.json`, and what a report says of it."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 from dpojax.training.looks import STOP
 from dpojax.training.stopping import BudgetDecision, Decision
 
@@ -87,7 +87,7 @@ def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
   if not path.exists():
     return None
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = parse_json(path.read_text(encoding="utf-8"))
     kinds: dict[str, Any] = {"decision": Decision.from_json, "budget": BudgetDecision.from_json, "best": _best}
     read = {name: read(found[name]) for name, read in kinds.items() if found.get(name) is not None}
     return WhenToStop(**read, ended=bool(found.get("ended")))

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import json
 import pathlib
 import platform
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 
 from dpojax import __version__
-from dpojax.files import write_json
+from dpojax.files import parse_json, write_json
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -43,7 +42,7 @@ def write_environment(folder: pathlib.Path) -> None:
 def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:
   """The starts of a run, oldest first; [] where they are not known."""
   try:
-    found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    found = parse_json((folder / FILE).read_text(encoding="utf-8"))
   except (OSError, ValueError):
     return []
   return found if isinstance(found, list) else []

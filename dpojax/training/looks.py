@@ -1,6 +1,5 @@
 """Looks at what the policy writes, as a run's folder keeps them: read by the rule that stops it and by reports."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import CheckpointError
-from dpojax.files import lines_of, write_json, write_json_lines
+from dpojax.files import lines_of, parse_json, write_json, write_json_lines
 from dpojax.training.runlog import RunLog
 from dpojax.training.stopping import Look
 
@@ -35,7 +34,7 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
   """
   path = look_file(folder, step)
   try:
-    records = [json.loads(line) for line in lines_of(path)]
+    records = [parse_json(line) for line in lines_of(path)]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
     return Look(
       step,

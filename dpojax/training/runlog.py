@@ -1,7 +1,6 @@
 """What a run writes while it runs: metrics.jsonl, log.txt, TensorBoard events, the progress line."""
 
 import datetime
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import append_whole, json_line, to_json_number, write_atomically
+from dpojax.files import append_whole, json_line, parse_json, to_json_number, write_atomically
 from dpojax.training.numbers import (
   format_duration,
   format_number,
@@ -200,7 +199,7 @@ class RunLog:
     path = self.folder / METRICS
     self._recorded, self._standing, self._untaken = set(), {}, {}
     for line in lines:
-      self._note(json.loads(line))
+      self._note(parse_json(line))
     self._metrics.close()
     write_atomically(path, b"".join(lines), durable=True)
     self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -309,7 +308,7 @@ def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     if number == len(lines) and not line.endswith(b"\n"):
       break
     try:
-      row = json.loads(line)
+      row = parse_json(line)
       if not isinstance(row["step"], int) or not isinstance(row["split"], str):
         raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):

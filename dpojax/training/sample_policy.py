@@ -1,7 +1,6 @@
 """A look at what the policy writes now: its answers to held-out prompts, their rewards, and how far it has moved."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from jax.sharding import Mesh
 
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
-from dpojax.files import lines_of, write_json_lines
+from dpojax.files import lines_of, parse_json, write_json_lines
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.rules import whole_rows
@@ -247,8 +246,12 @@ def read_lines(path: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[st
   """The reference's answers to exactly these prompts, or None where `path` does not hold them."""
   if not path.is_file():
     return None
-  lines = [json.loads(line) for line in lines_of(path)]
-  return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
+  try:
+    lines = [parse_json(line) for line in lines_of(path)]
+    same = [line["prompt"] for line in lines] == [row.given for row in prompts]
+  except (ValueError, TypeError, KeyError):
+    return None  # damaged
+  return lines if same else None
 
 
 def known(error: Any) -> float:

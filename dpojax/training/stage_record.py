@@ -16,7 +16,7 @@ from dpojax.config.keys import flatten
 from dpojax.config.record import identity_settings, said
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import write_json
+from dpojax.files import parse_json, write_json
 
 FILE = "stage.json"
 SCHEMA = 1
@@ -135,7 +135,7 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
   """
   path = pathlib.Path(folder, FILE)
   try:
-    return StageRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return StageRecord.from_json(parse_json(path.read_text(encoding="utf-8")))
   except FileNotFoundError:
     return None
   except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
