@@ -1,6 +1,7 @@
 """JSON objects of a model's folder, and the typed reading of their values: whatever a stranger's file holds is an error, not a crash."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def read_object(path: Path, *, absent: dict[str, Any] | None = None) -> dict[str
   Raises:
     WeightsError: it is no file, not JSON, or holds something else than an object.
   """
-  if absent is not None and not path.is_file():
+  if absent is not None and not os.path.lexists(path):  # a folder or a broken link of that name is an error
     return absent
   try:
     value = parse_json(path.read_text(encoding="utf-8-sig"))

@@ -145,7 +145,9 @@ def commands_case(rng) -> Case:
   files = dict(FILES)
   if kind == "odd value" and options:
     option = pick(rng, list(options))
-    words = [word for word in words if word.partition("=")[0] != f"--{option}"] + [f"--{option}={odd_word(rng)}"]
+    words = [word for word in words if word.partition("=")[0] != f"--{option}"] + [
+      f"--{option}={odd_word(rng, option)}"
+    ]
   elif kind == "left out" and words:
     words.remove(pick(rng, words))
   elif kind == "twice" and words:

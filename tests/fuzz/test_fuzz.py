@@ -71,7 +71,7 @@ def _marked(path: pathlib.Path):
   return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if trains else [])
 
 
-@pytest.mark.parametrize("path", map(_marked, KNOWN))
+@pytest.mark.parametrize("path", [_marked(path) for path in KNOWN])
 def test_what_was_a_fault_is_none(path, seeds, tmp_path):
   case = Case.from_json(path.read_text())
   outcome = runner.run(case, tmp_path / "case", seeds.of(case))
