@@ -293,11 +293,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
   Raises:
     CheckpointError: a line is not a row of metrics; names file and line.
   """
-  fixed = ("step", "split")
-  return [
-    {name: value if name in fixed else from_json_number(value) for name, value in row.items()}
-    for _, row in rows_of(Path(path))
-  ]
+  return [{name: _number_in(name, value) for name, value in row.items()} for _, row in rows_of(Path(path))]
+
+
+def _number_in(name: str, value: Any) -> Any:
+  """A value of a row as a number again, but for what is none; TypeError or ValueError of what no row has."""
+  return value if name in ("step", "split") or value is None else from_json_number(value)
 
 
 def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
@@ -311,7 +312,9 @@ def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
       row = parse_json(line)
       if not isinstance(row["step"], int) or not isinstance(row["split"], str):
         raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
+      for name, value in row.items():
+        _number_in(name, value)
+    except (ValueError, KeyError, TypeError, AttributeError):
       raise CheckpointError(
         f"{path}, line {number}: not a row of metrics ({line[:60]!r}); mend or delete the line"
       ) from None

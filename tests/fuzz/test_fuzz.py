@@ -67,8 +67,9 @@ def seeds(tmp_path_factory):
 
 
 def _marked(path: pathlib.Path):
+  marks = [pytest.mark.slow, pytest.mark.xdist_group("fuzz_run")]
   trains = '"run"' in path.read_text()  # a seed of two steps of training
-  return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if trains else [])
+  return pytest.param(path, id=path.stem, marks=marks if trains else [])
 
 
 @pytest.mark.parametrize("path", [_marked(path) for path in KNOWN])
