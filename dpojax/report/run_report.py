@@ -80,9 +80,7 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
   except ValueError as error:
-    raise CheckpointError(
-      f"{path}: not the result of a run ({error}); delete it and run the same command again"
-    ) from None
+    raise CheckpointError(f"{path}: not JSON ({error}); delete it and run the same command again") from None
 
 
 def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
