@@ -303,6 +303,18 @@ def finite(value: Any) -> tuple[Any, int]:
   return (None, 1) if bad else (value, 0)
 
 
+def parse_json(text: str | bytes) -> Any:
+  """The value of a JSON text.
+
+  Raises:
+    ValueError: it is not JSON, not UTF-8, or nested too deeply for Python, which says that by a RecursionError.
+  """
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise json.JSONDecodeError("nested too deeply", "", 0) from None
+
+
 def write_json(path: str | pathlib.Path, value: Any, *, durable: bool = False, sort_keys: bool = False) -> None:
   """Writes a JSON file for people and programs, as `write_atomically`; errors as that and `json_text`."""
   write_atomically(path, json_text(value, indent=2, sort_keys=sort_keys) + "\n", durable=durable)

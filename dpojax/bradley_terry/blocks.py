@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from dpojax.errors import DataError
 BLOCK_ROWS = 1 << 19  # of a Parquet file
 BLOCK_BYTES = 1 << 22  # of a CSV or JSONL file, unpacked
 LONGEST_ROW = 1 << 28  # bytes of one JSONL row
+_MISFIT = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)  # as Arrow says it
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PACKED = (".gz", ".bz2", ".zst")
 
@@ -110,34 +112,29 @@ def _csv(path: str, columns: list[str]) -> Iterator[Block]:
   import pyarrow as pa
   from pyarrow import csv
 
-  parse: dict[str, Any] = dict(delimiter="\t" if ".tsv" in path.lower() else ",", newlines_in_values=True)
-  wrong = []
-
-  def keep(row) -> str:
-    wrong.append(row)
-    return "error"
-
+  parse = csv.ParseOptions(delimiter="\t" if ".tsv" in path.lower() else ",", newlines_in_values=True)
   text = pa.dictionary(pa.int32(), pa.string())
-  convert = csv.ConvertOptions(
-    include_columns=columns, column_types={name: text for name in columns}, strings_can_be_null=True, null_values=[""]
-  )
   start = 0
   try:
     with _unpacked(path) as (stream, _):
-      skip = csv.ParseOptions(**parse, invalid_row_handler=lambda row: "skip")
       options = csv.ReadOptions(block_size=1 << 16, use_threads=False)
-      _require(path, columns, csv.open_csv(stream, options, skip).schema.names)
+      _require(path, columns, csv.open_csv(stream, options, parse).schema.names)
+    typed = {name: text for name in columns}
+    convert = csv.ConvertOptions(
+      include_columns=columns, column_types=typed, strings_can_be_null=True, null_values=[""]
+    )
     with _unpacked(path) as (stream, share):
       options = csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
-      reader = csv.open_csv(stream, options, csv.ParseOptions(**parse, invalid_row_handler=keep), convert)
+      reader = csv.open_csv(stream, options, parse, convert)
       for batch in reader:
         yield Block({name: batch.column(name) for name in columns}, start, share())
         start += len(batch)
-  except (pa.ArrowException, OSError) as error:
+  except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    wrong = _MISFIT.search(str(error))
     if wrong:
-      row = wrong[0]
-      what = f"it has {row.actual_columns} fields, but the header has {row.expected_columns}"
-      raise DataError(f"{path}, row {row.number - 1:,}: {what}: {row.text[:60]!r}") from error
+      number, expected, found, row = wrong.groups()
+      what = f"it has {found} fields, but the header has {expected}"
+      raise DataError(f"{path}, row {int(number) - 1:,}: {what}: {row[:60]!r}") from error
     if "straddling" in str(error):
       what = f"a row is longer than {BLOCK_BYTES:,} bytes, or a quotation mark is never closed"
       raise DataError(f"{path}, after row {start:,}: {what}") from error
@@ -215,8 +212,8 @@ def _json_kinds(lines: bytes, columns: list[str], labels: set[str]) -> list[tupl
   try:
     row = json.loads(lines.lstrip().partition(b"\n")[0])
     found = [(name, kinds[type(row[name])]) for name in columns]
-  except (ValueError, KeyError, TypeError):
-    return None
+  except (ValueError, KeyError, TypeError, RecursionError):
+    return None  # what is wrong is said of the row
   return [(name, pa.float64() if kind == pa.int64() and name not in labels else kind) for name, kind in found]
 
 
@@ -225,6 +222,8 @@ def _json_row(path: str, line: bytes, columns: list[str], number: int) -> dict[s
     row = json.loads(line)
   except ValueError as error:
     raise DataError(f"{path}, row {number:,}: not JSON: {error}") from error
+  except RecursionError:
+    raise DataError(f"{path}, row {number:,}: nested too deeply; a row is an object of texts and numbers") from None
   if not isinstance(row, dict):
     raise DataError(f"{path}, row {number:,}: it holds a {type(row).__name__}, not an object")
   for name in columns:

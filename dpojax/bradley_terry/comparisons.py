@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.bradley_terry.graph import Connectivity, connectivity
-from dpojax.bradley_terry.items import FIRST, SECOND, TIE, index_labels
+from dpojax.bradley_terry.items import FIRST, SECOND, TIE, as_array, index_labels
 from dpojax.errors import DataError
 
 
@@ -302,7 +302,7 @@ def _number(rows: np.ndarray | None, row: Any) -> int:
 
 
 def _column(name: str, values: Any, m: int, what: str = "comparisons") -> np.ndarray:
-  column = np.asarray(values)
+  column = as_array(name, values)
   if column.shape != (m,):
     raise DataError(f"{name} has shape {column.shape}, but there are {m} {what}")
   return column
@@ -357,7 +357,7 @@ def _covariates(given: Any, m: int, rows: np.ndarray | None = None) -> tuple[np.
     columns = [_column(f"covariate {name!r}", given[name], m) for name in given]
     columns = np.stack([_numbers(f"covariate {n!r}", c) for n, c in zip(names, columns, strict=True)], axis=1)
   else:
-    columns = np.asarray(given)
+    columns = as_array("covariates", given)
     columns = columns[:, None] if columns.ndim == 1 else columns
     names = tuple(f"covariate_{k}" for k in range(columns.shape[-1] if columns.ndim else 0))
   if columns.shape != (m, len(names)):
@@ -371,7 +371,7 @@ def _covariates(given: Any, m: int, rows: np.ndarray | None = None) -> tuple[np.
 
 
 def _square(name: str, counts: Any) -> np.ndarray:
-  counts = _numbers(name, np.asarray(counts))
+  counts = _numbers(name, as_array(name, counts))
   if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
     raise DataError(f"{name} has shape {counts.shape}; it must be square")
   if not np.isfinite(counts).all() or (counts < 0).any():

@@ -10,7 +10,7 @@ from scipy import linalg
 from dpojax.bradley_terry import problem
 from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.bradley_terry.numerics import HOST, grounded
-from dpojax.bradley_terry.priors import Normal, Pseudo, prior_arrays
+from dpojax.bradley_terry.priors import NoEstimate, Normal, Pseudo, prior_arrays
 from dpojax.bradley_terry.problem import Grid, Rows, Spec
 from dpojax.bradley_terry.strengths import Strengths
 
@@ -82,14 +82,26 @@ class Fitted(Strengths):
     k = self.spec.items
     _, curvature = problem.derivatives(HOST, self.spec, self.layout, self.prior_terms, self.vector)
     matrix = problem.dense(HOST, self.spec, self.layout, curvature)
-    found = linalg.cho_solve(linalg.cho_factor(self.definite(matrix)), np.eye(self.spec.size))
+    found = linalg.cho_solve(self.factor(matrix), np.eye(self.spec.size))
     if self.prior is None:  # what was added along the shift is taken out again
       found[:k, :k] -= 1 / np.trace(matrix[:k, :k])
     return found
 
-  def definite(self, matrix: np.ndarray) -> np.ndarray:
-    """The negative Hessian f64[size, size], made definite where no prior does that."""
-    return matrix if self.prior else grounded(matrix, self.spec.items)
+  def factor(self, matrix: np.ndarray) -> tuple[np.ndarray, bool]:
+    """SciPy's Cholesky factor of the negative Hessian f64[size, size], made definite where no prior does that.
+
+    Raises:
+      NoEstimate: it is not definite in float64, so that there are no errors and no intervals.
+    """
+    definite = matrix if self.prior else grounded(matrix, self.spec.items)
+    try:
+      return linalg.cho_factor(definite)
+    except (linalg.LinAlgError, ValueError) as error:  # ValueError: it holds NaN
+      raise NoEstimate(
+        "strengths have no standard errors: their curvature is lost to rounding, as some weights are far larger than "
+        "others, or the prior far weaker than the comparisons; scale the weights, or use a stronger prior, such as "
+        "prior=Pseudo(1)"
+      ) from error
 
   @functools.cached_property
   def score_squares(self) -> dict:

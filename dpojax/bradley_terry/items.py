@@ -38,12 +38,22 @@ def index_labels(
 
 def _array(column) -> np.ndarray:
   """The column; NumPy would make a list of numbers and strings all strings."""
-  array = np.asarray(column)
+  array = as_array("a column of labels", column)
   listed = array.dtype.kind == "U" and array.ndim == 1 and not isinstance(column, np.ndarray)
   if listed and not all(isinstance(label, str) for label in column):
     array = np.empty(len(array), object)
     array[:] = list(column)
   return array
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+  """Values as an array; DataError where some are lists and some are not, which have no shape."""
+  try:
+    return np.asarray(values)
+  except ValueError as error:
+    raise DataError(
+      f"{name} holds lists among other values, or of different lengths; it takes one value each"
+    ) from error
 
 
 def _integers(arrays, items, number):
@@ -93,6 +103,10 @@ def _any_labels(arrays, items, number, name):
     coded = whole.dictionary_encode()
     found = coded.dictionary.to_pylist()
     labels = tuple(sorted(found)) if items is None else tuple(items)
+  except UnicodeError as error:
+    raise DataError(
+      f"{name} holds half of a surrogate pair, which no text does ({error}); write it as UTF-8"
+    ) from error
   except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
     kinds = sorted({type(label).__name__ for a in arrays for label in a.tolist()})
     raise DataError(f"labels must be all strings or all integers, but these are {', '.join(kinds)}") from error

@@ -53,6 +53,8 @@ class Host:
     try:
       return linalg.cho_solve(linalg.cho_factor(matrix, check_finite=False), right, check_finite=False)
     except linalg.LinAlgError:  # flat to rounding: the shortest step that solves it
+      if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
+        return np.full_like(right, np.nan)  # no step, and so no convergence
       return np.linalg.lstsq(matrix, right, rcond=1e-14)[0]
 
 

@@ -30,5 +30,5 @@ def prior_arrays(prior: Normal | Pseudo | None, items: int) -> problem.Prior:
   if prior is None:
     return problem.Prior(nothing, nothing)
   if isinstance(prior, Normal):
-    return problem.Prior(np.full(items, 1 / prior.sd**2), nothing)
+    return problem.Prior(np.full(items, (1 / prior.sd) ** 2), nothing)
   return problem.Prior(nothing, np.full(items, float(prior.n)))

@@ -225,7 +225,9 @@ class _Said:
     if wrong.any():
       row = int(wrong.argmax())
       value = found[int(place[row])]
-      raise DataError(f"{self.at(row)}: column {name!r} holds {getattr(value, 'as_py', lambda: value)()!r}, {fault}")
+      raise DataError(
+        f"{self.at(row)}: column {name!r} holds {getattr(value, 'as_py', lambda: value)()!r:.80}, {fault}"
+      )
     return number
 
   def weights(self, name: str, rows: np.ndarray | None) -> np.ndarray:
@@ -241,7 +243,7 @@ class _Said:
     if wrong.any():
       row = int(wrong.argmax())
       what = values[place[row]]
-      raise DataError(f"{self.at(row)}: column {name!r} holds {what!r}; a weight is a number of at least 0")
+      raise DataError(f"{self.at(row)}: column {name!r} holds {what!r:.80}; a weight is a number of at least 0")
     return weight
 
   def _complete(self, name: str, place: np.ndarray, rows: np.ndarray | None) -> None:
@@ -257,7 +259,7 @@ class _Said:
 def _number(value: Any) -> float:
   try:
     return float(value)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):  # a whole number of hundreds of digits overflows
     return np.nan
 
 

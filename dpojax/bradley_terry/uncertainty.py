@@ -162,7 +162,7 @@ def _constrained(fit: Fitted, prior, direction, wanted, start) -> tuple[np.ndarr
   value = -np.inf
   for step in range(100):
     gradient, curvature = problem.derivatives(HOST, spec, layout, prior, x)
-    factor = linalg.cho_factor(fit.definite(problem.dense(HOST, spec, layout, curvature)))
+    factor = fit.factor(problem.dense(HOST, spec, layout, curvature))
     along = linalg.cho_solve(factor, np.stack([gradient, direction], axis=1))
     short = wanted - direction @ x
     move = along[:, 0] + along[:, 1] * ((short - direction @ along[:, 0]) / (direction @ along[:, 1]))

@@ -32,6 +32,13 @@ class Parser(argparse.ArgumentParser):
       self.error(f"unrecognized argument {word!r}")
     return options
 
+  def parse_known_args(self, args=None, namespace=None):
+    """As argparse does it, which makes an empty list of the value of `--NAME=--`; errors as `parse_args`."""
+    for name, _, value in (word.partition("=") for word in args or ()):
+      if value == "--" and any(name in action.option_strings for action in self._actions):
+        self.error(f"argument {name}: expected a value, got '--'")
+    return super().parse_known_args(args, namespace)
+
   def refuse_unknown(self, word: str) -> None:
     """Raises ConfigError if `word` is an option."""
     if word.startswith("-"):

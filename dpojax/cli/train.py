@@ -37,9 +37,10 @@ def main(arguments: list[str]) -> int:
   options, experiment = parse_with_config(parser, arguments)
   workdir = pathlib.Path(options.workdir)
 
-  from dpojax.sweeps.stages import ended_in, having, overview, pending, stage_folders
+  from dpojax.sweeps.stages import check_stages, ended_in, having, overview, pending, stage_folders
 
   folders = stage_folders(experiment, workdir)
+  check_stages(experiment, only=options.only, until=options.until)
   if options.dry_run:
     print(dry_run(overview(experiment, folders)))
     return 0

@@ -1,10 +1,11 @@
 """From a config file and command-line overrides to checked settings: the only reader of a ConfigDict."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -166,11 +167,11 @@ def load_points(path: str) -> list[dict[str, Any]]:
   file, namespace, _ = _execute(path)
   if "get_points" not in namespace:
     return []
-  try:
+  with _running(file):
     points = namespace["get_points"]()
-  except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
-  if not isinstance(points, list) or not all(isinstance(point, dict) and point for point in points):
+  if not isinstance(points, list) or not all(
+    isinstance(point, dict) and point and _has_texts(point) for point in points
+  ):
     raise ConfigError(f"{file}: get_points() must return a list of {{'KEY': value}} dicts, got {points!r:.80}")
   return points
 
@@ -235,12 +236,10 @@ def _section(config: ml_collections.ConfigDict, name: str) -> ml_collections.Con
 
 def _read_file(path: str) -> ml_collections.ConfigDict:
   file, namespace, argument = _execute(path)
-  try:
+  with _running(file):
     if not callable(namespace.get("get_config")):
       raise ConfigError("has no function get_config()")
     config = namespace["get_config"](*([argument] if argument else []))
-  except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise ConfigError(f"{file}: get_config() must return a ConfigDict, got {type(config).__name__}")
   if "recipe" not in config and not _stage_names(config):
@@ -255,27 +254,40 @@ def _execute(path: str) -> tuple[pathlib.Path, dict[str, Any], str]:
   if not file.is_file():
     raise ConfigError(f"--config={path}: no such file: {name}")
   namespace: dict[str, Any] = {"__name__": "dpojax_config", "__file__": str(file)}
-  try:
+  with _running(file):
     exec(compile(file.read_text(encoding="utf-8-sig"), str(file), "exec"), namespace)
-  except Exception as error:
-    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
   return file, namespace, argument
 
 
-def _location(file: pathlib.Path, error: Exception) -> str:
+@contextlib.contextmanager
+def _running(file: pathlib.Path) -> Iterator[None]:
+  """Whatever the file's own code raises, `sys.exit` too, as a ConfigError with the line; a request to stop stays one."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise
+  except BaseException as error:
+    raise ConfigError(f"{_location(file, error)}: {_reason(error, file)}") from error
+
+
+def _has_texts(point: dict[Any, Any]) -> bool:
+  return all(isinstance(key, str) for key in point)
+
+
+def _location(file: pathlib.Path, error: BaseException) -> str:
   if isinstance(error, SyntaxError) and error.filename == str(file):
     return f"{file}:{error.lineno}"
   line = _last_line(file, error)
   return f"{file}:{line}" if line else str(file)
 
 
-def _last_line(file: pathlib.Path, error: Exception) -> int:
+def _last_line(file: pathlib.Path, error: BaseException) -> int:
   """The line of the file that an error passed last; 0 where none did."""
   frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
   return (frames[-1].lineno or 0) if frames else 0
 
 
-def _key_at(file: pathlib.Path, error: Exception, name: str) -> str:
+def _key_at(file: pathlib.Path, error: BaseException, name: str) -> str:
   """`rollout.top_k` where the line at fault sets or reads `....rollout.top_k`, else the name alone."""
   line = _last_line(file, error)
   text = file.read_text(encoding="utf-8-sig").split("\n")[line - 1] if line else ""
@@ -284,7 +296,7 @@ def _key_at(file: pathlib.Path, error: Exception, name: str) -> str:
   return f"{found.group(1)}.{name}" if found and found.group(1) in sections else name
 
 
-def _reason(error: Exception, file: pathlib.Path) -> str:
+def _reason(error: BaseException, file: pathlib.Path) -> str:
   """What went wrong in a config file, without the wrapping that ml_collections gives it."""
   if isinstance(error, InputError):
     return str(error)

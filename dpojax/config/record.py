@@ -8,6 +8,7 @@ from dpojax import digests
 from dpojax.config.keys import fields_by_key, flatten, reads_section, replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError, ConfigError
+from dpojax.files import parse_json
 
 FILE = "config.json"
 
@@ -43,7 +44,7 @@ def read_config(folder: str | pathlib.Path) -> RunConfig:
   """Reads `folder`/config.json; CheckpointError when it is missing or damaged, ConfigError when it is not settings."""
   path = pathlib.Path(folder, FILE)
   try:
-    tree = json.loads(digests.read(folder, FILE).decode())
+    tree = parse_json(digests.read(folder, FILE).decode())
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; is {folder} the workdir of a run?") from None
   except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -136,7 +136,7 @@ class RowReader:
     readable = [row for row in rows if not row.fault]
     if self.form is not None or not readable:
       return
-    readable.sort(key=lambda row: None in row.values.values())
+    readable.sort(key=lambda row: any(value is None for value in row.values.values()))
     check_present(self.columns, readable[0].values, readable[0].where)
     row, values = self._first(readable)
     self.form = self.choose(self.settings.format, values, row.where)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from dpojax.data.formats.cells import DuplicateName, load_json, shown
 from dpojax.errors import DataError
 from dpojax.files import expanded
@@ -58,10 +60,20 @@ class Source:
 def memory_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Iterator[SourceRow]:
   """Rows that a program holds."""
   for i, row in enumerate(rows):
-    if isinstance(row, Mapping):
-      yield SourceRow(f"{name}[{i}]", row)
+    odd = [name for name in row if not isinstance(name, str)] if isinstance(row, Mapping) else []
+    if odd:
+      yield SourceRow(f"{name}[{i}]", {}, f"has a column called {shown(odd[0])}; names of columns are texts")
+    elif isinstance(row, Mapping):
+      yield SourceRow(f"{name}[{i}]", _plain(row))
     else:
       yield SourceRow(f"{name}[{i}]", {}, f"is a {type(row).__name__}, not an object")
+
+
+def _plain(row: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The row with lists and numbers of Python in the place of NumPy's, as JSON would hold them."""
+  if not any(isinstance(value, np.ndarray | np.generic) for value in row.values()):
+    return row
+  return {name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for name, value in row.items()}
 
 
 def file_source(path: str, limit: int = 0) -> Source:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dpojax.data.formats.cells import shown
 from dpojax.data.formats.common import Answer, Comparison, Message, answer_text, shared_length
 from dpojax.data.templates import ChatTemplate, left_out, tools_left_out
 from dpojax.errors import DataError, RowError, TemplateError
@@ -279,5 +280,5 @@ def _given_ids(comparison: Comparison, vocab_size: int) -> Tokenised | DataError
   for ids in (comparison.prompt, *comparison.answers):
     wrong = [i for i in ids if not 0 <= i < vocab_size]
     if wrong:
-      return DataError(f"token id {wrong[0]} is outside the vocabulary of {vocab_size}")
+      return DataError(f"token id {shown(wrong[0])} is outside the vocabulary of {vocab_size}")
   return Tokenised(comparison.prompt, list(comparison.answers), mismatch=False)

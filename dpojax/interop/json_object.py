@@ -1,12 +1,13 @@
 """JSON objects of a model's folder, and the typed reading of their values: whatever a stranger's file holds is an error, not a crash."""
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dpojax.errors import WeightsError
+from dpojax.files import parse_json
 
 MOST = 2**31 - 1  # of sizes, positions and ids, which are int32
 
@@ -17,13 +18,11 @@ def read_object(path: Path, *, absent: dict[str, Any] | None = None) -> dict[str
   Raises:
     WeightsError: it is no file, not JSON, or holds something else than an object.
   """
-  if absent is not None and not path.is_file():
+  if absent is not None and not os.path.lexists(path):  # a folder or a broken link of that name is an error
     return absent
   try:
-    value = json.loads(path.read_text(encoding="utf-8-sig"))
-  except RecursionError:
-    raise WeightsError(f"{path}: not JSON that is nested sensibly; get the file anew") from None
-  except (OSError, ValueError) as error:  # not UTF-8, or not JSON
+    value = parse_json(path.read_text(encoding="utf-8-sig"))
+  except (OSError, ValueError) as error:  # not UTF-8, not JSON, or nested too deeply
     raise WeightsError(f"{path}: not JSON: {error}") from error
   if not isinstance(value, dict):
     raise WeightsError(f"{path}: holds a {type(value).__name__}; it must be a JSON object")

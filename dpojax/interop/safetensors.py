@@ -1,6 +1,7 @@
 """Weights in safetensors files: one file, or shards with an index."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -124,9 +125,11 @@ def _inside(folder: Path, file: Any, index: Path) -> Path:
   roots = [folder.resolve()]
   if folder.absolute().parent.name == "snapshots":  # the hub's cache links every file to ../../blobs
     roots.append(folder.absolute().parent.parent.resolve() / "blobs")
-  if not any(path.resolve().is_relative_to(root) for root in roots):
+  if not any(
+    Path(os.path.realpath(path)).is_relative_to(root) for root in roots
+  ):  # `resolve` raises where links go round
     raise WeightsError(f"{index}: weight_map names {file!r}, a link out of the folder; put the file itself there")
-  if not path.is_file():
+  if not os.path.isfile(path):  # unlike `is_file`, false of a name that is too long
     raise WeightsError(f"{path}: no such file, though {INDEX} names it")
   return path
 

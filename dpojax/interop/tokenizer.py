@@ -214,7 +214,8 @@ class Tokenizer:
     backend = read_backend(folder)
     config = read_object(folder / "tokenizer_config.json", absent={})
     add_tokens(backend, folder, config)
-    special = special_tokens({**read_object(folder / "special_tokens_map.json", absent={}), **config})
+    beside = read_object(folder / "special_tokens_map.json", absent={})
+    special = special_tokens({**beside, **config}, folder / "tokenizer_config.json")
     for key in ("bos_token", "eos_token"):
       if key in special and backend.token_to_id(special[key]) is None:
         raise WeightsError(f"{folder / 'tokenizer_config.json'}: {key} is {special[key]!r}, not in tokenizer.json")

@@ -12,6 +12,7 @@ from dpojax.errors import WeightsError
 from dpojax.interop.json_object import MOST, read_object, token_ids
 
 CONFIG = "tokenizer_config.json"
+MOST_ID = 2**24 - 1  # the library takes memory for every id up to the largest, and ends the process where there is none
 SPECIAL_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -24,21 +25,42 @@ def read_backend(folder: Path) -> tokenizers.Tokenizer:
       hint = "; tokenizer.model alone is not read: save the tokenizer once with transformers' fast tokenizer"
     raise WeightsError(f"{file}: no such file; a model folder needs its tokenizer{hint}")
   try:
-    return tokenizers.Tokenizer.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+    backend = tokenizers.Tokenizer.from_buffer(file.read_bytes().removeprefix(codecs.BOM_UTF8))
   except (KeyboardInterrupt, SystemExit):
     raise
   except BaseException as error:  # the library raises bare Exception, and its panics are no Exception
     raise WeightsError(f"{file}: not a tokenizer that `tokenizers` {tokenizers.__version__} reads: {error}") from error
+  _check_ids(backend, file)
+  return backend
 
 
-def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-  """bos, eos, pad and unk of a config, each written as text or as {"content": text}."""
+def _check_ids(backend: tokenizers.Tokenizer, file: Path) -> None:
+  """Raises WeightsError for an id that is too large, or that two words of the vocabulary have."""
+  vocabulary = backend.get_vocab(with_added_tokens=True)
+  last = max(vocabulary, key=vocabulary.__getitem__, default="")
+  if vocabulary and vocabulary[last] > MOST_ID:
+    raise WeightsError(f"{file}: the token {last!r} has the id {vocabulary[last]:,}; ids go up to {MOST_ID:,}")
+  if len(set(vocabulary.values())) == len(vocabulary):
+    return
+  words: dict[int, str] = {}  # an added token may have the id of a word that it stands for
+  for word, i in backend.get_vocab(with_added_tokens=False).items():
+    if words.setdefault(i, word) != word:
+      raise WeightsError(f"{file}: {words[i]!r} and {word!r} both have the id {i}; each token needs its own")
+
+
+def special_tokens(config: Mapping[str, Any], file: Path) -> dict[str, str]:
+  """bos, eos, pad and unk of a config, each written as text, as {"content": text}, or as null or "" where there is none.
+
+  Raises:
+    WeightsError: one is written as something else; without its EOS a model would never end an answer.
+  """
   found = {}
   for key in SPECIAL_KEYS:
     value = config.get(key)
-    if isinstance(value, dict):
-      value = value.get("content")
-    if isinstance(value, str) and value:
+    value = value.get("content", 0) if isinstance(value, dict) else value
+    if not (value is None or isinstance(value, str)):
+      raise WeightsError(f"{file}: {key} is {config[key]!r:.80}; it must be the text of a token, or null")
+    if value:
       found[key] = value
   return found
 

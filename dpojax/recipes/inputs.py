@@ -18,10 +18,11 @@ from dpojax.data.splits import Splits, read_splits
 from dpojax.data.templates import with_template
 from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import expanded, lines_of
+from dpojax.files import expanded
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.memory import check_row_group
 from dpojax.models.reward_model import RewardModel
+from dpojax.report.records import read_lines
 from dpojax.rewards.build import build
 from dpojax.rewards.judge import build_judge
 from dpojax.rewards.reward import Judge, Reward
@@ -182,7 +183,7 @@ class Inputs:
     """
     folder = self._folder(self.config.data.path)
     self._ended(folder)
-    return [json.loads(line) for line in lines_of(folder / PAIRS_FILES.get(answers, PAIRS))]
+    return read_lines(folder / PAIRS_FILES.get(answers, PAIRS))
 
   def fingerprints(
     self, policy: LoadedModel, splits: Splits | None = None, reference: LoadedModel | None = None

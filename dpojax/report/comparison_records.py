@@ -12,7 +12,7 @@ import numpy as np
 
 from dpojax.errors import CheckpointError
 from dpojax.report.comparison import ANSWERS, COMPARISON, SCORES, read_comparison
-from dpojax.report.records import Records, check_listed, read_lines
+from dpojax.report.records import Records, check_figures, check_listed, check_prompt, read_lines
 from dpojax.report.stages import Stage, readable_stage
 
 RECIPE = "comparison"
@@ -55,7 +55,15 @@ class Comparison:
     """A record a prompt of each split: {"split", "prompt", "answers": {policy: {"text", "rewards", "tokens", ...}}}."""
     path = self.stage.path / ANSWERS
     check_listed(path)
-    return read_lines(path, {"prompt": object, "answers": dict}) if path.exists() else []
+
+    def check(record: Any) -> None:
+      check_prompt(record["prompt"])
+      for answer in record["answers"].values():
+        check_figures(answer)
+        if not isinstance(answer["text"], str):
+          raise TypeError("an answer's 'text' is no text")
+
+    return read_lines(path, {"prompt": object, "answers": dict}, check) if path.exists() else []
 
   def prompts_of(self, split: str) -> str:
     """A digest of the prompts of a split, equal where comparisons ask the same; "" where it is not known."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -271,18 +272,22 @@ def _of_looks(stage: Stage) -> list[Answers]:
     return []
   records = {prompt_in_words(record["prompt"]): record for record in newest[1]}
   of = list(records.values())
-  first = (
-    {name: np.asarray([r["rewards"][name] for r in of], np.float64) for name in of[0].get("rewards", {})} if of else {}
-  )
+  first = {name: np.asarray([r["rewards"][name] for r in of], np.float64) for name in _rewards_of_all(of)} if of else {}
   values = {f"reward/{name}": array for name, array in first.items()}
   values |= {
     name: np.asarray([r[key] for r in of], np.float64)
     for name, key in ((KL, "kl"), (LENGTH, "tokens"))
-    if of and key in of[0]
+    if of and all(r.get(key) is not None for r in of)
   }
   monitor = {key: stage.setting(f"monitor.{key}") for key in KEYS}
   keys = _keys(int(stage.setting("monitor.seed", 0)) + stage.seed, monitor)
   return [Answers(stage.name, stage.seed, stage, keys, list(records), values, first)]
+
+
+def _rewards_of_all(records: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Names of the rewards that every answer has."""
+  several = [record.get("rewards") or {} for record in records]
+  return [name for name in several[0] if all(one.get(name) is not None for one in several)]
 
 
 def _of_comparison(comparison: Comparison, name: str) -> list[Answers]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from dpojax import digests
 from dpojax.config.record import read_config
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import lines_of
+from dpojax.files import lines_of, parse_json
 from dpojax.report.when_to_stop import WhenToStop, read_when_to_stop
 from dpojax.training.looks import SAMPLES
 from dpojax.training.numbers import tied
@@ -63,11 +62,14 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
   return RunRecords(folder, config, splits, dict(sorted(samples.items())), read_when_to_stop(folder))
 
 
-def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> Records:
+def read_lines(
+  path: pathlib.Path, wants: Mapping[str, type] | None = None, checked: Callable[[Any], None] = lambda record: None
+) -> Records:
   """The JSON objects of a file's lines.
 
   Args:
     wants: keys that every one must have, with the kind of their values.
+    checked: as of `read_made`, of each.
 
   Raises:
     CheckpointError: the file cannot be read, or a line is not such an object; names the line.
@@ -80,7 +82,7 @@ def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> R
     raise CheckpointError(f"{path}: {error.strerror}") from None
   for number, line in enumerate(lines, start=1):
     try:
-      record = json.loads(line)
+      record = parse_json(line)
     except (ValueError, RecursionError) as error:
       raise CheckpointError(f"{path}:{number}: not JSON ({error})") from None
     lacking = [
@@ -88,6 +90,10 @@ def read_lines(path: pathlib.Path, wants: Mapping[str, type] | None = None) -> R
     ]
     if not isinstance(record, dict) or lacking:
       raise CheckpointError(f"{path}:{number}: is no record with {', '.join(lacking) or 'keys'}; restore the file")
+    try:
+      checked(record)
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+      raise CheckpointError(f"{path}:{number}: {error}; restore the file") from None
     records.append(record)
   return records
 
@@ -106,6 +112,18 @@ def check_listed(path: pathlib.Path) -> None:
     raise CheckpointError(f"{found}; {digests.advice(folder)}, or leave its run out")
 
 
+def check_prompt(prompt: Any) -> None:
+  """Fails as Python does where a prompt is a list of something else than messages."""
+  for message in prompt if isinstance(prompt, list) else ():
+    message.get("role")
+
+
+def check_figures(answer: Mapping[str, Any]) -> None:
+  """Fails as Python does where what was measured of an answer is no number: "kl", "tokens", "rewards" by their names."""
+  for value in (answer.get("kl"), answer.get("tokens"), *(answer.get("rewards") or {}).values()):
+    float(0 if value is None else value)
+
+
 def read_made(path: pathlib.Path, recipe: str, checked: Callable[[Any], None] = lambda content: None) -> dict[str, Any]:
   """The JSON file in which a stage of a recipe that trains nothing left its figures; CheckpointError where it is not one.
 
@@ -114,7 +132,7 @@ def read_made(path: pathlib.Path, recipe: str, checked: Callable[[Any], None] = 
   """
   check_listed(path)
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
       raise TypeError(f"holds a {type(content).__name__}")
     checked(content)

@@ -1,6 +1,5 @@
 """The end of a run: result.json, report.md, curves, and the text for a terminal."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from dpojax.config.record import difference, to_json
 from dpojax.config.resolved import autos
 from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
-from dpojax.files import to_json_number, write_atomically
+from dpojax.files import parse_json, to_json_number, write_atomically
 from dpojax.markdown import escape
 from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels, shown
 from dpojax.report.records import RunRecords, newest_tenth, read_run
@@ -79,10 +78,15 @@ def read_result(folder: str | pathlib.Path) -> dict[str, Any]:
     content = path.read_text(encoding="utf-8")
     if found := digests.damage(folder, [RESULT]):
       raise CheckpointError(f"{found}; delete it and run the same command again")
-    return json.loads(content)
+    result = parse_json(content)
+    if not isinstance(result, dict):
+      raise ValueError(f"holds a {type(result).__name__}")
+    return result
   except FileNotFoundError:
     raise CheckpointError(f"{path}: no such file; the run in {folder} has not ended") from None
-  except (UnicodeDecodeError, json.JSONDecodeError) as error:
+  except CheckpointError:
+    raise
+  except ValueError as error:
     raise CheckpointError(f"{path}: not JSON ({error}); delete it and run the same command again") from None
 
 

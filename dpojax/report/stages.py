@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
-from dpojax.files import lines_of
-from dpojax.report.records import Records, check_listed, look_files, read_lines
+from dpojax.files import lines_of, parse_json
+from dpojax.report.records import Records, check_figures, check_listed, check_prompt, look_files, read_lines
 from dpojax.terminal import in_line
 from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
@@ -113,7 +113,7 @@ class Stage:
     path = self.path / name
     check_listed(path)
     try:
-      return json.loads(path.read_text(encoding="utf-8"))
+      return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
       return None
     except (OSError, ValueError, RecursionError) as error:
@@ -124,13 +124,18 @@ class Stage:
     files = look_files(self.path)
     if not files:
       return None
-    return int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1], {"prompt": object, "answer": str})
+    return int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1], {"prompt": object, "answer": str}, _check)
 
   @functools.cached_property
   def looked_at(self) -> str:
     """A digest of the prompts of its newest look, equal where runs were asked the same; "" where there was none."""
     newest = self.samples()
     return digest_of_prompts(record.get("prompt") for record in newest[1]) if newest else ""
+
+
+def _check(record: Any) -> None:
+  check_prompt(record["prompt"])
+  check_figures(record)
 
 
 def digest_of_prompts(prompts: Iterable[Any]) -> str:

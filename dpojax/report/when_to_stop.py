@@ -1,12 +1,12 @@
 """What a run left about when to stop, `stop.json`, and what a report says of it."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
 from dpojax import digests
 from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 from dpojax.training.looks import STOP
 from dpojax.training.stopping import BudgetDecision, Decision
 
@@ -86,7 +86,7 @@ def read_when_to_stop(folder: pathlib.Path) -> WhenToStop | None:
   """`folder`/stop.json; None where there is none. CheckpointError when it is damaged."""
   path = folder / STOP
   try:
-    found = json.loads(digests.read(folder, STOP).decode())
+    found = parse_json(digests.read(folder, STOP).decode())
     kinds: dict[str, Any] = {"decision": Decision.from_json, "budget": BudgetDecision.from_json, "best": _best}
     read = {name: read(found[name]) for name, read in kinds.items() if found.get(name) is not None}
     return WhenToStop(**read, ended=bool(found.get("ended")))

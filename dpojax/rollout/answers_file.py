@@ -25,6 +25,7 @@ from dpojax.data.examples import as_ids
 from dpojax.data.formats.common import Message
 from dpojax.data.prompts import PromptRow, PromptRows
 from dpojax.errors import WeightsError
+from dpojax.files import parse_json
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.rollout.resumable import Line, write_resumably
@@ -247,7 +248,7 @@ def read_answers(path: str | pathlib.Path) -> Iterator[AnsweredRow]:
   """The rows of a file that `write_answers` finished, in order."""
   with open(path, encoding="utf-8") as file:
     for text in file:
-      line = json.loads(text)
+      line = parse_json(text)
       answers = [
         SampledAnswer(s["text"], as_ids(s["tokens"]), np.asarray(s["logps"], np.float32), s["ended"])
         for s in line.get("samples", [])

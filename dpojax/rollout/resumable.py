@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from dpojax.errors import ConfigError
-from dpojax.files import PART, json_line, replacing, write_json
+from dpojax.files import PART, json_line, parse_json, replacing, write_json
 
 SCHEMA = 1
 PROVENANCE = ".provenance.json"
@@ -84,7 +84,7 @@ def is_finished(path: str | pathlib.Path, job: Job) -> bool:
   """Whether `path` holds what `write_resumably` made of this job, untouched."""
   path = pathlib.Path(path)
   try:
-    record = json.loads(provenance_path(path).read_text(encoding="utf-8"))
+    record = parse_json(provenance_path(path).read_text(encoding="utf-8"))
     with path.open("rb") as file:
       digest = hashlib.file_digest(file, "sha256").hexdigest()
     return record["sha256"] == digest and not _changed(record, _header(job))
@@ -127,7 +127,7 @@ def _left_over(part: BinaryIO, header: Line) -> bool:
   """Whether a part file beside its finished file is empty, or of the same job."""
   first = part.readline()
   with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-    return not first or not _changed(json.loads(first), header)
+    return not first or not _changed(parse_json(first), header)
   return False
 
 
@@ -220,7 +220,7 @@ def _resume(
 def _read_header(first: bytes, header: Line, place: pathlib.Path, option: str) -> tuple[int, list[str]]:
   """(places of a chunk, what differs from `header`) of a part file's first line."""
   try:
-    found = json.loads(first)
+    found = parse_json(first)
     return int(found["at_once"]), _changed(found, header)
   except (ValueError, TypeError, KeyError, AttributeError):
     raise ConfigError(
@@ -232,7 +232,7 @@ def _is_line_of(line: bytes, row: int) -> bool:
   if not line.endswith(b"\n"):
     return False
   try:
-    return json.loads(line)["row"] == row
+    return parse_json(line)["row"] == row
   except (ValueError, TypeError, KeyError):
     return False
 

@@ -84,7 +84,7 @@ def generate(
     number=np.zeros(0, np.uint32),
     sample=np.zeros((0, 0), np.uint32),
     temperature=np.asarray(temperature, np.float32),
-    top_k=np.asarray(top_k, np.int32),
+    top_k=np.asarray(min(top_k, 2**31 - 1), np.int32),
     top_p=np.asarray(top_p, np.float32),
     ends=ends.ids,
   )

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import json
 import pathlib
 import platform
 import subprocess
@@ -13,6 +12,7 @@ import jax
 
 from dpojax import __version__, digests
 from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 
 FILE = "environment.json"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "datasets", "ml_collections")
@@ -47,7 +47,7 @@ def read_environments(folder: pathlib.Path) -> list[dict[str, Any]]:
     CheckpointError: the file is not what was written.
   """
   try:
-    found = json.loads(digests.read(folder, FILE).decode())
+    found = parse_json(digests.read(folder, FILE).decode())
   except CheckpointError:
     raise
   except (OSError, ValueError):

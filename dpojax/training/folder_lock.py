@@ -12,7 +12,6 @@ A lock is left behind, and is taken over with a line, where
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
 import signal
@@ -25,7 +24,7 @@ from typing import Any
 
 from dpojax import signals
 from dpojax.errors import CheckpointError
-from dpojax.files import json_text
+from dpojax.files import json_text, parse_json
 
 FILE = "lock.json"
 HEARTBEAT = 15.0
@@ -253,7 +252,7 @@ def _beat(folder: pathlib.Path, path: pathlib.Path, token: str, done: threading.
 def _read(path: pathlib.Path) -> Holder | None:
   """The lock; None where there is none, or it is not whole."""
   try:
-    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    fields: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     return Holder(**fields)
   except (OSError, ValueError, TypeError, RecursionError):
     return None

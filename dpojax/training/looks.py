@@ -1,6 +1,5 @@
 """Looks at what the policy writes, as a run's folder keeps them: read by the rule that stops it and by reports."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from dpojax import digests
 from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 from dpojax.training.runlog import RunLog
 from dpojax.training.stopping import Look
 
@@ -33,7 +33,7 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
   """
   path = folder / look_name(step)
   try:
-    records = [json.loads(line) for line in digests.read(folder, look_name(step)).splitlines()]
+    records = [parse_json(line) for line in digests.read(folder, look_name(step)).splitlines()]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
     return Look(
       step,

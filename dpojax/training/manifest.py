@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dpojax import __version__
 from dpojax.errors import CheckpointError
-from dpojax.files import is_part, to_json_number, write_atomically
+from dpojax.files import is_part, parse_json, to_json_number, write_atomically
 from dpojax.training.numbers import from_json_number
 
 NAME = "manifest.json"
@@ -55,7 +55,7 @@ class Manifest:
   @classmethod
   def from_json(cls, text: str) -> "Manifest":
     """Raises ValueError unless `text` is exactly what `to_json` wrote."""
-    fields = json.loads(text)
+    fields = parse_json(text)
     try:
       manifest = cls(
         step=fields["step"],

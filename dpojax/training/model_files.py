@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dpojax import digests
 from dpojax.config.schema import RunConfig
 from dpojax.environments import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import expanded
+from dpojax.files import expanded, parse_json
 from dpojax.interop.files import check_listed, find_model_files, open_model_files
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
@@ -166,7 +165,7 @@ def _is_exported_critic(path: str | pathlib.Path) -> bool:
     return False
   check_listed(folder, [file.name])
   try:
-    return bool(json.loads(file.read_text(encoding="utf-8")).get(weights.CRITIC_KEY))
+    return bool(parse_json(file.read_text(encoding="utf-8")).get(weights.CRITIC_KEY))
   except (ValueError, AttributeError):
     return False  # who reads the model says what is wrong
 
@@ -179,7 +178,7 @@ def critic_description(folder: pathlib.Path) -> dict[str, Any] | None:
   """
   file = folder / DESCRIPTION
   try:
-    return json.loads(file.read_text(encoding="utf-8")).get("critic") if file.is_file() else None
+    return parse_json(file.read_text(encoding="utf-8")).get("critic") if file.is_file() else None
   except (ValueError, AttributeError) as error:
     raise CheckpointError(f"{file}: not the description of a model ({error}); restore it from the run") from None
 
@@ -287,7 +286,7 @@ def _refuse_experiment(folder: pathlib.Path) -> None:
 
 def _described_model(file: pathlib.Path, step: int | None, precision: str, remat: str) -> LanguageModel | RewardModel:
   try:
-    described = json.loads(file.read_text(encoding="utf-8"))
+    described = parse_json(file.read_text(encoding="utf-8"))
     head = described.pop("reward_head", None)
     described.pop("critic", None)
     model = LanguageModel(ModelConfig.from_dict(described), precision=precision, remat=remat)

@@ -10,8 +10,10 @@ WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
 TIE = 1e-6  # a mean reward margin below this
 
 
-def from_json_number(value: float | str) -> float | int:
-  """The inverse of `to_json_number`."""
+def from_json_number(value: Any) -> float | int:
+  """The inverse of `to_json_number`; TypeError or ValueError of what it does not write."""
+  if not isinstance(value, int | float | str):
+    raise TypeError(f"{value!r:.60} is no number")
   return float(value) if isinstance(value, str) else value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.errors import CheckpointError
-from dpojax.files import write_atomically
+from dpojax.files import parse_json, write_atomically
 from dpojax.training.stored_files import make_folder, read_stored
 
 ROLLOUTS = "rollouts"
@@ -71,7 +71,7 @@ def _read(path: pathlib.Path, begun: int | None) -> tuple[dict[str, np.ndarray],
   try:
     with np.load(io.BytesIO(stored)) as parts:
       arrays = {name: parts[name] for name in parts.files}
-    facts = json.loads(str(arrays.pop("facts")))
+    facts = parse_json(str(arrays.pop("facts")))
     if facts.pop("digest") != digest_of(facts, arrays):
       raise ValueError("its contents are not those that were written")
     if facts["number"] != int(path.stem):

@@ -1,7 +1,6 @@
 """What a run writes while it runs: metrics.jsonl, log.txt, TensorBoard events, the progress line."""
 
 import datetime
-import json
 import os
 import sys
 import threading
@@ -12,7 +11,7 @@ from typing import Any, TextIO
 
 from dpojax import digests, terminal
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import append_whole, json_line, to_json_number
+from dpojax.files import append_whole, json_line, parse_json, to_json_number
 from dpojax.training.numbers import (
   format_duration,
   format_number,
@@ -209,7 +208,7 @@ class RunLog:
     path = self.folder / METRICS
     self._recorded, self._standing, self._untaken = set(), {}, {}
     for line in lines:
-      self._note(json.loads(line))
+      self._note(parse_json(line))
     self._metrics.close()
     digests.write(self.folder, METRICS, b"".join(lines), grows=True)
     self._metrics = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -302,11 +301,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
   Raises:
     CheckpointError: a line is not a row of metrics; names file and line.
   """
-  fixed = ("step", "split")
-  return [
-    {name: value if name in fixed else from_json_number(value) for name, value in row.items()}
-    for _, row in rows_of(Path(path))
-  ]
+  return [{name: _number_in(name, value) for name, value in row.items()} for _, row in rows_of(Path(path))]
+
+
+def _number_in(name: str, value: Any) -> Any:
+  """A value of a row as a number again, but for what is none; TypeError or ValueError of what no row has."""
+  return value if name in ("step", "split") or value is None else from_json_number(value)
 
 
 def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
@@ -317,10 +317,12 @@ def rows_of(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     if number == len(lines) and not line.endswith(b"\n"):
       break
     try:
-      row = json.loads(line)
+      row = parse_json(line)
       if not isinstance(row["step"], int) or not isinstance(row["split"], str):
         raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError):
+      for name, value in row.items():
+        _number_in(name, value)
+    except (ValueError, KeyError, TypeError, AttributeError):
       raise CheckpointError(
         f"{path}, line {number}: not a row of metrics ({line[:60]!r}); mend or delete the line"
       ) from None

@@ -1,7 +1,6 @@
 """A look at what the policy writes now: its answers to held-out prompts, their rewards, and how far it has moved."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,8 @@ from jax.sharding import Mesh
 from dpojax import digests
 from dpojax.config.schema import MonitorSettings
 from dpojax.data.prompts import PromptRow
+from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
 from dpojax.parallel.rules import whole_rows
@@ -250,10 +251,15 @@ def read_lines(folder: pathlib.Path, prompts: Sequence[PromptRow]) -> list[dict[
     CheckpointError: the file is gone or not what was written.
   """
   try:
-    lines = [json.loads(line) for line in digests.read(folder, REFERENCE).splitlines()]
+    lines = [parse_json(line) for line in digests.read(folder, REFERENCE).splitlines()]
+    same = [line["prompt"] for line in lines] == [row.given for row in prompts]
   except FileNotFoundError:
     return None
-  return lines if [line["prompt"] for line in lines] == [row.given for row in prompts] else None
+  except CheckpointError:
+    raise
+  except (ValueError, TypeError, KeyError):
+    return None  # damaged, and not listed
+  return lines if same else None
 
 
 def known(error: Any) -> float:

@@ -18,6 +18,7 @@ from dpojax.config.record import identity_settings, said
 from dpojax.config.schema import RunConfig
 from dpojax.digests import file_digest
 from dpojax.errors import CheckpointError
+from dpojax.files import parse_json
 
 FILE = "stage.json"
 SCHEMA = 1
@@ -136,7 +137,7 @@ def read_record(folder: str | pathlib.Path) -> StageRecord | None:
   """
   path = pathlib.Path(folder, FILE)
   try:
-    return StageRecord.from_json(json.loads(digests.read(folder, FILE).decode()))
+    return StageRecord.from_json(parse_json(digests.read(folder, FILE).decode()))
   except FileNotFoundError:
     return None
   except CheckpointError:

@@ -345,6 +345,10 @@ def _as_json(value: Any) -> Any:
 
 
 def _from_json(kind: type, figures: dict[str, Any]) -> dict[str, Any]:
-  fields = {field.name for field in dataclasses.fields(kind)}
-  read = lambda name, value: value if name == "reason" or value is None else from_json_number(value)  # noqa: E731
-  return {name: read(name, value) for name, value in figures.items() if name in fields}
+  read = {}
+  for field in dataclasses.fields(kind):
+    if field.name in figures:
+      value = figures[field.name]
+      known = field.name == "reason" or (value is None and "None" in str(field.type))
+      read[field.name] = value if known else from_json_number(value)
+  return read

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpojax.errors import CheckpointError
-from dpojax.files import json_text, write_json
+from dpojax.files import json_text, parse_json, write_json
 
 NO_FOLDER = "{}: it is a file, but the run keeps a folder of that name; move it away"
 MEASURED_ANEW = "delete it, and the run measures it anew"  # advice on gains and biases of rewards
@@ -37,7 +37,7 @@ def read_json(path: pathlib.Path, advice: str) -> dict[str, Any] | None:
   if text is None:
     return None
   try:
-    facts = json.loads(text.decode())
+    facts = parse_json(text.decode())
     if not isinstance(facts, dict) or facts.pop("digest") != digest_of_json(facts):
       raise ValueError("its contents are not those that were written")
   except (ValueError, KeyError, RecursionError) as error:

@@ -195,7 +195,10 @@ def fits_float32(value: float) -> bool:
 
 def shown(value: Any) -> str:
   """A value as messages show it: short."""
-  text = repr(value) if not isinstance(value, str) else repr(value[: MOST_SHOWN + 1])
+  try:
+    text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)
+  except (ValueError, RecursionError):  # Python prints no whole number of more than 4,300 digits, and nothing too deep
+    return f"{kind_of(value)} too large to show"
   return text if len(text) <= MOST_SHOWN + 2 else text[:MOST_SHOWN] + "…"
 
 

@@ -6,7 +6,7 @@ The prompt is an HH dialogue that ends in "Assistant:". Answers of equal rank ke
 
 from collections.abc import Mapping
 
-from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of
+from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of, shown
 from dpojax.data.formats.common import Comparison, Format, Row, rest_of, single_turn, text
 from dpojax.data.formats.hh import ANSWER, split_answer, turns
 from dpojax.errors import DataError
@@ -22,7 +22,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     if isinstance(entry.get("rank"), bool) or not isinstance(entry.get("rank"), int | float):
       raise DataError(f"entry {i} of column 'answers' has no number as its 'rank'")
     if not fits_float32(entry["rank"]):
-      raise DataError(f"entry {i} of column 'answers' has the 'rank' {entry['rank']:g}, not a finite number")
+      raise DataError(f"entry {i} of column 'answers' has the 'rank' {shown(entry['rank'])}, not a finite number")
   ordered = tuple(entry["answer"] for entry in sorted(entries, key=lambda entry: entry["rank"]))
   details = rest_of(row, "prompt", "answers")
   if ANSWER not in prompt:

@@ -51,7 +51,7 @@ def read_decoder(config: dict[str, Any], family: str, **options) -> dict[str, An
     layers=integer(config, "num_hidden_layers"),
     heads=heads,
     kv_heads=integer(config, "num_key_value_heads", heads),
-    head_dim=integer(config, "head_dim", 0, least=0),
+    head_dim=0 if config.get("head_dim") is None else integer(config, "head_dim"),
     ffn=integer(config, "intermediate_size"),
     norm_epsilon=number(config, "rms_norm_eps", 1e-6, most=1.0),
     max_positions=integer(config, "max_position_embeddings", 2048),

@@ -4,7 +4,6 @@ import copy
 import csv
 import datetime
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import vl_convert
 
 from dpojax.errors import ConfigError
-from dpojax.files import write_atomically, write_json
+from dpojax.files import parse_json, write_atomically, write_json
 from dpojax.plot_text import legible
 from dpojax.report.page.chart import WIDTH, Chart
 from dpojax.report.page.content import Content
@@ -168,7 +167,7 @@ def rows_csv(chart: Chart) -> str:
 def _forget(folder: pathlib.Path, paths: list[str]) -> None:
   """Deletes files of an earlier page that are not among `paths`, and remembers these."""
   try:
-    earlier = json.loads((folder / LIST).read_text(encoding="utf-8"))
+    earlier = parse_json((folder / LIST).read_text(encoding="utf-8"))
   except (OSError, ValueError):
     earlier = []
   for path in earlier if isinstance(earlier, list) else []:

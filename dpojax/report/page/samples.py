@@ -99,7 +99,9 @@ def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 def caption(answer: dict[str, Any]) -> str:
   """ "22 tokens, true reward 3.40, cut off"."""
   parts = [f"{answer['tokens']} tokens"] if "tokens" in answer else []
-  parts += [f"{reward_in_words(f'reward/{name}')} {value:.2f}" for name, value in (answer.get("rewards") or {}).items()]
+  parts += [
+    f"{reward_in_words(f'reward/{name}')} {float(value):.2f}" for name, value in (answer.get("rewards") or {}).items()
+  ]
   return ", ".join(parts if answer.get("finished", True) else [*parts, "cut off"])
 
 
