@@ -9,7 +9,7 @@ REFUSED = {
   "rollout.top_p": f"{WHOLE}. Looks may have it: monitor.top_p",
 } | {f"rollout.{name}": WHOLE for name in ("min_p", "min_tokens", "min_length", "repetition_penalty")}
 
-# Names in TRL, verl and OpenRLHF -> ours, with a remark where the value is another.
+# Names in TRL, verl and OpenRLHF -> ours, with a remark where the value is another. First of policy gradients.
 FOREIGN = {
   "num_ppo_epochs": "policy_gradient.epochs",
   "ppo_epochs": "policy_gradient.epochs",
@@ -59,6 +59,67 @@ FOREIGN = {
   "lr": "optimizer.learning_rate",
   "num_sample_generations": "monitor.every, steps between looks at the policy, and monitor.show, how many answers are shown",
 }
+# Of training on data, as TRL's trainers have it.
+TRAINING = {
+  "model_name_or_path": "model.path",
+  "dtype": "model.precision",
+  "torch_dtype": "model.precision",
+  "bf16": "model.precision=bfloat16",
+  "fp16": "model.precision, float32 or bfloat16; float16 needs its losses scaled and is not offered",
+  "gradient_checkpointing": "model.remat: none, layer or dots",
+  "dataset_name": "data.name",
+  "max_length": "data.max_example, tokens of an example; batch.row_length is how long a packed row is",
+  "max_completion_length": "data.max_answer of the data, rollout.max_tokens of roll-outs",
+  "truncation_mode": "data.overlong",
+  "per_device_train_batch_size": "batch.size, examples of a whole step over all devices (policy gradients: prompts of a minibatch)",
+  "per_device_eval_batch_size": "batch.rows, packed rows that go through at once",
+  "gradient_accumulation_steps": "batch.size, examples of a whole step, whatever goes through at once (batch.rows)",
+  "loss_type": "loss.name (of policy gradients policy_gradient.reduction; loss_type=dr_grpo is policy_gradient.method=dr_grpo)",
+  "loss_weights": "loss.name, a sum such as dpo+0.2*sft",
+  "rpo_alpha": "loss.sft_coef",
+  "use_weighting": "loss.wpo",
+  "f_divergence_type": "loss.f_divergence",
+  "f_alpha_divergence_coef": "loss.divergence_alpha",
+  "simpo_gamma": "loss.gamma",
+  "cpo_alpha": "loss.alpha",
+  "discopop_tau": "loss.tau",
+  "reference_free": "loss.name, of a loss without a reference, such as simpo, cpo or orpo",
+  "precompute_ref_log_probs": "reference.kind=cache",
+  "sync_ref_model": "reference.kind=moving",
+  "ref_model_mixup_alpha": "reference.mix",
+  "ref_model_sync_steps": "reference.every",
+  "optim": "optimizer.name",
+  "lr_scheduler_type": "optimizer.schedule",
+  "warmup_ratio": "optimizer.warmup_steps, in steps",
+  "max_grad_norm": "optimizer.clip_norm",
+  "adam_beta1": "optimizer.b1",
+  "adam_beta2": "optimizer.b2",
+  "adam_epsilon": "optimizer.eps",
+  "num_train_epochs": "train.epochs",
+  "max_steps": "train.steps",
+  "logging_steps": "train.log_every",
+  "eval_steps": "evaluation.every; monitor.every is that of looks at what the policy writes",
+  "eval_strategy": "evaluation.every, in steps",
+  "report_to": "logging.tensorboard; metrics.jsonl has every figure",
+  "save_steps": "checkpoint.every",
+  "save_strategy": "checkpoint.every, in steps",
+  "save_total_limit": "checkpoint.keep",
+  "load_best_model_at_end": "checkpoint.best_metric, whose best checkpoint is kept too",
+  "metric_for_best_model": "checkpoint.best_metric",
+  "greater_is_better": "checkpoint.best_mode",
+}
+# Names of what is always so here, or is said elsewhere than in the config.
+NEEDLESS = {
+  "output_dir": "where a run is written is said by --workdir",
+  "resume_from_checkpoint": "the same command goes on from the newest checkpoint",
+  "disable_dropout": "there is no dropout",
+  "padding_free": "rows are always packed",
+  "packing": "rows are always packed",
+  "pad_token": "rows are packed, so that nothing is padded",
+  "use_liger_kernel": "the logits of a row are never all formed",
+  "remove_unused_columns": "columns that nothing reads are named, and left out by data.columns=-NAME",
+  "dataset_num_proc": "tokenisers use every processor",
+}
 OWN = (
   "policy_gradient",
   "rollout",
@@ -83,6 +144,9 @@ def explained(key: str, ours: set[str]) -> str:
   section = section.rpartition(".")[2]  # of an experiment of several stages
   if (reason := REFUSED.get(f"{section or 'rollout'}.{name}")) and (section or name not in ours):
     return f": {reason}"
-  if name in FOREIGN and (section in OWN or name not in ours):
-    return f"; here it is {FOREIGN[name]}"
+  names = TRAINING | FOREIGN if section in OWN else FOREIGN | TRAINING
+  if name in names and (section in OWN or name not in ours):
+    return f"; here it is {names[name]}"
+  if name in NEEDLESS and name not in ours:
+    return f"; it needs no key: {NEEDLESS[name]}"
   return ""

@@ -7,7 +7,7 @@ import pytest
 
 from dpojax.cli.main import main
 from dpojax.config.check import check
-from dpojax.config.foreign_keys import FOREIGN, OWN, REFUSED
+from dpojax.config.foreign_keys import FOREIGN, NEEDLESS, OWN, REFUSED, TRAINING
 from dpojax.config.keys import check_key, fields_by_key, replace_values
 from dpojax.config.load import load_config, load_experiment
 from dpojax.config.resolved import autos, resolved
@@ -265,11 +265,26 @@ def test_capitals_make_no_difference_to_what_is_meant(key, value, said):
 
 def test_what_other_libraries_names_lead_to_is_a_key_of_ours():
   ours = fields_by_key()
-  for name, meant in FOREIGN.items():
+  for name, meant in [*FOREIGN.items(), *TRAINING.items()]:
     assert re.split("[,;:]", meant)[0].partition("=")[0].split()[0] in ours, name
     for section in OWN:
       assert f"{section}.{name}" not in ours, "a key of ours needs no translation"
-  assert not set(REFUSED) & set(ours)
+  assert not set(REFUSED) & set(ours) and not set(NEEDLESS) & {*FOREIGN, *TRAINING}
+
+
+@pytest.mark.parametrize(
+  "key, said",
+  [
+    ("loss_type", "; here it is loss.name (of policy gradients policy_gradient.reduction; "),
+    ("policy_gradient.loss_type", "; here it is policy_gradient.reduction; loss_type=dr_grpo is "),
+    ("gradient_accumulation_steps", "; here it is batch.size, examples of a whole step"),
+    ("train.eval_steps", "; here it is evaluation.every; monitor.every is that of looks"),
+    ("output_dir", "; it needs no key: where a run is written is said by --workdir"),
+  ],
+)
+def test_names_of_training_lead_home(key, said):
+  with pytest.raises(ConfigError, match=re.escape(f"unknown key {key!r}{said}")):
+    check_key(key)
 
 
 CONFIG = """from dpojax.config import base
