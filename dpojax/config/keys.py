@@ -122,7 +122,8 @@ def suggestion(name: str, known: Iterable[str], recipe: str = "") -> str:
     if beside in named:
       named = [beside] if section else [beside, *(key for key in named if key != beside)]
   spelled = {key.lower(): key for key in reversed(named or known)}
-  near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.0 if named else 0.6)
+  swapped = [key for key in spelled if sorted(key) == sorted(name.lower())]  # 'dop' is 'dpo' and not 'dpop'
+  near = swapped[:1] or difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.0 if named else 0.6)
   near = [spelled[key] for key in near]
   if named and not section:
     near = named[:3]

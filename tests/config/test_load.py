@@ -86,6 +86,11 @@ def test_bad_overrides(file, words, message):
   assert refused(load_config, file, words) == message
 
 
+def test_swapped_letters_are_the_nearest(file):
+  """By difflib 'dop' is nearer to 'dpop'."""
+  assert refused(load_config, file, ["--config.loss.name=dop"]).endswith("; did you mean 'dpo'?")
+
+
 def test_bad_overrides_from_python(file):
   assert refused(load_config, file, {"loss.beta": "abc"}) == "loss.beta wants a number, got 'abc'"
   assert refused(load_config, file, {"loss.betta": 1.0}) == "unknown key 'loss.betta'; did you mean 'loss.beta'?"
