@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats.cells import load_json, shown
-from dpojax.data.formats.common import Message, shared_length
+from dpojax.data.formats.common import REASONING, Message, shared_length
 from dpojax.errors import DataError, TemplateError
 from dpojax.files import expanded
 from dpojax.interop.template import TemplateRenderer
@@ -121,10 +121,10 @@ def left_out(message: Message, rendered: str) -> str:
 
   White space does not count, since templates strip it; a text may stand as JSON or HTML write it.
   """
-  for key, what in (("content", "its text"), ("reasoning_content", "its reasoning_content")):
+  for key in ("content", *REASONING, "name"):
     value = message.get(key)
     if isinstance(value, str) and not _holds(rendered, value):
-      return f"{what} {shown(value)}"
+      return f"its {'text' if key == 'content' else key} {shown(value)}"
   calls = message.get("tool_calls") or [message[key] for key in ("function_call",) if key in message]
   return next((f"its call {shown(text)}" for text in _texts_of(calls, CALLED) if not _holds(rendered, text)), "")
 
