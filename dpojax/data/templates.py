@@ -121,7 +121,7 @@ def left_out(message: Message, rendered: str) -> str:
 
   White space does not count, since templates strip it; a text may stand as JSON or HTML write it.
   """
-  for key in ("content", *REASONING, "name"):
+  for key in ("content", *REASONING):
     value = message.get(key)
     if isinstance(value, str) and not _holds(rendered, value):
       return f"its {'text' if key == 'content' else key} {shown(value)}"

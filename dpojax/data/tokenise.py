@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dpojax.data.formats.cells import is_missing
+from dpojax.data.formats.cells import is_missing, shown
 from dpojax.data.formats.common import REASONING, Answer, Comparison, Message, answer_text, shared_length
 from dpojax.data.templates import ChatTemplate, left_out, tools_left_out
 from dpojax.errors import DataError, RowError, TemplateError
@@ -224,6 +224,8 @@ def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eo
         "begin: sampling goes on from another prompt than training"
       )
   missing = next(filter(None, (left_out(_heard(message), prompt) for message in comparison.prompt)), "")
+  named = (str(message["name"]) for message in comparison.prompt if message.get("name"))
+  missing = missing or next((f"the name {shown(name)}" for name in named if name not in prompt), "")
   missing = missing or tools_left_out(comparison.tools or (), prompt)
   if missing:
     odd["template_drops_prompt_text"] = f"the chat template leaves out part of the prompt, {missing}"
@@ -258,7 +260,9 @@ def _odd_texts(comparison: Comparison) -> dict[str, str]:
   odd: dict[str, str] = {}
   prompt, answers = _prompt_texts(comparison), [answer_text(answer) for answer in comparison.answers]
   if missing := next(filter(is_missing, (*prompt, *answers)), None):
-    odd["missing_values_as_text"] = f"a text of it reads {missing!r}, as a missing value is written; leave such rows out"
+    odd["missing_values_as_text"] = (
+      f"a text of it reads {missing!r}, as a missing value is written; leave such rows out"
+    )
   asked = prompt[-1].strip() if prompt else ""
   if answers and len(asked) >= LEAST_REPEATED and all(answer.lstrip().startswith(asked) for answer in answers):
     odd["answers_repeat_prompt"] = "its answers begin with the whole prompt again, which is learned as a part of them"

@@ -20,7 +20,16 @@ MOST_LITERAL = 1_000_000  # characters of a list as Python prints it: its parser
 MOST_SHOWN = 60  # characters of a value in messages
 LARGEST = 3.4028234e38  # of a float32
 TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-MISSING = ("nan", "NaN", "NAN", "None", "null", "NULL", "<NA>", "NaT")  # how pandas and others write a missing cell as text
+MISSING = (
+  "nan",
+  "NaN",
+  "NAN",
+  "None",
+  "null",
+  "NULL",
+  "<NA>",
+  "NaT",
+)  # how pandas and others write a missing cell as text
 # Roles of messages, and the one that each means.
 ROLES = {name: name for name in ("system", "developer", "user", "assistant", "tool", "function")}
 ROLES |= {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -149,7 +158,7 @@ def messages_from_text(value: Any, column: str) -> Any:
       f"column {column!r} begins like a list of messages, but is {error}; write lists as JSON, such as json.dumps makes it"
     ) from None
   first: Any = found[0] if isinstance(found, list) and found else found
-  return found if is_message(first) and str(first.get("role", "user")).lower() in ROLES else value
+  return found if is_message(first) and str(first.get("role", "user")).strip().lower() in ROLES else value
 
 
 def _once_decoded(value: Any) -> Any:

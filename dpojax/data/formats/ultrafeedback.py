@@ -5,7 +5,18 @@ layout of HuggingFaceH4/ultrafeedback_binarized)
 """
 
 from dpojax.data.formats.cells import shown
-from dpojax.data.formats.common import Comparison, Format, Message, Row, answer_after, has, is_messages, messages, rest_of, text
+from dpojax.data.formats.common import (
+  Comparison,
+  Format,
+  Message,
+  Row,
+  answer_after,
+  has,
+  is_messages,
+  messages,
+  rest_of,
+  text,
+)
 from dpojax.data.formats.conversational import shared_messages
 from dpojax.errors import DataError
 
