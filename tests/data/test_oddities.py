@@ -147,3 +147,28 @@ def test_labels_of_any_case_are_labels():
 )
 def test_texts_inside_other_values_are_named(name, value, unread):
   assert is_unread_text(name, value) is unread
+
+
+def test_a_prompt_of_hh_turns_becomes_messages(chatml):
+  turns = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: more\n\nAssistant:"
+  data = read([{"prompt": turns, "chosen": "yes", "rejected": "no"}], chatml)
+  messages = [("user", "hi"), ("assistant", "hello"), ("user", "more")]
+  wanted = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
+  assert prompt(data, chatml) == wanted
+  spoken = read([{"prompt": "Write\n\nHuman: hi\n\nAssistant:", "chosen": "yes", "rejected": "no"}], chatml)
+  assert "user\nWrite\n\nHuman: hi\n\nAssistant:" in prompt(spoken, chatml)
+
+
+@pytest.mark.parametrize(
+  ("row", "contradicts"),
+  [
+    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9, 3]}, 1),
+    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": "[9, 9, 3]"}, 0),
+    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9]}, 0),
+    ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 1, "score_A": 1, "score_B": 4}, 1),
+    ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 0, "score_A": 1, "score_B": 4}, 0),
+  ],
+)
+def test_listed_scores_that_say_another_order_are_counted(chatml, row, contradicts):
+  data = read([row], chatml, answers=Answers.RANKING if "answers" in row else Answers.PAIR)
+  assert data.counts["contradicting_scores"] == contradicts
