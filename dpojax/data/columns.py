@@ -275,7 +275,7 @@ def is_unread_text(name: str, value: Any) -> bool:
   if isinstance(value, list) and value:
     if MEDIA.search(name.lower()) or is_messages(value):
       return True
-    return isinstance(value[0], str | Mapping) and is_unread_text(name, value[0])
+    return isinstance(value[0], str | Mapping | list) and is_unread_text(name, value[0])
   if isinstance(value, bytes | Mapping) and value and MEDIA.search(name.lower()):
     return True
   if isinstance(value, bytes):  # text in a binary column

@@ -11,6 +11,7 @@ from dpojax.data.formats.common import Judgement, Row
 from dpojax.errors import DataError
 
 SCORES = ("score_chosen", "score_rejected")
+RANKS = ("ranks", "rank", "ranking")  # 1 the best
 SHP_SCORES = ("score_A", "score_B")
 
 
@@ -49,10 +50,13 @@ def read_judgement(row: Row, answers: int) -> Judgement:
 
 
 def _listed_otherwise(row: Row, answers: int) -> bool:
-  """Whether a list of scores, one for each answer as they stand, or SHP's two scores say another order."""
+  """Whether a list of scores or ranks, one for each answer as they stand, or SHP's two scores say another order."""
   listed, scores = from_json(row.get("answers")), None
   if isinstance(listed, list) and all(isinstance(answer, str) for answer in listed):  # else a format may order them
     scores = from_json(row.get("scores"))
+    ranks = next((from_json(row[name]) for name in RANKS if name in row), None)
+    if isinstance(ranks, list) and all(map(_is_number, ranks)):
+      scores = [-rank for rank in ranks]
   if all(_is_number(row.get(name)) for name in SHP_SCORES) and (first := truth(row.get("labels"))) is not None:
     scores = [row[name] for name in SHP_SCORES][:: 1 if first else -1]
   if not isinstance(scores, list) or len(scores) != answers or not all(map(_is_number, scores)):

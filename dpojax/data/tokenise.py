@@ -17,7 +17,7 @@ from typing import Any
 
 from dpojax.data.formats.cells import is_missing, shown
 from dpojax.data.formats.common import REASONING, Answer, Comparison, Message, answer_text, shared_length
-from dpojax.data.templates import ChatTemplate, left_out, tools_left_out
+from dpojax.data.templates import ChatTemplate, changed, left_out, tools_left_out
 from dpojax.errors import DataError, RowError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -28,6 +28,7 @@ PROMPT_DIFFERS = "generation_prompt_differs"
 ODDITIES = (
   PROMPT_DIFFERS,
   "template_drops_prompt_text",
+  "template_changes_answers",
   "special_tokens_in_text",
   "missing_values_as_text",
   "answers_repeat_prompt",
@@ -223,6 +224,11 @@ def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eo
         f"the template's generation prompt ends in {prompt[shared:][-30:] or prompt[-30:]!r}, with which answers do not "
         "begin: sampling goes on from another prompt than training"
       )
+    elif isinstance(answer, str) and (
+      written := changed(answer.removesuffix(eos), full[shared:], template.ending, eos)
+    ):
+      said = f"for the answer {shown(answer)} the chat template writes {shown(written)}"
+      odd.setdefault("template_changes_answers", said)
   missing = next(filter(None, (left_out(_heard(message), prompt) for message in comparison.prompt)), "")
   named = (str(message["name"]) for message in comparison.prompt if message.get("name"))
   missing = missing or next((f"the name {shown(name)}" for name in named if name not in prompt), "")

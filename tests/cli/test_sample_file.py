@@ -254,7 +254,7 @@ def test_the_file_that_is_read_is_not_replaced(tiny, data, capsys, command, name
 
 @pytest.mark.parametrize("command", ["sample", "score"])
 def test_a_file_of_the_model_is_not_replaced(tiny, data, capsys, command):
-  out = tiny.path / "config.json"
+  out = pathlib.Path(tiny.path) / "config.json"
   before = out.read_bytes()
   assert main([command, f"--model={tiny.path}", f"--data={data}", f"--out={out}"]) == 2
   assert f"--out={out} is a file of the model that --model reads" in capsys.readouterr().err

@@ -143,6 +143,7 @@ def test_labels_of_any_case_are_labels():
     ("meta", {"source": "web", "id": "a1", "score": 3}, False),
     ("functions", [{"name": "weather", "description": "of a town"}], True),
     ("counts", [{"n": 1}], False),
+    ("history", [["hi", "hello"]], True),
   ],
 )
 def test_texts_inside_other_values_are_named(name, value, unread):
@@ -165,6 +166,8 @@ def test_a_prompt_of_hh_turns_becomes_messages(chatml):
     ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9, 3]}, 1),
     ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": "[9, 9, 3]"}, 0),
     ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9]}, 0),
+    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [2, 1]}, 1),
+    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [1, 2]}, 0),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 1, "score_A": 1, "score_B": 4}, 1),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 0, "score_A": 1, "score_B": 4}, 0),
   ],
@@ -172,3 +175,29 @@ def test_a_prompt_of_hh_turns_becomes_messages(chatml):
 def test_listed_scores_that_say_another_order_are_counted(chatml, row, contradicts):
   data = read([row], chatml, answers=Answers.RANKING if "answers" in row else Answers.PAIR)
   assert data.counts["contradicting_scores"] == contradicts
+
+
+TEMPLATE = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ ANSWER if m.role == 'assistant' else m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.parametrize(
+  ("written", "named"),
+  [
+    ("m.content", ""),
+    ("m.content | trim", ""),
+    ("m.content | e", ""),
+    ("m.content + m.content", "writes 'a < byes a < byes '"),
+    ("m.content + ' Goodbye'", "writes 'a < byes  Goodbye'"),
+    ("'<think>' + m.content", "writes '<think>a < byes '"),
+  ],
+)
+def test_what_a_template_adds_to_answers_is_counted(chatml, tmp_path, written, named):
+  (tmp_path / "t.jinja").write_text(TEMPLATE.replace("ANSWER", written))
+  data = read(
+    [{"prompt": "hello", "chosen": "a < byes ", "rejected": "no"}], chatml, template=str(tmp_path / "t.jinja")
+  )
+  assert data.counts["template_changes_answers"] == bool(named)
+  assert named in "".join(data.warnings)
