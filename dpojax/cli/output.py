@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dpojax.errors import ConfigError
 from dpojax.files import is_written_into, replacing_path
 
+MODEL_SUFFIXES = (".json", ".safetensors", ".gguf", ".jinja", ".model")
+
 
 @contextlib.contextmanager
 def output_path(path: str, option: str) -> Iterator[pathlib.Path]:
@@ -35,9 +37,23 @@ def check_replaceable(path: str, option: str) -> None:
 
 
 def check_not_read(path: str | None, option: str, read: str | None, reading: str) -> None:
-  """Raises ConfigError where `option`=`path` would replace the file `read` that `reading` names."""
+  """Raises ConfigError where `option`=`path` would replace the file `read` that `reading` names, or one of the model in that
+  folder."""
+  if path and read and _is_of_model(pathlib.Path(path), pathlib.Path(read)):
+    raise ConfigError(
+      f"{option}={path} is a file of the model that {reading} reads, and would replace it; name another file"
+    )
   if path and read and pathlib.Path(read).exists() and pathlib.Path(path).exists() and os.path.samefile(path, read):
     raise ConfigError(f"{option}={path} is the file that {reading} reads, and would replace it; name another file")
+
+
+def _is_of_model(path: pathlib.Path, folder: pathlib.Path) -> bool:
+  return (
+    folder.is_dir()
+    and path.is_file()
+    and path.suffix in MODEL_SUFFIXES
+    and path.resolve().parent.is_relative_to(folder.resolve())
+  )
 
 
 def not_finite(count: int, path: str | None) -> str:

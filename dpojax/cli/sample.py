@@ -231,6 +231,7 @@ def _check(options: argparse.Namespace) -> None:
   if options.data and not options.out:
     raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
   check_not_read(options.out, "--out", options.data, "--data")
+  check_not_read(options.out, "--out", options.model, "--model")
   if options.out:
     check_replaceable(options.out, "--out")
   if not options.data:

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
   if options.model is None and options.rewards is None:
     raise ConfigError("there is nothing to score with; give --model=PATH, or --rewards=SPEC; see dpojax score --help")
   check_not_read(options.out, "--out", options.data, "--data")
+  check_not_read(options.out, "--out", options.model, "--model")
   specs: "Sequence[RewardSpec]" = ()
   if options.rewards is not None:
     from dpojax.rewards.spec import read_rewards

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats import FORMATS
-from dpojax.data.formats.cells import is_empty, is_message, looks_like_messages, messages_from_text, number
+from dpojax.data.formats.cells import is_empty, is_message, is_missing, looks_like_messages, messages_from_text, number
 from dpojax.data.formats.common import Row, is_messages, messages
 from dpojax.errors import ConfigError, DataError
 
@@ -42,6 +42,8 @@ SCORES = (
   ("chosen_score", "rejected_score"),
   ("rating_chosen", "rating_rejected"),
   ("chosen_rating", "rejected_rating"),
+  ("chosen_reward", "rejected_reward"),
+  ("reward_chosen", "reward_rejected"),
 )
 ANSWERS = ("chosen", "rejected", "answers", "samples", "completion")
 JUDGED = ("tie", "margin", "weight", "score_chosen", "score_rejected")
@@ -60,14 +62,12 @@ ABOUT = re.compile(
 )
 # Known whatever their case: "Question", "System Prompt".
 _WORDS = {
+  *STANDARD,
   *PROMPTS,
   *CONVERSATIONS,
-  "system",
   *SYSTEMS,
   *COMPLETIONS,
-  "prompt",
-  "completion",
-  *(n for p in PAIRS for n in p),
+  *(name for pair in (*PAIRS, *SCORES) for name in pair),
 }
 LONG = 100  # characters from which on a text is named, whatever its column is called
 MEDIA = re.compile(r"(^|_)(images?|audios?|videos?)(_|$)")
@@ -226,7 +226,9 @@ def _find_prompt(row: dict[str, Any], answers: bool) -> None:
   if "instruction" in texts and "input" in texts:  # Alpaca: what to do, and with what
     texts.remove("input")
     instruction, given = row["instruction"], row.pop("input")
-    row["instruction"] = "\n\n".join(part for part in (instruction, given) if not is_empty(part))
+    row["instruction"] = "\n\n".join(
+      part for part in (instruction, given) if not is_empty(part) and not is_missing(part)
+    )
   filled = [name for name in texts if not _blank(row[name])]
   if filled:
     conversations = [name for name in conversations if not _ends_with_answer(row, name)]
@@ -263,7 +265,7 @@ def _before_answer(value: Any, row: Row, name: str) -> Any:
 
 
 def is_unread_text(name: str, value: Any) -> bool:
-  """Whether a column that nothing reads looks as if a model should have: a text, a list of texts, messages, or media."""
+  """Whether a column that nothing reads looks as if a model should have: a text, messages, media, or what holds them."""
   if isinstance(value, str):
     text = value.strip()
     if not text or _is_number(text):
@@ -273,8 +275,15 @@ def is_unread_text(name: str, value: Any) -> bool:
   if isinstance(value, list) and value:
     if MEDIA.search(name.lower()) or is_messages(value):
       return True
-    return isinstance(value[0], str) and is_unread_text(name, value[0])
-  return isinstance(value, bytes | Mapping) and bool(value) and bool(MEDIA.search(name.lower()))
+    return isinstance(value[0], str | Mapping | list) and is_unread_text(name, value[0])
+  if isinstance(value, bytes | Mapping) and value and MEDIA.search(name.lower()):
+    return True
+  if isinstance(value, bytes):  # text in a binary column
+    try:
+      return is_unread_text(name, value.decode())
+    except UnicodeDecodeError:
+      return False
+  return isinstance(value, Mapping) and any(is_unread_text(f"{name}_{key}", inner) for key, inner in value.items())
 
 
 def _is_number(text: str) -> bool:

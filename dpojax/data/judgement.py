@@ -1,15 +1,18 @@
 """How sure a row is of its order: the columns `tie`, `margin` (or two scores) and `weight`, of any format."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dpojax.data.formats.cells import fits_float32, is_empty, number, shown, truth
+from dpojax.data.formats.cells import fits_float32, from_json, is_empty, number, shown, truth
 from dpojax.data.formats.common import Judgement, Row
 from dpojax.errors import DataError
 
 SCORES = ("score_chosen", "score_rejected")
+RANKS = ("ranks", "rank", "ranking")  # 1 the best
+SHP_SCORES = ("score_A", "score_B")
 
 
 def read_judgement(row: Row, answers: int) -> Judgement:
@@ -40,8 +43,29 @@ def read_judgement(row: Row, answers: int) -> Judgement:
     raise DataError(f"column 'weight' holds {weight:g}; a weight is 0 or more")
   if weight and not np.float32(weight):
     raise DataError(f"column 'weight' holds {weight:g}, which is 0 as float32; give 0, or a larger weight")
-  contradicts = not tie and any(difference is not None and difference < 0 for difference in (margin, scored))
+  contradicts = not tie and (
+    any(difference is not None and difference < 0 for difference in (margin, scored)) or _listed_otherwise(row, answers)
+  )
   return Judgement(tie, margin, weight, contradicts)
+
+
+def _listed_otherwise(row: Row, answers: int) -> bool:
+  """Whether a list of scores or ranks, one for each answer as they stand, or SHP's two scores say another order."""
+  listed, scores = from_json(row.get("answers")), None
+  if isinstance(listed, list) and all(isinstance(answer, str) for answer in listed):  # else a format may order them
+    scores = from_json(row.get("scores"))
+    ranks = next((from_json(row[name]) for name in RANKS if name in row), None)
+    if isinstance(ranks, list) and all(map(_is_number, ranks)):
+      scores = [-rank for rank in ranks]
+  if all(_is_number(row.get(name)) for name in SHP_SCORES) and (first := truth(row.get("labels"))) is not None:
+    scores = [row[name] for name in SHP_SCORES][:: 1 if first else -1]
+  if not isinstance(scores, list) or len(scores) != answers or not all(map(_is_number, scores)):
+    return False
+  return any(later > earlier for earlier, later in itertools.pairwise(scores))
+
+
+def _is_number(value: object) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _truth(row: Mapping[str, Any], column: str) -> bool:

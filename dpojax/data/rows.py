@@ -18,7 +18,7 @@ from dpojax.data.columns import (
   parse_columns,
   standard_row,
 )
-from dpojax.data.formats.cells import MOST_DEPTH, from_json, is_empty, kind_of, shown
+from dpojax.data.formats.cells import MOST_DEPTH, from_json, is_empty, is_missing, kind_of, shown
 from dpojax.data.formats.common import CALLS, Comparison, Format, Judgement, Message, Row
 from dpojax.data.judgement import read_judgement
 from dpojax.data.limits import Limits, shorten
@@ -207,7 +207,7 @@ def _left_out(names) -> str:
 
 def _with_system(comparison: Comparison, system: Any, chat: bool) -> Comparison:
   """The column `system` as the first message."""
-  if is_empty(system):
+  if is_empty(system) or is_missing(system):
     return comparison
   if not isinstance(system, str):
     raise DataError(f"column 'system' holds {kind_of(system)}, not text")

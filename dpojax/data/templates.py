@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats.cells import load_json, shown
-from dpojax.data.formats.common import Message, shared_length
+from dpojax.data.formats.common import REASONING, Message, shared_length
 from dpojax.errors import DataError, TemplateError
 from dpojax.files import expanded
 from dpojax.interop.template import TemplateRenderer
@@ -121,12 +121,41 @@ def left_out(message: Message, rendered: str) -> str:
 
   White space does not count, since templates strip it; a text may stand as JSON or HTML write it.
   """
-  for key, what in (("content", "its text"), ("reasoning_content", "its reasoning_content")):
+  for key in ("content", *REASONING):
     value = message.get(key)
     if isinstance(value, str) and not _holds(rendered, value):
-      return f"{what} {shown(value)}"
+      return f"its {'text' if key == 'content' else key} {shown(value)}"
   calls = message.get("tool_calls") or [message[key] for key in ("function_call",) if key in message]
   return next((f"its call {shown(text)}" for text in _texts_of(calls, CALLED) if not _holds(rendered, text)), "")
+
+
+def changed(answer: str, written: str, ending: str, eos: str) -> str:
+  """What a template writes for an answer, up to its EOS, where that is another text but for white space and escapes; else "".
+
+  Args:
+    answer: as given.
+    written: what the template writes after the prompt.
+    ending: what it writes after an answer.
+    eos: the text of EOS.
+  """
+  at = ending.find(eos) if eos else -1
+  ending = ending[at:] if at >= 0 else ending
+  if not written.endswith(ending):
+    return ""
+  text = written.removesuffix(ending)
+  return "" if _same(text, answer) else text
+
+
+def _same(written: str, text: str) -> bool:
+  """Whether both say the same, white space and escapes aside."""
+  squeezed = "".join(written.split())
+  forms = ("".join(form.split()) for form in _forms(text))
+  return squeezed in forms or html.unescape(squeezed) == "".join(text.split())
+
+
+def _forms(text: str) -> tuple[str, ...]:
+  """A text as it may stand in a rendered one: itself, or as JSON writes it."""
+  return text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]
 
 
 def tools_left_out(tools: Sequence[Any], rendered: str) -> str:
@@ -139,8 +168,9 @@ def _holds(rendered: str, text: str) -> bool:
   if text in rendered:
     return True
   squeezed = "".join(rendered.split())
-  forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
-  return any("".join(form.split()) in squeezed for form in forms) or "".join(text.split()) in html.unescape(squeezed)
+  return any("".join(form.split()) in squeezed for form in _forms(text)) or "".join(text.split()) in html.unescape(
+    squeezed
+  )
 
 
 def _texts_of(value: Any, names: Sequence[str]) -> list[str]:

@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dpojax.data.formats.cells import shown
-from dpojax.data.formats.common import Answer, Comparison, Message, answer_text, shared_length
-from dpojax.data.templates import ChatTemplate, left_out, tools_left_out
+from dpojax.data.formats.cells import is_missing, shown
+from dpojax.data.formats.common import REASONING, Answer, Comparison, Message, answer_text, shared_length
+from dpojax.data.templates import ChatTemplate, changed, left_out, tools_left_out
 from dpojax.errors import DataError, RowError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
 
@@ -25,7 +25,15 @@ Ids = list[int]
 CHARACTERS_AT_ONCE = 2_000_000  # given to the tokenizer, which takes some 70 bytes for each
 PROMPT_DIFFERS = "generation_prompt_differs"
 # What may be odd about a row that is kept: names of counts.
-ODDITIES = (PROMPT_DIFFERS, "template_drops_prompt_text", "special_tokens_in_text")
+ODDITIES = (
+  PROMPT_DIFFERS,
+  "template_drops_prompt_text",
+  "template_changes_answers",
+  "special_tokens_in_text",
+  "missing_values_as_text",
+  "answers_repeat_prompt",
+)
+LEAST_REPEATED = 8  # characters of a prompt with which answers do not begin by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +111,8 @@ def tokenise(
     odd = dict(row.odd)
     if token := _control_token_in(comparison, control, eos):
       odd["special_tokens_in_text"] = f"its text holds {token!r}, which becomes the special token and not letters"
+    if complete:
+      odd |= _odd_texts(comparison)
     found.append(dataclasses.replace(_divide(prompt, fulls), odd=odd))
   return found
 
@@ -214,7 +224,14 @@ def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eo
         f"the template's generation prompt ends in {prompt[shared:][-30:] or prompt[-30:]!r}, with which answers do not "
         "begin: sampling goes on from another prompt than training"
       )
+    elif isinstance(answer, str) and (
+      written := changed(answer.removesuffix(eos), full[shared:], template.ending, eos)
+    ):
+      said = f"for the answer {shown(answer)} the chat template writes {shown(written)}"
+      odd.setdefault("template_changes_answers", said)
   missing = next(filter(None, (left_out(_heard(message), prompt) for message in comparison.prompt)), "")
+  named = (str(message["name"]) for message in comparison.prompt if message.get("name"))
+  missing = missing or next((f"the name {shown(name)}" for name in named if name not in prompt), "")
   missing = missing or tools_left_out(comparison.tools or (), prompt)
   if missing:
     odd["template_drops_prompt_text"] = f"the chat template leaves out part of the prompt, {missing}"
@@ -223,7 +240,7 @@ def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eo
 
 def _heard(message: Message) -> Message:
   """A message of the prompt without the reasoning behind it, which many templates leave out of earlier turns on purpose."""
-  return {key: value for key, value in message.items() if key != "reasoning_content"}
+  return {key: value for key, value in message.items() if key not in REASONING}
 
 
 def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
@@ -235,9 +252,27 @@ def _control_token_in(comparison: Comparison, control: re.Pattern[str] | None, e
   """The first control token that a row's own text holds, the EOS at an answer's end left out; "" where there is none."""
   if control is None or comparison.kind == "ids":
     return ""
-  prompt = [comparison.prompt] if isinstance(comparison.prompt, str) else [m["content"] for m in comparison.prompt]
-  texts = [*prompt, *(answer_text(answer).removesuffix(eos) for answer in comparison.answers)]
+  texts = [*_prompt_texts(comparison), *(answer_text(answer).removesuffix(eos) for answer in comparison.answers)]
   return next((found.group() for found in map(control.search, texts) if found), "")
+
+
+def _prompt_texts(comparison: Comparison) -> list[str]:
+  prompt = comparison.prompt
+  return [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+
+
+def _odd_texts(comparison: Comparison) -> dict[str, str]:
+  """What is odd about a row's texts as they were given: of `ODDITIES`, and in words."""
+  odd: dict[str, str] = {}
+  prompt, answers = _prompt_texts(comparison), [answer_text(answer) for answer in comparison.answers]
+  if missing := next(filter(is_missing, (*prompt, *answers)), None):
+    odd["missing_values_as_text"] = (
+      f"a text of it reads {missing!r}, as a missing value is written; leave such rows out"
+    )
+  asked = prompt[-1].strip() if prompt else ""
+  if answers and len(asked) >= LEAST_REPEATED and all(answer.lstrip().startswith(asked) for answer in answers):
+    odd["answers_repeat_prompt"] = "its answers begin with the whole prompt again, which is learned as a part of them"
+  return odd
 
 
 def _plain(prompt: Ids, fulls: list[Ids], tokenizer: Tokenizer) -> tuple[Ids, list[Ids]]:

@@ -39,12 +39,16 @@ def unpaired(dataset: TokenDataset) -> TokenDataset:
   if not examples:
     raise DataError("no single answers are left: every pair is a tie")
   counts = dict(dataset.counts) | ({"dropped/ties": ties} if ties else {})
+  warnings = list(dataset.warnings)
+  if len({example.label for example in examples}) == 1:
+    kind = "desirable" if examples[0].label else "undesirable"
+    warnings.append(f"all {len(examples):,} answers are {kind} (label): nothing is told of the other kind")
   return TokenDataset(
     examples,
     metadata=metadata,
     counts=counts,
     notes=dataset.notes,
-    warnings=dataset.warnings,
+    warnings=warnings,
     dropped=dataset.dropped,
     origin=f"{dataset.origin} single",
   )

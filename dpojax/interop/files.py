@@ -53,6 +53,11 @@ def open_model_files(path: str) -> ModelFiles:
   if where.is_file():
     file = GgufFile(where)
     return ModelFiles("gguf", where, file.config, file, file.generation_config)
+  if (where / "adapter_config.json").exists():
+    raise WeightsError(
+      f"{path}: adapter_config.json says that weights of an adapter (LoRA) belong to the model, which are not read; merge them "
+      "into it, or move the adapter's files away"
+    )
   check_listed(where, [name for name in listed(where) if not name.endswith(WEIGHTS)])
   config = read_object(where / "config.json")
   generation = read_object(where / "generation_config.json", absent={})

@@ -162,6 +162,12 @@ def params_from_tensors(config: ModelConfig, tensors: Mapping[str, np.ndarray]) 
   with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:  # NumPy copies and expands beside Python
     for _ in threads.map(fill, places):
       pass
+  head = FAMILIES[config.family].tensors["head"]
+  if config.tie_embeddings and head in tensors and not np.array_equal(np.asarray(tensors[head]), params["embed"]):
+    raise WeightsError(
+      f"weights: config.json has tie_word_embeddings true, but tensor {head} differs from the embedding; set it to false to "
+      f"use that head, or leave the tensor out"
+    )
   return params
 
 

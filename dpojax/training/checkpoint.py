@@ -5,6 +5,7 @@ one it is unfinished, whatever else it holds. Arrays are stored under the path o
 tree is compared by our own names, never by Orbax, which casts a wrong dtype silently.
 """
 
+import logging
 import math
 import shutil
 import warnings
@@ -30,6 +31,14 @@ CHECKPOINTS = "checkpoints"  # the folder of a run that they are in
 UNDER_BUDGET = "under_budget/reward"  # metric of checkpoints whose policy kept to the KL budget; the best is kept
 NOTHING = -1  # in place of a step where processes exchange it
 Warn = Callable[[str], None]
+
+
+def _no_traceback_of_orbax(record: logging.LogRecord) -> bool:
+  """Drops the tracebacks with which Orbax's threads log an error (a full disk): it is raised too, and said in one line."""
+  return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+
+
+logging.getLogger("absl").addFilter(_no_traceback_of_orbax)
 
 
 class Checkpointer:

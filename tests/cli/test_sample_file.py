@@ -250,3 +250,12 @@ def test_the_file_that_is_read_is_not_replaced(tiny, data, capsys, command, name
   assert main([*options, f"--data={data}", f"--out={out}"]) != 0
   assert f"--out={out} is the file that --data reads" in capsys.readouterr().err
   assert data.read_bytes() == before and sorted(p.name for p in data.parent.iterdir()) == ["link.jsonl", data.name]
+
+
+@pytest.mark.parametrize("command", ["sample", "score"])
+def test_a_file_of_the_model_is_not_replaced(tiny, data, capsys, command):
+  out = pathlib.Path(tiny.path) / "config.json"
+  before = out.read_bytes()
+  assert main([command, f"--model={tiny.path}", f"--data={data}", f"--out={out}"]) == 2
+  assert f"--out={out} is a file of the model that --model reads" in capsys.readouterr().err
+  assert out.read_bytes() == before

@@ -109,3 +109,10 @@ def test_labels_and_margins_are_part_of_what_a_data_set_is():
   assert base.fingerprint == TokenDataset([example([1], [2], [3], label=1.0, margin=0.0)]).fingerprint
   others = [TokenDataset([example([1], [2], [3], **d)]).fingerprint for d in ({"label": 0.5}, {"margin": 0.5})]
   assert len({base.fingerprint, *others}) == 3
+
+
+@pytest.mark.parametrize(("label", "kind"), [(1.0, "desirable"), (0.0, "undesirable")])
+def test_answers_of_one_label_are_named(label, kind):
+  dataset = TokenDataset([example([1], [2], label=label), example([3], [4], label=label)])
+  assert unpaired(dataset).warnings == [f"all 2 answers are {kind} (label): nothing is told of the other kind"]
+  assert not unpaired(TokenDataset([example([1], [2]), example([3], [4], label=0.0)])).warnings

@@ -69,3 +69,11 @@ def test_a_package_that_carries_a_model():
   assert files.config["rms_norm_eps"] == 1e-5 and files.config["tie_word_embeddings"]
   assert json.dumps(files.config)
   assert len(files.tensors) == 272
+
+
+def test_an_adapter_beside_the_weights_is_not_passed_over(tmp_path):
+  folder = tmp_path / "model"
+  shutil.copytree(GOLDENS / "llama3_untied_bias_sharded", folder)
+  (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+  with pytest.raises(WeightsError, match=r"adapter_config.json says that weights of an adapter"):
+    open_model_files(str(folder))

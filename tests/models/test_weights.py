@@ -43,6 +43,13 @@ def test_a_tied_head_and_old_buffers_are_ignored():
   jax.tree.map(np.testing.assert_array_equal, params_from_tensors(config, tensors), expected)
 
 
+def test_a_head_that_is_not_the_embedding_contradicts_a_tie():
+  config, tensors = golden("llama_tied_linear_bfloat16")
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
+  with pytest.raises(WeightsError, match=r"tie_word_embeddings true, but tensor lm_head.weight differs"):
+    params_from_tensors(config, tensors)
+
+
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 
 

@@ -20,8 +20,20 @@ MOST_LITERAL = 1_000_000  # characters of a list as Python prints it: its parser
 MOST_SHOWN = 60  # characters of a value in messages
 LARGEST = 3.4028234e38  # of a float32
 TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_OBJECT = re.compile(r"\s*\[?\s*\{\s*[\"']")
+MISSING = (
+  "nan",
+  "NaN",
+  "NAN",
+  "None",
+  "null",
+  "NULL",
+  "<NA>",
+  "NaT",
+)  # how pandas and others write a missing cell as text
+# Roles of messages, and the one that each means.
+ROLES = {name: name for name in ("system", "developer", "user", "assistant", "tool", "function")}
+ROLES |= {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
+_OBJECT = re.compile(r"\s*(?:array\s*\(|\()?\s*[\[(]?\s*\{\s*[\"']")
 _ROLE = re.compile(r"[\"'](role|from)[\"']\s*:")
 _CONTENT = re.compile(r"[\"'](content|value|tool_calls)[\"']\s*:")
 
@@ -136,6 +148,7 @@ def messages_from_text(value: Any, column: str) -> Any:
   Raises:
     DataError: it was meant as messages and cannot be read.
   """
+  value = _once_decoded(value)
   if not looks_like_messages(value):
     return value
   try:
@@ -145,7 +158,18 @@ def messages_from_text(value: Any, column: str) -> Any:
       f"column {column!r} begins like a list of messages, but is {error}; write lists as JSON, such as json.dumps makes it"
     ) from None
   first: Any = found[0] if isinstance(found, list) and found else found
-  return found if is_message(first) and first.get("role", "user") in ROLES else value
+  return found if is_message(first) and str(first.get("role", "user")).strip().lower() in ROLES else value
+
+
+def _once_decoded(value: Any) -> Any:
+  """The text inside a JSON text where it looks like messages, which were written twice as JSON; else the value."""
+  if not isinstance(value, str) or value.lstrip()[:1] != '"' or value.rstrip()[-1:] != '"':
+    return value
+  try:
+    inner = load_json(value)
+  except ValueError:
+    return value
+  return inner if looks_like_messages(inner) else value
 
 
 def is_message(value: Any) -> bool:
@@ -158,6 +182,11 @@ def is_message(value: Any) -> bool:
 def is_empty(value: Any) -> bool:
   """Whether a cell says nothing: null, or blank text."""
   return value is None or (isinstance(value, str) and not value.strip())
+
+
+def is_missing(value: Any) -> bool:
+  """Whether a text is what pandas or Python writes in the place of a missing value."""
+  return isinstance(value, str) and value.strip() in MISSING
 
 
 def truth(value: Any) -> bool | None:

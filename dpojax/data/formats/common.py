@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from dpojax.data.formats.cells import (
+  ROLES,
   from_json,
   is_message,
   kind_of,
@@ -18,6 +19,9 @@ Row = Mapping[str, Any]
 Message = dict[str, Any]  # role and content, both text, and whatever else a template may read
 Answer = str | Message
 CALLS = ("tool_calls", "function_call")
+REASONING = ("reasoning_content", "reasoning", "thinking")
+MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+FLAGS = ("weight", "train")  # whether a message is to be learned
 TEXT_PARTS = ("text", "input_text", "output_text")
 SHAREGPT = {
   "human": "user",
@@ -147,10 +151,13 @@ def _message(message: Any, place: str) -> Message:
     raise DataError(f"{place} is no object with 'role' and 'content'")
   if not isinstance(found["role"], str):
     raise DataError(f"{place}: role and content must be text, not {kind_of(found['role'])}")
+  role = found["role"].strip().lower()
+  if media := next((key for key in MEDIA if found.get(key)), None):
+    raise DataError(f"{place} has {media!r}; only text is read")
   content = found.get("content")
   if content is None and any(found.get(key) for key in CALLS):
     content = ""
-  return {"role": found["role"], "content": _content(content, place), **_others(found)}
+  return {"role": ROLES.get(role, found["role"]), "content": _content(content, place), **_others(found)}
 
 
 def _others(message: Message) -> Message:
@@ -207,7 +214,14 @@ def answer_after(prompt: list[Message], conversation: list[Message], column: str
   if len(rest) != 1 or rest[0]["role"] != "assistant":
     roles = ", ".join(message["role"] for message in rest[:20]) or "nothing"
     raise DataError(f"column {column!r} must go on from the prompt with one message of the assistant, not {roles}")
-  return rest[0]["content"] if set(rest[0]) == {"role", "content"} else rest[0]
+  for flag in FLAGS:
+    if rest[0].get(flag, 1) not in (1, "1"):
+      raise DataError(
+        f"the answer in column {column!r} has {flag!r} {shown(rest[0][flag])}, which is not read; leave the row out, or give "
+        "the row a column 'weight'"
+      )
+  answer = {key: value for key, value in rest[0].items() if key not in FLAGS}
+  return answer["content"] if set(answer) == {"role", "content"} else answer
 
 
 def answer_text(answer: Answer) -> str:

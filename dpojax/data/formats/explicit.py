@@ -1,14 +1,20 @@
 """Explicit prompt: {"prompt": text, "chosen": text, "rejected": text}.
 
-With a chat template the prompt is the user's message and the answers the assistant's; without one,
+With a chat template the prompt is the user's message and the answers the assistant's, and a prompt of HH's turns that ends in
+"\\n\\nAssistant:" becomes messages; without one,
 prompt and answer are joined exactly as they stand, so the space between them must be written in one.
 """
 
 from dpojax.data.formats.common import Comparison, Format, Row, has, read_prompt, rest_of, text
+from dpojax.data.formats.hh import ANSWER, is_dialogue, turns
 
 
 def parse(row: Row, chat: bool) -> Comparison:
   kind, prompt = read_prompt(row, chat)
+  if (
+    chat and isinstance(row["prompt"], str) and is_dialogue(row["prompt"])
+  ):  # HH with its prompt in a column of its own
+    prompt = turns(row["prompt"].rstrip().removesuffix(ANSWER))
   answers = (text(row, "chosen"), text(row, "rejected"))
   details = rest_of(row, "prompt", "chosen", "rejected")
   return Comparison(kind, prompt, answers, details)

@@ -26,6 +26,12 @@ def split_answer(dialogue: str, column: str) -> tuple[str, str]:
   return dialogue[: at + len(ANSWER)], dialogue[at + len(ANSWER) :]
 
 
+def is_dialogue(prompt: str) -> bool:
+  """Whether a prompt is written in turns and ends where the assistant answers."""
+  first = TURN.match(prompt if prompt.startswith("\n\n") else f"\n\n{prompt.lstrip()}")
+  return first is not None and prompt.rstrip().endswith(ANSWER)
+
+
 def turns(dialogue: str) -> list[Message]:
   """The messages of a dialogue; neighbours of one role are joined, since templates want roles to alternate.
 

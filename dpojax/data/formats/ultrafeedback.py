@@ -4,15 +4,40 @@ Both conversations repeat the prompt as their first message. (Cui et al. 2023, a
 layout of HuggingFaceH4/ultrafeedback_binarized)
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, answer_after, has, is_messages, messages, rest_of, text
+from dpojax.data.formats.cells import shown
+from dpojax.data.formats.common import (
+  Comparison,
+  Format,
+  Message,
+  Row,
+  answer_after,
+  has,
+  is_messages,
+  messages,
+  rest_of,
+  text,
+)
 from dpojax.data.formats.conversational import shared_messages
+from dpojax.errors import DataError
 
 
 def parse(row: Row, chat: bool) -> Comparison:
   chosen, rejected = messages(row, "chosen"), messages(row, "rejected")
-  prompt = shared_messages(chosen, rejected) or [{"role": "user", "content": text(row, "prompt")}]
+  given, prompt = text(row, "prompt"), shared_messages(chosen, rejected)
+  if not _is_of(given, prompt):
+    raise DataError(
+      f"column 'prompt' holds {shown(given)}, which is no message of 'chosen' and 'rejected'; leave it out by "
+      "data.columns=-prompt if they hold the prompt"
+    )
+  prompt = prompt or [{"role": "user", "content": given}]
   answers = (answer_after(prompt, chosen, "chosen"), answer_after(prompt, rejected, "rejected"))
   return Comparison("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected", "messages"))
+
+
+def _is_of(given: str, prompt: list[Message]) -> bool:
+  """Whether a prompt as text is one of these messages, a part of one, or a text that holds the last of them."""
+  squeezed = ["".join(text.split()) for text in (given, *(message["content"] for message in prompt))]
+  return not prompt or any(squeezed[0] in text for text in squeezed[1:]) or squeezed[-1] in squeezed[0]
 
 
 def detects(row: Row) -> bool:

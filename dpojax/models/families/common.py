@@ -8,6 +8,30 @@ from dpojax.errors import WeightsError
 from dpojax.interop.json_object import boolean, integer, number, token_id, token_ids
 from dpojax.ops.rotary import RopeScaling
 
+# Keys with which other families' code, or later code of these, computes something else -> the values that change nothing.
+ARITHMETIC: dict[str, tuple[Any, ...]] = {
+  "hidden_act": ("silu",),
+  "quantization_config": (),
+  "compression_config": (),
+  "partial_rotary_factor": (1,),
+  "rotary_emb_base": (),
+  "rope_interleaved": (False,),
+  "no_rope_layers": ([],),
+  "clip_qkv": (),
+  "attn_logit_softcapping": (),
+  "final_logit_softcapping": (),
+  "logit_scale": (1,),
+  "logits_scaling": (1,),
+  "embedding_multiplier": (1,),
+  "scale_emb": (1,),
+  "attention_multiplier": (),
+  "residual_multiplier": (1,),
+  "query_pre_attn_scalar": (),
+  "use_parallel_residual": (False,),
+  "num_local_experts": (0, 1),
+  "is_encoder_decoder": (False,),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -33,8 +57,8 @@ class Family:
 
 def read_decoder(config: dict[str, Any], family: str, **options) -> dict[str, Any]:
   """Keys that Llama-like families share; `options` are the family's own fields of ModelConfig."""
-  refuse_unless(config, "hidden_act", "silu")
-  refuse_unless(config, "quantization_config", None)
+  for key, neutral in ARITHMETIC.items():
+    refuse_unless(config, key, *neutral)
   attention = "full_attention" if options.get("window") is None else "sliding_attention"
   kinds = config.get("layer_types") or ()
   if not isinstance(kinds, list | tuple):
@@ -137,7 +161,10 @@ def _rope_scaling(key: str, rule: dict[str, Any]) -> RopeScaling | None:
   where = f"config.json: {key}."
   refuse_unless(rule, "partial_rotary_factor", 1.0, where=f"{key}.")
   kind = rule.get("rope_type", rule.get("type", "default"))
+  if groups := [name for name, value in rule.items() if isinstance(value, dict)]:
+    raise WeightsError(f"{where}{groups[0]} is an object; supported: one setting for all layers, not one for each kind")
   if kind == "default":
+    refuse_unless(rule, "factor", 1, where=f"{key}.")
     return None
   if kind == "linear":
     return RopeScaling("linear", number(rule, "factor", where=where))
@@ -169,7 +196,8 @@ def write_rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
   }
 
 
-def refuse_unless(config: dict[str, Any], key: str, supported, *, where: str = "") -> None:
-  """An option that changes the model's arithmetic may be absent or `supported`, nothing else."""
-  if config.get(key, supported) not in (supported, None):
-    raise WeightsError(f"config.json: {where}{key} is {config[key]!r}; supported: {supported!r}")
+def refuse_unless(config: dict[str, Any], key: str, *supported: Any, where: str = "") -> None:
+  """An option that changes the model's arithmetic may be absent, null or `supported`, nothing else."""
+  if config.get(key) not in (*supported, None):
+    known = " or ".join(map(repr, supported)) or "None"
+    raise WeightsError(f"config.json: {where}{key} is {config[key]!r}; supported: {known}")
