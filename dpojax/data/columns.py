@@ -43,7 +43,6 @@ SCORES = (
   ("rating_chosen", "rating_rejected"),
   ("chosen_rating", "rejected_rating"),
   ("chosen_reward", "rejected_reward"),
-  ("reward_chosen", "reward_rejected"),
 )
 ANSWERS = ("chosen", "rejected", "answers", "samples", "completion")
 JUDGED = ("tie", "margin", "weight", "score_chosen", "score_rejected")

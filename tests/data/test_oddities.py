@@ -117,13 +117,19 @@ def test_a_prompt_that_no_message_says_is_malformed(chatml):
     for better, worse in (
       ("Score Chosen", "Score Rejected"),
       ("chosen-rating", "rejected-rating"),
-      ("reward_chosen", "reward_rejected"),
       ("chosen_reward", "rejected_reward"),
     )
   ],
 )
 def test_what_a_row_says_of_its_order_is_read_whatever_its_case(chatml, columns, count):
   assert read([GOOD | columns], chatml).counts[count] == 1
+
+
+def test_true_rewards_of_drawn_pairs_are_no_scores(chatml):
+  """recipe=pairs draws the order of a pair by its rewards; `dpojax eval` reads them as the truth."""
+  row = GOOD | {"reward_chosen": 1.0, "reward_rejected": 2.0}
+  assert standard_row(row, parse_columns("")) == row
+  assert read([row], chatml).counts["contradicting_scores"] == 0
 
 
 def test_labels_of_any_case_are_labels():
