@@ -79,7 +79,7 @@ def side_by_side(options: argparse.Namespace, arguments: list[str], experiment: 
   """Runs them in processes of their own, `--jobs` at once."""
   from dpojax.recipes import Inputs
   from dpojax.sweeps.side_by_side import run_side_by_side
-  from dpojax.sweeps.stages import check_data_files, stage_state
+  from dpojax.sweeps.stages import check_data_files, reported, stage_state
   from dpojax.training.folder_lock import inherited
 
   check_data_files(experiment)
@@ -98,6 +98,7 @@ def side_by_side(options: argparse.Namespace, arguments: list[str], experiment: 
     finished=lambda name: (
       not options.allow_config_change
       and stage_state(experiment.stages[name], folders[name], Inputs(experiment.stages[name], folders)) == "finished"
+      and reported(folders[name])  # else it was asked to stop before that was written, and its process writes it
     ),
     until=options.until,
     variables=inherited(options.workdir),

@@ -149,7 +149,7 @@ def pending(
     if ended is None:
       return  # it was asked to stop
     signals.check()  # or was asked at its end; the next start writes what is missing of its report
-    if ended.weights and not has_report(folders[name]):
+    if not reported(folders[name]):
       write_report(folders[name], reason=ended.reason)
     if name == until:
       return
@@ -204,6 +204,12 @@ def has_report(folder: pathlib.Path) -> bool:
   """Whether the folder has a report that was written after its stage ended."""
   report, record = folder / "result.json", folder / FILE
   return report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
+
+
+def reported(folder: pathlib.Path) -> bool:
+  """Whether a stage that has ended has its report, or trained no model and gets none."""
+  ended = ended_in(folder)
+  return ended is None or not ended.weights or has_report(folder)
 
 
 def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> State:

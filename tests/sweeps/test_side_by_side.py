@@ -1,6 +1,7 @@
 """Stages side by side: order, shares of the processors, failures, requests to stop; with small programs in the place of stages."""
 
 import functools
+import json
 import os
 import pathlib
 import signal
@@ -216,6 +217,13 @@ def test_real_stages_end_as_one_after_another(folder):
     assert state_digest(both, steps)
   assert "report:" in ran.stdout and pathlib.Path(folder, "both/jobs/c.txt").is_file()
   assert "ended before" not in ran.stderr
+  report = folder / "both/c/result.json"  # which a stage that is asked to stop at its very end has not written yet
+  kept = json.loads(report.read_text())
+  for name in ("result.json", "digests.json"):
+    (report.parent / name).unlink()
+  again = subprocess.run(words, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+  assert again.returncode == 0 and "report:" in again.stdout, again.stderr
+  assert json.loads(report.read_text()) == kept
 
 
 def test_until_names_a_stage_side_by_side_too(folder):
