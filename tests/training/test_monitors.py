@@ -10,7 +10,7 @@ from dpojax.config.schema import CheckpointSettings, OptimizerSettings, RunConfi
 from dpojax.errors import CheckpointError
 from dpojax.objectives.preference import Preference
 from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.looks import Looks, look_file, write_look
+from dpojax.training.looks import Looks, look_name, write_look
 from dpojax.training.loop import train
 from dpojax.training.monitors import Checkpoint, EndRun, Every, KeepBest, StopRule
 from dpojax.training.optimizer import make_optimizer
@@ -249,7 +249,10 @@ def test_a_look_that_is_gone_is_named(tmp_path):
   folder = Kept(tmp_path)
   looks = WrittenLooks(tmp_path, [0] * 7, [0] * 7)
   folder.log.record(1, "policy", looks(1, None))
-  look_file(tmp_path, 1).unlink()
+  (tmp_path / look_name(1)).unlink()
+  with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: it is gone, and digests.json lists it"):
+    StopRule(StopSettings(), Looks(tmp_path, folder.log, "r"), 1)(1, None)
+  (tmp_path / "digests.json").unlink()
   with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: no such file, but metrics.jsonl has a look"):
     StopRule(StopSettings(), Looks(tmp_path, folder.log, "r"), 1)(1, None)
 
@@ -260,4 +263,4 @@ def test_a_look_is_read_once(tmp_path):
   for step in range(3):
     folder.log.record(step, "policy", written(step, None))
     assert [look.reward for look in looks.so_far()] == pytest.approx(list(range(1, step + 2)))
-    look_file(tmp_path, step).unlink()
+    (tmp_path / look_name(step)).unlink()
