@@ -78,8 +78,8 @@ def test_a_file_that_grows_is_checked_as_far_as_it_was_known(tmp_path):
     assert "damaged or changed" in digests.damage(tmp_path)
 
 
-@pytest.mark.parametrize("last", range(3))
-def test_a_kill_while_a_file_is_first_written_leaves_nothing_that_looks_gone(tmp_path, monkeypatch, last):
+def killed_after(last, monkeypatch):
+  """Lets a process write `last` files and then be killed; returns the list of what it has written."""
   writes = []
 
   def killed(path, *rest, **options):
@@ -89,6 +89,12 @@ def test_a_kill_while_a_file_is_first_written_leaves_nothing_that_looks_gone(tmp
     files.write_atomically(path, *rest, **options)
 
   monkeypatch.setattr(digests, "write_atomically", killed)
+  return writes
+
+
+@pytest.mark.parametrize("last", range(3))
+def test_a_kill_while_a_file_is_first_written_leaves_nothing_that_looks_gone(tmp_path, monkeypatch, last):
+  writes = killed_after(last, monkeypatch)
   with pytest.raises(KeyboardInterrupt) if last < 2 else contextlib.nullcontext():
     digests.write(tmp_path, "a", "new")
   assert len(writes) == last and not digests.damage(tmp_path)
@@ -97,19 +103,9 @@ def test_a_kill_while_a_file_is_first_written_leaves_nothing_that_looks_gone(tmp
 @pytest.mark.parametrize("last", range(4))
 def test_a_kill_while_a_file_is_replaced_leaves_nothing_that_looks_damaged(tmp_path, monkeypatch, last):
   digests.write(tmp_path, "a", "old")
-  writes = []
-
-  def killed(path, *rest, **options):
-    if len(writes) == last:
-      raise KeyboardInterrupt
-    writes.append(path)
-    files.write_atomically(path, *rest, **options)
-
-  monkeypatch.setattr(digests, "write_atomically", killed)
-  if last < 3:  # the list with both, the file, the list with the new one
-    with pytest.raises(KeyboardInterrupt):
-      digests.write(tmp_path, "a", "new")
-  else:
+  writes = killed_after(last, monkeypatch)
+  # The list with both, the file, the list with the new one.
+  with pytest.raises(KeyboardInterrupt) if last < 3 else contextlib.nullcontext():
     digests.write(tmp_path, "a", "new")
   assert len(writes) == last and not digests.damage(tmp_path)
   if last == 3:

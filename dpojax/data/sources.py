@@ -5,7 +5,6 @@ import contextlib
 import csv
 import dataclasses
 import gzip
-import hashlib
 import io
 import itertools
 import zlib
@@ -16,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from dpojax.data.formats.cells import DuplicateName, load_json, shown
+from dpojax.digests import file_digest
 from dpojax.errors import DataError
 from dpojax.files import expanded
 
@@ -83,8 +83,7 @@ def file_source(path: str, limit: int = 0) -> Source:
     with contextlib.suppress(OSError, ValueError):
       file = expanded(path)
       if file.is_file():  # to open a pipe would wait for somebody to write to it
-        with file.open("rb") as stream:
-          return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(file)
     return ""  # whoever reads the rows will say what is wrong with the file
 
   return Source(path, file_rows(path, limit), identity)

@@ -18,6 +18,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from dpojax.digests import file_digest
 from dpojax.errors import ConfigError
 from dpojax.files import PART, json_line, parse_json, replacing, write_json
 
@@ -85,9 +86,7 @@ def is_finished(path: str | pathlib.Path, job: Job) -> bool:
   path = pathlib.Path(path)
   try:
     record = parse_json(provenance_path(path).read_text(encoding="utf-8"))
-    with path.open("rb") as file:
-      digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return record["sha256"] == digest and not _changed(record, _header(job))
+    return record["sha256"] == file_digest(path) and not _changed(record, _header(job))
   except (OSError, ValueError, TypeError, KeyError, AttributeError):
     return False
 

@@ -32,7 +32,11 @@ def chinese_tokenizer(vocabulary: int = 800) -> Tokenizer:
 
 def write_chinese_model(folder: pathlib.Path) -> str:
   """Writes the folder; returns what `--model` takes."""
-  tokenizer = chinese_tokenizer()
+  return write_model(folder, chinese_tokenizer())
+
+
+def write_model(folder: pathlib.Path, tokenizer: Tokenizer) -> str:
+  """Writes a random model with this tokenizer as a transformers folder; returns what `--model` takes."""
   config = ModelConfig(
     vocab_size=tokenizer.vocab_size,
     hidden=32,
@@ -41,7 +45,7 @@ def write_chinese_model(folder: pathlib.Path) -> str:
     kv_heads=2,
     ffn=64,
     max_positions=256,
-    eos_ids=(tokenizer.eos_id,),
+    eos_ids=tokenizer.eos_ids,
   )
   params = jax.device_get(LanguageModel(config).init(jax.random.key(0)))
   tensors = tensors_from_params(config, params)

@@ -12,15 +12,11 @@ import subprocess
 import sys
 import unicodedata
 
-import jax
 import pytest
 
 from dpojax.cli.main import COMMANDS, main
-from dpojax.interop.files import write_model_folder
 from dpojax.interop.tokenizer import Tokenizer
-from dpojax.models.config import ModelConfig
-from dpojax.models.language_model import LanguageModel
-from dpojax.models.weights import tensors_from_params
+from tests.cli.chinese_model import write_model
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The title of the window, a cleared screen, red by a C1 character, text turned around, and two ways to write over a line.
@@ -40,21 +36,7 @@ def inputs(tmp_path_factory):
   folder.mkdir()
   words = [f"{TOKEN}{i}" for i in range(12)]
   tokenizer = Tokenizer.from_words(words, eos="<end>", unknown=f"<{TOKEN}>")
-  config = ModelConfig(
-    vocab_size=tokenizer.vocab_size,
-    hidden=16,
-    layers=1,
-    heads=2,
-    kv_heads=2,
-    ffn=16,
-    max_positions=64,
-    eos_ids=tokenizer.eos_ids,
-  )
-  params = jax.device_get(LanguageModel(config).init(jax.random.key(0)))
-  tensors = tensors_from_params(config, params)
-  write_model_folder(
-    folder / f"model{HOSTILE}", config.to_transformers(), tensors, tokenizer, {}, max_shard_bytes=10**9
-  )
+  write_model(folder / f"model{HOSTILE}", tokenizer)
   text = lambda *places: " ".join(words[i % 12] for i in places)  # noqa: E731
   rows = [
     {"prompt": text(i, i + 1), "chosen": text(i + 2), "rejected": text(i + 3, i + 4), "subset": f"part{HOSTILE}{i % 2}"}
