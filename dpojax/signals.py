@@ -49,6 +49,7 @@ class Handler:
     self.ending = ending
     self.number = 0  # of the first signal; 0: nothing was asked
     self.over: int | None = None  # exit code of a command that has ended: from now on a signal ends the process at once
+    self.ends = False  # a thread is tidying up, and then ends the process
     self._since = 0.0
     self._holds = 0
     self._open_since = 0.0  # when the request could first be obeyed
@@ -151,6 +152,7 @@ class Handler:
 
   def end(self, code: int, text: str = "") -> None:
     """Does what has to be done at the end, says the text, and ends the process."""
+    self.ends = True
     for work in reversed(self._at_end):
       with contextlib.suppress(Exception):
         work()
@@ -208,6 +210,12 @@ def check() -> None:
 def requested() -> str:
   """The name of the signal that has asked the command to stop; "": none has."""
   return signal.Signals(_handler.number).name if _handler is not None and _handler.number else ""
+
+
+def wait_for_end() -> None:
+  """Never returns where a thread is ending this process: what it tidies up makes errors where it is still in use."""
+  if _handler is not None and _handler.ends:
+    threading.Event().wait()
 
 
 def end_own(code: int) -> None:

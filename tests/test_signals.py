@@ -102,6 +102,17 @@ def test_the_second_ends_what_saves(tmp_path, waits, second):
   assert others(tmp_path) == ["told"]
 
 
+def test_what_meets_the_tidying_is_not_said_as_an_error(tmp_path):
+  body = f"""with signals.at_end(lambda: (files.remove_unfinished(), time.sleep(0.5))):
+  {READY}
+  while list(folder.glob(".out*")): pass
+  out.close(); pathlib.Path(out.name).rename(folder / "out")"""
+  process = start(tmp_path, "train", body)
+  process.send_signal(signal.SIGTERM)
+  found, _, errors, _ = ended(process)
+  assert (found, errors) == (75, "dpojax: stopped by SIGTERM; the same command goes on\n")
+
+
 def test_two_together_are_one(tmp_path):
   body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\n  time.sleep(0.5)\n  (folder / 'saved').write_text('')\nsignals.check()"
   process = start(tmp_path, "train", body)

@@ -81,9 +81,13 @@ def run(arguments: list[str]) -> int:
     hint = f"; did you mean {near[0]!r}?" if near else f"; commands are {', '.join(COMMANDS)}"
     return fail(f"unknown command {name!r}{hint}")
   try:
-    code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
-    sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
-    return code
+    try:
+      code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
+      sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
+      return code
+    except BaseException:
+      signals.wait_for_end()
+      raise
   except InputError as error:
     return fail(str(error))
   except BrokenPipeError:
