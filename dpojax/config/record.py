@@ -11,6 +11,7 @@ from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import parse_json
 
 FILE = "config.json"
+LOSSES = "losses.json"  # of a run with losses of the user's: what is known of them without their code
 
 
 def to_json(config: RunConfig) -> dict[str, Any]:
@@ -36,8 +37,12 @@ def from_json(tree: dict[str, Any], *, source: str = "the saved config") -> RunC
 
 
 def write_config(config: RunConfig, folder: str | pathlib.Path) -> None:
-  """Writes `folder`/config.json."""
+  """Writes `folder`/config.json, and what is to be known of the user's own losses."""
   digests.write_json(folder, FILE, to_json(config))
+  if config.recipe in ("preference", "reward_model", "online") and config.loss_spec.own:
+    from dpojax.losses.own import described
+
+    digests.write_json(folder, LOSSES, described(config.loss_spec.names))
 
 
 def read_config(folder: str | pathlib.Path) -> RunConfig:
@@ -49,6 +54,13 @@ def read_config(folder: str | pathlib.Path) -> RunConfig:
     raise CheckpointError(f"{path}: no such file; is {folder} the workdir of a run?") from None
   except (UnicodeDecodeError, json.JSONDecodeError) as error:
     raise ConfigError(f"{path}: not JSON ({error}); restore it or start in a new workdir") from None
+  if path.with_name(LOSSES).is_file():
+    from dpojax.losses.own import register_absent  # JAX
+
+    try:
+      register_absent(parse_json(digests.read(folder, LOSSES).decode()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      raise CheckpointError(f"{path.with_name(LOSSES)}: damaged ({error}); restore it") from None
   return from_json(tree, source=str(path))
 
 

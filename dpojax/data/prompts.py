@@ -18,7 +18,7 @@ from dpojax.data.formats.common import Message, messages, read_prompt, rest_of, 
 from dpojax.data.limits import Limits, cut_prompt
 from dpojax.data.rows import RowReader, row_groups
 from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
-from dpojax.data.sources import Source, SourceRow, find_file
+from dpojax.data.sources import Source, SourceRow, find_file, memory_rows
 from dpojax.data.splits import first_distinct_prompts
 from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised, tokenise
 from dpojax.errors import DataError, RowError
@@ -141,7 +141,14 @@ def _ranked(rows: Sequence[PromptRow], seed: int) -> list[bytes]:
   return sorted({row.ids.tobytes() for row in rows}, key=lambda ids: hashlib.sha256(f"{seed} ".encode() + ids).digest())
 
 
-def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int = 0, left_by: str = "") -> PromptRows:
+def read_prompts(
+  settings: DataSettings,
+  tokenizer: Tokenizer,
+  *,
+  longest: int = 0,
+  left_by: str = "",
+  given: Iterable[Mapping[str, Any]] | None = None,
+) -> PromptRows:
   """The prompts of `data.path`, or of a split of a hub data set.
 
   A file may hold rows of any format (`docs/data.md`), of which the prompt is taken; rows with nothing but a `prompt`
@@ -154,6 +161,7 @@ def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int =
     tokenizer: text to ids.
     longest: tokens that a prompt may have, beside `data.max_prompt`; 0: any number.
     left_by: the settings that leave so many, for messages.
+    given: rows in memory, in the place of what the settings name.
 
   Returns:
     The prompts in the order of their rows, and what became of every other row.
@@ -163,7 +171,9 @@ def read_prompts(settings: DataSettings, tokenizer: Tokenizer, *, longest: int =
     ConfigError: the settings name no source.
   """
   path = settings.path
-  if path.lower().endswith(TEXTS):
+  if given is not None:
+    source = Source("rows", itertools.islice(memory_rows(given), settings.limit or None))
+  elif path.lower().endswith(TEXTS):
     source = Source(path, itertools.islice(_lines(path), settings.limit or None))
   else:
     source = open_source(settings, path, settings.split)

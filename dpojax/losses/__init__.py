@@ -28,11 +28,19 @@ Data:
   pairs_per_token: sum of weights over the sum of weight times scored tokens, of the global batch (of these examples):
     what turns a mean over examples into a mean over tokens.
 
-To add one, write the function in the file of its family, with `checked` and an example that runs, and name it in `LOSSES`; its options are read
-from the config's `loss` section, traced (but for `f_divergence`), so that changing them never recompiles.
+A loss of your own is registered where a config file or a program begins, and is then named like any other:
+
+    @losses.register
+    def squared_hinge(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1, power=2.0): ...
+
+    config.loss.name = "squared_hinge(power=3) + 0.1*sft"
+
+To add one to dpojax, write the function in the file of its family, with `checked` and an example that runs, and name it in
+`_losses`. Options are traced (but for `f_divergence`), so that changing them never recompiles.
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
@@ -43,7 +51,7 @@ import jax
 from dpojax.errors import ConfigError
 from dpojax.losses.aot import aot, aot_unpaired
 from dpojax.losses.apo import apo_down, apo_zero, apo_zero_unpaired
-from dpojax.losses.arrays import data_of, options_of
+from dpojax.losses.arrays import DATA, checked, checked_rankings, data_of, options_of
 from dpojax.losses.classifiers import bco, bco_pair, nca_pair, sppo_hard
 from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo, xpo
 from dpojax.losses.hinge import hinge
@@ -153,6 +161,55 @@ def _losses() -> Iterable[Loss]:
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in _losses()}
+BUILT_IN = frozenset(LOSSES)
+
+
+def register(
+  function: Callable[..., Any] | None = None,
+  *,
+  answers: Answers = Answers.PAIR,
+  of_rewards: bool = False,
+  coupled: bool = False,
+  of_ratios: bool = False,
+) -> Callable[..., Any]:
+  """Makes a function of the user's a loss, under its own name; a decorator, with or without options.
+
+  Its parameters say what it is given: data by the names above, and options, numbers with a default. Its arguments are
+  checked as those of any loss (`losses.arrays.checked`). Registered again under the same name, as when a notebook's cell
+  runs twice, the new function takes the old one's place.
+
+  >>> @register(of_ratios=True)
+  ... def cubed_margin(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1):
+  ...   return -((beta * (chosen - reference_chosen - rejected + reference_rejected)) ** 3)
+  >>> get_loss("cubed_margin").options
+  ('beta',)
+  >>> _ = LOSSES.pop("cubed_margin")
+
+  Args:
+    function: of arrays and options, f32[B].
+    answers, of_rewards, coupled, of_ratios: see `Loss`.
+
+  Raises:
+    ConfigError: the name is that of a loss of dpojax, or a parameter is neither data nor an option with a default.
+  """
+  if function is None:
+    return functools.partial(register, answers=answers, of_rewards=of_rewards, coupled=coupled, of_ratios=of_ratios)
+  name = function.__name__
+  if name in BUILT_IN:
+    raise ConfigError(f"a loss called {name} is part of dpojax; give yours another name")
+  if not name.isidentifier():
+    raise ConfigError(f"a loss needs a name that `loss.name` can say, got {name!r}; define it with def NAME(...)")
+  for parameter in inspect.signature(function).parameters.values():
+    if parameter.name not in DATA and not isinstance(parameter.default, int | float):
+      near = difflib.get_close_matches(parameter.name, DATA, n=1)
+      raise ConfigError(
+        f"loss {name}: its parameter {parameter.name} is no data that a loss can be given and no option with a number as its "
+        f"default; {f'did you mean {near[0]}? Data' if near else 'data'} are {', '.join(sorted(DATA))}"
+      )
+  if not hasattr(function, "__wrapped__"):
+    function = (checked_rankings if answers in (Answers.RANKING, Answers.TRIPLE) else checked)(function)
+  LOSSES[name] = Loss(function, answers, of_rewards, coupled, of_ratios)
+  return function
 
 
 def get_loss(name: str) -> Loss:

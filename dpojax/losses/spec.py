@@ -13,10 +13,10 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dpojax.errors import ConfigError
-from dpojax.losses import LOSSES, Loss, get_loss, loss_options
+from dpojax.losses import BUILT_IN, LOSSES, Loss, get_loss, loss_options
 from dpojax.types import Answers
 
 BETA = 0.1  # scales the reported rewards where no loss reads a beta
@@ -57,6 +57,7 @@ class LossSpec:
     dynamic_beta: move beta with the batch's reward gap (`losses.modifiers.dynamic_beta`).
     margins: subtract `hyper["margin_scale"]` times the data's margins from the logit.
     score_prompt: a likelihood is over prompt and answer, so the prompt's tokens are scored too.
+    own: the functions of those losses that are not part of dpojax: another one of the same name is another loss.
     terms: the sum as written, with its numbers; not compared.
     hyper: the numbers, by the names under which an objective looks for them (`hyper_parameters`); not compared.
   """
@@ -68,6 +69,7 @@ class LossSpec:
   dynamic_beta: bool = False
   margins: bool = False
   score_prompt: bool = False
+  own: tuple[Callable, ...] = ()
   terms: tuple[Term, ...] = dataclasses.field(default=(), compare=False)
   hyper: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -152,6 +154,7 @@ def loss_spec(
     ld=ld_alpha != 1,
     dynamic_beta=dynamic_beta > 0,
     margins=margin_scale > 0,
+    own=tuple(get_loss(name).function for name in names if name not in BUILT_IN),
     score_prompt=nll_span == "prompt_and_answer" and any("prompt" in get_loss(name).reads for name in names),
     terms=terms,
     hyper=hyper,

@@ -7,37 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dpojax.losses.logps import TokenLogps
 from dpojax.models import decode
 from dpojax.models.cache import AnswerCache, PromptCache
 from dpojax.models.config import ModelConfig
 from dpojax.models.decoder import Decoder
 from dpojax.models.parameters import decoder_parameters, draw_parameters
-from dpojax.ops.logprobs import ScoredTokens, log_collision, scored_logps, token_entropy, token_kl
-from dpojax.ops.matmul import dense
+from dpojax.models.scoring_model import ScoringModel
 from dpojax.ops.summed import plain
 from dpojax.types import Declared, PackedBatch, Params
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Compared:
-  """What two policies say at the scored slots: arrays [R, S] in nats, 0 in empty slots.
-
-  Attributes:
-    logp, other_logp: log-probs of the target.
-    kl: exact KL(first || other) of the next-token distributions.
-    entropy: of the first's.
-  """
-
-  logp: jax.Array
-  other_logp: jax.Array
-  kl: jax.Array
-  entropy: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class LanguageModel:
+class LanguageModel(ScoringModel):
   """What to compute; the parameters are arguments.
 
   Everything is computed in the dtype of the parameters (float32, or float64 in tests), except that
@@ -72,61 +53,6 @@ class LanguageModel:
   def head(self, params: Params) -> jax.Array:
     """[V, D] output embedding."""
     return plain(params["embed"]) if self.config.tie_embeddings else params["head"]
-
-  def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
-    """[..., D] hidden states to [..., V] logits."""
-    return dense(hidden, self.head(params).T, precision=self.precision)
-
-  def score(self, params: Params, rows: PackedBatch) -> ScoredTokens:
-    """What the model says at the scored slots: arrays [R, S], all 0 in empty slots."""
-    return self.score_hidden(params, self.scored_hidden(params, rows), rows)
-
-  def score_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> ScoredTokens:
-    """`score`, of hidden states that are known already."""
-    # Packing fills slots from the first on; those after the last filled one of any row cost nothing.
-    used = jnp.max(jnp.where(rows.filled, jnp.arange(1, rows.target.shape[-1] + 1)[None], 0))
-    head, target = self.head(params), jnp.asarray(rows.target)
-    scored = scored_logps(hidden, head, target, used=used, chunk=self.chunk, precision=self.precision)
-    return jax.tree.map(lambda x: jnp.where(rows.filled, x, 0.0), scored)
-
-  def logps(self, params: Params, rows: PackedBatch) -> TokenLogps:
-    """Log-probs of the scored tokens, with the answer each belongs to."""
-    logp = self.score(params, rows).logp
-    return TokenLogps(logp, jnp.asarray(rows.answer_of), rows.num_answers, rows.answers_per_example)
-
-  def kl_hidden(
-    self, params: Params, hidden: jax.Array, other_params: Params, other_hidden: jax.Array, rows: PackedBatch
-  ) -> jax.Array:
-    """[R, S] exact KL(first || second), of hidden states [R, S, D] that are known already; differentiable in both."""
-    kl = token_kl(
-      hidden.reshape(-1, self.config.hidden),
-      self.head(params),
-      other_hidden.reshape(-1, self.config.hidden),
-      self.head(other_params),
-      chunk=self.chunk,
-      precision=self.precision,
-    )
-    return jnp.where(rows.filled, kl.reshape(rows.target.shape), 0.0)
-
-  def entropy_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
-    """[R, S] entropy of the next token, of hidden states [R, S, D], differentiable; 0 where empty."""
-    flat = hidden.reshape(-1, self.config.hidden)
-    entropy = token_entropy(flat, self.head(params), chunk=self.chunk, precision=self.precision)
-    return jnp.where(rows.filled, entropy.reshape(rows.target.shape), 0.0)
-
-  def compare(self, params: Params, other_params: Params, rows: PackedBatch, temperature: jax.Array) -> Compared:
-    """Two policies at the scored slots, both with logits divided by `temperature` f32[], traced; see `Compared`."""
-    # A head without bias: dividing what it reads divides the logits.
-    hidden, other = (self.scored_hidden(p, rows) / temperature for p in (params, other_params))
-    scored, other_scored = self.score_hidden(params, hidden, rows), self.score_hidden(other_params, other, rows)
-    kl = self.kl_hidden(params, hidden, other_params, other, rows)
-    return Compared(scored.logp, other_scored.logp, kl, scored.entropy)
-
-  def collision_hidden(self, params: Params, hidden: jax.Array, rows: PackedBatch) -> jax.Array:
-    """[R, S] log of the sum of squared probabilities of the next token, of hidden states [R, S, D]; 0 where empty."""
-    flat = hidden.reshape(-1, self.config.hidden)
-    collision = log_collision(flat, self.head(params), chunk=self.chunk, precision=self.precision)
-    return jnp.where(rows.filled, collision.reshape(rows.target.shape), 0.0)
 
   def split_layers(self, params: Params) -> Params:
     """The parameters as `decode` and `next_logits` read them; made once for many tokens. A copy of the layers."""
@@ -175,11 +101,6 @@ class LanguageModel:
 
   def _decoder(self, params: Params) -> Decoder:
     return nnx.merge(_graph(self), params)
-
-  def scored_hidden(self, params: Params, rows: PackedBatch) -> jax.Array:
-    """[R, S, D] hidden states that predict the targets, 0 in empty slots so that nothing of them spreads."""
-    hidden = jnp.take_along_axis(self.hidden(params, rows), jnp.asarray(rows.scored_at)[..., None], axis=1)
-    return jnp.where(rows.filled[..., None], hidden, 0.0)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,11 +1,13 @@
 """Learning from preferences: any weighted sum of the losses of `dpojax.losses` on packed rows."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dpojax.errors import ShapeError
 from dpojax.losses import Loss
 from dpojax.losses.divergences import get_divergence
 from dpojax.losses.logps import Logps, PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
@@ -60,10 +62,13 @@ class Preference(Objective):
   Attributes:
     model: scores the tokens.
     spec: the losses and what changes them.
+    metrics: functions of what policy and reference (None: no loss reads it) say of the examples, f32[B] each, whose
+      weighted mean is recorded under the function's name.
   """
 
   model: LanguageModel
   spec: LossSpec = loss_spec("dpo")
+  metrics: tuple[Callable[[Logps, Logps | None], jax.Array], ...] = ()
 
   @property
   def coupled(self) -> bool:
@@ -131,6 +136,13 @@ class Preference(Objective):
       values = values + hyper.get(f"{loss.name}.weight", jnp.ones((), one.dtype)) * one
     loss_sum = jnp.sum(values)
     metrics |= preference_metrics(policy, reference, outputs, rows, hyper["beta"])
+    for function in self.metrics:
+      own = jnp.asarray(function(policy, reference))
+      if own.shape != weight.shape:
+        raise ShapeError(
+          f"metric {function.__name__}: wants one number an example, [{len(weight)}], got {list(own.shape)}"
+        )
+      metrics[function.__name__] = (jnp.sum(jnp.where(weight > 0, own * weight, 0.0)), jnp.sum(weight))
     metrics["loss"] = (loss_sum, jnp.sum(weight))
     return loss_sum / normalizers["examples"], jax.lax.stop_gradient(metrics)
 

@@ -90,6 +90,8 @@ def critic_start(inputs: Inputs, policy: LoadedModel, tokens: int = 0) -> Critic
 def _read(inputs: Inputs, path: str) -> tuple[LoadedModel, bool]:
   """(the model at a path, whether it is a critic), read once in a process."""
   settings = inputs.config.model
+  if path in inputs.given.models:
+    return inputs.given.models[path], False
   key = ("critic", path, inputs.identity(path), settings.precision, settings.remat)
   if key not in inputs.memory:
     place = inputs.place(path)

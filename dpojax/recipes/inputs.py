@@ -14,14 +14,16 @@ from jax.sharding import Mesh
 from dpojax.config.experiment import names_in, reward_specs, sources
 from dpojax.config.keys import STAGE, is_stage, reads_section
 from dpojax.config.schema import ModelSettings, RunConfig
-from dpojax.data.splits import Splits, read_splits
+from dpojax.data.splits import Splits, as_the_loss_reads, read_splits
 from dpojax.data.templates import with_template
 from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import expanded
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.models.config import ModelConfig
 from dpojax.models.memory import check_row_group
 from dpojax.models.reward_model import RewardModel
+from dpojax.recipes.given import Given, is_given
 from dpojax.report.records import read_lines
 from dpojax.rewards.build import build
 from dpojax.rewards.judge import build_judge
@@ -35,13 +37,18 @@ from dpojax.training.model_files import (
   load,
   new_model,
 )
+from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_reference import compared_with
 from dpojax.training.stage_record import Ended, Fingerprint, Source, check_files, read_record
-from dpojax.types import Answers
+from dpojax.training.update import GradientTransformation
+from dpojax.types import Answers, Declared
 
 PAIRS = "pairs.jsonl"
 # What a stage of recipe=pairs writes, by what an example is to hold.
 PAIRS_FILES = {Answers.RANKING: "rankings.jsonl", Answers.TRIPLE: "triples.jsonl"}
+
+GIVEN_FILE = "given"  # the FILE of a reward `python:given:NAME`
+UNCHECKED = "parts given in Python"  # what has a name and no fingerprint
 
 REFERRING = ("preference", "policy_gradient", "online")  # recipes whose policy has a reference
 
@@ -56,11 +63,13 @@ class Inputs:
     config: settings of the stage.
     folders: of the earlier stages, by name.
     memory: what the stages of this process have read, by all that decides it.
+    given: what a Python program gives in the place of paths and settings.
   """
 
   config: RunConfig
   folders: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
   memory: Memory = dataclasses.field(default_factory=dict)
+  given: Given = Given()
 
   def sources(self, folder: pathlib.Path) -> dict[str, Source]:
     """The earlier stages that this one, in `folder`, starts from, by the setting that names each.
@@ -91,7 +100,7 @@ class Inputs:
     key = (*key, "" if settings.path else config.data.name)
     if key not in self.memory:
       loaded = self.load(settings.path, settings) if settings.path else new_model(config)
-      if reads_section(config.recipe, "batch.rows"):
+      if reads_section(config.recipe, "batch.rows") and isinstance(loaded.model.config, ModelConfig):
         check_row_group(loaded.model.config, config.batch.rows, config.batch.row_length)
       loaded = dataclasses.replace(loaded, tokenizer=with_template(loaded.tokenizer, config.data.template))
       if live and jax.device_count() == 1:
@@ -149,10 +158,13 @@ class Inputs:
     }
     key = ("splits", data, policy.tokenizer.fingerprint(), self.identity(data.path), *facts.values())
     if key not in self.memory:
-      rows = None
+      rows = self.given.rows
+      if self.given.examples is not None:
+        self.memory[key] = given_splits(self.given.examples, **facts)
+        return self.memory[key]
       if is_stage(data.path):
         rows = self.rows(facts["answers"])
-      elif data.source == "world":
+      elif data.source == "world" and rows is None:
         rows = sft_rows(get_world(data.name), data.texts, data.seed)
       self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
     return self.memory[key]
@@ -199,6 +211,9 @@ class Inputs:
     }
     if reference is not None and reference is not policy:
       found["reference"] = Fingerprint(reference.digest)
+    if self.given.names:
+      named = ", ".join(f"{what} {name}" for what, name in self.given.names.items())
+      found[UNCHECKED] = Fingerprint(digest_of_text(named), named)
     if splits is not None:
       for name, part in (("training data", splits.train), ("held-out data", splits.held_out)):
         found[name] = Fingerprint(part.fingerprint, f"{len(part):,} examples")
@@ -213,10 +228,11 @@ class Inputs:
     models = [config.model.path, config.reference.path, config.policy_gradient.critic_path]
     models += names_in(config.comparison.policies)
     for _, spec in reward_specs(config):
-      texts += spec.files
+      texts += [file for file in spec.files if file != GIVEN_FILE]
       models += spec.paths
-    return [expanded(path) for path in texts if path and not is_stage(path)] + [
-      file for path in models if path and not is_stage(path) for file in files_of_model(path)
+    outside = lambda path: path and not is_stage(path) and not is_given(path)  # noqa: E731
+    return [expanded(path) for path in texts if outside(path)] + [
+      file for path in models if outside(path) for file in files_of_model(path)
     ]
 
   def judge(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Judge:
@@ -230,7 +246,13 @@ class Inputs:
 
   def _build(self, spec: RewardSpec, tokenizer: Tokenizer, mesh: Mesh | None) -> Reward:
     return build(
-      spec, load=self._scorer, compare=self._compare, environment=self.world(), tokenizer=tokenizer, mesh=mesh
+      spec,
+      load=self._scorer,
+      compare=self._compare,
+      environment=self.world(),
+      tokenizer=tokenizer,
+      mesh=mesh,
+      given=self.given.rewards,
     )
 
   def _scorer(self, path: str) -> LoadedModel:
@@ -270,7 +292,14 @@ class Inputs:
     check_files(folder, record.ended)
     return record.ended
 
+  def optimizer(self, steps: int, declared: Declared) -> GradientTransformation:
+    """What updates the parameters: the settings' optimizer over so many steps, or the one that was given."""
+    own = self.given.optimizer
+    return make_optimizer(self.config.optimizer, steps, declared) if own is None else own
+
   def load(self, path: str, settings: ModelSettings) -> LoadedModel:
+    if path in self.given.models:
+      return self.given.models[path]
     if not is_stage(path):
       return load(path, precision=settings.precision, remat=settings.remat)
     folder, place = self._folder(path), self.place(path)
@@ -281,6 +310,17 @@ class Inputs:
         "command makes it anew"
       )
     return loaded
+
+
+def given_splits(
+  given: Splits, *, answers: Answers, row_length: int, max_positions: int, vocab_size: int, **options: Any
+) -> Splits:
+  """Examples of a program as the stage's loss reads them; errors as `read_splits`."""
+  for part in (given.train, given.held_out):
+    part.check_vocabulary(vocab_size)
+  options |= {"row_length": row_length, "max_positions": max_positions}
+  ready = as_the_loss_reads(given.train, answers, **options, part="the training part")
+  return Splits(ready, as_the_loss_reads(given.held_out, answers, **options, others=ready, part="the held-out part"))
 
 
 def digest_of_text(text: str | None) -> str:

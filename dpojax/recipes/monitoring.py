@@ -130,7 +130,7 @@ def held_out_prompts(
     InputError: looks are wanted, and there is no prompt for them, or too few for `stop.patience`.
   """
   wanted = config.monitor.prompts
-  if wanted == 0:
+  if wanted == 0 or not hasattr(policy.model, "prefill"):  # a model of the user's may score and not write
     return [], []
   if config.data.source == "world":
     found, notes = _world_prompts(config, policy), []

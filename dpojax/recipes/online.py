@@ -13,16 +13,16 @@ from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
+from dpojax.recipes.session import Session
 from dpojax.recipes.steps import rollout_steps
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
 from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.monitors import Checkpoint
 from dpojax.training.online_pairs import OnlinePairs
-from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
 from dpojax.training.trainer import Trainer
@@ -34,12 +34,17 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
+  return prepare(config, inputs, folder).train()
+
+
+def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
+  """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   online = resolved(config)
   rollout = dataclasses.replace(config.rollout, seed=config.rollout.seed + config.seed)
   batch = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
   policy = inputs.language_model()
-  prompts, held_out = rollout_prompts(config, policy)
+  prompts, held_out = rollout_prompts(config, policy, inputs.given.rows)
   shared_mesh = mesh if mesh.size > 1 else None
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=shared_mesh)
   start = inputs.reference(policy)
@@ -70,10 +75,10 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     mesh=mesh,
     log=folder.log,
   )
-  objective = Preference(policy.model, config.loss_spec)
+  objective = Preference(policy.model, config.loss_spec, inputs.given.metrics)
   trainer = Trainer(
     objective,
-    make_optimizer(config.optimizer, steps, objective.parameters),
+    inputs.optimizer(steps, objective.parameters),
     policy.params,
     reference_params=reference.params,
     moving_reference=reference.moving,
@@ -106,13 +111,15 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   pairs.keep_in(folder)
   monitors = [
     *watching.monitors(folder, reference.full_params),
+    *inputs.given.monitors,
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   what = f"{config.loss_spec.describe()}: {described(config, online, size, steps)}"
-  result = train(folder, trainer, pairs, monitors, steps=steps, what=what)
-  pairs.drop_old(result.step // pairs.updates)
-  folder.end(result)
-  return result
+
+  def tidy_up(result: RunResult) -> None:
+    pairs.drop_old(result.step // pairs.updates)
+
+  return Session(folder, policy, trainer, pairs, monitors, steps, what, reference, watching, at_end=tidy_up)
 
 
 def resolved(config) -> OnlineSettings:

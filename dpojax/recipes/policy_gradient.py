@@ -20,10 +20,11 @@ from dpojax.recipes.rollouts import (
   planned_steps,
   resolved,
 )
+from dpojax.recipes.session import Session
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.monitors import Checkpoint
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
@@ -35,10 +36,15 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
+  return prepare(config, inputs, folder).train()
+
+
+def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
+  """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   check_rows(config.batch.rows, mesh)
   policy = inputs.language_model()
-  prompts, held_out = rollout_prompts(config, policy)
+  prompts, held_out = rollout_prompts(config, policy, inputs.given.rows)
   config = resolved(config)
   settings, rollout = config.policy_gradient, config.rollout
   reward = inputs.reward(rollout.reward, "rollout.reward", policy.tokenizer, mesh=mesh if mesh.size > 1 else None)
@@ -63,7 +69,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     log=folder.log,
   )
   objective = make_objective(config, policy, critic)
-  trainer = make_trainer(config, objective, policy, critic, reference, steps=steps, mesh=mesh)
+  trainer = make_trainer(
+    config, objective, policy, critic, reference, inputs.optimizer(steps, objective.parameters), mesh=mesh
+  )
   critics = {
     "critic": objective.critic,
     "shared": objective.shared,
@@ -82,11 +90,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   folder.log.move_limit = settings.update_kl_limit
   monitors = [
     *watching.monitors(folder, reference.full_params),
+    *inputs.given.monitors,
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  result = train(folder, trainer, rollouts, monitors, steps=steps, what=described(config, steps))
-  if hint := left_out_hint(folder.log.records("train"), settings.update_kl_limit):
-    folder.log.message(hint)
-  rollouts.drop_old(result.step // rollouts.updates)
-  folder.end(result)
-  return result
+
+  def tidy_up(result: RunResult) -> None:
+    if hint := left_out_hint(folder.log.records("train"), settings.update_kl_limit):
+      folder.log.message(hint)
+    rollouts.drop_old(result.step // rollouts.updates)
+
+  what = described(config, steps)
+  return Session(folder, policy, trainer, rollouts, monitors, steps, what, reference, watching, at_end=tidy_up)

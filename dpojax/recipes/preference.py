@@ -9,10 +9,10 @@ from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
+from dpojax.recipes.session import Session
 from dpojax.recipes.steps import make_batches, planned_steps
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.monitors import Checkpoint, evaluations
-from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import Trainer
 
@@ -23,16 +23,21 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
+  return prepare(config, inputs, folder).train()
+
+
+def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
+  """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   policy = inputs.language_model()
   splits = inputs.splits(policy)
-  batches, held_out = make_batches(config, splits)
-  steps = planned_steps(config, batches)
+  packed, held_out = make_batches(config, splits)
+  steps = planned_steps(config, packed)
 
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, splits, mesh)
   folder.begin(inputs.fingerprints(policy, splits, start) | watching.fingerprints, inputs.files())
-  folder.describe(policy, splits, batches)
+  folder.describe(policy, splits, packed)
   reference = references.of(
     config.reference,
     model=policy.model,
@@ -42,11 +47,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     mesh=mesh,
     log=folder.log,
   )
-  batches, held_out = reference.attach(batches), reference.attach(held_out)
-  objective = Preference(policy.model, config.loss_spec)
+  batches, held_out = reference.attach(packed), reference.attach(held_out)
+  objective = Preference(policy.model, config.loss_spec, inputs.given.metrics)
   trainer = Trainer(
     objective,
-    make_optimizer(config.optimizer, steps, objective.parameters),
+    inputs.optimizer(steps, objective.parameters),
     policy.params,
     reference_params=reference.params,
     moving_reference=reference.moving,
@@ -55,10 +60,9 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   )
   monitors = [
     *evaluations(held_out, config.evaluation.every),
+    *inputs.given.monitors,
     *watching.monitors(folder, reference.full_params),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   what = config.loss_spec.describe()
-  result = train(folder, trainer, batches, monitors, steps=steps, what=what)
-  folder.end(result)
-  return result
+  return Session(folder, policy, trainer, batches, monitors, steps, what, reference, watching, held_out=held_out)

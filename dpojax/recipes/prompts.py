@@ -1,7 +1,8 @@
 """Prompts that a stage answers: those of a built-in world, or the user's; and those it keeps apart to look at."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dpojax.config.experiment import names_in
 from dpojax.config.keys import SECTIONS
@@ -23,11 +24,15 @@ WORLD_PROMPTS = 10_000  # of a world, which has no end of them, where no number 
 BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 
 
-def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows, list[PromptRow]]:
+def rollout_prompts(
+  config: RunConfig, policy: LoadedModel, given: Sequence[Mapping[str, Any]] | None = None
+) -> tuple[PromptRows, list[PromptRow]]:
   """(prompts that roll-outs answer, others that the policy is looked at with; a world gives the latter itself).
 
   Args:
     config: as it was given: `rollout.seed` and `seed` are added here.
+    policy: what answers them.
+    given: rows in memory, in the place of those of `data.path`.
 
   Raises:
     InputError: as `prompts_to_answer`.
@@ -38,7 +43,7 @@ def rollout_prompts(config: RunConfig, policy: LoadedModel) -> tuple[PromptRows,
     count = rollout.prompts or WORLD_PROMPTS
     seed = rollout.seed + config.seed
     return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", room), []
-  rows = _answered(config, policy, 0, 0, rollout.max_tokens, "rollout", room)
+  rows = _answered(config, policy, 0, 0, rollout.max_tokens, "rollout", room, given=given)
   if data.eval_path or data.eval_split:
     held = dataclasses.replace(data, path=data.eval_path, split=data.eval_split or data.split, template="auto")
     held_out = list(read_prompts(held, policy.tokenizer))
@@ -124,6 +129,7 @@ def _answered(
   room: int = 0,
   split: str = "train",
   held_out: bool = False,
+  given: Sequence[Mapping[str, Any]] | None = None,
 ) -> PromptRows:
   """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any).
 
@@ -160,7 +166,7 @@ def _answered(
     left = model.max_positions - max_tokens
     limits[f"what {section}.max_tokens={max_tokens} leaves of the model's {model.max_positions} positions"] = left
   longest, left_by = min(((size, words) for words, size in limits.items() if size), default=(0, ""))
-  found = read_prompts(data, tokenizer, longest=longest, left_by=left_by)
+  found = read_prompts(data, tokenizer, longest=longest, left_by=left_by, given=given)
   rows = PromptRows(found[: count or None])
   rows.counts, rows.dropped, rows.notes = found.counts, found.dropped, found.notes
   rows.warnings = found.warnings

@@ -13,12 +13,12 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
+from dpojax.recipes.session import Session
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.scoring.rewards import measure_normalisation
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.model_files import LoadedModel, save_description
 from dpojax.training.monitors import Checkpoint, evaluations
-from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import Trainer
 from dpojax.types import Params
@@ -32,6 +32,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
+  return prepare(config, inputs, folder).train()
+
+
+def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
+  """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   start = inputs.policy()
   splits = inputs.splits(start)
@@ -45,19 +50,21 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   objective = RewardObjective(
     scorer.model, config.loss_spec, bootstrap=reward.bootstrap, seed=reward.seed + config.seed
   )
-  optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
+  optimizer = inputs.optimizer(steps, objective.parameters)
   trainer = Trainer(objective, optimizer, scorer.params, hyper=config.loss_spec.hyper, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),
+    *inputs.given.monitors,
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
+
+  def normalise(result: RunResult) -> None:
+    if result.reason != "preempted":
+      measured = dataclasses.replace(scorer, model=normalised(config, scorer.model, trainer.params, splits))
+      save_description(folder.path, measured, measured_at=result.step)
+
   what = config.loss_spec.describe()
-  result = train(folder, trainer, batches, monitors, steps=steps, what=what)
-  if result.reason != "preempted":
-    measured = dataclasses.replace(scorer, model=normalised(config, scorer.model, trainer.params, splits))
-    save_description(folder.path, measured, measured_at=result.step)
-  folder.end(result)
-  return result
+  return Session(folder, scorer, trainer, batches, monitors, steps, what, held_out=held_out, at_end=normalise)
 
 
 def with_reward_heads(config, loaded: LoadedModel) -> LoadedModel:

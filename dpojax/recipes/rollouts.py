@@ -20,9 +20,9 @@ from dpojax.rollout.packed_rows import minibatch_shape
 from dpojax.rollout.writing import Sample
 from dpojax.training.answering import Write
 from dpojax.training.model_files import LoadedModel
-from dpojax.training.optimizer import make_optimizer
 from dpojax.training.rollouts import Rollouts
 from dpojax.training.trainer import Trainer
+from dpojax.training.update import GradientTransformation
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -69,8 +69,8 @@ def make_trainer(
   policy: LoadedModel,
   critic: LoadedModel | None,
   reference: Reference,
+  optimizer: GradientTransformation,
   *,
-  steps: int,
   mesh: Mesh | None = None,
 ) -> Trainer:
   """A trainer of the policy, and of the critic where there is one.
@@ -81,7 +81,7 @@ def make_trainer(
     policy: where it starts.
     critic: what a critic of its own starts from (`Inputs.critic`); None: the method needs none.
     reference: that KL is measured to.
-    steps: of the run, over which the learning rate falls.
+    optimizer: of both.
     mesh: devices.
   """
   params = {"policy": policy.params}
@@ -90,7 +90,7 @@ def make_trainer(
     params["critic"] = {"score": zero} if objective.shared else critic.params
   return Trainer(
     objective,
-    make_optimizer(config.optimizer, steps, objective.parameters),
+    optimizer,
     params,
     reference_params=reference.params,
     moving_reference=reference.moving,

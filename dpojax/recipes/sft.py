@@ -7,10 +7,10 @@ from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring, without_looks
+from dpojax.recipes.session import Session
 from dpojax.recipes.steps import make_batches, planned_steps
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.monitors import Checkpoint, evaluations
-from dpojax.training.optimizer import make_optimizer
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import Trainer
 
@@ -21,6 +21,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
+  return prepare(config, inputs, folder).train()
+
+
+def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
+  """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
   model = inputs.language_model()
   splits = inputs.splits(model)
@@ -32,13 +37,12 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   folder.begin(inputs.fingerprints(model, splits) | watching.fingerprints, inputs.files())
   folder.describe(model, splits, batches)
   objective = Sft(model.model)
-  optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
+  optimizer = inputs.optimizer(steps, objective.parameters)
   trainer = Trainer(objective, optimizer, model.params, mesh=mesh)
   monitors = [
     *evaluations(held_out, config.evaluation.every),
+    *inputs.given.monitors,
     *watching.monitors(folder, lambda: start),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  result = train(folder, trainer, batches, monitors, steps=steps, what="fine-tuning")
-  folder.end(result)
-  return result
+  return Session(folder, model, trainer, batches, monitors, steps, "fine-tuning", watching=watching, held_out=held_out)

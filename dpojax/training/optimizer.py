@@ -105,6 +105,12 @@ class InPlaceUpdate:
   decayed: frozenset[str] | None
   learning_rate: float = dataclasses.field(default=1.0, compare=False)
 
+  @property
+  def last_step(self) -> int | None:
+    """The step after which the learning rate is 0; None: it never is."""
+    falls = self.settings.schedule != "constant" and self.settings.final_fraction == 0
+    return self.steps if falls else None
+
   def init(self, params: Params) -> Any:
     return optax.chain(make_moments(self.settings), make_decay(self.settings, self.decayed)).init(params)
 

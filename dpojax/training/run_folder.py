@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -45,6 +45,7 @@ class RunFolder:
     config: settings of the stage.
     sources: earlier stages that it starts from.
     allow_change: go on where the folder was begun with other settings or inputs.
+    stream: where messages and progress go; None: standard error.
 
   Attributes:
     log: metrics and messages; open from `begin` to `close`.
@@ -57,12 +58,15 @@ class RunFolder:
     sources: Mapping[str, Source] | None = None,
     *,
     allow_change: bool = False,
+    stream: TextIO | None = None,
   ):
     self.path, self.config = path, config
     self._sources = dict(sources or {})
     self._allow_change = allow_change
+    self._stream = stream
     self._open = contextlib.ExitStack()
     self._weights = ""  # digest of the parameters that were saved last
+    self._resumed = False
     self.log: RunLog
     self.checkpointer: Checkpointer
 
@@ -94,7 +98,7 @@ class RunFolder:
     write_environment(self.path)
     logging = self.config.logging
     self.log = self._open.enter_context(
-      RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard)
+      RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard, stream=self._stream)
     )
     if training:
       folder = self.path / CHECKPOINTS
@@ -149,11 +153,14 @@ class RunFolder:
     return record.identity
 
   def resume(self, trainer: Trainer) -> None:
-    """Puts the trainer's state where the newest sound checkpoint left it, and cuts the log back to there.
+    """Puts the trainer's state where the newest sound checkpoint left it, and cuts the log back to there; once.
 
     Raises:
       CheckpointError: no checkpoint fits the run.
     """
+    if self._resumed:
+      return
+    self._resumed = True
     if self.checkpointer.latest_step() is None:
       self.log.truncate_after(-1)
       return

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from dpojax.config.schema import ParallelSettings
 from dpojax.data.batches import prefetch
+from dpojax.errors import ConfigError
 from dpojax.objectives import Objective
 from dpojax.parallel import batch_shardings, check_one_process, make_mesh, state_shardings
 from dpojax.parallel.placement import place_params
@@ -75,6 +76,7 @@ class Trainer:
 
   Attributes:
     waited: seconds that the latest step of `steps` waited for its batch.
+    last_step: the one after which a built-in optimizer's learning rate is 0; None: it never is, or only optax knows.
 
   Raises:
     ConfigError: there are several processes, the parameters do not divide by the mesh, or `optimizer` is none.
@@ -101,6 +103,7 @@ class Trainer:
     self.state: TrainState = place_state(params, rule, self.mesh, declared, moving_reference, objective.running)
     self.hyper = start_hyper(rule.hyper(self.state.opt_state), hyper or {})
     self.waited = 0.0
+    self.last_step: int | None = getattr(rule, "last_step", None)
     self._step = make_train_step(objective, rule, self.mesh)
     self._evaluate = make_evaluation_step(objective)
     self._outputs = make_outputs(objective, self.mesh)
@@ -157,7 +160,15 @@ class Trainer:
       batches: step -> packed batch, called ahead, in a thread, if it has no `ahead = False`.
       until: number of steps taken at the end, those before included.
       stop: asked before each step with the number of steps taken; true ends the loop.
+
+    Raises:
+      ConfigError: the optimizer's schedule ends before.
     """
+    if self.last_step is not None and until > self.last_step:
+      raise ConfigError(
+        f"steps up to number {until:,} are asked for, but the learning rate is 0 from step {self.last_step:,} on, for which the "
+        f"optimizer was made; give it more steps, as make_optimizer(settings, {until}), or schedule=constant"
+      )
     start = int(self.state.step)
     before: Metrics = {}
     with contextlib.closing(self._prepared(batches, start, until)) as prepared:

@@ -1,0 +1,152 @@
+"""From the arguments of a run to its settings, and the objects among them."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dpojax.api.pairs import Pairs, read_pairs
+from dpojax.config.schema import RunConfig
+from dpojax.data.examples import TokenDataset
+from dpojax.data.splits import Splits
+from dpojax.errors import ConfigError
+from dpojax.losses import LOSSES, register
+from dpojax.recipes.given import PREFIX, REWARD, Given
+from dpojax.rewards.reward import Reward
+from dpojax.rewards.user import PythonReward, UserFunction
+from dpojax.training.model_files import LoadedModel
+from dpojax.training.update import GradientTransformation
+
+Rows = str | os.PathLike[str] | Sequence[Mapping[str, Any]] | Pairs | Splits | TokenDataset
+RewardLike = str | LoadedModel | Reward | Callable[..., Any]
+
+
+class Arguments:
+  """Settings from the arguments of a run, and the objects among these."""
+
+  def __init__(self, settings: Mapping[str, Any] | None):
+    self.settings: dict[str, Any] = dict(settings or {})
+    self.models: dict[str, LoadedModel] = {}
+    self.objects: dict[str, Any] = {}
+    self.names: dict[str, str] = {}
+    self.others: dict[str, Any] = {}
+
+  def __call__(self, key: str, value: Any) -> None:
+    """Sets a setting that an argument gives; None: it was not given."""
+    if value is None:
+      return
+    if key in self.settings:
+      raise ConfigError(f"{key} is given twice, as an argument and in settings; leave one out")
+    self.settings[key] = value
+
+  def model(self, key: str, model: LoadedModel | str) -> None:
+    if isinstance(model, str | os.PathLike):
+      self(key, os.fspath(model))
+      return
+    name = model.path or PREFIX + key.partition(".")[0].replace("policy_gradient", "critic")
+    self.models[name] = model
+    self(key, name)
+    if key == "model.path":
+      for setting, value in (("precision", model.model), ("remat", model.model)):
+        decoder = getattr(value, "model", value)
+        if setting not in self.settings and hasattr(decoder, setting):
+          self.settings.setdefault(f"model.{setting}", getattr(decoder, setting))
+
+  def data(self, data: Any) -> None:
+    if isinstance(data, TokenDataset):
+      data = Splits(data, data.subset([]))
+    if isinstance(data, Splits):
+      self.others["examples"] = data
+      self("data.path", f"{PREFIX}examples")
+      return
+    if isinstance(data, str | os.PathLike):
+      self("data.path", os.fspath(data))
+      self("data.source", "file")
+      return
+    if isinstance(data, Pairs):
+      for field in dataclasses.fields(data.settings):
+        value = getattr(data.settings, field.name)
+        if value != field.default:
+          self(f"data.{field.name}", value)
+      if "batch.row_length" not in self.settings:
+        self("batch.row_length", data.row_length)
+      rows = data.rows
+    else:
+      rows = list(data)
+      self("data.source", "file")
+    if rows is not None:
+      self.others["rows"] = rows
+      self("data.path", f"{PREFIX}rows")
+
+  def loss(self, loss: str | Callable[..., Any] | None) -> None:
+    if callable(loss):
+      name = loss.__name__
+      if name not in LOSSES or LOSSES[name].function is not loss:
+        register(loss)
+      loss = name
+    self("loss.name", loss)
+
+  def rewards(self, key: str, rewards: RewardLike | Sequence[RewardLike] | Mapping[str, RewardLike]) -> None:
+    """One or several; a mapping gives them names."""
+    if isinstance(rewards, Mapping):
+      said = [self._reward(reward, name) for name, reward in rewards.items()]
+    elif isinstance(rewards, str | LoadedModel) or callable(rewards):
+      said = [self._reward(rewards)]
+    else:
+      said = [self._reward(reward) for reward in rewards]
+    if said:
+      self(key, ", ".join(said))
+
+  def _reward(self, reward: RewardLike, name: str = "") -> str:
+    """What names it in a setting."""
+    if isinstance(reward, str):
+      return f"{name}={reward}" if name else reward
+    if isinstance(reward, LoadedModel):
+      path = reward.path or f"{PREFIX}reward_model{len(self.models)}"
+      self.models[path] = reward
+      return f"{name or 'reward_model'}=model:{path}"
+    name = name or getattr(reward, "name", "") or getattr(reward, "__name__", type(reward).__name__)
+    name = name if name.isidentifier() else f"reward{len(self.objects)}"
+    if name in self.objects and self.objects[name] is not reward:
+      name += str(len(self.objects))
+    if not hasattr(reward, "fingerprint"):
+      self.names[f"reward {name}"] = name
+      reward = PythonReward(name, UserFunction(f"reward {name}", reward, "", ""))
+    self.objects[name] = reward
+    return f"{name}={REWARD}{name}"
+
+  def common(
+    self,
+    steps: int | None,
+    epochs: float | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    optimizer: GradientTransformation | None,
+    monitors: Sequence[Any],
+    seed: int | None,
+  ) -> None:
+    """What all runs take."""
+    self("train.steps", steps)
+    self("train.epochs", epochs)
+    self("batch.size", batch_size)
+    self("optimizer.learning_rate", learning_rate)
+    self("seed", seed)
+    self.others["monitors"] = tuple(monitors)
+    if optimizer is not None:
+      set_too = [key for key in self.settings if key.startswith("optimizer.")]
+      if set_too:
+        raise ConfigError(f"{set_too[0]} is given beside an optax optimizer, which has its own; leave one out")
+      self.others["optimizer"] = optimizer
+      self.names["optimizer"] = getattr(optimizer, "name", "") or type(optimizer).__name__
+
+  def given(self, **more: Any) -> Given:
+    return Given(models=self.models, rewards=self.objects, names=self.names, **self.others, **more)
+
+
+def as_dataset(data: Any, model: LoadedModel, config: RunConfig) -> TokenDataset:
+  if isinstance(data, TokenDataset):
+    return data
+  if isinstance(data, Splits):
+    return data.held_out if len(data.held_out) else data.train
+  pairs = data if isinstance(data, Pairs) else read_pairs(data, model, row_length=config.batch.row_length)
+  return pairs.dataset(config.answers)

@@ -1,0 +1,114 @@
+"""Rows of preferences as a program gives them: a file, a hub data set or a list of dicts, and how they are read."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpojax.config.keys import convert, fields_by_key, suggestion
+from dpojax.config.schema import BatchSettings, DataSettings
+from dpojax.data.dataset import dataset_from_rows, hold_out, load_dataset
+from dpojax.data.examples import TokenDataset
+from dpojax.data.splits import Splits
+from dpojax.errors import ConfigError
+from dpojax.interop.tokenizer import Tokenizer
+from dpojax.training.model_files import LoadedModel
+from dpojax.types import Answers
+
+HUB = "hub:"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+  """Rows, and how they are read; tokenised when somebody asks, as the loss that asks needs them.
+
+  Attributes:
+    settings: source, format, columns, limits, what is held out; see `config.schema.DataSettings`.
+    tokenizer: text to ids, with its chat template.
+    rows: in memory, in the place of what `settings` name; None: these.
+    row_length: tokens that the prompt and all answers of an example may have together.
+  """
+
+  settings: DataSettings
+  tokenizer: Tokenizer
+  rows: Sequence[Mapping[str, Any]] | None = None
+  row_length: int = BatchSettings().row_length
+
+  @property
+  def train(self) -> TokenDataset:
+    """Training examples, tokenised."""
+    return self.splits.train
+
+  @property
+  def held_out(self) -> TokenDataset:
+    """Held-out examples, tokenised: a share `eval_fraction` of the prompts, or those of `eval_path`."""
+    return self.splits.held_out
+
+  @functools.cached_property
+  def splits(self) -> Splits:
+    """Both parts, as losses of pairs read them.
+
+    Raises:
+      DataError: a file, row or column is wrong; names it.
+    """
+    options: dict[str, Any] = dict(answers=Answers.PAIR, row_length=self.row_length)
+    if self.rows is None:
+      return Splits(*load_dataset(self.settings, self.tokenizer, **options))
+    dataset = dataset_from_rows(self.rows, self.settings, self.tokenizer, **options)
+    return Splits(*hold_out(dataset, self.settings.eval_fraction, self.settings.seed))
+
+  def dataset(self, answers: Answers) -> TokenDataset:
+    """All rows, nothing held out, with the answers that are asked for; errors as `splits`."""
+    settings = dataclasses.replace(self.settings, eval_fraction=0.0, eval_path="", eval_split="")
+    if self.rows is None:
+      return load_dataset(settings, self.tokenizer, answers=answers, row_length=self.row_length)[0]
+    return dataset_from_rows(self.rows, settings, self.tokenizer, answers=answers, row_length=self.row_length)
+
+
+def read_pairs(
+  source: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
+  tokenizer: Tokenizer | LoadedModel,
+  *,
+  row_length: int = BatchSettings().row_length,
+  **settings: Any,
+) -> Pairs:
+  """Preferences in any format of docs/data.md: pairs, rankings, single labelled answers, conversations, token ids.
+
+  >>> from dpojax.interop.tokenizer import Tokenizer
+  >>> rows = [{"prompt": "how", "chosen": "so", "rejected": "not"}, {"prompt": "why", "chosen": "so", "rejected": "not"}]
+  >>> pairs = read_pairs(rows, Tokenizer.from_words("how why so not".split(), eos="<eos>"), eval_fraction=0.5)
+  >>> len(pairs.train), len(pairs.held_out)
+  (1, 1)
+
+  Args:
+    source: a JSONL, JSON, CSV or Parquet file, .gz allowed; "hub:NAME[@REVISION]"; or rows.
+    tokenizer: of the model, or the model.
+    row_length: tokens that the prompt and all answers of an example may have together.
+    settings: of section `data`, such as eval_path, eval_fraction, columns, split, limit, overlong.
+
+  Raises:
+    ConfigError: no such setting, or a wrong value; says what would be right.
+  """
+  if isinstance(tokenizer, LoadedModel):
+    tokenizer = tokenizer.tokenizer
+  given: dict[str, Any] = dict(settings)
+  rows = None
+  if isinstance(source, str | os.PathLike):
+    text = os.fspath(source)
+    if text.startswith(HUB):
+      name, _, revision = text.removeprefix(HUB).partition("@")
+      given |= {"source": "hub", "name": name, "revision": revision}
+    else:
+      given |= {"source": "file", "path": text}
+  else:
+    rows = list(source)
+    given |= {"source": "file"}
+  known = [key.partition(".")[2] for key in fields_by_key() if key.startswith("data.")]
+  for name, value in given.items():
+    if name not in known:
+      raise ConfigError(
+        f"read_pairs: there is no setting {name!r}{suggestion(name, known)}; there are {', '.join(known)}"
+      )
+    given[name] = convert(f"data.{name}", value)
+  return Pairs(DataSettings(**given), tokenizer, rows, row_length)

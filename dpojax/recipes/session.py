@@ -1,0 +1,56 @@
+"""A stage that is ready to take steps: what a recipe has put together, and what remains to be done at the end."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dpojax.recipes.monitoring import Monitoring
+from dpojax.references import Reference
+from dpojax.training.loop import RunResult, train
+from dpojax.training.model_files import LoadedModel
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.trainer import BatchSource, DatasetBatches, Trainer
+
+
+@dataclasses.dataclass
+class Session:
+  """What a recipe's `prepare` gives.
+
+  Attributes:
+    folder: of the stage, opened.
+    model: what is trained, as it starts.
+    trainer: takes the steps.
+    batches: step -> packed batch.
+    monitors: called between steps, in this order.
+    steps: of the whole run.
+    what: the run does, in words.
+    reference: of a policy; None where there is none.
+    watching: what looks at the policy; None where nothing is written.
+    held_out: batches of the held-out examples; None where there are none.
+    at_end: called when the run has ended or was asked to stop, before that is written down.
+  """
+
+  folder: RunFolder
+  model: LoadedModel
+  trainer: Trainer
+  batches: BatchSource
+  monitors: Sequence[Any]
+  steps: int
+  what: str
+  reference: Reference | None = None
+  watching: Monitoring | None = None
+  held_out: DatasetBatches | None = None
+  at_end: Callable[[RunResult], None] = lambda result: None
+
+  def train(self, until: int | None = None) -> RunResult:
+    """Takes steps up to number `until` (None: all); what is done at the end is done when the run ends.
+
+    Raises:
+      TrainingError, CheckpointError: as `training.loop.train`.
+    """
+    what, self.what = self.what, ""
+    result = train(self.folder, self.trainer, self.batches, self.monitors, steps=self.steps, what=what, until=until)
+    if result.reason != "paused":
+      self.at_end(result)
+      self.folder.end(result)
+    return result
