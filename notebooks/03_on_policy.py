@@ -68,7 +68,7 @@ critic = critic_start(inputs, policy).loaded
 
 objective = make_objective(config, policy, critic)
 reference = references.Live(policy.params)
-trainer = make_trainer(config, objective, policy, critic, reference, steps=160)
+trainer = make_trainer(config, objective, policy, critic, reference, inputs.optimizer(160, objective.parameters))
 write, text = writer(policy, config.rollout, trainer.mesh), text_of(policy.tokenizer, ())
 rollouts = make_rollouts(config, trainer, prompts, reward, write, text, workdir / "ppo")
 len(prompts), rollouts.batch_prompts, rollouts.updates

@@ -31,24 +31,21 @@ import numpy as np
 
 import dpojax
 from dpojax import losses
-from dpojax.losses import LOSSES, Loss
-from dpojax.losses.arrays import checked
 
 # %% [markdown]
 # ## The loss
 #
 # A pure function of arrays: log-probs of both answers under policy and reference in, one value a pair out. Parameters after the
-# star are options. Named in `LOSSES`, it is a loss like any other: in configs, sums (`dpo + 0.5*squared_hinge`), packed batches,
+# star are options. Registered, it is a loss like any other: in configs, sums (`dpo + 0.5*squared_hinge`), packed batches,
 # on many devices.
 
 # %%
-@checked
+@losses.register(of_ratios=True)
 def squared_hinge(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1):
   margin = chosen - reference_chosen - (rejected - reference_rejected)
   return jnp.square(jax.nn.relu(1 - beta * margin))
 
 
-LOSSES["squared_hinge"] = Loss(squared_hinge, of_ratios=True)
 print(squared_hinge([-1.0, -2.0], [-3.0, -1.0], [-2.0, -2.0], [-2.0, -2.0], beta=0.5))
 
 # %% [markdown]

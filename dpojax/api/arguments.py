@@ -58,6 +58,7 @@ class Arguments:
     if isinstance(data, Splits):
       self.others["examples"] = data
       self("data.path", f"{PREFIX}examples")
+      self("data.source", "file")
       return
     if isinstance(data, str | os.PathLike):
       self("data.path", os.fspath(data))

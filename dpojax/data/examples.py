@@ -138,9 +138,9 @@ class TokenDataset:
     return max((example.row_tokens() for example in self._examples), default=0)
 
   def check_positions(self, max_positions: int) -> None:
-    """Raises DataError, naming the row, if a position is not below `max_positions`."""
+    """Raises DataError, naming the row, if a position is not below `max_positions` (0: any)."""
     for example in self._examples:
-      if example.longest > max_positions:
+      if max_positions and example.longest > max_positions:
         raise DataError(
           f"{self.where(example.index)}: prompt and longest answer have {example.longest} tokens, but the model takes "
           f"{max_positions} positions; set data.max_example={max_positions} or less"

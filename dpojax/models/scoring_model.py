@@ -78,6 +78,11 @@ class ScoringModel:
   chunk: int = 512
 
   @property
+  def writes(self) -> bool:
+    """Whether it has the methods that sampling needs."""
+    return hasattr(self, "prefill")
+
+  @property
   def parameters(self) -> Declared:
     """What is declared of the parameters, see `types.Parameter`: how they lie on devices, which of them decay; {}: nothing."""
     return {}

@@ -12,6 +12,7 @@ from dpojax.data.prompts import PromptRow, prompts_given, prompts_of
 from dpojax.data.splits import Splits
 from dpojax.environments import get_world
 from dpojax.errors import ConfigError, DataError
+from dpojax.models.scoring_model import ScoringModel
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
 from dpojax.training.looks import Looks
@@ -130,7 +131,7 @@ def held_out_prompts(
     InputError: looks are wanted, and there is no prompt for them, or too few for `stop.patience`.
   """
   wanted = config.monitor.prompts
-  if wanted == 0 or not hasattr(policy.model, "prefill"):  # a model of the user's may score and not write
+  if wanted == 0 or (isinstance(policy.model, ScoringModel) and not policy.model.writes):
     return [], []
   if config.data.source == "world":
     found, notes = _world_prompts(config, policy), []

@@ -3,11 +3,14 @@
 import contextlib
 import ctypes
 import dataclasses
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from dpojax.config.schema import RunConfig
+from dpojax.errors import ConfigError
 from dpojax.signals import StopRequested
+from dpojax.training.checkpoint import UNDER_BUDGET
 from dpojax.training.monitors import EndRun, Monitor, as_monitor
 from dpojax.training.preemption import Interrupted, Preemption
 from dpojax.training.runlog import RunLog, in_words
@@ -85,6 +88,8 @@ def train(
     try:
       with preemption.released():  # nothing was done yet: they are asked again
         observe(monitors, step, trainer, log, last=steps)
+      if step == 0:
+        check_best_metric(folder.config.checkpoint.best_metric, log.measured_at(step))
       step_log.resume_clock()
       log.time_left.begin(step)
       for step, metrics in trainer.steps(batches, until=until, stop=preemption.requested):
@@ -128,6 +133,14 @@ def observe(monitors: Sequence[Monitor], step: int, trainer: Trainer, log: RunLo
       log.record(step, monitor.name, metrics)
       if words := in_words(metrics):
         log.message(f"{HEADINGS.get(monitor.name, monitor.name)}, after step {step:,}: {words}")
+
+
+def check_best_metric(name: str, measured: Mapping[str, float]) -> None:
+  """Raises ConfigError where nothing that was measured is called so: the best checkpoint would never be known."""
+  if name and measured and name not in measured and name != UNDER_BUDGET:
+    near = difflib.get_close_matches(name, measured, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(measured)}"
+    raise ConfigError(f"checkpoint.best_metric={name}: nothing measures that; {hint}")
 
 
 def give_back_memory() -> None:
