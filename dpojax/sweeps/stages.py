@@ -33,6 +33,7 @@ from dpojax.training.stage_record import (
   read_record,
   settings_record,
 )
+from dpojax.training.unused_folder import took_no_step
 
 MODELS = ("model.path", "reference.path", "policy_gradient.critic_path")
 Say = Callable[[str], None]
@@ -213,7 +214,7 @@ def reported(folder: pathlib.Path) -> bool:
 
 
 def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> State:
-  """What a folder holds of a stage.
+  """What a folder holds of a stage; where a run of other settings took no step, none.
 
   Raises:
     ConfigError: a stage of other settings, or from other stages; says which.
@@ -222,7 +223,10 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
   record = read_record(folder)
   if record is None:
     return "new"
-  check_same(folder, changes(record, settings_record(config, inputs.sources(folder))))
+  changed = changes(record, settings_record(config, inputs.sources(folder)))
+  if changed and took_no_step(folder, record):
+    return "new"
+  check_same(folder, changed)
   if record.ended is None or record.ended.length != length_of(config):
     return "begun"
   check_files(folder, record.ended)
@@ -244,6 +248,8 @@ def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> lis
       state = (
         "waits for an earlier stage" if waits and begun else stage_state(config, folders[name], Inputs(config, folders))
       )
+      if state == "new" and begun:
+        state = "new; the run that is there had other settings, took no step and is replaced"
     except InputError as error:
       state = f"refused: {error}"
     differs = [*difference(RunConfig(recipe=config.recipe), config), *autos(config)]

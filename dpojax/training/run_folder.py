@@ -35,6 +35,7 @@ from dpojax.training.stage_record import (
   write_record,
 )
 from dpojax.training.trainer import Trainer
+from dpojax.training.unused_folder import clear, took_no_step
 
 
 class RunFolder:
@@ -71,6 +72,8 @@ class RunFolder:
   ) -> None:
     """Makes sure that the folder holds this stage or nothing, writes down what it is made from, and opens the log.
 
+    What a run of other settings that took no step left there is replaced, and a line says so.
+
     Args:
       fingerprints: of everything that the stage has read.
       files: outside files that it has read.
@@ -83,11 +86,17 @@ class RunFolder:
     record = dataclasses.replace(
       settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(files)
     )
-    before = read_record(self.path)
+    before, note = read_record(self.path), ""
     if before is None:
       check_vacant(self.path)
-    elif not self._allow_change:
-      check_same(self.path, changes(before, record))
+    elif changed := changes(before, record):
+      if took_no_step(self.path, before):
+        clear(self.path)
+        note = (
+          f"{self.path} is used again: its run took no step, and had other settings or inputs ({'; '.join(changed)})"
+        )
+      elif not self._allow_change:
+        check_same(self.path, changed)
     self.path.mkdir(parents=True, exist_ok=True)
     write_record(self.path, record)  # first: without it a folder that holds anything else of a run is refused
     write_config(self.config, self.path)
@@ -96,6 +105,8 @@ class RunFolder:
     self.log = self._open.enter_context(
       RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard)
     )
+    if note:
+      self.log.message(note)
     if training:
       folder = self.path / CHECKPOINTS
       self.checkpointer = self._open.enter_context(Checkpointer(folder, self.config.checkpoint, warn=self.log.message))
