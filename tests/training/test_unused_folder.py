@@ -14,7 +14,7 @@ from dpojax.signals import StopRequested
 from dpojax.sweeps.stages import overview, run, stage_folders
 from dpojax.training import unused_folder
 from dpojax.training.checkpoint import finished_steps
-from dpojax.training.runlog import read_metrics
+from dpojax.training.manifest import read_manifest
 from dpojax.training.stage_record import Ended, read_record, settings_record, write_record
 from dpojax.training.trainer import Trainer
 from dpojax.training.unused_folder import clear, took_no_step
@@ -136,15 +136,15 @@ def test_a_run_that_was_stopped_before_its_first_step_makes_room_for_another(tmp
     raise StopRequested("SIGINT")
     yield
 
-  with monkeypatch.context() as patched:
-    patched.setattr(Trainer, "steps", stopped)
-    assert run(load_config(str(file)), folder).reason == "preempted"
+  monkeypatch.setattr(Trainer, "steps", stopped)
+  assert run(load_config(str(file)), folder).reason == "preempted"
   assert finished_steps(folder / "checkpoints") == [0]
+  assert "opt_state/0/mu" in " ".join(read_manifest(folder / "checkpoints" / "0").leaves)
   (folder / "notes.txt").write_text("mine")
 
   other = replace_values(load_config(str(file)), {"optimizer.learning_rate": 2e-3, "optimizer.name": "rmsprop"})
   capsys.readouterr()
-  assert run(other, folder).step == 2
+  run(other, folder)
   said = [line for line in capsys.readouterr().err.splitlines() if "used again" in line]
   assert said == [
     f"{folder} is used again: its run took no step, and had other settings or inputs (optimizer.name: "
@@ -152,8 +152,12 @@ def test_a_run_that_was_stopped_before_its_first_step_makes_room_for_another(tmp
   ]
   digests.check(folder)
   assert (folder / "notes.txt").read_text() == "mine"
-  assert [row["step"] for row in read_metrics(folder / "metrics.jsonl") if row["split"] == "train"] == [1, 2]
+  assert "used again" in (folder / "log.txt").read_text().splitlines()[0]
+  assert "opt_state/0/mu" not in " ".join(read_manifest(folder / "checkpoints" / "0").leaves)
   assert len(json.loads((folder / "environment.json").read_text())) == 1
+
+  with open(folder / "metrics.jsonl", "a") as file_of_metrics:
+    file_of_metrics.write(json.dumps(TAKEN) + "\n")
   with pytest.raises(ConfigError, match=r"optimizer.learning_rate: 0.002 -> 0.001"):
     run(load_config(str(file)), folder)
 
