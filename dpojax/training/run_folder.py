@@ -16,6 +16,7 @@ from dpojax.data.batches import Batches
 from dpojax.data.prompts import PromptRows, answered_in_words
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, TrainingError
+from dpojax.interop import hub
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
@@ -84,7 +85,10 @@ class RunFolder:
       CheckpointError: its record is damaged.
     """
     record = dataclasses.replace(
-      settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(files)
+      settings_record(self.config, self._sources),
+      fingerprints=dict(fingerprints),
+      files=file_facts(files),
+      revisions=hub.resolved(),
     )
     before, note = read_record(self.path), ""
     if before is None:
