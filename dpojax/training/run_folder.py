@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from dpojax import digests
-from dpojax.config.record import write_config
+from dpojax.config.record import to_json, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
 from dpojax.data.batches import Batches
@@ -35,6 +35,7 @@ from dpojax.training.stage_record import (
   settings_record,
   write_record,
 )
+from dpojax.training.tracker import Tracker
 from dpojax.training.trainer import Trainer
 from dpojax.training.unused_folder import clear, took_no_step
 
@@ -107,13 +108,22 @@ class RunFolder:
     write_environment(self.path)
     logging = self.config.logging
     self.log = self._open.enter_context(
-      RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard)
+      RunLog(
+        self.path,
+        log_every=self.config.train.log_every,
+        tensorboard=logging.tensorboard,
+        tracker=None if logging.tracker == "none" else self._tracker,
+      )
     )
     if note:
       self.log.message(note)
     if training:
       folder = self.path / CHECKPOINTS
       self.checkpointer = self._open.enter_context(Checkpointer(folder, self.config.checkpoint, warn=self.log.message))
+
+  def _tracker(self, say: Callable[[str], None]) -> Tracker:
+    logging = self.config.logging
+    return Tracker(logging.tracker, self.path, project=logging.project, config=to_json(self.config), say=say)
 
   def describe(self, policy: LoadedModel, splits: Splits, batches: Batches) -> None:
     """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""
