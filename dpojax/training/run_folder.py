@@ -236,6 +236,8 @@ class RunFolder:
     )
     digests.list_files(self.path, files)
     write_record(self.path, dataclasses.replace(record, ended=ended))
+    if self._weights and self.config.checkpoint.resumable == 0:
+      self.checkpointer.drop_state()  # last: a run that is killed before goes on
 
   def close(self) -> None:
     """Closes the log; waits for checkpoints."""
