@@ -5,27 +5,40 @@ python docs/make_coming_from_trl.py
 
 import pathlib
 
-from dpojax.config.foreign_keys import FOREIGN, NEEDLESS, TRAINING
+from dpojax.config.foreign_keys import FAMILIES, FOREIGN, MISSING, NEEDLESS, TRAINING, VALUES
+from dpojax.losses.foreign_names import ELSEWHERE, FOREIGN_LOSSES, SAME_LOSSES
 
 PAGE = pathlib.Path(__file__).parent / "coming_from_trl.md"
-LOSSES = {  # TRL 1.16's loss_type of DPO -> ours
-  "sigmoid": "dpo",
-  "sigmoid_norm": "dpo_norm",
-  "hinge": "hinge",
-  "ipo": "ipo",
-  "exo_pair": "exo_pair",
-  "nca_pair": "nca_pair",
-  "robust": "robust_dpo",
-  "bco_pair": "bco_pair",
-  "sppo_hard": "sppo_hard",
-  "aot": "aot",
-  "aot_unpaired": "aot_unpaired",
-  "apo_zero": "apo_zero",
-  "apo_down": "apo_down",
-  "discopop": "discopop",
-  "sft": "sft",
+# Options of the same name and meaning, with what is ours to say of them.
+SAME = {
+  "beta": "loss.beta; of policy gradients policy_gradient.kl_coef, of `ipo` the paper's τ",
+  "label_smoothing": "loss.label_smoothing, which only `cdpo`, `robust_dpo` and `exo_pair` read: TRL's `sigmoid` ignores it",
+  "ld_alpha": "loss.ld_alpha",
+  "desirable_weight": "loss.desirable_weight",
+  "undesirable_weight": "loss.undesirable_weight",
+  "alpha": "loss.alpha; TRL's XPO has it per epoch, TRL's CPO makes AlphaPO of it: loss.name=alphapo",
+  "kl_coef": "policy_gradient.kl_coef",
+  "whiten_rewards": "policy_gradient.whiten_rewards",
+  "entropy_coef": "policy_gradient.entropy_coef",
+  "fsdp": "parallel.fsdp, devices over which parameters are sharded",
+  "gamma": "policy_gradient.gamma; of simpo the margin is loss.gamma",
+  "learning_rate": "optimizer.learning_rate",
+  "weight_decay": "optimizer.weight_decay, never of norms, biases and, other than there, embeddings: optimizer.decay_rule",
+  "warmup_steps": "optimizer.warmup_steps, whole steps and no share of them",
+  "seed": "seed, added to those of every section",
+  "temperature": "rollout.temperature, monitor.temperature, pairs.temperature",
+  "top_p": "monitor.top_p, pairs.top_p; roll-outs are drawn from the whole distribution",
+  "top_k": "monitor.top_k, pairs.top_k; roll-outs are drawn from the whole distribution",
+  "min_p": "not offered: roll-outs are drawn from the whole distribution",
+  "repetition_penalty": "not offered: roll-outs are drawn from the whole distribution",
+  "path": "data.path, model.path",
+  "name": "data.name; `dataset_config` is data.subset",
+  "split": "data.split",
+  "columns": "data.columns",
+  "project": "logging.project, of the tracker",
+  "fraction": "data.limit, rows",
+  "datasets": "one data set a stage; join files by `cat`",
 }
-SAME = ("beta", "label_smoothing", "ld_alpha", "desirable_weight", "undesirable_weight")
 BEGINNING = """\
 # Coming from TRL
 
@@ -53,24 +66,33 @@ A name of TRL's given as `--config.NAME=…` is answered with ours. These are al
 
 def page() -> str:
   """The text of the page."""
-  losses = [f"| `{theirs}` | `loss.name={ours}` |" for theirs, ours in LOSSES.items()]
-  training = [f"| `{name}` | {meant} |" for name, meant in sorted(TRAINING.items())]
-  same = [f"| `{name}` | loss.{name} |" for name in SAME]
-  policy = [f"| `{name}` | {meant} |" for name, meant in sorted(FOREIGN.items())]
-  needless = [f"| `{name}` | {why} |" for name, why in sorted(NEEDLESS.items())]
-  head = ["| TRL | dpojax |", "|:--|:--|"]
+  named = {name: f"`loss.name={name}`" for name in SAME_LOSSES} | FOREIGN_LOSSES | ELSEWHERE
+  training = SAME | TRAINING
+  only = {name: meant for name, meant in FOREIGN.items() if training.get(name) != meant}
+  values = {f"{value}` of `{key}": ours for key, pairs in VALUES.items() for value, ours in pairs.items()}
+  missing = MISSING | {f"{family}…": why for family, why in FAMILIES.items()}
   parts = [
-    BEGINNING + "\n".join(["| `loss_type` | |", "|:--|:--|", *losses]),
-    "TRL's `sigmoid` ignores `label_smoothing`; here `cdpo`, `robust_dpo` and `exo_pair` read it, and an option that a loss does not read is "
-    "refused. Others, with formula and source: `docs/losses.md`.",
+    BEGINNING + table("`loss_type`", "dpojax", named),
+    "A list `loss_type=[a, b]` with `loss_weights=[0.8, 0.2]` is the sum `loss.name=0.8*a + 0.2*b`, and a term may have options of its own: "
+    "`0.8*dpo(beta=0.1) + 0.2*sft`. An option that a loss does not read is refused. Others, with formula and source: `docs/losses.md`.",
     "## Training",
-    "\n".join([*head, *sorted(same + training)]),
+    table("TRL", "dpojax", training),
+    "## Values of other names",
+    table("value", "dpojax", values),
     "## Needed no more",
-    "\n".join(["| TRL | why |", "|:--|:--|", *needless]),
+    table("TRL", "why", NEEDLESS),
+    "## Not offered",
+    table("TRL", "why, and what comes nearest", missing),
     "## PPO, RLOO, GRPO, online DPO",
-    "\n".join([*head, *policy]),
+    table("TRL", "dpojax", only),
   ]
   return "\n\n".join(parts) + "\n"
+
+
+def table(theirs: str, ours: str, rows: dict[str, str]) -> str:
+  """A table of two columns, by name."""
+  lines = [f"| `{name}` | {meant} |" for name, meant in sorted(rows.items())]
+  return "\n".join([f"| {theirs} | {ours} |", "|:--|:--|", *lines])
 
 
 if __name__ == "__main__":

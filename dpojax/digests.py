@@ -104,6 +104,11 @@ def list_files(folder: str | pathlib.Path, names: Iterable[str]) -> None:
   _write(folder, Listed({**read_list(folder).files, **entries}))
 
 
+def replace_list(folder: str | pathlib.Path, files: Mapping[str, Entry]) -> None:
+  """Lists these files alone: others that are there are no longer checked, and may go."""
+  _write(folder, Listed(files))
+
+
 def list_grown(folder: str | pathlib.Path, names: Iterable[str]) -> None:
   """Lists files that grow as far as they go now."""
   grown = {name: _entry(pathlib.Path(folder, name).read_bytes(), grows=True) for name in names}

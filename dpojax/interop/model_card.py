@@ -111,6 +111,24 @@ def model_card(
   return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def plain_card(name: str, rewards: str = "") -> str:
+  """The card of a model that no run of dpojax made: where it is from, and how it is used.
+
+  Args:
+    name: of the model as it was given, a path or `hub:NAME`.
+    rewards: of a reward model, what its score is; empty: it writes.
+  """
+  use = SCORES.format(text="  # as its training data were rendered") + f"\n\n{rewards}" if rewards else WRITES
+  parts = [
+    "---\nlibrary_name: transformers\n"
+    f"pipeline_tag: {'text-classification' if rewards else 'text-generation'}\ntags:\n- dpojax\n---",
+    f"# {escape(name)}",
+    f"Written by dpojax {__version__} from {code(name)}; no weight was trained on the way. The terms of that model apply.",
+    f"## Use\n\n{use}",
+  ]
+  return "\n\n".join(parts) + "\n"
+
+
 def _ending(data: dict[str, Any]) -> str:
   """Lines of Python that render a conversation as the training data was."""
   if data["template"] == "none":

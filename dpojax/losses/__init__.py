@@ -54,6 +54,7 @@ from dpojax.losses.apo import apo_down, apo_zero, apo_zero_unpaired
 from dpojax.losses.arrays import DATA, checked, checked_rankings, data_of, options_of
 from dpojax.losses.classifiers import bco, bco_pair, nca_pair, sppo_hard
 from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo, xpo
+from dpojax.losses.foreign_names import explained_loss
 from dpojax.losses.hinge import hinge
 from dpojax.losses.ipo import ipo, ipo_sum
 from dpojax.losses.kto import kto
@@ -217,7 +218,8 @@ def get_loss(name: str) -> Loss:
   try:
     return LOSSES[name]
   except KeyError:
-    raise ConfigError(f"loss.name: unknown loss {name!r}; known are {', '.join(sorted(LOSSES))}") from None
+    known = ", ".join(sorted(LOSSES))
+    raise ConfigError(f"loss.name: unknown loss {name!r}; known are {known}{explained_loss(name, LOSSES)}") from None
 
 
 def loss_options(name: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 from dpojax.errors import ConfigError
 from dpojax.losses import BUILT_IN, LOSSES, Loss, get_loss, loss_options
+from dpojax.losses.foreign_names import as_sum
 from dpojax.types import Answers
 
 BETA = 0.1  # scales the reported rewards where no loss reads a beta
@@ -184,8 +185,10 @@ def parse_losses(text: str) -> tuple[Term, ...]:
   while more:
     found = _TERM.match(text, at)
     if found is None:
+      several = as_sum(text)
       raise ConfigError(
-        f"loss.name: cannot read {text[at:].strip()!r} in {text!r}; write NAME, or 0.2*NAME(option=1) + ..."
+        f"loss.name: cannot read {text[at:].strip()!r} in {text!r}; write "
+        + (f"{several!r}, with weights such as 0.2*NAME" if several else "NAME, or 0.2*NAME(option=1) + ...")
       )
     terms.append(_term(found))
     at, more = found.end(), found[0].endswith("+")

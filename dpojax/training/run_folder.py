@@ -3,19 +3,20 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import jax
 
 from dpojax import digests
-from dpojax.config.record import write_config
+from dpojax.config.record import to_json, write_config
 from dpojax.config.schema import RunConfig
 from dpojax.data import doctor
 from dpojax.data.batches import Batches
 from dpojax.data.prompts import PromptRows, answered_in_words
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, TrainingError
+from dpojax.interop import hub
 from dpojax.references import weights_fingerprint
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.environment import write_environment
@@ -34,7 +35,9 @@ from dpojax.training.stage_record import (
   settings_record,
   write_record,
 )
+from dpojax.training.tracker import Tracker
 from dpojax.training.trainer import Trainer
+from dpojax.training.unused_folder import clear, took_no_step
 
 
 class RunFolder:
@@ -75,6 +78,8 @@ class RunFolder:
   ) -> None:
     """Makes sure that the folder holds this stage or nothing, writes down what it is made from, and opens the log.
 
+    What a run of other settings that took no step left there is replaced, and a line says so.
+
     Args:
       fingerprints: of everything that the stage has read.
       files: outside files that it has read.
@@ -85,24 +90,45 @@ class RunFolder:
       CheckpointError: its record is damaged.
     """
     record = dataclasses.replace(
-      settings_record(self.config, self._sources), fingerprints=dict(fingerprints), files=file_facts(files)
+      settings_record(self.config, self._sources),
+      fingerprints=dict(fingerprints),
+      files=file_facts(files),
+      revisions=hub.resolved(),
     )
-    before = read_record(self.path)
+    before, note = read_record(self.path), ""
     if before is None:
       check_vacant(self.path)
-    elif not self._allow_change:
-      check_same(self.path, changes(before, record))
+    elif changed := changes(before, record):
+      if took_no_step(self.path, before):
+        clear(self.path)
+        note = (
+          f"{self.path} is used again: its run took no step, and had other settings or inputs ({'; '.join(changed)})"
+        )
+      elif not self._allow_change:
+        check_same(self.path, changed)
     self.path.mkdir(parents=True, exist_ok=True)
     write_record(self.path, record)  # first: without it a folder that holds anything else of a run is refused
     write_config(self.config, self.path)
     write_environment(self.path)
     logging = self.config.logging
     self.log = self._open.enter_context(
-      RunLog(self.path, log_every=self.config.train.log_every, tensorboard=logging.tensorboard, stream=self._stream)
+      RunLog(
+        self.path,
+        log_every=self.config.train.log_every,
+        tensorboard=logging.tensorboard,
+        stream=self._stream,
+        tracker=None if logging.tracker == "none" else self._tracker,
+      )
     )
+    if note:
+      self.log.message(note)
     if training:
       folder = self.path / CHECKPOINTS
       self.checkpointer = self._open.enter_context(Checkpointer(folder, self.config.checkpoint, warn=self.log.message))
+
+  def _tracker(self, say: Callable[[str], None]) -> Tracker:
+    logging = self.config.logging
+    return Tracker(logging.tracker, self.path, project=logging.project, config=to_json(self.config), say=say)
 
   def describe(self, policy: LoadedModel, splits: Splits, batches: Batches) -> None:
     """Writes `model.json`, `tokenizer/` and `data.json`, and says the gist."""
@@ -218,6 +244,8 @@ class RunFolder:
     )
     digests.list_files(self.path, files)
     write_record(self.path, dataclasses.replace(record, ended=ended))
+    if self._weights and self.config.checkpoint.resumable == 0:
+      self.checkpointer.drop_state()  # last: a run that is killed before goes on
 
   def close(self) -> None:
     """Closes the log; waits for checkpoints."""

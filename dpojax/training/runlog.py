@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,7 @@ from dpojax.training.numbers import (
   tied,
 )
 from dpojax.training.time_left import TimeLeft
+from dpojax.training.tracker import Tracker
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
@@ -64,6 +65,7 @@ class RunLog:
     total_steps: planned length of the run; 0: unknown.
     log_every: steps between lines of progress where there is no terminal.
     tensorboard: also write events for TensorBoard.
+    tracker: makes, of a function that says a line, what is also told of every record and ended when the log is closed.
     stream: where messages and progress go; None: standard error.
     live: redraw one line in place; None: when `stream` is a terminal.
 
@@ -79,6 +81,7 @@ class RunLog:
     total_steps: int = 0,
     log_every: int = 1,
     tensorboard: bool = False,
+    tracker: Callable[[Callable[[str], None]], Tracker] | None = None,
     stream: TextIO | None = None,
     live: bool | None = None,
   ):
@@ -111,6 +114,7 @@ class RunLog:
       self.message(f"{changed}; the run goes on from its checkpoint, but its curves and reports may be wrong")
     if METRICS in digests.read_list(self.folder).files:
       self.seal()  # from now on it grows
+    self._tracker = None if tracker is None else tracker(self.message)
 
   def record(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Appends metrics of one step of a split ("train", "eval", "policy") to the files."""
@@ -124,6 +128,8 @@ class RunLog:
           self._writer = self._writer_type(str(self.folder / EVENTS), purge_step=step)
         for name, value in metrics.items():
           self._writer.add_scalar(f"{split}/{name}", value, step)
+      if self._tracker is not None:
+        self._tracker.log(step, split, metrics)
 
   def _note(self, row: Mapping[str, Any]) -> None:
     """Remembers that there is a row, and of the newest two roll-outs what the lines of their steps say."""
@@ -216,6 +222,8 @@ class RunLog:
   def close(self) -> None:
     """Leaves the newest step on the screen, without passing text, and closes the files."""
     with self._lock:
+      if self._tracker is not None:
+        self._tracker.finish()
       if self._line != self._step:
         self._erase()
         if self._step:

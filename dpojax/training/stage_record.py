@@ -78,6 +78,8 @@ class StageRecord:
     fingerprints: of what it read: "training data", "held-out data", "weights", "tokenizer", "template", "reference".
     files: outside files that it read -> (bytes, time of the last change in ns), to see that nothing has changed
       without reading them.
+    revisions: models of the hub that it read, as the settings call them -> commit. They are no part of its identity, which
+      has the weights' digest; a run that goes on reads the same commits, wherever a branch has moved.
     ended: None while it is not done.
   """
 
@@ -85,6 +87,7 @@ class StageRecord:
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
   fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
   files: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+  revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
   ended: Ended | None = None
 
   @property
@@ -112,6 +115,7 @@ class StageRecord:
       sources={key: Source(**source) for key, source in fields["sources"].items()},
       fingerprints={name: Fingerprint(**value) for name, value in fields["fingerprints"].items()},
       files={path: (int(size), int(changed)) for path, (size, changed) in fields["files"].items()},
+      revisions=dict(fields.get("revisions", {})),
       ended=ended and Ended(**{**ended, "length": tuple(ended["length"])}),
     )
     if record.identity != fields["identity"]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 
 import jax
 import ml_dtypes
@@ -12,8 +13,10 @@ from tiny_model import TinyModel
 from dpojax.cli.main import main
 from dpojax.config.record import write_config
 from dpojax.config.schema import CheckpointSettings, RunConfig
+from dpojax.interop import hub
 from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.model_files import LoadedModel, load_model, save_description
+from tests.hub_server import folder_files, serving
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,59 @@ def test_a_template_changed_on_purpose_is_refused_until_the_list_is_deleted(expo
   assert "if it was changed on purpose, delete" in capsys.readouterr().err
   (model / "digests.json").unlink()
   assert score(model, f"--model={model}") == 0
+
+
+def test_any_model_is_exported(exported, run, tmp_path, capsys):
+  """A folder of transformers, a run and one of its checkpoints, each named by --model."""
+  workdir, tiny = run
+  for number, (model, step) in enumerate([(exported, 2), (workdir, 2), (workdir / "checkpoints" / "1", 1)]):
+    out = tmp_path / str(number)
+    assert main(["export", f"--model={model}", f"--out={out}"]) == 0
+    assert capsys.readouterr().out == f"exported {model} to {out}\n"
+    for found, original in zip(leaves(load_model(out)[1]), leaves(tiny.params), strict=True):
+      np.testing.assert_array_equal(found, original * np.float32(step))
+  assert "no weight was trained" in (tmp_path / "0" / "README.md").read_text()
+  assert "Trained with dpojax" in (tmp_path / "1" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ([], "give --workdir=DIR of a run, or --model=PATH of any model, and not both"),
+    (["--workdir=w", "--model=m"], "give --workdir=DIR of a run, or --model=PATH of any model, and not both"),
+    (["--model=m"], "--out is missing: give the folder to write, or --push=NAME to upload it"),
+    (["--model=m", "--out=o", "--private"], "--private is of a repository that --push=NAME makes; leave it out"),
+    (["--model=nowhere", "--out=o"], "nowhere: no such file or folder"),
+    (["--model=nowhere", "--out=o", "--step=1"], "--step=1: nowhere is no run of dpojax"),
+    (["--model=m", "--push=a b"], "hub:a b: no name of the hub"),
+  ],
+)
+def test_options_that_do_not_go_together(options, message, capsys):
+  assert main(["export", *options]) == 2
+  assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_is_exported_and_pushed_back(exported, tmp_path, monkeypatch, capsys):
+  with serving() as server:
+    for name, value in {
+      "HF_ENDPOINT": server.endpoint,
+      "HF_HUB_CACHE": str(tmp_path / "cache"),
+      "HF_TOKEN": server.token,
+    }.items():
+      monkeypatch.setenv(name, value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(hub, "_commits", {})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    commit = server.commit("org/tiny", folder_files(exported))
+    assert main(["export", "--model=hub:org/tiny", "--push=me/copy@v1", "--private"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"pushed hub:org/tiny to {server.endpoint}/me/copy/commit/")
+    files = server.files("me/copy", "v1")
+    pushed, original = (leaves(load_model(path)[1]) for path in ("hub:me/copy@v1", exported))
+    for found, expected in zip(pushed, original, strict=True):
+      np.testing.assert_array_equal(found, expected)
+    assert "# hub:org/tiny" in files["README.md"].decode() and "digests.json" in files
+    assert server.private == {"me/copy"}
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert commit == server.refs["org/tiny"]["main"]

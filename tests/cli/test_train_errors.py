@@ -89,6 +89,7 @@ def test_one_stage_has_no_name(error, file):
 
 def test_a_changed_config_is_refused_with_the_difference(error, file, tmp_path):
   write_record(tmp_path, settings_record(load_config(file)))
+  (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 0.6, "skipped_in_row": 0}\n')
   assert error("train", f"--config={file}", f"--workdir={tmp_path}", "--config.loss.beta=0.2") == (
     f"{tmp_path} holds a run of other settings or inputs (loss.beta: its default -> 0.2); "
     "use another --workdir, or --allow-config-change to go on with the new ones"

@@ -51,7 +51,11 @@ def test_sound_settings_pass(start):
       "data.source wants one of hub, file, world, got 'worl'; did you mean 'world'?",
     ),
     ({"data.columns": "promt=ask"}, "data.columns: no standard column 'promt'; did you mean 'prompt'?"),
-    ({"model.precision": "fp16"}, "model.precision wants one of float32, bfloat16, got 'fp16'"),
+    (
+      {"model.precision": "fp16"},
+      "model.precision wants one of float32, bfloat16, got 'fp16'; here it is bfloat16; float16 needs its losses scaled and "
+      "is not offered",
+    ),
   ],
 )
 def test_out_of_range(values, message):

@@ -94,7 +94,7 @@ def test_arrays_may_be_donated_and_written_right_after_save(tmp_path):
 
 def test_retention_keeps_the_newest_and_the_best(tmp_path):
   reward = {1: float("nan"), 2: 0.9, 3: float("nan"), 4: 0.5, 5: 0.9, 6: 0.2, 7: 0.3}
-  with checkpointer(tmp_path, keep=2, best_metric="reward") as ck:
+  with checkpointer(tmp_path, keep=2, resumable=3, best_metric="reward") as ck:
     for step, value in reward.items():
       ck.save(step, make_state(step), metrics={"reward": value})
     ck.wait()
