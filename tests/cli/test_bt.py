@@ -221,7 +221,7 @@ def test_a_fit_that_does_not_converge_says_so(games, capsys, monkeypatch):
     ([*COLUMNS, "--prior=normal"], "--prior=normal: wanted normal:SD or pseudo:N"),
     ([*COLUMNS, "--prior=flat:1"], "--prior=flat:1: wanted normal:SD or pseudo:N"),
     ([*COLUMNS, "--prior=pseudo:-1"], "--prior=pseudo:-1: wanted normal:SD or pseudo:N"),
-    ([*COLUMNS, "x=c"], "--map x=c: wanted LABEL=a, LABEL=b, LABEL=tie or LABEL=drop"),
+    ([*COLUMNS, "x=c"], "--map x=c: wanted LABEL=a, LABEL=b, LABEL=tie, LABEL=both_bad or LABEL=drop"),
     ([*COLUMNS, "H=b"], "--map: 'H' is there twice"),
     ([*COLUMNS, "--level=1"], "argument --level: 1 must be from"),
     ([*COLUMNS, "--seed=1"], "--seed has no meaning without --bootstrap"),
