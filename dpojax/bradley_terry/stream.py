@@ -154,6 +154,7 @@ def read_comparisons(
   if rows == dropped:
     raise DataError(f"{path}: {f'all {rows:,} rows are to be dropped' if rows else 'it has no rows'}")
   at_home = home or neutral is not None
+  more: dict[str, Any]
   if listed is not None:
     one, two, result, total, x, of = listed.found()
     labels, (one, two) = places.settled(path, one, two)
