@@ -8,6 +8,7 @@ from scipy import linalg, optimize, sparse, stats
 
 from dpojax.bradley_terry import likelihood
 from dpojax.bradley_terry.columns import FIRST, TIE
+from dpojax.bradley_terry.existence import NoEstimate
 from dpojax.bradley_terry.fitting import BradleyTerryFit, Strengths
 from dpojax.bradley_terry.layout import Rows, as_rows
 from dpojax.bradley_terry.likelihood import Curvature, dense, derivatives
@@ -145,6 +146,10 @@ def profile_interval(
   error = float(_spread(fit, direction[:, None], "hessian")[0])
   with np.errstate(all="ignore"):
     top = likelihood.value(fit.spec, fit.layout, prior, fit.vector)
+    if not np.isfinite([top, error]).all():
+      raise NoEstimate(
+        "strengths have no intervals: the likelihood is beyond float64; use a weaker prior, or scale weights"
+      )
     ends = []
     for sign in (-1, 1):
       state = [fit.vector]  # each profile starts from the last

@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 from dpojax.bradley_terry import (
   Comparisons,
+  NoEstimate,
   Normal,
   Pseudo,
   contrast,
@@ -249,6 +250,14 @@ def test_a_profile_interval_ends_where_the_likelihood_has_dropped(baseline):
     best = optimize.minimize(loss, np.zeros(3), args=(end,), method="BFGS", options=dict(gtol=1e-9)).fun
     assert best == pytest.approx(-found.log_likelihood + drop, abs=1e-5)
   assert low < found.log_strength[0] < high
+
+
+def test_a_likelihood_beyond_float64_has_no_interval():
+  columns, _ = draw(8, items=4, games=12)
+  with np.errstate(all="ignore"):
+    found = fit(read(columns, covariates=["x"]), prior=Pseudo(1e308))
+    with pytest.raises(NoEstimate, match="likelihood is beyond float64; use a weaker prior"):
+      profile_interval(found, 0)
 
 
 def test_what_there_is_not_is_said():
