@@ -265,8 +265,12 @@ def _with_prior(prior, theta, gradient, beside, weight, degree, border, corner) 
   return np.concatenate([gradient + slope, beside]), Curvature(weight, degree, bend, border, corner)
 
 
-def strength_gradients(data: Totals, prior: Prior, theta: np.ndarray, work: np.ndarray) -> np.ndarray:
-  """f64[n] the gradient alone, in bands of rows that stay in a processor's cache. `work`: f64[b, n], overwritten."""
+def strength_gradients(data: Totals, theta: np.ndarray, work: np.ndarray) -> np.ndarray:
+  """f64[n] the gradient alone, without a prior, in bands of rows that stay in a processor's cache.
+
+  Args:
+    work: f64[b, n], overwritten.
+  """
   alpha = np.exp(theta - (theta.max() + theta.min()) / 2)
   against = np.empty(len(theta))
   for start in range(0, len(theta), len(work)):
@@ -274,7 +278,7 @@ def strength_gradients(data: Totals, prior: Prior, theta: np.ndarray, work: np.n
     part = np.add(alpha[rows, None], alpha, out=work[: len(alpha[rows])])
     np.divide(data.games[rows], part, out=part)
     part.sum(axis=1, out=against[rows])
-  return data.score - alpha * against + prior_terms(prior, theta)[0]
+  return data.score - alpha * against
 
 
 def dense(

@@ -246,10 +246,10 @@ def goodness_of_fit(fit: BradleyTerryFit) -> GoodnessOfFit:
   if not spec.has_tie:
     expected, observed = expected[::2], observed[::2]
   expected = expected * observed.sum(axis=0)
-  with np.errstate(divide="ignore", invalid="ignore"):
+  with np.errstate(all="ignore"):
     terms = np.where(observed > 0, observed * np.log(observed / expected), 0.0)
+    pearson = float(((observed - expected) ** 2 / expected).sum())
   deviance = float(2 * terms.sum())
-  pearson = float(((observed - expected) ** 2 / expected).sum())
   pairs = expected.shape[1]
   freedom = pairs * (len(expected) - 1) - (spec.size - 1)
   return GoodnessOfFit(

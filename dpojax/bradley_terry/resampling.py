@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import os
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -84,21 +82,23 @@ def bootstrap(fit: BradleyTerryFit, n: int = 1000, seed: int = 0, unit: str = "c
   assert cells is not None
   draw = _drawer(part, cells, unit)
 
-  # NumPy lets other threads compute where it draws, divides and multiplies.
-  workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  def resample(numbers: range) -> dict[int, Grid | Rows]:
+    layouts = {r: cells.build(draw(np.random.default_rng([seed, r]))) for r in numbers}
+    return {r: layout for r, layout in layouts.items() if _exists(fit, layout)}
+
+  vectors, refit = np.full((n, spec.size), np.nan), _Refit(fit)
+  at_once = 32
   if isinstance(fit.layout, Grid):
-    workers = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, workers))
-  refit = _Refit(fit)
-
-  def resample(r: int) -> np.ndarray:
-    layout = cells.build(draw(np.random.default_rng([seed, r])))
-    vector = refit(layout) if _exists(fit, layout) else np.full(spec.size, np.nan)
-    return np.full(spec.size, np.nan) if _ran_away(fit, layout, vector) else vector
-
-  vectors = np.full((n, spec.size), np.nan)
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    for r, vector in enumerate(pool.map(resample, range(n))):
-      vectors[r] = vector
+    at_once = int(np.clip(WORKING_MEMORY / (3 * 8 * spec.items**2), 1, at_once))
+  batches = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
+  with concurrent.futures.ThreadPoolExecutor(1) as ahead:  # draws the next ones while these are fitted
+    drawn = [ahead.submit(resample, batch) for batch in batches[:1]]
+    for following in range(1, len(batches) + 1):
+      layouts = drawn.pop().result()
+      drawn.extend(ahead.submit(resample, batch) for batch in batches[following : following + 1])
+      for r, layout in layouts.items():
+        vector = refit(layout)
+        vectors[r] = np.nan if _ran_away(fit, layout, vector) else vector
   theta = vectors[:, : spec.items]
   strengths = np.full((n, len(fit.items)), np.nan)
   strengths[:, fit.kept] = theta - (theta @ fit.against)[:, None]
@@ -167,7 +167,7 @@ def _ran_away(fit: BradleyTerryFit, layout: Grid | Rows, vector: np.ndarray) -> 
 
 
 class _Refit:
-  """Estimates of resampled counts, f64[size]; NaN where there is no convergence. To be called from several threads.
+  """Estimates of resampled counts, f64[size]; NaN where there is no convergence.
 
   In a grid every step is the inverse of the estimate's own curvature times the gradient: counts that differ from the
   estimate's by little more than chance need a few such steps, none of which forms a curvature.
@@ -178,7 +178,7 @@ class _Refit:
     self.bound = self.tol * fit.part.total_weight
     self.prior = prior_arrays(fit.prior, fit.spec.items)
     self.inverse = fit.inverse if isinstance(fit.layout, Grid) else None
-    self.local = threading.local()
+    self.work = np.empty((max(1, BAND // (8 * fit.spec.items)), fit.spec.items))
 
   def __call__(self, layout: Grid | Rows) -> np.ndarray:
     fit = self.fit
@@ -202,6 +202,5 @@ class _Refit:
   def _gradient(self, data: Grid | Rows | Totals, x: np.ndarray) -> np.ndarray:
     if not isinstance(data, Totals):
       return likelihood.derivatives(self.fit.spec, data, self.prior, x)[0]
-    if not hasattr(self.local, "work"):
-      self.local.work = np.empty((max(1, BAND // (8 * len(x))), len(x)))
-    return likelihood.strength_gradients(data, self.prior, x, self.local.work)
+    gradient = likelihood.strength_gradients(data, x, self.work)
+    return gradient if self.fit.prior is None else gradient + likelihood.prior_terms(self.prior, x)[0]

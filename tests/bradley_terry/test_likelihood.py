@@ -146,15 +146,15 @@ def test_layouts_hold_the_likelihood_and_its_derivatives(shape, model):
 
 @pytest.mark.parametrize("rows", [1, 3, 9])
 def test_gradients_in_bands_are_those_of_the_whole(rows):
-  """Of strengths alone, at a point that is not the maximum, with a prior, whatever the height of a band."""
+  """Of strengths alone, at a point that is not the maximum, whatever the height of a band."""
   games, _ = league(1, 7, 60)
   games["weight"] = np.random.default_rng(2).uniform(0.2, 3, 60)
   spec = Spec(7, 0, "none")
   data = totals(spec, lay_out(comparisons_of(games, items=7, home=False), spec, False, grid=True))
   assert isinstance(data, Totals)
   vector = np.linspace(-1, 1.5, 7)
-  _, expected, _ = oracles.derivatives(vector, games, 7, prior=("pseudo", 0.8))
-  found = strength_gradients(data, prior_arrays(Pseudo(0.8), 7), vector, np.full((rows, 7), np.nan))
+  _, expected, _ = oracles.derivatives(vector, games, 7)
+  found = strength_gradients(data, vector, np.full((rows, 7), np.nan))
   np.testing.assert_allclose(found, -expected, rtol=1e-11, atol=1e-12)
 
 
