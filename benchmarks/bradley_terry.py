@@ -83,6 +83,7 @@ def oracle(winner, loser) -> np.ndarray:
 
 
 def side_dpojax(winner, loser):
+  from dpojax import bradley_terry
   from dpojax.bradley_terry import Comparisons, fit
 
   items = range(int(max(winner.max(), loser.max())) + 1)
@@ -91,7 +92,7 @@ def side_dpojax(winner, loser):
     return fit(Comparisons.from_pairs(winner, loser, items=items)).log_strength
 
   def bootstrap():
-    fit(Comparisons.from_pairs(winner, loser, items=items)).bootstrap(100)
+    bradley_terry.bootstrap(fit(Comparisons.from_pairs(winner, loser, items=items)), 100)
 
   return once, bootstrap, 1
 

@@ -29,7 +29,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dpojax import losses
-from dpojax.bradley_terry import Comparisons, fit
+from dpojax.bradley_terry import Comparisons, fit, standard_errors
 from dpojax.environments.bandit import Bandit
 from dpojax.report.loss_curves import draw_loss
 
@@ -48,7 +48,7 @@ first, second = first[first != second], second[first != second]
 won = draws.random(len(first)) < 1 / (1 + np.exp(truth[second] - truth[first]))
 winner, loser = np.where(won, first, second), np.where(won, second, first)
 found = fit(Comparisons.from_pairs(winner, loser))
-strengths, errors = found.log_strength, found.standard_errors()
+strengths, errors = found.log_strength, standard_errors(found)
 for i in range(6):
   print(f"answer {i}: true {truth[i] - truth.mean():+.2f}   found {strengths[i]:+.2f} ± {errors[i]:.2f}")
 

@@ -28,7 +28,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dpojax.bradley_terry import Comparisons, fit
+from dpojax.bradley_terry import (
+  Comparisons,
+  bootstrap,
+  connectivity,
+  fit,
+  goodness_of_fit,
+  leaderboard,
+  parameter_table,
+  standard_errors,
+)
 from dpojax.bradley_terry.plots import plot_ratings, plot_win_probability
 
 file = Path(importlib.util.find_spec("melo").origin).with_name("nfl.dat")
@@ -52,7 +61,7 @@ print(f"{len(games):,} games from {games[0][0]} to {games[-1][0]}, {tied} of the
 outcomes = {1: "a", 0: "tie", -1: "b"}
 everything = Comparisons.from_frame(columns, "home", "away", "result", outcomes, cluster="season")
 season = everything.take(np.asarray(columns["season"]) == 2017)
-links = season.connectivity()
+links = connectivity(season)
 print(f"{len(season)} games; strong components: {len(links.components)}; winless: {', '.join(links.winless)}")
 
 # %% [markdown]
@@ -73,14 +82,14 @@ except NoEstimate as error:
 # %%
 found = fit(season, ties="half", home=True, prior=Pseudo(2))
 print(found)
-print(found.leaderboard(offset=1500))
+print(leaderboard(found, offset=1500))
 
 # %% [markdown]
 # Sixteen games say little. Ratings have intervals of some 300 points either way, and most teams could be anywhere in a wide
 # band of ranks: the picture is as honest as the table.
 
 # %%
-plot_ratings(found.leaderboard(offset=1500))
+plot_ratings(leaderboard(found, offset=1500))
 
 # %% [markdown]
 # ## Ten seasons: home ground, ties, and errors that know of seasons
@@ -92,7 +101,7 @@ plot_ratings(found.leaderboard(offset=1500))
 # %%
 found = fit(everything, ties="davidson", home=True)
 print(found, "\n")
-for row in found.parameter_table():
+for row in parameter_table(found):
   print(f"{row['name']:<15} {row['value']:7.3f}   95 % interval {row['low']:.3f} to {row['high']:.3f}")
 print()
 print(
@@ -101,7 +110,7 @@ print(
 )
 print()
 print("team  log-strength   errors: model  sandwich  by season")
-errors = {kind: found.standard_errors(kind) for kind in ("hessian", "sandwich", "cluster")}
+errors = {kind: standard_errors(found, kind) for kind in ("hessian", "sandwich", "cluster")}
 for i in np.argsort(-found.log_strength)[:6]:
   print(
     f"{found.items[i]:<5} {found.log_strength[i]:12.2f} {errors['hessian'][i]:15.3f} {errors['sandwich'][i]:9.3f} {errors['cluster'][i]:10.3f}"
@@ -113,8 +122,8 @@ for i in np.argsort(-found.log_strength)[:6]:
 # (`sparse_share` says how seldom); a bootstrap by season shows what the clusters showed.
 
 # %%
-print(found.goodness_of_fit())
-resampled = found.bootstrap(200, seed=0, unit="cluster")
+print(goodness_of_fit(found))
+resampled = bootstrap(found, 200, seed=0, unit="cluster")
 print("New England, bootstrap by season: ±", resampled.standard_errors()[found.place("NE")].round(3))
 plot_win_probability(found, most=16)
 

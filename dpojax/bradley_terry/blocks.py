@@ -1,4 +1,4 @@
-"""Columns of a CSV, Parquet or JSONL file, block by block, so that the file may be larger than memory."""
+"""Columns of a CSV, JSONL, JSON or Parquet file, block by block, so that the file may be larger than memory."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ BLOCK_ROWS = 1 << 19  # of a Parquet file
 BLOCK_BYTES = 1 << 22  # of a CSV or JSONL file, unpacked
 LONGEST_ROW = 1 << 28  # bytes of one JSONL row
 _MISFIT = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)  # as Arrow says it
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".bz2", ".zst")
 
 
@@ -52,15 +52,43 @@ def read_blocks(path: str | pathlib.Path, labels: Sequence[str], others: Sequenc
     others: columns whose numbers may be read as float64.
 
   Columns of text come dictionary-encoded; everything in a CSV file is text, and an empty field is null. Rows are
-  counted from 1 in messages, without a header and empty lines.
+  counted from 1 in messages, without a header and empty lines. A JSON file, a list of objects, is one block.
 
   Raises:
     DataError: a column is missing, the file is damaged, or a row is malformed.
   """
   kind, columns = kind_of(path), list(dict.fromkeys([*labels, *others]))
+  if kind == ".json":
+    return _json_list(str(path), columns)
   if kind in (".jsonl", ".ndjson"):
     return _json(str(path), columns, set(labels))
   return (_parquet if kind == ".parquet" else _csv)(str(path), columns)
+
+
+def column_names(path: str | pathlib.Path) -> list[str]:
+  """The columns of a file, of JSONL and JSON those of its first row; none where it has no row, or cannot be read."""
+  import pyarrow as pa
+  from pyarrow import csv, parquet
+
+  kind = kind_of(path)
+  try:
+    if kind == ".parquet":
+      return list(parquet.read_schema(str(path)).names)
+    with _unpacked(str(path)) as (stream, _):
+      if kind in (".csv", ".tsv"):
+        return list(
+          csv.open_csv(
+            stream, csv.ReadOptions(block_size=1 << 16, use_threads=False), _csv_form(str(path))
+          ).schema.names
+        )
+      rows = (
+        _parsed(stream.read())
+        if kind == ".json"
+        else [json.loads(stream.read(BLOCK_BYTES).lstrip().partition(b"\n")[0])]
+      )
+    return list(rows[0])
+  except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, RecursionError):
+    return []  # what is wrong is said where it is read
 
 
 def _require(path: str, columns: Sequence[str], there: Sequence[str]) -> None:
@@ -112,7 +140,7 @@ def _csv(path: str, columns: list[str]) -> Iterator[Block]:
   import pyarrow as pa
   from pyarrow import csv
 
-  parse = csv.ParseOptions(delimiter="\t" if ".tsv" in path.lower() else ",", newlines_in_values=True)
+  parse = _csv_form(path)
   text = pa.dictionary(pa.int32(), pa.string())
   start = 0
   try:
@@ -142,6 +170,12 @@ def _csv(path: str, columns: list[str]) -> Iterator[Block]:
     raise DataError(f"{path}{where}: not CSV in UTF-8, or damaged: {_reason(error)}") from error
 
 
+def _csv_form(path: str):
+  from pyarrow import csv
+
+  return csv.ParseOptions(delimiter="\t" if ".tsv" in path.lower() else ",", newlines_in_values=True)
+
+
 @contextlib.contextmanager
 def _unpacked(path: str):
   """(the file as a stream, unpacked where its name says so; a function that gives the share of it read)."""
@@ -154,7 +188,31 @@ def _unpacked(path: str):
     yield stream, lambda: min(1.0, raw.tell() / size)
 
 
-# --- JSONL
+# --- JSON and JSONL
+
+
+def _json_list(path: str, columns: list[str]) -> Iterator[Block]:
+  import pyarrow as pa
+
+  try:
+    with _unpacked(path) as (stream, _):
+      rows = _parsed(stream.read())
+  except (pa.ArrowException, OSError) as error:
+    raise DataError(f"{path}: damaged: {_reason(error)}") from error
+  except RecursionError:
+    raise DataError(f"{path}: nested too deeply; a row is an object of texts and numbers") from None
+  except ValueError as error:
+    more = "; JSONL, one object a line, is named .jsonl" if "Extra data" in str(error) else ""
+    raise DataError(f"{path}: not JSON: {error}{more}") from error
+  if not isinstance(rows, list):
+    raise DataError(f"{path}: it holds a {type(rows).__name__}, not a list of objects, one for each comparison")
+  if rows:
+    rows = [_checked_row(path, row, columns, number) for number, row in enumerate(rows, start=1)]
+    yield Block({name: [row[name] for row in rows] for name in columns}, 0, 1.0)
+
+
+def _parsed(text: bytes) -> Any:
+  return json.loads(text.decode("utf-8-sig"))
 
 
 def _json(path: str, columns: list[str], labels: set[str]) -> Iterator[Block]:
@@ -224,6 +282,10 @@ def _json_row(path: str, line: bytes, columns: list[str], number: int) -> dict[s
     raise DataError(f"{path}, row {number:,}: not JSON: {error}") from error
   except RecursionError:
     raise DataError(f"{path}, row {number:,}: nested too deeply; a row is an object of texts and numbers") from None
+  return _checked_row(path, row, columns, number)
+
+
+def _checked_row(path: str, row: Any, columns: list[str], number: int) -> dict[str, Any]:
   if not isinstance(row, dict):
     raise DataError(f"{path}, row {number:,}: it holds a {type(row).__name__}, not an object")
   for name in columns:

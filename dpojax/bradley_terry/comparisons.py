@@ -7,8 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from dpojax.bradley_terry.graph import Connectivity, connectivity
-from dpojax.bradley_terry.items import FIRST, SECOND, TIE, as_array, index_labels
+from dpojax.bradley_terry.columns import (
+  FIRST,
+  SECOND,
+  TIE,
+  as_array,
+  as_clusters,
+  as_flags,
+  as_numbers,
+  as_weights,
+  checked_column,
+  column_of,
+  index_labels,
+  row_number,
+)
 from dpojax.errors import DataError
 
 
@@ -48,6 +60,36 @@ class Comparisons:
   # --- where comparisons come from
 
   @classmethod
+  def from_games(cls, games: Any, items: Sequence[Hashable] | None = None) -> "Comparisons":
+    """From a list of games, each (winner, loser), or (one, other, "tie"); or from a mapping of such games to how often
+    they came, a `collections.Counter`, say. Numbers that are not whole become weights.
+
+    >>> Comparisons.from_games({("a", "b"): 3, ("b", "a"): 1, ("a", "b", "tie"): 2}).tally()["ties"].tolist()
+    [2.0, 2.0]
+
+    Raises:
+      DataError: a game is something else, an item meets itself, or a label is not in `items`.
+    """
+    number = None
+    if isinstance(games, Mapping):
+      number = as_weights(list(games.values()), len(games))
+      games = list(games)
+    elif not isinstance(games, np.ndarray):
+      games = list(games)
+    for place, game in enumerate(games):
+      if (
+        isinstance(game, str)
+        or not hasattr(game, "__len__")
+        or not (len(game) == 2 or (len(game) == 3 and game[2] == "tie"))
+      ):
+        raise DataError(f"games[{place}] is {game!r:.80}; a game is (winner, loser) or (one, other, 'tie')")
+    tie = [len(game) == 3 for game in games]
+    found = cls.from_pairs([game[0] for game in games], [game[1] for game in games], tie, number, items)
+    if number is None or (number != np.floor(number)).any():
+      return found
+    return dataclasses.replace(found, count=number.astype(np.int64), weight=None)
+
+  @classmethod
   def from_pairs(
     cls,
     winner: Any,
@@ -77,11 +119,11 @@ class Comparisons:
     m = len(first)
     outcome = np.full(m, FIRST, np.int8)
     if tie is not None:
-      outcome[_flags("tie", tie, m)] = TIE
+      outcome[as_flags("tie", tie, m)] = TIE
     values, names = _covariates(covariates, m)
     at_home = None
     if home is not None:
-      at_home = _column("home", home, m)
+      at_home = checked_column("home", home, m)
       wrong = np.flatnonzero(~np.isin(at_home, (-1, 0, 1)))
       if len(wrong):
         raise DataError(f"home[{wrong[0]}] is {at_home[wrong[0]]}; it takes 1, -1 and 0")
@@ -90,9 +132,9 @@ class Comparisons:
       first,
       second,
       outcome,
-      weight=_weights(weight, m),
+      weight=as_weights(weight, m),
       home=None if at_home is None else at_home.astype(np.int8),
-      cluster=None if cluster is None else _clusters(cluster, m),
+      cluster=None if cluster is None else as_clusters(cluster, m),
       covariates=values,
       covariate_names=names,
     )._checked()
@@ -158,7 +200,7 @@ class Comparisons:
     cluster = np.broadcast_to(np.arange(len(ranked))[:, None], there.shape)[there]
     first, second = ranked[:, above][there], ranked[:, below][there]
     outcome = np.full(len(first), FIRST, np.int8)
-    weights = _weights(weight, len(ranked), what="rankings")
+    weights = as_weights(weight, len(ranked), what="rankings")
     pair_weight = None if weights is None else weights[cluster]
     return cls(labels, first, second, outcome, weight=pair_weight, cluster=cluster, orderings=ranked)
 
@@ -210,16 +252,16 @@ class Comparisons:
     m = len(first)
     at_home = np.ones(m, np.int8)
     if neutral is not None:
-      at_home[_flags(f"column {neutral!r}", column_of(df, neutral)[kept], m, kept)] = 0
+      at_home[as_flags(f"column {neutral!r}", column_of(df, neutral)[kept], m, kept)] = 0
     values, names = _covariates({name: column_of(df, name)[kept] for name in covariates} or None, m, kept)
     return cls(
       known_items,
       first,
       second,
       code[kept],
-      weight=None if weight is None else _weights(column_of(df, weight)[kept], m, kept),
+      weight=None if weight is None else as_weights(column_of(df, weight)[kept], m, kept),
       home=at_home,
-      cluster=None if cluster is None else _clusters(column_of(df, cluster)[kept], m, kept),
+      cluster=None if cluster is None else as_clusters(column_of(df, cluster)[kept], m, kept),
       covariates=values,
       covariate_names=names,
     )._checked(kept)
@@ -251,6 +293,23 @@ class Comparisons:
       orderings=None,
     )
 
+  def standardised(self) -> tuple["Comparisons", dict[str, float]]:
+    """The same comparisons with every covariate divided by its root mean square, and these by name.
+
+    That is its standard deviation if sides were drawn by lot. Nothing is subtracted, so that exchanging the sides of a
+    comparison changes only the sign. A covariate that is 0 everywhere stays as it is.
+    """
+    if self.covariates is None:
+      return self, {}
+    largest = np.abs(self.covariates).max(axis=0, initial=0)
+    largest = np.where(largest > 0, largest, 1.0)  # whose square may overflow, or vanish
+    with np.errstate(all="ignore"):
+      share = self.row_weight / self.row_weight.max()
+      size = largest * np.sqrt(share @ (self.covariates / largest) ** 2 / share.sum())
+    size = np.where(size > 0, size, 1.0)
+    scales = dict(zip(self.covariate_names, size.tolist(), strict=True))
+    return dataclasses.replace(self, covariates=self.covariates / size), scales
+
   def restricted(self, places: np.ndarray) -> "Comparisons":
     """Comparisons between the items at `places` only, renumbered."""
     new = np.full(len(self.items), -1, np.int32)
@@ -270,83 +329,14 @@ class Comparisons:
     ties = at(self.first, tied) + at(self.second, tied)
     return dict(games=wins + losses + ties, wins=wins, losses=losses, ties=ties)
 
-  def connectivity(self) -> Connectivity:
-    """Strong components of the graph of wins, undefeated and winless items: see `Connectivity`."""
-    return connectivity(self)
-
   def _checked(self, rows: np.ndarray | None = None) -> "Comparisons":
     if not len(self.first):
       raise DataError("there are no comparisons")
     itself = self.first == self.second
     if itself.any():
       row = int(itself.argmax())
-      raise DataError(f"row {_number(rows, row)}: {self.items[self.first[row]]!r} is compared with itself")
+      raise DataError(f"row {row_number(rows, row)}: {self.items[self.first[row]]!r} is compared with itself")
     return self
-
-
-def column_of(df: Any, name: str) -> np.ndarray:
-  """A column of a table as an array."""
-  names = getattr(df, "column_names", None)  # of pyarrow, whose `columns` are the columns themselves
-  if names is None:
-    names = getattr(df, "columns", None)
-  names = list(df if names is None else names)
-  if name not in names:
-    raise DataError(f"there is no column {name!r}; there are {', '.join(map(repr, names))}")
-  column = df[name]
-  return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)
-
-
-def _number(rows: np.ndarray | None, row: Any) -> int:
-  """What a row is called in errors: its place in the file, where some were dropped."""
-  return int(row if rows is None else rows[row])
-
-
-def _column(name: str, values: Any, m: int, what: str = "comparisons") -> np.ndarray:
-  column = as_array(name, values)
-  if column.shape != (m,):
-    raise DataError(f"{name} has shape {column.shape}, but there are {m} {what}")
-  return column
-
-
-def _numbers(name: str, values: np.ndarray) -> np.ndarray:
-  try:
-    return values.astype(float)
-  except (TypeError, ValueError) as error:
-    raise DataError(f"{name} must hold numbers: {error}") from error
-
-
-def _flags(name: str, values: Any, m: int, rows: np.ndarray | None = None) -> np.ndarray:
-  """bool[m]; the string "False" would be true to NumPy."""
-  column = _column(name, values, m)
-  if column.dtype != bool:
-    known = (column == 0) | (column == 1) if column.dtype.kind in "iuf" else _are_flags(column)
-    if not known.all():
-      row = int(known.argmin())
-      raise DataError(f"row {_number(rows, row)}: {name} is {column.tolist()[row]!r}; it takes true and false")
-  return column.astype(bool)
-
-
-def _are_flags(column: np.ndarray) -> np.ndarray:
-  return np.array([isinstance(x, bool | np.bool | int | float) and x in (0, 1) for x in column], bool)
-
-
-def _clusters(labels: Any, m: int, rows: np.ndarray | None = None) -> np.ndarray:
-  _column("cluster", labels, m)
-  (place,), _ = index_labels(labels, rows=rows, name="the cluster")
-  return place.astype(np.int64)
-
-
-def _weights(weight: Any, m: int, rows: np.ndarray | None = None, what: str = "comparisons") -> np.ndarray | None:
-  if weight is None:
-    return None
-  weight = _numbers("weight", _column("weight", weight, m, what))
-  wrong = ~(np.isfinite(weight) & (weight >= 0))
-  if wrong.any():
-    row = int(wrong.argmax())
-    raise DataError(f"row {_number(rows, row)}: weight is {weight[row]}; a weight is a number of at least 0")
-  if m and not weight.any():
-    raise DataError("all weights are 0")
-  return weight
 
 
 def _covariates(given: Any, m: int, rows: np.ndarray | None = None) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -354,24 +344,24 @@ def _covariates(given: Any, m: int, rows: np.ndarray | None = None) -> tuple[np.
     return None, ()
   if isinstance(given, Mapping):
     names = tuple(str(name) for name in given)
-    columns = [_column(f"covariate {name!r}", given[name], m) for name in given]
-    columns = np.stack([_numbers(f"covariate {n!r}", c) for n, c in zip(names, columns, strict=True)], axis=1)
+    columns = [checked_column(f"covariate {name!r}", given[name], m) for name in given]
+    columns = np.stack([as_numbers(f"covariate {n!r}", c) for n, c in zip(names, columns, strict=True)], axis=1)
   else:
     columns = as_array("covariates", given)
     columns = columns[:, None] if columns.ndim == 1 else columns
     names = tuple(f"covariate_{k}" for k in range(columns.shape[-1] if columns.ndim else 0))
   if columns.shape != (m, len(names)):
     raise DataError(f"covariates have shape {columns.shape}, but there are {m} comparisons")
-  columns = _numbers("covariates", columns)
+  columns = as_numbers("covariates", columns)
   wrong = ~np.isfinite(columns)
   if wrong.any():
     row, k = np.argwhere(wrong)[0]
-    raise DataError(f"row {_number(rows, row)}: covariate {names[k]!r} is {columns[row, k]}")
+    raise DataError(f"row {row_number(rows, row)}: covariate {names[k]!r} is {columns[row, k]}")
   return columns, names
 
 
 def _square(name: str, counts: Any) -> np.ndarray:
-  counts = _numbers(name, as_array(name, counts))
+  counts = as_numbers(name, as_array(name, counts))
   if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
     raise DataError(f"{name} has shape {counts.shape}; it must be square")
   if not np.isfinite(counts).all() or (counts < 0).any():

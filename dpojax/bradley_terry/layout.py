@@ -1,16 +1,75 @@
-"""Counting comparisons into the layout that a fit computes with."""
+"""Counting comparisons into the arrays that a fit computes with.
+
+A `Grid` counts outcomes by ordered pair and serves many games of few items; `Rows` lists every distinct combination
+and serves sparse games and covariates. Either holds all that the likelihood needs.
+"""
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
-from dpojax.bradley_terry.counting import count_equal
-from dpojax.bradley_terry.problem import Grid, Rows, Spec
+from dpojax.bradley_terry.columns import FIRST, SECOND, TIE, count_equal
+from dpojax.bradley_terry.comparisons import Comparisons
 
 GRID_ITEMS = 2048  # largest matrix of pairs: 32 MB
 GRID_FILL = 0.05  # least share of ordered pairs that met
+
+
+class Spec(NamedTuple):
+  """What is static: numbers of items and of coefficients, and the tie model."""
+
+  items: int
+  coefficients: int
+  model: str
+
+  @property
+  def has_tie(self) -> bool:
+    """Whether the last entry of the vector is a tie parameter."""
+    return self.model in ("davidson", "rao_kupper")
+
+  @property
+  def size(self) -> int:
+    """Length of the vector: log-strengths, coefficients (home advantage first), tie parameter."""
+    return self.items + self.coefficients + self.has_tie
+
+
+class Grid(NamedTuple):
+  """Outcomes by ordered pair: f64[n, n] each, row against column; the only coefficient is the row's home advantage.
+
+  `losses` and `ties` are zeros of shape [1, 1] where the other order or nothing needs them.
+  """
+
+  wins: np.ndarray
+  losses: np.ndarray
+  ties: np.ndarray
+
+
+class Totals(NamedTuple):
+  """All that a plain Bradley-Terry likelihood needs of a grid: f64[n] wins of every item, and f64[n, n] games of every
+  two, symmetric. A third of the work of a `Grid`."""
+
+  score: np.ndarray
+  games: np.ndarray
+
+
+class Rows(NamedTuple):
+  """Outcomes by combination of two items and coefficients: i32[R] items, f64[R] outcomes, f64[R, q] slopes."""
+
+  first: np.ndarray
+  second: np.ndarray
+  wins: np.ndarray
+  losses: np.ndarray
+  ties: np.ndarray
+  slopes: np.ndarray
+
+
+def totals(spec: Spec, layout: Grid | Rows) -> Grid | Rows | Totals:
+  """The grid as `Totals` where there is nothing but strengths."""
+  if isinstance(layout, Grid) and spec.size == spec.items:
+    return Totals(layout.wins.sum(axis=1), layout.wins + layout.wins.T)
+  return layout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-  from dpojax.bradley_terry.leaderboard import Leaderboard
-  from dpojax.bradley_terry.result import BradleyTerryFit
+  from dpojax.bradley_terry.fitting import BradleyTerryFit
+  from dpojax.bradley_terry.ratings import Leaderboard
 
 BLUE, LIGHT, DARK, SOFT, GRID = "#2b5d8a", "#b5cde1", "#50555d", "#b0b4bb", "#e4e6ea"
 NUMBERED = 16  # items up to which the matrix says its numbers
@@ -61,10 +61,10 @@ def plot_win_probability(fit: "BradleyTerryFit", most: int = 30) -> "Figure":
 def plot_board(fit: "BradleyTerryFit", board: "Leaderboard", path: str | pathlib.Path, most: int = 40) -> None:
   """Writes ratings, ranks and win probabilities side by side; `path` says the format (PNG, SVG, PDF).
 
-  All panels share their rows. Of many items the first `most` are listed, and the first 30 are in the matrix.
+  All panels share their rows: of many items the first `most` are in each.
   """
   rows, cut = _first(board, most)
-  order = _strongest(fit, min(30, most))
+  order = _strongest(fit, most)
   n, row = len(order), _row_height(len(rows))
   panels = [(RATINGS, len(rows)), (RANKS, len(rows)), (n * row, n)]
   figure, axes = _panels(_names(rows), row, panels, _room_beside_matrix(n, row))

@@ -2,35 +2,40 @@
 
 import pathlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from dpojax.bradley_terry.blocks import Block, kind_of, read_blocks
-from dpojax.bradley_terry.comparisons import FIRST, SECOND, TIE, Comparisons
-from dpojax.bradley_terry.counting import count_equal
+from dpojax.bradley_terry.columns import FIRST, SECOND, TIE, Places, count_equal
+from dpojax.bradley_terry.comparisons import Comparisons
 from dpojax.errors import DataError
 
+BothBad = Literal["tie", "drop", "error"]
 MERGE = 1 << 18  # counted cells that may wait before they are merged into the others
 
 OUTCOMES: Mapping[str, str] = {
   **dict.fromkeys(("a", "model_a", "1", "1.0", "win", "first", "home", "1-0"), "a"),
   **dict.fromkeys(("b", "model_b", "0", "0.0", "loss", "second", "away", "0-1"), "b"),
-  **dict.fromkeys(("tie", "tie (bothbad)", "bothbad", "both_bad", "draw", "0.5", "1/2-1/2"), "tie"),
+  **dict.fromkeys(("tie", "draw", "0.5", "1/2-1/2"), "tie"),
+  **dict.fromkeys(("tie (bothbad)", "bothbad", "both_bad", "both bad"), "both_bad"),
 }
 YES_OR_NO: Mapping[str, bool] = {
   **dict.fromkeys(("true", "True", "TRUE", "yes", "1", "1.0", "neutral", "Neutral"), True),
   **dict.fromkeys(("false", "False", "FALSE", "no", "0", "0.0", "home", "Home"), False),
 }
-CODES = dict(a=FIRST, b=SECOND, tie=TIE, drop=-1)
+BOTH_BAD = 3  # of the columns read; in the comparisons they are ties, or not there
+CODES = dict(a=FIRST, b=SECOND, tie=TIE, drop=-1, both_bad=BOTH_BAD)
 
 
 class Progress(NamedTuple):
-  """How far reading has come: rows read, those of them left out by the outcome map, and the share of the file."""
+  """How far reading has come: rows read, those of them left out, the share of the file read, and the rows in which
+  both items were found bad."""
 
   rows: int
   dropped: int
   share: float
+  both_bad: int = 0
 
 
 def read_comparisons(
@@ -46,30 +51,38 @@ def read_comparisons(
   weight: str | None = None,
   home: bool = False,
   neutral: str | None = None,
+  covariates: Mapping[str, str | tuple[str, str]] | Sequence[str] = (),
+  cluster: str | None = None,
+  both_bad: BothBad = "tie",
   items: Sequence[Hashable] | None = None,
   progress: Callable[[Progress], None] | None = None,
 ) -> Comparisons:
   """Counts the comparisons in a file, reading it in blocks; memory grows with distinct cells, not with rows.
 
   A cell is (first item, second item, outcome, who was at home). Columns are either `a`, `b` and `outcome`, or `winner`
-  and `loser` with perhaps `tie`.
+  and `loser` with perhaps `tie`. Covariates and clusters tell rows of a cell apart: with them every row is kept.
 
   Args:
-    path: CSV, TSV or JSONL (.gz, .bz2 and .zst too), or Parquet.
+    path: CSV, TSV, JSONL or JSON (a list of objects), .gz, .bz2 and .zst too, or Parquet.
     a, b: columns of the two items: texts or whole numbers. A CSV's labels are numbers if all are written as such.
     outcome: column of what happened.
-    outcome_map: what each outcome means: "a", "b", "tie", or "drop" for rows to leave out. Numbers stand for their
+    outcome_map: what each outcome means: "a", "b", "tie", "both_bad", or "drop" for rows to leave out. Numbers stand for their
       texts, so 1 and "1" are the same. Without a map, `OUTCOMES`.
     winner, loser: columns of the two items.
     tie: column that is true where nobody won (of `winner` and `loser`, either may then stand first).
     weight: column of how much a row counts, >= 0. The rows of a cell all get their mean weight.
     home: whether `a` was at home, to be kept for `fit(home=True)`.
     neutral: column that is true where nobody was at home; it implies `home`.
+    covariates: columns of what favours the first item (`a`, or the winner) over the second; or a mapping of names to
+      such columns, or to two columns of which the first item's less the second's is meant.
+    cluster: column of who belongs together.
+    both_bad: what it means that both are bad (LMArena's "tie (bothbad)"): "tie", "drop" to leave such rows out, or
+      "error" to refuse them.
     items: all labels, in the order wanted; without it the labels found, sorted.
     progress: called after every block.
 
   Returns:
-    Comparisons with `count`, one row a cell.
+    Comparisons with `count`, one row a cell; with covariates or clusters one row a row.
 
   Raises:
     DataError: a column is missing, an outcome or item is unknown or missing, an item meets itself, a weight is no
@@ -87,12 +100,19 @@ def read_comparisons(
         "home and neutral need the columns a and b, of which a is at home; winner and loser do not say it"
       )
     first, second = winner, loser
+  if both_bad not in ("tie", "drop", "error"):
+    raise DataError(f"both_bad={both_bad!r} is unknown; it takes 'tie', 'drop' and 'error'")
+  named: Mapping[str, str | tuple[str, str]]
+  named = covariates if isinstance(covariates, Mapping) else {name: name for name in covariates}
+  sources = [name for source in named.values() for name in ((source,) if isinstance(source, str) else source)]
   codes = _outcome_codes(OUTCOMES if outcome_map is None else outcome_map)
-  places = _Places(items, from_text=kind_of(path) not in (".parquet", ".jsonl", ".ndjson"))
+  places = Places(items, from_text=kind_of(path) in (".csv", ".tsv"))
+  clusters = Places(None, from_text=False)
+  listed = _Listed() if named or cluster is not None else None
   cells = _Cells(weighted=weight is not None)
-  rows = dropped = 0
-  others = [name for name in (outcome, tie, weight, neutral) if name is not None]
-  for block in read_blocks(path, [first, second], others):
+  rows = dropped = bad = 0
+  others = [name for name in (outcome, tie, weight, neutral) if name is not None] + sources
+  for block in read_blocks(path, [first, second, *([cluster] if cluster else [])], others):
     said = _Said(path, block)
     if outcome is not None:
       result = said.codes(outcome, codes)
@@ -100,6 +120,12 @@ def read_comparisons(
       result = np.where(said.codes(tie, YES_OR_NO), np.int8(TIE), np.int8(FIRST))
     else:
       result = np.full(said.length, FIRST, np.int8)
+    unclear = result == BOTH_BAD
+    if unclear.any():
+      bad += int(unclear.sum())
+      if both_bad == "error":
+        raise DataError(f"{said.at(int(unclear.argmax()))}: both are bad; choose both_bad='tie' or 'drop'")
+      result = np.where(unclear, np.int8(TIE if both_bad == "tie" else -1), result)
     kept = None if not said.length or result.min() >= 0 else result >= 0
     one, two = said.places(first, places, kept), said.places(second, places, kept)
     itself = one == two
@@ -110,34 +136,52 @@ def read_comparisons(
     if neutral is not None:
       side = np.where(said.codes(neutral, YES_OR_NO, kept) > 0, np.int8(0), np.int8(1))
     heavy = said.weights(weight, kept) if weight is not None else None
+    x = np.stack([said.covariate(source, kept) for source in named.values()], axis=1) if named else None
+    of = said.places(cluster, clusters, kept) if cluster is not None else None
     if kept is not None:
       one, two, result = one[kept], two[kept], result[kept]
-      side, heavy = (None if x is None else x[kept] for x in (side, heavy))
-    if not home and neutral is None:
+      side, heavy, x, of = (None if column is None else column[kept] for column in (side, heavy, x, of))
+    if listed is None and not home and neutral is None:
       one, two, result = _in_order(one, two, result)
-    cells.add(one, two, result * 2 + (1 if side is None else side), heavy, len(places.labels))
+    result = result * 2 + (1 if side is None else side)
+    if listed is not None:
+      listed.add(one, two, result, heavy, x, of)
+    else:
+      cells.add(one, two, result, heavy, len(places.labels))
     rows, dropped = rows + said.length, dropped + said.length - len(one)
     if progress is not None:
-      progress(Progress(rows, dropped, block.share))
+      progress(Progress(rows, dropped, block.share, bad))
   if rows == dropped:
     raise DataError(f"{path}: {f'all {rows:,} rows are to be dropped' if rows else 'it has no rows'}")
-  one, two, result, count, total = cells.found()
+  at_home = home or neutral is not None
+  more: dict[str, Any]
+  if listed is not None:
+    one, two, result, total, x, of = listed.found()
+    labels, (one, two) = places.settled(path, one, two)
+    more = dict(
+      weight=total,
+      covariates=x,
+      covariate_names=tuple(named),
+      cluster=None if of is None else of.astype(np.int64),
+    )
+  else:
+    one, two, result, count, total = cells.found()
+    labels, (one, two) = places.settled(path, one, two)
+    if not at_home:
+      one, two, who = _in_order(one, two, result // 2)
+      result = 2 * who + result % 2
+    order = np.lexsort((result, two, one))
+    one, two, result, count = one[order], two[order], result[order], count[order]
+    more = dict(count=count, weight=None if total is None else total[order] / count)
   if total is not None and not total.any():
     raise DataError(f"{path}: column {weight!r}: all weights are 0")
-  labels, (one, two) = places.settled(path, one, two)
-  if not home and neutral is None:
-    one, two, who = _in_order(one, two, result // 2)
-    result = 2 * who + result % 2
-  order = np.lexsort((result, two, one))
-  one, two, result, count = one[order], two[order], result[order], count[order]
   return Comparisons(
     labels,
     one.astype(np.int32),
     two.astype(np.int32),
     (result // 2).astype(np.int8),
-    count=count,
-    weight=None if total is None else total[order] / count,
-    home=(result % 2).astype(np.int8) if home or neutral is not None else None,
+    home=(result % 2).astype(np.int8) if at_home else None,
+    **more,
   )
 
 
@@ -145,7 +189,7 @@ def _outcome_codes(outcome_map: Mapping[Any, str]) -> dict[str, int]:
   meanings: dict[str, str] = {}
   for label, meaning in outcome_map.items():
     if meaning not in CODES:
-      raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie' and 'drop'")
+      raise DataError(f"outcome_map[{label!r}] is {meaning!r}; it takes 'a', 'b', 'tie', 'both_bad' and 'drop'")
     before = meanings.setdefault(_text(label), meaning)
     if before != meaning:
       raise DataError(f"outcome_map says both {before!r} and {meaning!r} of {_text(label)!r}")
@@ -213,7 +257,7 @@ class _Said:
       raise DataError(f"{self.at(row)}: {what}, which is unknown; known are {known}")
     return code
 
-  def places(self, name: str, places: "_Places", rows: np.ndarray | None) -> np.ndarray:
+  def places(self, name: str, places: "Places", rows: np.ndarray | None) -> np.ndarray:
     """i32[m] numbers of the items; -1 or of no meaning outside `rows` (None: all)."""
     place, found = self.encoded(name)
     self._complete(name, place, rows)
@@ -232,19 +276,28 @@ class _Said:
 
   def weights(self, name: str, rows: np.ndarray | None) -> np.ndarray:
     """f64[m] weights; those outside `rows` may be anything."""
+    return self._numbers(name, rows, lambda x: np.isfinite(x) & (x >= 0), "a weight is a number of at least 0")
+
+  def covariate(self, source: str | tuple[str, str], rows: np.ndarray | None) -> np.ndarray:
+    """f64[m] a column, or the first of two less the second; what is outside `rows` may be anything."""
+    columns = (source,) if isinstance(source, str) else source
+    values = [self._numbers(name, rows, np.isfinite, "a covariate is a finite number") for name in columns]
+    return values[0] if len(values) == 1 else values[0] - values[1]
+
+  def _numbers(self, name: str, rows: np.ndarray | None, valid: Callable, wanted: str) -> np.ndarray:
     place, found = self.encoded(name)
     self._complete(name, place, rows)
     values = found if isinstance(found, list) else found.to_pylist()
     table = np.asarray([*(_number(value) for value in values), np.nan])
-    weight = table[place]
-    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    number = table[place]
+    wrong = ~valid(number)
     if rows is not None:
       wrong &= rows
     if wrong.any():
       row = int(wrong.argmax())
       what = values[place[row]]
-      raise DataError(f"{self.at(row)}: column {name!r} holds {what!r:.80}; a weight is a number of at least 0")
-    return weight
+      raise DataError(f"{self.at(row)}: column {name!r} holds {what!r:.80}; {wanted}")
+    return number
 
   def _complete(self, name: str, place: np.ndarray, rows: np.ndarray | None) -> None:
     missing = place < 0
@@ -263,63 +316,18 @@ def _number(value: Any) -> float:
     return np.nan
 
 
-class _Places:
-  """Numbers of items, in the order in which their labels came."""
+class _Listed:
+  """Rows as they come, where covariates or clusters tell those of a cell apart."""
 
-  def __init__(self, items: Sequence[Hashable] | None, from_text: bool):
-    self.items, self.from_text = None if items is None else tuple(items), from_text
-    given = [str(item) for item in self.items or ()] if from_text else list(self.items or ())
-    self.number: dict[Any, int] = {label: number for number, label in enumerate(given)}
-    if len(self.number) != len(given):
-      raise DataError("items holds a label twice")
-    self.labels = list(self.items or ())
-    self.seen: dict[str, tuple[Any, np.ndarray]] = {}
+  def __init__(self):
+    self.parts: list[tuple[np.ndarray | None, ...]] = []
 
-  def table(self, column: str, found: Any) -> tuple[np.ndarray, str]:
-    """(i32[d + 1] number of each distinct label, -1 where it has none and at the end; why it has none)."""
-    if not isinstance(found, list):
-      before = self.seen.get(column)
-      if before is not None and before[0].equals(found):
-        return before[1], self._fault
-    values = found if isinstance(found, list) else found.to_pylist()
-    if self.items is None:
-      for value in values:
-        if value not in self.number and type(value) in (str, int):
-          self.number[value] = len(self.labels)
-          self.labels.append(value)
-    if all(type(value) in (str, int) for value in values):
-      table = np.asarray([*(self.number.get(value, -1) for value in values), -1], np.int32)
-    else:  # 1.0 and True would be found as 1
-      known = [self.number.get(value, -1) if type(value) in (str, int) else -1 for value in values]
-      table = np.asarray([*known, -1], np.int32)
-    if not isinstance(found, list):
-      self.seen[column] = (found, table)
-    return table, self._fault
+  def add(self, *part: np.ndarray | None) -> None:
+    self.parts.append(part)
 
-  @property
-  def _fault(self) -> str:
-    return "no label" + ("; they are texts or whole numbers" if self.items is None else " among the items given")
-
-  def settled(self, path: Any, *numbers: np.ndarray) -> tuple[tuple[Hashable, ...], list[np.ndarray]]:
-    """The labels in their final order, without those never met; and `numbers` to match."""
-    if self.items is not None:
-      return self.items, list(numbers)
-    used = np.unique(np.concatenate(numbers))
-    labels: list[Any] = [self.labels[i] for i in used.tolist()]
-    if self.from_text and all(_whole(label) for label in labels):
-      labels = [int(label) for label in labels]
-    if len({type(label) for label in labels}) > 1:
-      some = {type(label): label for label in labels}
-      raise DataError(f"{path}: labels are partly texts, partly numbers ({' and '.join(map(repr, some.values()))})")
-    order = sorted(range(len(labels)), key=labels.__getitem__)
-    final = np.zeros(len(self.labels), np.int64)
-    final[used[order]] = np.arange(len(order))
-    return tuple(labels[i] for i in order), [final[number] for number in numbers]
-
-
-def _whole(label: str) -> bool:
-  """Whether a text is how a whole number is written."""
-  return label.removeprefix("-").isdecimal() and str(int(label)) == label
+  def found(self) -> list[Any]:
+    """What was added, each of it in one piece; None where that was added."""
+    return [None if column[0] is None else np.concatenate(column) for column in zip(*self.parts, strict=True)]
 
 
 class _Cells:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dpojax.bradley_terry import Comparisons, Pseudo, fit
+from dpojax.bradley_terry import Comparisons, Pseudo, fit, leaderboard
 
 
 def play(rewards: np.ndarray, names: Sequence[str], games: int, seed: int = 0) -> Comparisons:
@@ -55,7 +55,7 @@ def tournament(rewards: np.ndarray, names: Sequence[str], games: int, seed: int 
   """
   played = play(rewards, names, games, seed)
   found = fit(played, on_disconnected="prior", prior=None)
-  board = found.leaderboard(scale=1, base=np.e, offset=0, kind="cluster")
+  board = leaderboard(found, scale=1, base=np.e, offset=0, kind="cluster")
   means = np.mean(rewards, axis=0)
   items = []
   for row in board:

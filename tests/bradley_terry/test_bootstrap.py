@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpojax.bradley_terry import Comparisons, NoEstimate, Pseudo, fit
-from dpojax.bradley_terry import bootstrap as module
-from dpojax.bradley_terry.layout import grid_cells, row_cells
-from dpojax.bradley_terry.problem import Grid
+from dpojax.bradley_terry import (
+  Comparisons,
+  NoEstimate,
+  Pseudo,
+  bootstrap,
+  connectivity,
+  fit,
+  parameter_table,
+  standard_errors,
+)
+from dpojax.bradley_terry import resampling as module
+from dpojax.bradley_terry.layout import Grid, grid_cells, row_cells
 from dpojax.errors import DataError
 
 
@@ -50,7 +58,7 @@ def test_each_resample_is_fitted_as_if_alone(options, grid, monkeypatch):
   monkeypatch.setattr("dpojax.bradley_terry.layout.GRID_ITEMS", 2048 if grid else 0)
   found = fit(data, **options)
   assert type(found.layout).__name__ == ("Grid" if grid else "Rows")
-  resampled = found.bootstrap(5, seed=3)
+  resampled = bootstrap(found, 5, seed=3)
   assert resampled.failed == 0
   for r in range(5):
     rows = rows_drawn(found, 3, r)
@@ -76,7 +84,7 @@ def test_places_are_drawn_with_equal_probability(number):
 
 def test_clusters_are_drawn_whole():
   data = games()
-  resampled = fit(data).bootstrap(4, seed=1, unit="cluster")
+  resampled = bootstrap(fit(data), 4, seed=1, unit="cluster")
   for r in range(4):
     drawn = np.random.default_rng([1, r]).integers(0, 30, 30)
     rows = np.concatenate([np.flatnonzero(data.cluster == c) for c in drawn])
@@ -87,10 +95,10 @@ def test_counts_are_drawn_like_the_comparisons_they_stand_for(monkeypatch):
   data = games()
   counts = np.zeros((8, 8))
   np.add.at(counts, (data.first, data.second), 1)
-  listed = fit(Comparisons.from_matrix(counts)).bootstrap(400, seed=0)
+  listed = bootstrap(fit(Comparisons.from_matrix(counts)), 400, seed=0)
   monkeypatch.setattr(module, "LISTED", 100)
-  drawn = fit(Comparisons.from_matrix(counts)).bootstrap(400, seed=0)
-  one_by_one = fit(data).bootstrap(400, seed=0)
+  drawn = bootstrap(fit(Comparisons.from_matrix(counts)), 400, seed=0)
+  one_by_one = bootstrap(fit(data), 400, seed=0)
   assert not np.array_equal(listed.log_strength, drawn.log_strength)
   for other in (listed, drawn):  # 400 draws: relative error of a standard deviation 3.5 %
     np.testing.assert_allclose(other.standard_errors(), one_by_one.standard_errors(), rtol=0.2)
@@ -100,14 +108,14 @@ def test_counts_are_drawn_like_the_comparisons_they_stand_for(monkeypatch):
 def test_the_spread_is_that_of_the_sandwich_and_of_clusters():
   data = dataclasses.replace(games(number=4000))
   found = fit(data, home=True)
-  resampled = found.bootstrap(600, seed=0)
-  np.testing.assert_allclose(resampled.standard_errors(), found.standard_errors("sandwich"), rtol=0.15)
+  resampled = bootstrap(found, 600, seed=0)
+  np.testing.assert_allclose(resampled.standard_errors(), standard_errors(found, "sandwich"), rtol=0.15)
   spread = resampled.parameters.std(axis=0)
-  np.testing.assert_allclose(spread, found.parameter_table("sandwich")[0]["standard_error"], rtol=0.15)
+  np.testing.assert_allclose(spread, parameter_table(found, "sandwich")[0]["standard_error"], rtol=0.15)
   low, high = resampled.interval(0.95)
-  np.testing.assert_allclose(high - low, 2 * 1.96 * found.standard_errors("sandwich"), rtol=0.2)
-  raters = found.bootstrap(600, seed=0, unit="cluster")
-  np.testing.assert_allclose(raters.standard_errors(), found.standard_errors("cluster"), rtol=0.25)
+  np.testing.assert_allclose(high - low, 2 * 1.96 * standard_errors(found, "sandwich"), rtol=0.2)
+  raters = bootstrap(found, 600, seed=0, unit="cluster")
+  np.testing.assert_allclose(raters.standard_errors(), standard_errors(found, "cluster"), rtol=0.25)
 
 
 def test_resamples_without_an_estimate_are_counted():
@@ -116,11 +124,11 @@ def test_resamples_without_an_estimate_are_counted():
   loser = np.array([1, 1, 2, 0, 0, 2, 2, 2, 1, 0, 2, 0])
   data = Comparisons.from_pairs(winner, loser)
   found = fit(data)
-  resampled = found.bootstrap(2000, seed=0)
-  failed = sum(not data.take(rows_drawn(found, 0, r)).connectivity().connected for r in range(2000))
+  resampled = bootstrap(found, 2000, seed=0)
+  failed = sum(not connectivity(data.take(rows_drawn(found, 0, r))).connected for r in range(2000))
   assert resampled.failed == failed > 600
   assert np.isnan(resampled.log_strength).all(axis=1).sum() == failed
-  assert fit(data, prior=Pseudo(1)).bootstrap(200, seed=0).failed == 0
+  assert bootstrap(fit(data, prior=Pseudo(1)), 200, seed=0).failed == 0
 
 
 def test_resamples_whose_home_advantage_runs_away_are_counted():
@@ -129,7 +137,7 @@ def test_resamples_whose_home_advantage_runs_away_are_counted():
   loser = np.array([1, 2, 0, 2, 0, 1, 1, 2, 0, 2, 0, 1, 0, 1, 2, 1, 2, 0])
   data = Comparisons.from_pairs(winner, loser, home=np.where(np.arange(18) < 15, 1, -1))
   found = fit(data, home=True)
-  resampled = found.bootstrap(300, seed=0)
+  resampled = bootstrap(found, 300, seed=0)
   failed = 0
   for r in range(300):
     drawn = data.take(rows_drawn(found, 0, r))
@@ -145,14 +153,14 @@ def test_resamples_whose_home_advantage_runs_away_are_counted():
 
 def test_the_seed_decides_and_the_baseline_holds():
   found = fit(games(), baseline=3)
-  first, again, other = (found.bootstrap(20, seed=seed) for seed in (5, 5, 6))
+  first, again, other = (bootstrap(found, 20, seed=seed) for seed in (5, 5, 6))
   np.testing.assert_array_equal(first.log_strength, again.log_strength)
   assert np.abs(first.log_strength - other.log_strength).max() > 0.01
   assert (first.log_strength[:, 3] == 0).all()
 
 
 def test_ranks_hold_the_share_of_resamples_they_name():
-  resampled = fit(games()).bootstrap(300, seed=0)
+  resampled = bootstrap(fit(games()), 300, seed=0)
   low, high = resampled.ranks(0.9)
   rank = 1 + (resampled.log_strength[:, None, :] > resampled.log_strength[:, :, None]).sum(axis=2)
   assert ((rank >= low) & (rank <= high)).mean(axis=0).min() >= 0.89
@@ -162,6 +170,6 @@ def test_ranks_hold_the_share_of_resamples_they_name():
 def test_an_unknown_unit_is_refused():
   found = fit(Comparisons.from_pairs([0, 1], [1, 0]))
   with pytest.raises(DataError, match="unit='rater' is unknown"):
-    found.bootstrap(1, unit="rater")
+    bootstrap(found, 1, unit="rater")
   with pytest.raises(DataError, match="have no clusters"):
-    found.bootstrap(1, unit="cluster")
+    bootstrap(found, 1, unit="cluster")

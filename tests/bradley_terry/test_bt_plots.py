@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dpojax.bradley_terry import Comparisons, fit
+from dpojax.bradley_terry import Comparisons, fit, leaderboard
 from dpojax.bradley_terry.plots import plot_board, plot_rank_intervals, plot_ratings, plot_win_probability
 
 
@@ -34,7 +34,7 @@ def labels(axis):
 
 
 def test_ratings_stand_where_the_board_says():
-  board = a_fit().leaderboard()
+  board = leaderboard(a_fit())
   axis = plot_ratings(board).axes[0]
   assert labels(axis) == [f"{row['item']}  {row['rank']}" for row in board.rows]
   assert texts(axis) == [f"{row['rating']:.0f}" for row in board.rows]
@@ -47,7 +47,7 @@ def test_ratings_stand_where_the_board_says():
 
 
 def test_ranks_stand_where_the_board_says():
-  board = a_fit().leaderboard()
+  board = leaderboard(a_fit())
   axis = plot_rank_intervals(board).axes[0]
   ends = np.asarray([line[:, 0] for line in axis.collections[0].get_segments()])
   np.testing.assert_allclose(ends, [(row["rank_low"] - 0.3, row["rank_high"] + 0.3) for row in board.rows])
@@ -72,7 +72,7 @@ def test_the_matrix_gives_the_chance_to_win_where_one_wins(ties):
 
 def test_the_first_of_many_items_are_shown_and_the_title_says_so():
   found = a_fit(70, 20_000)
-  board = found.leaderboard()
+  board = leaderboard(found)
   for figure, shown in (
     (plot_ratings(board), 60),
     (plot_rank_intervals(board, most=10), 10),
@@ -88,7 +88,7 @@ def test_the_first_of_many_items_are_shown_and_the_title_says_so():
 def test_items_that_were_not_fitted_are_left_out():
   pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("a", "b")]
   found = fit(Comparisons.from_pairs(*zip(*pairs, strict=True)), on_disconnected="largest")
-  board = found.leaderboard()
+  board = leaderboard(found)
   assert labels(plot_ratings(board).axes[0]) == ["a  1", "b  2"]
   assert plot_win_probability(found).axes[0].images[0].get_array().shape == (2, 2)
   assert "first 2 of 4" in plot_ratings(board).axes[0].get_title(loc="left")
@@ -96,7 +96,7 @@ def test_items_that_were_not_fitted_are_left_out():
 
 def test_one_huge_interval_does_not_squash_the_others():
   """It is cut at the edge, where an arrow says so."""
-  board = a_fit().leaderboard()
+  board = leaderboard(a_fit())
   board.rows[2].update(low=board.rows[2]["low"] - 1e6)
   axis = plot_ratings(board).axes[0]
   left, right = axis.get_xlim()
@@ -115,7 +115,7 @@ def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
   monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (kept.append(figure), save(figure, *a, **k)))
   names = [f"$model_{i} of an uncommonly long name (2024-{i:02d}-01)" for i in range(items)]
   found = a_fit(items, 400 * items, names)
-  board = found.leaderboard()
+  board = leaderboard(found)
   plot_board(found, board, tmp_path / "board.png")
   for figure in (*kept, plot_ratings(board), plot_rank_intervals(board), plot_win_probability(found)):
     canvas = FigureCanvasAgg(figure)
@@ -137,7 +137,7 @@ def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["board.png", "board.svg", "board.pdf"])
 def test_the_board_is_written(name, tmp_path):
   found = a_fit()
-  plot_board(found, found.leaderboard(), tmp_path / name)
+  plot_board(found, leaderboard(found), tmp_path / name)
   if name.endswith("png"):
     pixels = image.imread(tmp_path / name)
     assert pixels.shape[1] > 1000

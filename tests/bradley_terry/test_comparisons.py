@@ -200,3 +200,17 @@ BAD = {
 def test_what_cannot_be_read_is_named(message):
   with pytest.raises(DataError, match=message):
     BAD[message]()
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e300, 1e-300])
+def test_standardised_covariates_have_a_mean_square_of_one(unit):
+  x = np.array([[3.0, 0.0], [-4.0, 0.0], [0.0, 0.0], [5.0, 0.0]])
+  data = Comparisons.from_pairs(
+    [0, 1, 0, 1], [1, 0, 1, 0], weight=[1, 1, 3, 1], covariates=dict(a=unit * x[:, 0], b=x[:, 1])
+  )
+  found, scales = data.standardised()
+  assert scales == pytest.approx(dict(a=unit * (50 / 6) ** 0.5, b=1.0))
+  assert found.covariates is not None
+  np.testing.assert_allclose(found.covariates, x / [(50 / 6) ** 0.5, 1], rtol=1e-12)
+  plain = Comparisons.from_pairs([0], [1])
+  assert plain.standardised() == (plain, {})

@@ -252,7 +252,7 @@ TIED = Comparisons.from_pairs(["a", "b"], ["b", "a"], tie=[True, False])
 BAD = {
   r"1 comparisons are ties; choose ties='half', 'davidson' or 'rao_kupper'": lambda: fit(TIED),
   r"ties='tie' is unknown; it takes 'error', 'half', 'davidson', 'rao_kupper'": lambda: fit(DATA, ties="tie"),
-  r"solver='lbfgs' is unknown; it takes 'auto', 'newton', 'pcg', 'numpy'": lambda: fit(DATA, solver="lbfgs"),
+  r"solver='lbfgs' is unknown; it takes 'auto', 'newton', 'pcg'": lambda: fit(DATA, solver="lbfgs"),
   r"on_disconnected='drop' is unknown": lambda: fit(DATA, on_disconnected="drop"),
   r"baseline 'c' is not among the 2 items": lambda: fit(DATA, baseline="c"),
   r"home=True, but no comparison says who was at home": lambda: fit(DATA, home=True),

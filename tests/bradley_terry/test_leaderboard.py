@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpojax.bradley_terry import Comparisons, fit
+from dpojax.bradley_terry import Comparisons, contrast, fit, goodness_of_fit, leaderboard, profile_interval
 from dpojax.errors import DataError
 
 
@@ -26,25 +26,25 @@ def season(seed=0, *, items=10, games=40, nu=0.4, sd=0.7):
 def test_400_points_are_odds_of_ten_to_one_and_the_baseline_has_the_offset():
   data, _ = season(nu=0.0)
   found = fit(data, baseline="team c")
-  board = found.leaderboard()
+  board = leaderboard(found)
   assert board.row("team c")["rating"] == 1000
   for one, other in (("team a", "team f"), ("team j", "team b")):
     points = board.row(one)["rating"] - board.row(other)["rating"]
     p = found.probability(one, other)
     assert 10 ** (points / 400) == pytest.approx(p / (1 - p), rel=1e-9)
-  elo = found.leaderboard(scale=1, base=np.e, offset=0)
+  elo = leaderboard(found, scale=1, base=np.e, offset=0)
   assert [row["rating"] for row in elo] == pytest.approx(sorted(found.log_strength, reverse=True))
-  wide, narrow = found.leaderboard(0.99).row("team a"), found.leaderboard(0.5).row("team a")
+  wide, narrow = leaderboard(found, 0.99).row("team a"), leaderboard(found, 0.5).row("team a")
   assert (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"]) == pytest.approx(2.5758 / 0.67449, rel=1e-4)
 
 
 def test_ranks_are_those_that_contrasts_leave_open():
   data, _ = season()
   found = fit(data, ties="davidson")
-  board = found.leaderboard(0.9)
+  board = leaderboard(found, 0.9)
   assert [row["rank"] for row in board] == list(range(1, 11))
   for row in board:
-    contrasts = [found.contrast(row["item"], other, level=0.9) for other in found.items if other != row["item"]]
+    contrasts = [contrast(found, row["item"], other, level=0.9) for other in found.items if other != row["item"]]
     better = sum(c.high < 0 for c in contrasts)
     worse = sum(c.low > 0 for c in contrasts)
     assert (row["rank_low"], row["rank_high"]) == (1 + better, 10 - worse)
@@ -54,7 +54,7 @@ def test_ranks_are_those_that_contrasts_leave_open():
 def test_counts_are_those_of_the_games():
   data = Comparisons.from_pairs(["a", "b", "a", "c", "b"], ["b", "a", "c", "a", "c"], tie=[0, 0, 1, 0, 0])
   found = fit(data, ties="half", on_disconnected="prior")
-  rows = {row["item"]: row for row in found.leaderboard()}
+  rows = {row["item"]: row for row in leaderboard(found)}
   assert [rows["a"][key] for key in ("games", "wins", "losses", "ties")] == [4, 1, 2, 1]
   assert [rows["c"][key] for key in ("games", "wins", "losses", "ties")] == [3, 1, 1, 1]
 
@@ -64,9 +64,9 @@ def test_few_games_get_the_interval_of_their_likelihood():
     ["a"] * 40 + ["b"] * 30 + ["c"] * 3 + ["a"] * 5, ["b"] * 40 + ["a"] * 30 + ["a"] * 3 + ["c"] * 5
   )
   found = fit(data, baseline="a")
-  board = found.leaderboard()
+  board = leaderboard(found)
   row = board.row("c")
-  low, high = (1000 + 400 / np.log(10) * end for end in found.profile_interval("c"))
+  low, high = (1000 + 400 / np.log(10) * end for end in profile_interval(found, "c"))
   assert row["interval"] == "profile" and (row["low"], row["high"]) == pytest.approx((low, high))
   assert board.row("b")["interval"] == "wald"
   assert "*" in str(board) and "profile likelihood" in str(board)
@@ -75,7 +75,7 @@ def test_few_games_get_the_interval_of_their_likelihood():
 
 def test_items_that_were_not_fitted_come_last_and_say_so():
   data = Comparisons.from_pairs(["a", "b", "a", "a"], ["b", "a", "b", "z"])
-  board = fit(data, on_disconnected="largest").leaderboard()
+  board = leaderboard(fit(data, on_disconnected="largest"))
   assert board.rows[-1]["item"] == "z" and board.rows[-1]["rank"] is None and np.isnan(board.rows[-1]["rating"])
   assert str(board).splitlines()[-2].split()[:2] == ["-", "z"]
   assert board.rows[0]["rank_high"] <= 2
@@ -94,25 +94,25 @@ def test_the_deviance_is_twice_the_lead_of_free_probabilities():
       expected = games.sum() * np.array(found.outcome_probabilities(found.items[i], found.items[j]))
       deviance += 2 * (seen[seen > 0] * np.log(seen[seen > 0] / expected[seen > 0])).sum()
       pearson += ((seen - expected) ** 2 / expected).sum()
-  checked = found.goodness_of_fit()
+  checked = goodness_of_fit(found)
   assert (checked.deviance, checked.pearson) == pytest.approx((deviance, pearson), rel=1e-9)
   assert checked.degrees_of_freedom == 6 * 2 - 3 - 1
   assert checked.p_value == pytest.approx(stats.chi2.sf(deviance, 8))
 
 
 def test_p_values_are_uniform_where_the_model_holds_and_small_where_it_does_not():
-  found = [fit(season(seed, items=5, games=60)[0], ties="davidson").goodness_of_fit() for seed in range(200)]
+  found = [goodness_of_fit(fit(season(seed, items=5, games=60)[0], ties="davidson")) for seed in range(200)]
   assert stats.kstest([one.p_value for one in found], "uniform").pvalue > 0.01
   rock, scissors = ["rock", "scissors", "paper"], ["scissors", "paper", "rock"]
   winners = np.repeat(rock, 80).tolist() + np.repeat(scissors, 20).tolist()
   losers = np.repeat(scissors, 80).tolist() + np.repeat(rock, 20).tolist()
-  assert fit(Comparisons.from_pairs(winners, losers)).goodness_of_fit().p_value < 1e-6
+  assert goodness_of_fit(fit(Comparisons.from_pairs(winners, losers))).p_value < 1e-6
 
 
 def test_goodness_of_fit_is_refused_where_it_has_no_distribution():
   data, _ = season(items=4, games=20)
   with pytest.raises(DataError, match="ties counted as halves"):
-    fit(data, ties="half").goodness_of_fit()
+    goodness_of_fit(fit(data, ties="half"))
   covered = Comparisons.from_pairs([0, 1, 0, 1], [1, 0, 1, 0], covariates=[0.1, 0.2, -0.3, 0.4])
   with pytest.raises(DataError, match="covariates tell comparisons of a pair apart"):
-    fit(covered).goodness_of_fit()
+    goodness_of_fit(fit(covered))

@@ -9,7 +9,20 @@ from bt_games import comparisons_of, league, ranked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpojax.bradley_terry import Comparisons, NoEstimate, Normal, Pseudo, fit, plackett_luce, rankings, uncertainty
+from dpojax.bradley_terry import (
+  Comparisons,
+  NoEstimate,
+  Normal,
+  Pseudo,
+  connectivity,
+  contrast,
+  covariance,
+  fit,
+  plackett_luce,
+  rankings,
+  standard_errors,
+  uncertainty,
+)
 from dpojax.errors import DataError
 
 quick = settings(max_examples=25)
@@ -75,12 +88,12 @@ def test_gradient_hessian_and_weights(prior, method):
   gradient, hessian = derivatives(found.vector, drawn, weights, kind)
   assert np.abs(gradient).max() < 1e-8
   centre = np.eye(6) - 1 / 6
-  np.testing.assert_allclose(found.covariance(), centre @ np.linalg.pinv(hessian, rcond=1e-12) @ centre, atol=1e-9)
-  np.testing.assert_allclose(found.standard_errors() ** 2, np.diagonal(found.covariance()), rtol=1e-12)
+  np.testing.assert_allclose(covariance(found), centre @ np.linalg.pinv(hessian, rcond=1e-12) @ centre, atol=1e-9)
+  np.testing.assert_allclose(standard_errors(found) ** 2, np.diagonal(covariance(found)), rtol=1e-12)
   against = plackett_luce(Comparisons.from_rankings(drawn, items=range(6), weight=weights), prior=prior, baseline=2)
-  assert against.log_strength[2] == 0 and against.standard_errors()[2] == 0
-  np.testing.assert_allclose(against.standard_errors()[4], against.contrast(4, 2).standard_error, rtol=1e-9)
-  np.testing.assert_allclose(against.contrast(4, 2), found.contrast(4, 2), rtol=1e-7)
+  assert against.log_strength[2] == 0 and standard_errors(against)[2] == 0
+  np.testing.assert_allclose(standard_errors(against)[4], contrast(against, 4, 2).standard_error, rtol=1e-9)
+  np.testing.assert_allclose(contrast(against, 4, 2), contrast(found, 4, 2), rtol=1e-7)
 
 
 def test_the_sandwich_is_of_the_scores(monkeypatch):
@@ -91,18 +104,18 @@ def test_the_sandwich_is_of_the_scores(monkeypatch):
   _, hessian = derivatives(found.vector, drawn, np.ones(40))
   inverse = np.linalg.pinv(hessian, rcond=1e-12)
   expected = inverse @ scores.T @ scores @ inverse
-  np.testing.assert_allclose(found.covariance("sandwich"), expected, atol=1e-9)
-  dense = found.contrast(0, 3, kind="sandwich")
+  np.testing.assert_allclose(covariance(found, "sandwich"), expected, atol=1e-9)
+  dense = contrast(found, 0, 3, kind="sandwich")
   difference = np.array([1.0, 0, 0, -1, 0])
   np.testing.assert_allclose(dense.standard_error, np.sqrt(difference @ expected @ difference), rtol=1e-8)
   monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 0)
   for kind in ("hessian", "sandwich"):
-    by_gradients = found.contrast(0, 3, kind=kind)
+    by_gradients = contrast(found, 0, 3, kind=kind)
     monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 6000)
-    np.testing.assert_allclose(by_gradients, found.contrast(0, 3, kind=kind), rtol=1e-7)
+    np.testing.assert_allclose(by_gradients, contrast(found, 0, 3, kind=kind), rtol=1e-7)
     monkeypatch.setattr(uncertainty, "DENSE_ITEMS", 0)
   with pytest.raises(DataError, match="ask for contrasts of pairs"):
-    found.covariance()
+    covariance(found)
 
 
 def test_intervals_cover_at_their_level():
@@ -112,8 +125,8 @@ def test_intervals_cover_at_their_level():
   for seed in range(300):
     rng = np.random.default_rng(seed)
     drawn = np.argsort(-(truth + rng.gumbel(size=(60, 4))), axis=1)
-    contrast = plackett_luce(Comparisons.from_rankings(drawn, items=range(4))).contrast(0, 2)
-    inside.append(contrast.low < truth[0] - truth[2] < contrast.high)
+    one = contrast(plackett_luce(Comparisons.from_rankings(drawn, items=range(4))), 0, 2)
+    inside.append(one.low < truth[0] - truth[2] < one.high)
   assert 0.92 < np.mean(inside) < 0.98
 
 
@@ -128,8 +141,8 @@ def test_rankings_of_two_are_bradley_and_terry():
     found = plackett_luce(data, baseline=3)
     assert np.abs(found.log_strength - expected.log_strength).max() <= 1e-9
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
-    np.testing.assert_allclose(found.covariance(), expected.covariance(), atol=1e-9)
-    np.testing.assert_allclose(found.contrast(0, 1), expected.contrast(0, 1), rtol=1e-7)
+    np.testing.assert_allclose(covariance(found), covariance(expected), atol=1e-9)
+    np.testing.assert_allclose(contrast(found, 0, 1), contrast(expected, 0, 1), rtol=1e-7)
     assert found.probability(4, 5) == pytest.approx(expected.probability(4, 5), abs=1e-9)
 
 
@@ -157,7 +170,7 @@ def test_orders_of_all_items_have_probabilities_that_sum_to_one(seed, items):
 def test_names_order_and_copies_do_not_matter(seed, random):
   drawn, _ = ranked(seed, 5, 40, 5)
   data = Comparisons.from_rankings(drawn, items=range(5))
-  if not data.connectivity().connected:
+  if not connectivity(data).connected:
     return
   found = plackett_luce(data)
   names = random.sample("pqrst", 5)
@@ -220,10 +233,10 @@ def test_the_largest_component_is_fitted_as_if_alone(method):
   alone = [[label for label in ranking if label in "abcz"] for ranking in drawn]
   expected = plackett_luce(Comparisons.from_rankings([ranking for ranking in alone if len(ranking) > 1]))
   np.testing.assert_allclose(found.log_strength[kept], expected.log_strength, atol=1e-9)
-  np.testing.assert_allclose(found.covariance()[np.ix_(kept, kept)], expected.covariance(), atol=1e-9)
+  np.testing.assert_allclose(covariance(found)[np.ix_(kept, kept)], covariance(expected), atol=1e-9)
   assert np.isnan(found.log_strength[data.items.index("x")]) and found.component[data.items.index("x")] > 0
   with pytest.raises(DataError, match="'x' was not fitted"):
-    found.contrast("a", "x")
+    contrast(found, "a", "x")
   with pytest.raises(DataError, match="baseline 'x' is not in the largest component"):
     plackett_luce(data, on_disconnected="largest", baseline="x")
   with pytest.raises(NoEstimate, match="no two items have beaten each other"):
@@ -264,7 +277,7 @@ BAD = {
   r"on_disconnected='drop' is unknown": lambda: plackett_luce(DATA, on_disconnected="drop"),
   r"prior=1 is unknown": lambda: plackett_luce(DATA, prior=1),
   r"tol=-1 must be above 0": lambda: plackett_luce(DATA, tol=-1),
-  r"kind='cluster' is unknown; it takes 'hessian' and 'sandwich'": lambda: found_of(DATA).covariance("cluster"),
+  r"kind='cluster' is unknown; it takes 'hessian', 'sandwich'": lambda: covariance(found_of(DATA), "cluster"),
   r"'d' is not among the 3 items": lambda: found_of(DATA).probability("a", "d"),
   r"the ordering names an item twice": lambda: found_of(DATA).probability_of("aba"),
 }

@@ -1,18 +1,16 @@
-"""Every solver and layout against the textbook's Newton on a likelihood written apart; and what JAX is left with."""
+"""Every solver and layout against the textbook's Newton on a likelihood written apart."""
 
 import functools
 
 import bt_oracles as oracles
-import jax
 import numpy as np
 import pytest
 from bt_games import comparisons_of, league
-from jax import monitoring
 
 from dpojax.bradley_terry import Normal, Pseudo, fit
-from dpojax.bradley_terry.problem import Grid, Rows
+from dpojax.bradley_terry.layout import Grid, Rows
 
-SOLVERS = ("numpy", "newton", "pcg")
+SOLVERS = ("newton", "pcg")
 # name: layout it comes to, tie model, home, prior, what is simulated
 CASES = {
   "two items": (Grid, "none", False, None, dict(items=2, games=40)),
@@ -36,9 +34,7 @@ CASES = {
   "normal prior": (Grid, "none", False, Normal(0.7), dict(items=30, games=60)),
   "pseudo prior": (Rows, "davidson", True, Pseudo(1.5), dict(items=20, games=60, home=0.3, coefficients=(0.4,))),
 }
-# Programs of JAX take a second each to compile.
-COMPILED = [name for name in CASES if name not in ("half ties", "rows, half ties", "neutral", "rao and kupper, rows")]
-RUNS = [(name, solver) for name in CASES for solver in SOLVERS if solver == "numpy" or name in COMPILED]
+RUNS = [(name, solver) for name in CASES for solver in SOLVERS]
 
 
 @functools.cache
@@ -83,42 +79,6 @@ def test_a_ladder_and_strengths_far_apart(solver):
   assert found.converged and np.abs(found.log_strength - exact).max() <= 1e-8
 
 
-def compilations():
-  """A list that grows by one with every program that XLA compiles."""
-  seen = []
-  monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: seen.append(event) if event.endswith("backend_compile_duration") else None
-  )
-  return seen
-
-
-@pytest.mark.parametrize("solver", ["newton", "pcg"])
-def test_a_second_size_in_the_same_bucket_does_not_compile(solver):
-  seen = compilations()
-  sizes = [(17, 400), (23, 500), (31, 333)]
-  draws = [comparisons_of(league(3, items, games)[0], items=items, home=False) for items, games in sizes]
-  # A lone program is compiled where nothing has been: the counter works.
-  jax.jit(lambda x: x + 1)(np.float32(1))
-  assert len(seen) == 1
-  fit(draws[0], solver=solver)
-  before = len(seen)
-  for data in draws[1:]:
-    assert fit(data, solver=solver).converged
-    assert fit(data, solver=solver, tol=1e-9, max_iter=50, prior=Normal(2.0)).converged
-  assert len(seen) == before
-
-
-@pytest.mark.parametrize("x64", [False, True])
-@pytest.mark.parametrize("solver", ["newton", "pcg"])
-def test_the_callers_precision_stays_and_does_not_matter(solver, x64):
-  data, exact = case("thirty items")
-  with jax.enable_x64(x64):
-    found = fit(data, solver=solver)
-    assert jax.config.jax_enable_x64 == x64
-    assert jax.numpy.arange(2.0).dtype == (np.float64 if x64 else np.float32)
-  assert np.abs(found.log_strength - exact).max() <= 1e-8
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("tol", [1e-3, 1e-15])
 def test_the_tolerance_bounds_the_gradient_of_a_comparison(solver, tol):
@@ -132,8 +92,8 @@ def test_the_tolerance_bounds_the_gradient_of_a_comparison(solver, tol):
   assert np.abs(found.log_strength - exact).max() <= 1e-8  # of a loose tolerance too: the last step was small
 
 
-def test_auto_takes_the_host_for_small_fits():
-  assert fit(case("thirty items")[0]).solver == "numpy"
+def test_auto_factors_small_matrices():
+  assert fit(case("thirty items")[0]).solver == "newton"
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

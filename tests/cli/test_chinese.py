@@ -13,7 +13,7 @@ from chinese_model import PAIRS, chinese_tokenizer, write_chinese_model
 from matplotlib.figure import Figure
 
 from dpojax import plot_text
-from dpojax.bradley_terry import Comparisons, fit
+from dpojax.bradley_terry import Comparisons, fit, leaderboard
 from dpojax.cli.main import main
 from dpojax.report.figures import save_figure
 from dpojax.report.tables import aligned
@@ -67,7 +67,7 @@ def test_tables_are_straight():
 def test_a_leaderboard_is_straight_and_fits():
   long = "一个非常非常非常非常非常非常非常非常长的名字"
   names = [*NAMES, long, long[1:]]
-  board = fit(Comparisons.from_pairs(*zip(*itertools.permutations(names, 2), strict=True))).leaderboard()
+  board = leaderboard(fit(Comparisons.from_pairs(*zip(*itertools.permutations(names, 2), strict=True))))
   whole, narrow = str(board).split("\n"), board.text(80).split("\n")
   assert long in str(board) and long not in board.text(80)
   for lines in (whole, narrow):

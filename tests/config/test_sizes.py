@@ -5,8 +5,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from dpojax.bradley_terry import Comparisons, fit
-from dpojax.bradley_terry import bootstrap as bootstrapping
+from dpojax.bradley_terry import Comparisons, bootstrap, fit, resampling
 from dpojax.cli import main as command
 from dpojax.config.check import check_value
 from dpojax.config.keys import fields_by_key
@@ -71,13 +70,13 @@ def test_a_container_has_less_than_its_machine(monkeypatch, tmp_path):
 
 def test_resamples_are_bounded(monkeypatch):
   found = fit(Comparisons.from_pairs(["a", "b", "a"], ["b", "a", "b"]))
-  for n in (0, bootstrapping.MOST_RESAMPLES + 1):
+  for n in (0, resampling.MOST_RESAMPLES + 1):
     with pytest.raises(DataError, match=r"resamples; give from 1 to 1,000,000"):
-      found.bootstrap(n)
-  monkeypatch.setattr(bootstrapping, "MOST_BYTES", 160)
+      bootstrap(found, n)
+  monkeypatch.setattr(resampling, "MOST_BYTES", 160)
   with pytest.raises(DataError, match="11 resamples of 2 items take 0 GB; at most 10 fit"):
-    found.bootstrap(11)
-  assert found.bootstrap(10).log_strength.shape == (10, 2)
+    bootstrap(found, 11)
+  assert bootstrap(found, 10).log_strength.shape == (10, 2)
 
 
 @pytest.mark.parametrize(

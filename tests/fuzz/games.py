@@ -29,6 +29,10 @@ def games(rng) -> list[dict]:
         "winner": won[0],
         "loser": won[1],
         "neutral": False,
+        "lead": (i * 7 % 5 - 2) / 2,
+        "size_a": i,
+        "size_b": 9,
+        "rater": f"r{i % 5}",
       }
     )
   return found
@@ -45,13 +49,16 @@ def columns(rng) -> list[str]:
     options += ["--on-disconnected=prior"] if rng.random() < 0.5 else []
   elif rng.random() < 0.3:
     options += ["--on-disconnected=largest"]
+  options += [pick(rng, ["--covariate=lead", "--covariate=size_a,size_b"])] if rng.random() < 0.2 else []
+  options += ["--cluster=rater"] if rng.random() < 0.2 else []
+  options += ["--suggest=3"] if rng.random() < 0.2 else []
   return options
 
 
 def games_case(rng) -> Case:
   """A file of games with something wrong in it, or options that are odd."""
   rows, options = games(rng), columns(rng)
-  suffix = pick(rng, [".csv", ".csv", ".jsonl", ".parquet", ".tsv"])
+  suffix = pick(rng, [".csv", ".csv", ".jsonl", ".json", ".parquet", ".tsv"])
   drawn = rng.random()
   kind, content = "", b""
   if drawn < 0.25:
@@ -74,6 +81,7 @@ def games_case(rng) -> Case:
       ["prior", "scale", "base", "offset", "level", "bootstrap", "seed", "baseline", "map", "weight"],
     )
     words += ["ties", "a", "covariance", "on-disconnected", "tie", "neutral", "winner", "plot", "out"]
+    words += ["covariate", "cluster", "both-bad", "suggest"]
     extremes = [
       "pseudo:1e308",
       "normal:1e-320",
@@ -94,6 +102,8 @@ def games_case(rng) -> Case:
       content = as_parquet(rows)
     elif suffix == ".jsonl":
       content = "".join(dumped(row) + "\n" for row in rows).encode()
+    elif suffix == ".json":
+      content = f"[{', '.join(map(dumped, rows))}]".encode()
     else:
       content = as_csv(rows, "\t" if suffix == ".tsv" else ",").encode("utf-8", "surrogatepass")
   except Exception:  # the writer of Parquet refuses some rows

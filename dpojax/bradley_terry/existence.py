@@ -1,23 +1,154 @@
-"""Whether strengths exist: the graph of who beat whom, and separation by coefficients and ties.
+"""Whether strengths exist, and of which items: the graph of who beat whom, and separation by coefficients and ties.
 
 A maximum-likelihood estimate exists if and only if every two groups of items have beaten each other (Ford 1957):
 the graph with an edge from winner to loser, ties counting for both, is strongly connected. With home advantage,
 covariates or a tie parameter a direction in which every outcome only gets likelier must not exist either.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from dpojax.bradley_terry import likelihood, problem
-from dpojax.bradley_terry.comparisons import TIE, Comparisons
-from dpojax.bradley_terry.graph import edges, graph
-from dpojax.bradley_terry.layout import row_cells
-from dpojax.bradley_terry.priors import NoEstimate
-from dpojax.bradley_terry.problem import Grid, Rows, Spec
+from dpojax.bradley_terry import likelihood
+from dpojax.bradley_terry.columns import FIRST, SECOND, TIE
+from dpojax.bradley_terry.comparisons import Comparisons
+from dpojax.bradley_terry.layout import Grid, Rows, Spec, row_cells
+from dpojax.bradley_terry.likelihood import Normal, Pseudo
+from dpojax.errors import DataError
+
+Disconnected = Literal["raise", "largest", "prior"]
+
+
+class NoEstimate(DataError):
+  """The maximum-likelihood estimate does not exist; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Connectivity:
+  """The graph of wins (ties count as a win of both).
+
+  Attributes:
+    components: strong components, the largest first; within one, everybody has beaten everybody through others.
+    islands: components of who met whom, whatever the outcome.
+    undefeated, winless: items that never lost, and never won, tied games counting as neither.
+    label: i32[n] number of each item's strong component.
+  """
+
+  components: tuple[tuple[Hashable, ...], ...]
+  islands: tuple[tuple[Hashable, ...], ...]
+  undefeated: tuple[Hashable, ...]
+  winless: tuple[Hashable, ...]
+  label: np.ndarray
+
+  @property
+  def connected(self) -> bool:
+    """Whether strengths of all items exist without home advantage, covariates or a tie parameter."""
+    return len(self.components) == 1
+
+  def explanation(self) -> str:
+    """Why strengths do not exist, in words."""
+    if len(self.islands) > 1:
+      return f"{len(self.islands)} groups of items never met: {_listed(self.islands)}"
+    what = f"{len(self.components)} groups of items have not all beaten each other: {_listed(self.components)}"
+    for names, verb in ((self.undefeated, "never lost"), (self.winless, "never won")):
+      if names:
+        what += f"; {_shown(names)} {verb}"
+    return what
+
+
+def connectivity(data: Comparisons) -> Connectivity:
+  """Strong components, islands, and the undefeated and winless items of comparisons of positive weight."""
+  n, there = len(data.items), data.row_weight > 0
+  beats = graph(data)
+  label = largest_first(csgraph.connected_components(beats, connection="strong")[1])
+  met = largest_first(csgraph.connected_components(beats, directed=False)[1])
+  won, lost = there & (data.outcome == FIRST), there & (data.outcome == SECOND)
+  wins, losses = np.zeros(n, bool), np.zeros(n, bool)
+  for winners, losers, rows in ((data.first, data.second, won), (data.second, data.first, lost)):
+    wins[winners[rows]] = True
+    losses[losers[rows]] = True
+  of = lambda where: tuple(data.items[i] for i in np.flatnonzero(where))  # noqa: E731
+  groups = lambda labels: _split(data.items, labels)  # noqa: E731
+  return Connectivity(groups(label), groups(met), of(wins & ~losses), of(losses & ~wins), label)
+
+
+def graph(data: Comparisons) -> sparse.csr_array:
+  """bool[n, n] whether row beat or tied with column."""
+  there = data.row_weight > 0
+  forward, backward = there & (data.outcome != SECOND), there & (data.outcome != FIRST)
+  return edges(len(data.items), data.first, data.second, forward, backward)
+
+
+def edges(items: int, first, second, forward, backward) -> sparse.csr_array:
+  """bool[n, n]: from first to second where `forward`, and back where `backward`."""
+  ends = np.concatenate([first[forward], second[backward]]), np.concatenate([second[forward], first[backward]])
+  return sparse.csr_array((np.ones(len(ends[0]), bool), ends), shape=(items, items))
+
+
+def largest_first(label: np.ndarray) -> np.ndarray:
+  """Labels renumbered by how many items have them; equals by the first item."""
+  found, first, place, size = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
+  rank = np.empty(len(found), np.int32)
+  rank[np.lexsort((first, -size))] = np.arange(len(found))
+  return rank[place]
+
+
+def _split(items, labels) -> tuple[tuple[Hashable, ...], ...]:
+  order = np.argsort(labels, kind="stable")
+  cuts = np.flatnonzero(np.diff(labels[order])) + 1
+  return tuple(tuple(items[i] for i in part) for part in np.split(order, cuts))
+
+
+def _shown(names, most: int = 5) -> str:
+  shown = ", ".join(str(name) for name in names[:most])
+  return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _listed(groups, most: int = 3) -> str:
+  shown = ", ".join(f"{{{_shown(group)}}}" for group in groups[:most])
+  return shown + (f" and {len(groups) - most} more groups" if len(groups) > most else "")
+
+
+def what_to_fit(
+  data: Comparisons,
+  connected: bool,
+  place: int | None,
+  prior: Normal | Pseudo | None,
+  on_disconnected: Disconnected,
+) -> tuple[Normal | Pseudo | None, np.ndarray, np.ndarray]:
+  """(the prior to use, i32[n] component of each item, i[k] places of the items to fit).
+
+  Args:
+    connected: whether every two groups of items have beaten each other, without which there is no estimate.
+    place: of the baseline.
+
+  Raises:
+    NoEstimate: they have not, and neither a prior nor `on_disconnected` says what to do.
+    DataError: the baseline is not among what `on_disconnected="largest"` fits.
+  """
+  n = len(data.items)
+  component, everything = np.zeros(n, np.int32), np.arange(n)
+  if connected or (prior is not None and on_disconnected != "prior"):
+    return (None if on_disconnected == "prior" else prior), component, everything
+  found = connectivity(data)
+  if on_disconnected == "prior":
+    return prior or Pseudo(1), found.label, everything
+  if on_disconnected == "raise":
+    raise NoEstimate(
+      f"the strengths do not exist: {found.explanation()}. Compare them further, fit the largest component "
+      "(on_disconnected='largest'), or choose a prior (prior=Pseudo(1), or on_disconnected='prior')"
+    )
+  kept = np.flatnonzero(found.label == 0)
+  if len(kept) < 2:
+    raise NoEstimate(f"no two items have beaten each other, so no component can be fitted: {found.explanation()}")
+  if place is not None and place not in kept:
+    label = data.items[place]
+    raise DataError(f"baseline {label!r} is not in the largest component, which on_disconnected='largest' fits")
+  return None, found.label, kept
 
 
 def layout_connected(layout: Grid | Rows, items: int) -> bool:
@@ -116,7 +247,7 @@ def nearly_certain(spec: Spec, layout: Grid | Rows, x: np.ndarray) -> bool:
     return False  # strengths alone: the graph of wins decides
   tie = float(x[-1]) if spec.has_tie else None
   with np.errstate(all="ignore"):
-    won, tied, lost = likelihood.probabilities(spec.model, problem.log_odds(spec, layout, x), tie)
+    won, tied, lost = likelihood.probabilities(spec.model, likelihood.log_odds(spec, layout, x), tie)
   least = np.minimum(np.minimum(won, lost), tied) if spec.has_tie else np.minimum(won, lost)
   return bool(((least < 1e-7) & (layout.wins + layout.losses + layout.ties > 0)).any())
 

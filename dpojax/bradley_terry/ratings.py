@@ -1,4 +1,4 @@
-"""Ratings, their intervals, and what ranks they leave open."""
+"""Ratings, their intervals, what ranks they leave open, and how well strengths explain the outcomes."""
 
 import dataclasses
 from collections.abc import Hashable, Iterator
@@ -8,10 +8,13 @@ import numpy as np
 from scipy import stats
 
 from dpojax import terminal
-from dpojax.bradley_terry import uncertainty
-from dpojax.bradley_terry.bootstrap import Bootstrap
-from dpojax.bradley_terry.fitted import Fitted, Kind
-from dpojax.bradley_terry.priors import NoEstimate
+from dpojax.bradley_terry import likelihood, uncertainty
+from dpojax.bradley_terry.existence import NoEstimate
+from dpojax.bradley_terry.fitting import BradleyTerryFit
+from dpojax.bradley_terry.layout import row_cells
+from dpojax.bradley_terry.resampling import Bootstrap
+from dpojax.bradley_terry.uncertainty import Kind
+from dpojax.errors import DataError
 
 FEW_GAMES = 20  # below which an interval is read off the profile likelihood
 LEAST_ITEM = 20  # columns of items on a terminal, however narrow that is
@@ -53,8 +56,11 @@ class Leaderboard:
 
   def text(self, width: int = 0) -> str:
     """The table and its notes; items lose their middles where lines would be wider than `width` columns, 0: any is right."""
-    head = ["rank", "item", "rating", f"{100 * self.level:g} % interval", "ranks", "games", "won", "lost", "tied"]
-    lines = [head]
+    return "\n".join([*aligned(self.cells(), {1}, width), *self.notes])
+
+  def cells(self) -> list[list[str]]:
+    """The table's cells as texts, the heading first."""
+    lines = [["rank", "item", "rating", f"{100 * self.level:g} % interval", "ranks", "games", "won", "lost", "tied"]]
     for row in self.rows:
       ranks = "" if row["rank_low"] is None else f"{row['rank_low']}-{row['rank_high']}"
       counts = [f"{row[name]:,.10g}" for name in ("games", "wins", "losses", "ties")]
@@ -64,16 +70,30 @@ class Leaderboard:
         star = "*" if row["interval"] == "profile" else ""
         interval = f"{row['low']:.0f} to {row['high']:.0f}{star}"
         lines.append([str(row["rank"]), str(row["item"]), f"{row['rating']:.0f}", interval, ranks, *counts])
-    lines = [[terminal.in_line(cell) for cell in line] for line in lines]
-    widths = [max(map(terminal.width, column)) for column in zip(*lines, strict=True)]
-    if width:
-      widths[1] = min(widths[1], max(LEAST_ITEM, width - sum(w + 2 for i, w in enumerate(widths) if i != 1)))
-    text = []
-    for line in lines:
-      cells = [terminal.right(cell, w) for cell, w in zip(line, widths, strict=True)]
-      cells[1] = terminal.left(terminal.cut_middle(line[1], widths[1]), widths[1])
-      text.append("  ".join(cells).rstrip())
-    return "\n".join([*text, *self.notes])
+    return lines
+
+
+def aligned(cells: list[list[str]], texts: set[int], width: int = 0) -> list[str]:
+  """Lines of a table, numbers set right and the columns `texts` left; where lines would be wider than `width` columns
+  (0: any is right), these lose their middles, down to `LEAST_ITEM` columns."""
+  cells = [[terminal.in_line(cell) for cell in line] for line in cells]
+  widths = [max(map(terminal.width, column)) for column in zip(*cells, strict=True)]
+  excess = sum(widths) + 2 * (len(widths) - 1) - width if width else 0
+  while excess > 0:
+    wide = max(texts, key=lambda column: widths[column])
+    second = max([widths[column] for column in texts if column != wide], default=0)
+    fewer = min(excess, max(1, widths[wide] - second), widths[wide] - LEAST_ITEM)
+    if fewer <= 0:
+      break
+    widths[wide], excess = widths[wide] - fewer, excess - fewer
+  lines = []
+  for line in cells:
+    shown = [
+      terminal.left(terminal.cut_middle(cell, w), w) if column in texts else terminal.right(cell, w)
+      for column, (cell, w) in enumerate(zip(line, widths, strict=True))
+    ]
+    lines.append("  ".join(shown).rstrip())
+  return lines
 
 
 class Spread(NamedTuple):
@@ -89,7 +109,7 @@ class Spread(NamedTuple):
 
 
 def leaderboard(
-  fit: Fitted,
+  fit: BradleyTerryFit,
   level: float = 0.95,
   scale: float = 400,
   base: float = 10,
@@ -131,7 +151,7 @@ def leaderboard(
   return Leaderboard(tuple(rows), level, scale, base, offset, spread.notes)
 
 
-def _from_covariance(fit: Fitted, kind: Kind, level: float, games: np.ndarray) -> Spread:
+def _from_covariance(fit: BradleyTerryFit, kind: Kind, level: float, games: np.ndarray) -> Spread:
   theta = fit.log_strength
   covariance = uncertainty.covariance(fit, kind) if fit.spec.items <= uncertainty.DENSE_ITEMS else None
   errors = (
@@ -155,7 +175,7 @@ def _from_covariance(fit: Fitted, kind: Kind, level: float, games: np.ndarray) -
   return Spread(errors, low, high, *_open_ranks(fit, covariance, z), method, tuple(notes))
 
 
-def _open_ranks(fit: Fitted, covariance: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
+def _open_ranks(fit: BradleyTerryFit, covariance: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
   """f64[n] best and worst rank that contrasts leave open."""
   theta, spread = fit.log_strength, np.diagonal(covariance)
   best, worst = np.full((2, len(theta)), np.nan)
@@ -167,7 +187,7 @@ def _open_ranks(fit: Fitted, covariance: np.ndarray, z: float) -> tuple[np.ndarr
   return best, worst
 
 
-def _resampled(fit: Fitted, resampled: Bootstrap, level: float) -> Spread:
+def _resampled(fit: BradleyTerryFit, resampled: Bootstrap, level: float) -> Spread:
   n, used = len(fit.items), len(resampled.log_strength) - resampled.failed
   if used < 2:
     raise NoEstimate(
@@ -182,3 +202,62 @@ def _resampled(fit: Fitted, resampled: Bootstrap, level: float) -> Spread:
   if resampled.failed:
     note += f"; {resampled.failed:,} more had no estimate and were left out, so the intervals may be too short"
   return Spread(errors, low, high, best, worst, np.full(n, "bootstrap", object), (note,))
+
+
+# --- goodness of fit
+
+
+@dataclasses.dataclass(frozen=True)
+class GoodnessOfFit:
+  """Deviance (G squared) and Pearson's chi squared against free probabilities for every pair that met.
+
+  Attributes:
+    deviance, pearson: both chi-squared with `degrees_of_freedom` if the model holds and pairs met often.
+    p_value, pearson_p_value: of a deviance, and a Pearson statistic, at least as large.
+    pairs: pairs that met (in each arrangement of home and away, where home counts).
+    sparse_share: share of expected counts below 5; where it is large, neither p-value can be relied on.
+  """
+
+  deviance: float
+  pearson: float
+  degrees_of_freedom: int
+  p_value: float
+  pearson_p_value: float
+  pairs: int
+  sparse_share: float
+
+
+def goodness_of_fit(fit: BradleyTerryFit) -> GoodnessOfFit:
+  """Compares outcomes with what the fit expects, pair by pair.
+
+  Raises:
+    DataError: covariates make every comparison its own, or ties were counted as halves, which no multinomial has.
+  """
+  if fit.data.covariate_names:
+    raise DataError("goodness of fit compares pairs, and covariates tell comparisons of a pair apart")
+  if fit.spec.model == "half" and fit.part.has_ties:
+    raise DataError("ties counted as halves have no distribution; fit ties='davidson' or 'rao_kupper'")
+  spec = fit.spec
+  _, rows = row_cells(fit.part, spec, fit.home_fitted)
+  _, coefficients, tie = likelihood.parts(spec, fit.vector)
+  eta = fit.vector[rows.first] - fit.vector[rows.second] + rows.slopes @ coefficients
+  expected = np.stack(likelihood.probabilities(spec.model, eta, float(tie) if spec.has_tie else None))
+  observed = np.stack([rows.wins, np.broadcast_to(rows.ties, rows.wins.shape), rows.losses])
+  if not spec.has_tie:
+    expected, observed = expected[::2], observed[::2]
+  expected = expected * observed.sum(axis=0)
+  with np.errstate(all="ignore"):
+    terms = np.where(observed > 0, observed * np.log(observed / expected), 0.0)
+    pearson = float(((observed - expected) ** 2 / expected).sum())
+  deviance = float(2 * terms.sum())
+  pairs = expected.shape[1]
+  freedom = pairs * (len(expected) - 1) - (spec.size - 1)
+  return GoodnessOfFit(
+    deviance,
+    pearson,
+    freedom,
+    float(stats.chi2.sf(deviance, freedom)) if freedom > 0 else float("nan"),
+    float(stats.chi2.sf(pearson, freedom)) if freedom > 0 else float("nan"),
+    pairs,
+    float((expected < 5).mean()),
+  )

@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dpojax.bradley_terry import compiled, connectivity, problem
+from dpojax.bradley_terry import existence, likelihood
 from dpojax.bradley_terry.comparisons import Comparisons
-from dpojax.bradley_terry.fitted import Fitted
-from dpojax.bradley_terry.layout import Cells, as_rows, grid_cells, row_cells
-from dpojax.bradley_terry.priors import prior_arrays
-from dpojax.bradley_terry.problem import Grid, Rows
+from dpojax.bradley_terry.fitting import BradleyTerryFit
+from dpojax.bradley_terry.layout import Cells, Grid, Rows, Totals, as_rows, grid_cells, row_cells, totals
+from dpojax.bradley_terry.likelihood import prior_arrays
 from dpojax.bradley_terry.solver import solve
 from dpojax.errors import DataError
 
 LISTED = 20_000_000  # comparisons up to which each is drawn by itself; above, counts are drawn
 WORKING_MEMORY = 4e8  # bytes of arrays for the fits that run at once
+CHORDS = 30  # steps with the estimate's own curvature, before Newton's method is asked
+BAND = 1 << 17  # bytes of a matrix that are worked on at once: what a processor's cache holds
 MOST_RESAMPLES = 1_000_000  # of a quantile nothing is gained beyond
 MOST_BYTES = 4_000_000_000  # of the estimates of all resamples
 
@@ -52,7 +53,7 @@ class Bootstrap:
     return ends[0].astype(int), ends[1].astype(int)
 
 
-def bootstrap(fit: Fitted, n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
+def bootstrap(fit: BradleyTerryFit, n: int = 1000, seed: int = 0, unit: str = "comparison") -> Bootstrap:
   """Refits `n` resamples drawn with replacement, of as many comparisons (or clusters) as there are.
 
   Each starts from the estimate. Resample r is drawn by `np.random.default_rng([seed, r])`, whatever the number of
@@ -85,18 +86,19 @@ def bootstrap(fit: Fitted, n: int = 1000, seed: int = 0, unit: str = "comparison
     layouts = {r: cells.build(draw(np.random.default_rng([seed, r]))) for r in numbers}
     return {r: layout for r, layout in layouts.items() if _exists(fit, layout)}
 
-  vectors = np.full((n, spec.size), np.nan)
+  vectors, refit = np.full((n, spec.size), np.nan), _Refit(fit)
   at_once = 32
   if isinstance(fit.layout, Grid):
-    at_once = int(np.clip(WORKING_MEMORY / (8 * 8 * spec.items**2), 1, at_once))
+    at_once = int(np.clip(WORKING_MEMORY / (3 * 8 * spec.items**2), 1, at_once))
   batches = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
   with concurrent.futures.ThreadPoolExecutor(1) as ahead:  # draws the next ones while these are fitted
     drawn = [ahead.submit(resample, batch) for batch in batches[:1]]
     for following in range(1, len(batches) + 1):
       layouts = drawn.pop().result()
       drawn.extend(ahead.submit(resample, batch) for batch in batches[following : following + 1])
-      for r, vector in zip(layouts, _refit(fit, list(layouts.values()), at_once), strict=True):
-        vectors[r] = np.nan if _ran_away(fit, layouts[r], vector) else vector
+      for r, layout in layouts.items():
+        vector = refit(layout)
+        vectors[r] = np.nan if _ran_away(fit, layout, vector) else vector
   theta = vectors[:, : spec.items]
   strengths = np.full((n, len(fit.items)), np.nan)
   strengths[:, fit.kept] = theta - (theta @ fit.against)[:, None]
@@ -149,33 +151,56 @@ def draw_places(rng: np.random.Generator, number: int) -> np.ndarray:
   return within + np.repeat(begins.astype(np.int32), times)
 
 
-def _exists(fit: Fitted, layout: Grid | Rows) -> bool:
+def _exists(fit: BradleyTerryFit, layout: Grid | Rows) -> bool:
   """Whether the resample has an estimate, as far as the graph of wins tells."""
   if fit.spec.has_tie and not layout.ties.any():
     return False
-  return fit.prior is not None or connectivity.layout_connected(layout, fit.spec.items)
+  return fit.prior is not None or existence.layout_connected(layout, fit.spec.items)
 
 
-def _ran_away(fit: Fitted, layout: Grid | Rows, vector: np.ndarray) -> bool:
+def _ran_away(fit: BradleyTerryFit, layout: Grid | Rows, vector: np.ndarray) -> bool:
   """Whether coefficients or the tie parameter only seem to have an estimate, because the outcomes are separated."""
-  if not np.isfinite(vector).all() or not connectivity.nearly_certain(fit.spec, layout, vector):
+  if not np.isfinite(vector).all() or not existence.nearly_certain(fit.spec, layout, vector):
     return False
   rows = as_rows(layout, fit.home_fitted)
-  return connectivity.separating_direction(rows, fit.spec, fit.prior is not None) is not None
+  return existence.separating_direction(rows, fit.spec, fit.prior is not None) is not None
 
 
-def _refit(fit: Fitted, layouts: list[Grid | Rows], at_once: int) -> np.ndarray:
-  """f64[len(layouts), size]; NaN where the fit did not converge."""
-  spec, total, tol = fit.spec, fit.part.total_weight, 1e-9
-  found = np.full((len(layouts), spec.size), np.nan)
-  if not layouts:
+class _Refit:
+  """Estimates of resampled counts, f64[size]; NaN where there is no convergence.
+
+  In a grid every step is the inverse of the estimate's own curvature times the gradient: counts that differ from the
+  estimate's by little more than chance need a few such steps, none of which forms a curvature.
+  """
+
+  def __init__(self, fit: BradleyTerryFit):
+    self.fit, self.tol = fit, 1e-9
+    self.bound = self.tol * fit.part.total_weight
+    self.prior = prior_arrays(fit.prior, fit.spec.items)
+    self.inverse = fit.inverse if isinstance(fit.layout, Grid) else None
+    self.work = np.empty((max(1, BAND // (8 * fit.spec.items)), fit.spec.items))
+
+  def __call__(self, layout: Grid | Rows) -> np.ndarray:
+    fit = self.fit
+    found = None if self.inverse is None else self._by_chords(totals(fit.spec, layout), self.inverse)
+    if found is None:
+      state, _ = solve(fit.spec, layout, fit.prior, "auto", fit.part.total_weight, self.tol, 50, fit.vector)
+      found = state.x if np.abs(state.gradient).max() <= self.bound else np.full(fit.spec.size, np.nan)
     return found
-  if isinstance(fit.layout, Grid):
-    prior = prior_arrays(fit.prior, spec.items)
-    counts = [problem.totals(spec, layout) for layout in layouts]
-    found = compiled.refit_many(spec, counts, prior, fit.vector, fit.inverse, total, tol, at_once)
-  for r in np.flatnonzero(~np.isfinite(found).all(axis=1)):
-    state, _ = solve(spec, layouts[r], fit.prior, "auto", total, tol, 50, fit.vector)
-    if np.abs(state.gradient).max() <= tol * total:
-      found[r] = state.x
-  return found
+
+  def _by_chords(self, data: Grid | Rows | Totals, inverse: np.ndarray) -> np.ndarray | None:
+    x = self.fit.vector
+    with np.errstate(all="ignore"):
+      for _ in range(CHORDS + 1):
+        gradient = self._gradient(data, x)
+        largest = np.abs(gradient).max()
+        if not largest > self.bound:  # NaN too
+          break
+        x = x + inverse @ gradient
+    return x if largest <= self.bound else None
+
+  def _gradient(self, data: Grid | Rows | Totals, x: np.ndarray) -> np.ndarray:
+    if not isinstance(data, Totals):
+      return likelihood.derivatives(self.fit.spec, data, self.prior, x)[0]
+    gradient = likelihood.strength_gradients(data, x, self.work)
+    return gradient if self.fit.prior is None else gradient + likelihood.prior_terms(self.prior, x)[0]
