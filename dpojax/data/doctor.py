@@ -67,6 +67,7 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     line("boundary mismatches", counts["boundary_mismatches"], kept),
     *(line(words(name), counts[name], kept) for name in (*ODDITIES, "contradicting_scores")),
     line("truncated prompts", counts["truncated/prompts"], kept),
+    *_turns(counts),
     line("answers", answers),
     line("  that hold an EOS", counts["answers_with_eos"], answers),
     line("  with EOS before the end", counts["eos_inside_answers"], answers),
@@ -78,6 +79,19 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
   ]
   absent = [words(reason) for reason, n in dropped.items() if not n]
   return "\n".join([*lines, "", filled(f"none dropped as: {', '.join(absent)}", 80, indent="  ")])
+
+
+def _turns(counts: Mapping[str, int]) -> list[str]:
+  """Lines about the turns of conversations, none where there are none."""
+  if not counts.get("turns"):
+    return []
+  turns = counts["turns"] + counts["turns_left_out"]
+  return [
+    line("turns of the assistant", turns),
+    line("  learned", counts["turns"], turns),
+    line("  left out", counts["turns_left_out"], turns),
+    line("  apart, history differs", counts["turns_apart"], turns),
+  ]
 
 
 def lengths_report(dataset: TokenDataset) -> str:
@@ -123,6 +137,8 @@ def lengths(dataset: TokenDataset) -> dict[str, list[int]]:
   found = {"prompt": [len(example.prompt) for example in examples]}
   for k, name in enumerate(answer_names(dataset, dataset.num_answers)):
     found[name] = [len(example.answers[k]) for example in examples if k < len(example.answers)]
+  if any(example.learned for example in examples):
+    found["learned tokens"] = [example.scored for example in examples]
   found["prompt and all answers"] = [example.row_tokens() for example in examples]
   return found
 
@@ -187,10 +203,13 @@ def gist(counts: Mapping[str, int]) -> str:
       "truncated/prompts",
       "truncated/answers",
       "ties",
+      "turns_left_out",
+      "turns_apart",
     )
-    if counts[key]
+    if counts.get(key)
   ]
-  read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept"
+  turns = f" ({counts['turns']:,} turns)" if counts.get("turns") else ""
+  read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept{turns}"
   return (
     read + (f"; dropped: {', '.join(dropped)}" if dropped else "") + (f"; among them {', '.join(odd)}" if odd else "")
   )

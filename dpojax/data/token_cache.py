@@ -138,12 +138,15 @@ def encode(dataset: TokenDataset) -> bytes | None:
   del lines
   examples = [dataset[i] for i in range(len(dataset))]
   parts = [ids for example in examples for ids in (example.prompt, *example.answers)]
+  masks = [mask for example in examples for mask in example.learned]
   stream = io.BytesIO()
   np.savez(
     stream,
     ids=np.concatenate(parts) if parts else np.zeros(0, np.int32),
     lengths=np.asarray([len(ids) for ids in parts], np.int64),
     parts=np.asarray([1 + len(example.answers) for example in examples], np.int64),
+    learned=np.packbits(np.concatenate(masks)) if masks else np.zeros(0, np.uint8),
+    masked=np.asarray([bool(example.learned) for example in examples], bool),
     judged=np.asarray([(e.weight, e.label, e.margin) for e in examples], np.float64).reshape(-1, 3),
     text=np.frombuffer(text, np.uint8),
   )
@@ -163,13 +166,18 @@ def decode(entry: bytes) -> TokenDataset:
   """Inverse of `encode`."""
   with np.load(io.BytesIO(entry), allow_pickle=False) as stored:
     ids, lengths, parts, judged = (stored[name] for name in ("ids", "lengths", "parts", "judged"))
+    learned, masked = np.unpackbits(stored["learned"]).astype(bool), stored["masked"]
     whole, *metadata = map(json.loads, stored["text"].tobytes().split(b"\n"))
   ends = np.cumsum(lengths).tolist()
   pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-  examples, first = [], 0
-  for number, (weight, label, margin) in zip(parts.tolist(), judged.tolist(), strict=True):
+  examples, first, at = [], 0, 0
+  for number, (weight, label, margin), has_mask in zip(parts.tolist(), judged.tolist(), masked.tolist(), strict=True):
     prompt, *answers = pieces[first : first + number]
     first += number
-    examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin))
+    masks = []
+    for answer in answers if has_mask else ():
+      masks.append(learned[at : at + len(answer)])
+      at += len(answer)
+    examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin, learned=tuple(masks)))
   whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
   return TokenDataset(examples, metadata=metadata, **whole)
