@@ -216,7 +216,8 @@ def _find_prompt(row: dict[str, Any], answers: bool) -> None:
   answered = any(name in row for name in ("chosen", "rejected", "answers", "samples", "response_0"))
   texts = [name for name in PROMPTS if name in row and isinstance(row[name], str | None)]
   conversations = [name for name in CONVERSATIONS if name in row and _is_conversation(row[name])]
-  if conversations and not answered and (not answers or _ends_with_answer(row, conversations[0])):
+  alone = not answered and not any(name in row for name in ("completion", *COMPLETIONS))
+  if conversations and not answered and (not answers or _ends_with_answer(row, conversations[0], anywhere=alone)):
     if answers and texts and any(name in row for name in COMPLETIONS):
       conversations = []  # the same twice: Alpaca's columns beside the conversation they make
     else:
@@ -244,11 +245,13 @@ def _is_conversation(value: Any) -> bool:
   return is_messages(value) or looks_like_messages(value)
 
 
-def _ends_with_answer(row: Row, name: str) -> bool:
+def _ends_with_answer(row: Row, name: str, *, anywhere: bool = False) -> bool:
+  """Whether the last message of a conversation, or `anywhere` one of them, is the assistant's."""
   try:
-    return messages(row, name)[-1]["role"] == "assistant"
+    conversation = messages(row, name)
   except DataError:
     return False
+  return any(message["role"] == "assistant" for message in conversation[0 if anywhere else -1 :])
 
 
 def _before_answer(value: Any, row: Row, name: str) -> Any:

@@ -174,6 +174,7 @@ def _build(
   try:
     for some in row_groups(rows):
       reader.begin(some)
+      sieve.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
       parsed = [reader.read_turns(row) if every_turn else _alone(reader.read(row)) for row in some]
       for part in _parts(list(zip(some, parsed, strict=True))):
         read = [(row.where, one) for row, p in part for one in p if isinstance(one, Comparison)]

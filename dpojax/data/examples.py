@@ -203,7 +203,9 @@ def check_example(example: TokenExample, where: str) -> None:
   if not example.answers or any(len(answer) == 0 for answer in example.answers):
     raise DataError(f"{where}: an answer is empty; an answer needs at least its EOS token")
   if example.learned and [len(mask) for mask in example.learned] != [len(answer) for answer in example.answers]:
-    raise DataError(f"{where}: `learned` has other lengths than the answers; give one truth value for each of their tokens")
+    raise DataError(
+      f"{where}: `learned` has other lengths than the answers; give one truth value for each of their tokens"
+    )
   if example.learned and not all(np.any(mask) for mask in example.learned):
     raise DataError(f"{where}: no token of an answer is learned; leave the example out")
 

@@ -116,6 +116,7 @@ class Sieve:
     self.examples: list[TokenExample] = []
     self.metadata: list[dict[str, Any]] = []
     self.prompts: set[bytes] = set()
+    self.every_turn = False  # rows are conversations of which every turn is learned
 
   def take(self, where: str, read: Sequence[tuple[Comparison | DataError, Tokenised | DataError]]) -> None:
     """Keeps the row, one comparison or the turns of a conversation, or counts why not."""
@@ -197,6 +198,7 @@ class Sieve:
     self.counts["with_margin"] += judged.margin is not None
     self.counts["with_weight"] += judged.weight is not None
     self.counts["kept"] += 1
+    self.counts["turns"] += self.every_turn
     self.count_ends(example.answers)
     self.examples.append(example)
     self.metadata.append(self.describe(where, comparison, ids, texts))

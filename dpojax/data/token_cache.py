@@ -178,6 +178,8 @@ def decode(entry: bytes) -> TokenDataset:
     for answer in answers if has_mask else ():
       masks.append(learned[at : at + len(answer)])
       at += len(answer)
-    examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin, learned=tuple(masks)))
+    examples.append(
+      TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin, learned=tuple(masks))
+    )
   whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
   return TokenDataset(examples, metadata=metadata, **whole)

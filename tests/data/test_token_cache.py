@@ -104,6 +104,7 @@ OTHER = {
   "columns": "-notes",
   "template": "none",
   "after_eos": "keep",
+  "train_turns": "last",
   "source": "file",
   "revision": "1",
   "name": "n",

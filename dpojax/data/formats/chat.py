@@ -7,7 +7,17 @@
 
 import itertools
 
-from dpojax.data.formats.common import Comparison, Format, Row, answer_after, as_answer, has, is_learned, messages, rest_of
+from dpojax.data.formats.common import (
+  Comparison,
+  Format,
+  Row,
+  answer_after,
+  as_answer,
+  has,
+  is_learned,
+  messages,
+  rest_of,
+)
 from dpojax.errors import DataError, RowError
 from dpojax.types import Answers
 
@@ -35,7 +45,9 @@ def turns(row: Row, chat: bool) -> list[Comparison | DataError]:
     raise DataError("column 'messages' has no message of the assistant, so there is nothing to learn")
   learned = [i for i in spoken if is_learned(conversation[i], f"message {i} of column 'messages'")]
   if not learned:
-    raise DataError("column 'messages' has no message of the assistant that its flags let be learned; leave the row out")
+    raise DataError(
+      "column 'messages' has no message of the assistant that its flags let be learned; leave the row out"
+    )
   found: list[Comparison | DataError] = []
   before = list(itertools.accumulate((len(message["content"]) + A_MESSAGE for message in conversation), initial=0))
   room = MOST_HISTORY

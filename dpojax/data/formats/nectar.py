@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of, shown
 from dpojax.data.formats.common import Comparison, Format, Row, rest_of, single_turn, text
-from dpojax.data.formats.hh import ANSWER, split_answer, turns
+from dpojax.data.formats.hh import ANSWER, split_answer, turns_and_answers
 from dpojax.errors import DataError
 
 
@@ -29,7 +29,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     return single_turn(prompt, ordered, chat, details)
   before, _ = split_answer(prompt, "prompt")
   if chat:
-    return Comparison("chat", turns(before.removesuffix(ANSWER)), ordered, details)
+    return Comparison("chat", *turns_and_answers(before, ordered), details)
   return Comparison("text", before, tuple(f" {answer.strip()}" for answer in ordered), details)
 
 
