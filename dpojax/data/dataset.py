@@ -10,6 +10,7 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import Comparison, Format, Row, choose_format
+from dpojax.data.rankings import expand
 from dpojax.data.rows import CHARACTERS_AT_ONCE, RowReader, characters, row_groups
 from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
@@ -48,8 +49,9 @@ def load_dataset(
       _build, source.rows, source.name, settings, tokenizer, answers=answers, row_length=row_length
     )
     if cache is None:
-      return make()
-    return cache.dataset(source, settings, tokenizer, answers=answers, row_length=row_length, make=make)
+      return _paired(make(), settings, answers)
+    made = cache.dataset(source, settings, tokenizer, answers=answers, row_length=row_length, make=make)
+    return _paired(made, settings, answers)
 
   train = build(settings.path, settings.split)
   if not settings.eval_path and not settings.eval_split:
@@ -68,7 +70,13 @@ def dataset_from_rows(
   rows: Iterable[Mapping[str, Any]], settings: DataSettings, tokenizer: Tokenizer, *, answers: Answers, row_length: int
 ) -> TokenDataset:
   """Examples from rows in memory, by the same path as rows of a file. See `load_dataset`."""
-  return _build(memory_rows(rows), "rows", settings, tokenizer, answers=answers, row_length=row_length)
+  made = _build(memory_rows(rows), "rows", settings, tokenizer, answers=answers, row_length=row_length)
+  return _paired(made, settings, answers)
+
+
+def _paired(dataset: TokenDataset, settings: DataSettings, answers: Answers) -> TokenDataset:
+  """Rankings as pairs, where the loss reads pairs and `data.pairs` says which."""
+  return expand(dataset, settings.pairs) if answers is Answers.PAIR else dataset
 
 
 def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDataset, TokenDataset]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
+from dpojax.data.rankings import PAIRS, TIED, WITHOUT
 from dpojax.data.show import answer_names
 from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
@@ -56,9 +57,10 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
   dropped = {key.removeprefix(DROPPED): n for key, n in counts.items() if key.startswith(DROPPED)}
   lines = [line("rows read", rows)]
   lines += [line(f"  dropped: {words(reason)}", n, rows) for reason, n in dropped.items() if n]
-  lines += [line("kept", kept, rows), line("  for training", len(train), rows)]
+  of = rows if len(train) <= kept else None  # a row may have made several examples
+  lines += [line("kept", kept, rows), line("  for training" if of else "examples for training", len(train), of)]
   if held_out.counts is train.counts or held_out.counts == train.counts:
-    lines.append(line("  held out", len(held_out), rows))
+    lines.append(line("  held out" if of else "examples held out", len(held_out), of))
   else:
     lines.append(line("held out, read apart", len(held_out)))
   lines += [
@@ -74,6 +76,7 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     line("  truncated", counts["truncated/answers"], answers),
     line("  repeated, left out", counts["repeated_answers"]),
     line("ties", counts["ties"], kept),
+    *(line(words(name), counts[name]) for name in (PAIRS, TIED, WITHOUT) if name in counts),
     line("rows with a margin", counts["with_margin"], kept),
     line("rows with a weight", counts["with_weight"], kept),
   ]
@@ -208,6 +211,8 @@ def gist(counts: Mapping[str, int]) -> str:
     )
     if counts.get(key)
   ]
+  if PAIRS in counts:
+    odd.append(f"{counts[PAIRS]:,} pairs made ({counts[TIED]:,} tied and left out)")
   turns = f" ({counts['turns']:,} turns)" if counts.get("turns") else ""
   read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept{turns}"
   return (

@@ -25,6 +25,8 @@ class TokenExample:
     margin: by how much it won, in the data's own unit; 0 where not known.
     learned: bool[A_k] of each answer, which of its tokens are scored; empty: all. Of a conversation the answer is
       everything behind the first turn that is learned, and what others say in it is read and not scored.
+    scores: how good each answer is, the higher the better, equal ones tie; empty: nothing but their order is known.
+    scores_have_units: whether differences of scores are margins.
   """
 
   prompt: np.ndarray
@@ -34,6 +36,8 @@ class TokenExample:
   label: float = 1.0
   margin: float = 0.0
   learned: tuple[np.ndarray, ...] = ()
+  scores: tuple[float, ...] = ()
+  scores_have_units: bool = False
 
   @property
   def scored(self) -> int:
@@ -221,6 +225,8 @@ def fingerprint(examples: Sequence[TokenExample], origin: str = "") -> str:
       digest.update(np.asarray([example.label, example.margin], "<f8").tobytes())
     for ids in (example.prompt, *example.answers):
       digest.update(np.asarray(ids, "<i4").tobytes())
+    if example.scores:
+      digest.update(b"scores" + np.asarray([*example.scores, example.scores_have_units], "<f8").tobytes())
     for mask in example.learned:
       digest.update(b"learned" + np.packbits(mask).tobytes())
   return digest.hexdigest()

@@ -168,11 +168,14 @@ class Sieve:
     cut_prompt, cut_answers = fitted
     cuts = sum(len(cut) < len(answer) for cut, answer in zip(cut_answers, answers, strict=True))
     distinct = list(dict.fromkeys(map(tuple, cut_answers)))
+    scores = comparison.scores if len(comparison.scores) == len(cut_answers) else ()  # else one answer alone is read
     repeated = 0
     if (self.answers.compared or self.answers is Answers.UNPAIRED) and len(distinct) < len(cut_answers):
       if len(distinct) < 2:
         return "identical_answers"
-      texts = [texts[[tuple(a) for a in cut_answers].index(answer)] for answer in distinct]
+      first = [[tuple(a) for a in cut_answers].index(answer) for answer in distinct]
+      texts = [texts[i] for i in first]
+      scores = tuple(scores[i] for i in first) if scores else ()
       repeated = len(cut_answers) - len(distinct)
       cut_answers = [list(answer) for answer in distinct]
     judged = comparison.judgement
@@ -180,8 +183,10 @@ class Sieve:
       as_ids(cut_prompt),
       tuple(as_ids(answer) for answer in cut_answers),
       weight=1.0 if judged.weight is None else judged.weight,
-      label=self.label(comparison, len(cut_answers)),
+      label=0.5 if len(set(scores)) == 1 and len(scores) == 2 else self.label(comparison, len(cut_answers)),
       margin=judged.margin or 0.0,
+      scores=scores,
+      scores_have_units=bool(scores) and comparison.scores_have_units,
     )
     key = prompt_key(example, bool(comparison.prompt))
     seen = key in self.prompts

@@ -174,17 +174,12 @@ def test_a_prompt_of_hh_turns_becomes_messages(chatml):
 @pytest.mark.parametrize(
   ("row", "contradicts"),
   [
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9, 3]}, 1),
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": "[9, 9, 3]"}, 0),
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9]}, 0),
-    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [2, 1]}, 1),
-    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [1, 2]}, 0),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 1, "score_A": 1, "score_B": 4}, 1),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 0, "score_A": 1, "score_B": 4}, 0),
   ],
 )
-def test_listed_scores_that_say_another_order_are_counted(chatml, row, contradicts):
-  data = read([row], chatml, answers=Answers.RANKING if "answers" in row else Answers.PAIR)
+def test_two_scores_that_say_another_order_are_counted(chatml, row, contradicts):
+  data = read([row], chatml)
   assert data.counts["contradicting_scores"] == contradicts
 
 

@@ -67,6 +67,8 @@ class Comparison:
     judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
     finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
     tools: functions that the answers may call, as the template reads them; None: none.
+    scores: how good each answer is, the higher the better; equal ones tie. Empty: nothing but their order is known.
+    scores_have_units: whether differences of scores say by how much an answer is better; those of ranks do not.
   """
 
   kind: Literal["text", "chat", "ids"]
@@ -76,6 +78,8 @@ class Comparison:
   judgement: Judgement = Judgement()
   finished: tuple[bool, ...] = ()
   tools: list[Any] | None = None
+  scores: tuple[float, ...] = ()
+  scores_have_units: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

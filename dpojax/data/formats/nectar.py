@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of, shown
 from dpojax.data.formats.common import Comparison, Format, Row, rest_of, single_turn, text
 from dpojax.data.formats.hh import ANSWER, split_answer, turns_and_answers
+from dpojax.data.formats.ranked import is_listed_with_scores
 from dpojax.errors import DataError
 
 
@@ -41,6 +42,7 @@ def detects(row: Row) -> bool:
     and bool(answers)
     and isinstance(answers[0], Mapping)
     and not is_message(answers[0])
+    and not is_listed_with_scores(answers)
   )
 
 
