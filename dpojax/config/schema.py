@@ -65,6 +65,16 @@ class DataSettings:
   after_eos: str = option(
     "drop", "template text after an answer's EOS: drop it, or score it as TRL does", choices=("drop", "keep")
   )
+  train_turns: str = option(
+    "all",
+    "recipe=sft on conversations: learn every turn of the assistant, or the last",
+    choices=("all", "last"),
+  )
+  pairs: str = option(
+    "none",
+    "losses of pairs on rows of several answers: pairs made of them, all, best_worst, adjacent (neighbours); none: refused",
+    choices=("none", "all", "best_worst", "adjacent"),
+  )
   max_prompt: int = option(0, "longest prompt in tokens; 0: no limit", minimum=0)
   max_answer: int = option(0, "longest answer in tokens; 0: no limit", minimum=0)
   max_example: int = option(0, "longest prompt + longest answer in tokens; 0: row length", minimum=0)

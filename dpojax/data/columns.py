@@ -18,7 +18,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats import FORMATS
-from dpojax.data.formats.cells import is_empty, is_message, is_missing, looks_like_messages, messages_from_text, number
+from dpojax.data.formats.cells import (
+  from_json,
+  is_empty,
+  is_message,
+  is_missing,
+  looks_like_messages,
+  messages_from_text,
+  number,
+)
 from dpojax.data.formats.common import Row, is_messages, messages
 from dpojax.errors import ConfigError, DataError
 
@@ -45,6 +53,7 @@ SCORES = (
   ("chosen_reward", "rejected_reward"),
 )
 ANSWERS = ("chosen", "rejected", "answers", "samples", "completion")
+LISTS = ("completions", "responses")  # of answers
 JUDGED = ("tie", "margin", "weight", "score_chosen", "score_rejected")
 STANDARD = tuple(
   dict.fromkeys(
@@ -52,7 +61,7 @@ STANDARD = tuple(
   )
 )
 # Names of answers, which nobody who reads prompts alone misses.
-ANSWER_NAMES = {*ANSWERS, *COMPLETIONS, *(name for pair in PAIRS for name in pair)}
+ANSWER_NAMES = {*ANSWERS, *COMPLETIONS, *LISTS, *(name for pair in PAIRS for name in pair)}
 # What says where a row comes from, in a word or two: no text that a model should have read.
 ABOUT = re.compile(
   r"(^|_)(ids?|idx|index|uuid|uid|hash|source|src|dataset|subset|split|category|categories|type|task|lang|languages?|locale|"
@@ -66,6 +75,7 @@ _WORDS = {
   *CONVERSATIONS,
   *SYSTEMS,
   *COMPLETIONS,
+  *LISTS,
   *(name for pair in (*PAIRS, *SCORES) for name in pair),
 }
 LONG = 100  # characters from which on a text is named, whatever its column is called
@@ -153,6 +163,8 @@ def standard_row(row: Row, columns: Columns, *, answers: bool = True) -> dict[st
   if found.get("prompt") is None and "prompt_ids" not in found:
     _find_prompt(found, answers)
   prompted = found.get("prompt") is not None
+  if answers and prompted and not any(name in found for name in ANSWERS):
+    _find_list(found)
   if answers and prompted and not any(c in found for c in (*ANSWERS, "response_0", "prompt_ids")):
     _rename_first(found, "completion", COMPLETIONS)
   for name in ("prompt", "chosen", "rejected", "completion", "messages"):
@@ -196,6 +208,16 @@ def _rename_pair(row: dict[str, Any], standard: tuple[str, str], pairs: Sequence
       return
 
 
+def _find_list(row: dict[str, Any]) -> None:
+  """A list of answers under another name becomes `answers`, and `rewards` beside it what orders them."""
+  name = next((name for name in LISTS if isinstance(from_json(row.get(name)), list)), "")
+  if not name:
+    return
+  row["answers"] = row.pop(name)
+  if "rewards" in row and "scores" not in row:
+    row["scores"] = row.pop("rewards")
+
+
 def _numbers(row: Row, pairs: Sequence[tuple[str, str]]) -> bool:
   """Whether the first of these pairs that the row has holds numbers."""
   for pair in pairs:
@@ -216,7 +238,8 @@ def _find_prompt(row: dict[str, Any], answers: bool) -> None:
   answered = any(name in row for name in ("chosen", "rejected", "answers", "samples", "response_0"))
   texts = [name for name in PROMPTS if name in row and isinstance(row[name], str | None)]
   conversations = [name for name in CONVERSATIONS if name in row and _is_conversation(row[name])]
-  if conversations and not answered and (not answers or _ends_with_answer(row, conversations[0])):
+  alone = not answered and not any(name in row for name in ("completion", *COMPLETIONS))
+  if conversations and not answered and (not answers or _ends_with_answer(row, conversations[0], anywhere=alone)):
     if answers and texts and any(name in row for name in COMPLETIONS):
       conversations = []  # the same twice: Alpaca's columns beside the conversation they make
     else:
@@ -244,11 +267,13 @@ def _is_conversation(value: Any) -> bool:
   return is_messages(value) or looks_like_messages(value)
 
 
-def _ends_with_answer(row: Row, name: str) -> bool:
+def _ends_with_answer(row: Row, name: str, *, anywhere: bool = False) -> bool:
+  """Whether the last message of a conversation, or `anywhere` one of them, is the assistant's."""
   try:
-    return messages(row, name)[-1]["role"] == "assistant"
+    conversation = messages(row, name)
   except DataError:
     return False
+  return any(message["role"] == "assistant" for message in conversation[0 if anywhere else -1 :])
 
 
 def _before_answer(value: Any, row: Row, name: str) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import Comparison, Format, Row, choose_format
-from dpojax.data.rows import RowReader, row_groups
+from dpojax.data.rankings import expand
+from dpojax.data.rows import CHARACTERS_AT_ONCE, RowReader, characters, row_groups
 from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
@@ -48,8 +49,9 @@ def load_dataset(
       _build, source.rows, source.name, settings, tokenizer, answers=answers, row_length=row_length
     )
     if cache is None:
-      return make()
-    return cache.dataset(source, settings, tokenizer, answers=answers, row_length=row_length, make=make)
+      return _paired(make(), settings, answers)
+    made = cache.dataset(source, settings, tokenizer, answers=answers, row_length=row_length, make=make)
+    return _paired(made, settings, answers)
 
   train = build(settings.path, settings.split)
   if not settings.eval_path and not settings.eval_split:
@@ -57,8 +59,10 @@ def load_dataset(
   held_out = build(settings.eval_path, settings.eval_split)
   taken = set(prompt_keys(held_out))
   kept = [i for i, prompt in enumerate(prompt_keys(train)) if prompt not in taken]
-  counts = dict(train.counts, kept=len(kept))
-  counts["dropped/held_out_prompt"] = len(train) - len(kept)
+  counts = dict(train.counts)
+  left = {train.metadata[i].get("number", i) for i in kept}  # a row may have made several examples
+  counts["kept"] = len(left)
+  counts["dropped/held_out_prompt"] = train.counts["kept"] - len(left)
   return train.subset(kept, counts), held_out
 
 
@@ -66,7 +70,13 @@ def dataset_from_rows(
   rows: Iterable[Mapping[str, Any]], settings: DataSettings, tokenizer: Tokenizer, *, answers: Answers, row_length: int
 ) -> TokenDataset:
   """Examples from rows in memory, by the same path as rows of a file. See `load_dataset`."""
-  return _build(memory_rows(rows), "rows", settings, tokenizer, answers=answers, row_length=row_length)
+  made = _build(memory_rows(rows), "rows", settings, tokenizer, answers=answers, row_length=row_length)
+  return _paired(made, settings, answers)
+
+
+def _paired(dataset: TokenDataset, settings: DataSettings, answers: Answers) -> TokenDataset:
+  """Rankings as pairs, where the loss reads pairs and `data.pairs` says which."""
+  return expand(dataset, settings.pairs) if answers is Answers.PAIR else dataset
 
 
 def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDataset, TokenDataset]:
@@ -88,7 +98,12 @@ def hold_out(dataset: TokenDataset, fraction: float, seed: int) -> tuple[TokenDa
 
 def prompt_keys(dataset: TokenDataset) -> list[bytes]:
   """What makes the prompt of each example the same as another's."""
-  return [prompt_key(dataset[i], bool(metadata.get("prompt", "prompt"))) for i, metadata in enumerate(dataset.metadata)]
+  return [
+    bytes.fromhex(metadata["held_out_by"])
+    if "held_out_by" in metadata
+    else prompt_key(dataset[i], bool(metadata.get("prompt", "prompt")))
+    for i, metadata in enumerate(dataset.metadata)
+  ]
 
 
 def encode_prompts(prompts: Sequence[str], settings: DataSettings, tokenizer: Tokenizer) -> list[np.ndarray]:
@@ -160,22 +175,47 @@ def _build(
   choose = functools.partial(_choose, answers=answers)
   chat, judged = template is not None, answers is not Answers.ANY
   reader = RowReader(settings, choose, sieve.limits, chat=chat, judged=judged)
+  every_turn = answers is Answers.ONE and settings.train_turns == "all"
+  tokenised = functools.partial(
+    tokenise, tokenizer=tokenizer, template=template, after_eos=settings.after_eos, complete=True
+  )
   try:
     for some in row_groups(rows):
       reader.begin(some)
-      parsed = [reader.read(row) for row in some]
-      read = [(row, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
-      places = [row.where for row, _ in read]
-      done = iter(
-        tokenise([p for _, p in read], places, tokenizer, template, after_eos=settings.after_eos, complete=True)
-      )
-      for row, p in zip(some, parsed, strict=True):
-        sieve.take(row.where, p, next(done) if isinstance(p, Comparison) else p)
+      sieve.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
+      parsed = [reader.read_turns(row) if every_turn else _alone(reader.read(row)) for row in some]
+      for part in _parts(list(zip(some, parsed, strict=True))):
+        read = [(row.where, one) for row, p in part for one in p if isinstance(one, Comparison)]
+        done = iter(tokenised([one for _, one in read], [where for where, _ in read]))
+        for row, p in part:
+          sieve.take(row.where, [(one, next(done) if isinstance(one, Comparison) else one) for one in p])
   finally:
     if template is not None:
       template.close()
   sieve.warnings += reader.warnings()
   return sieve.dataset(name, reader.form.name if reader.form else "")
+
+
+Read = Sequence[Comparison | DataError]  # what a row holds: several turns, or one comparison, or why nothing
+
+
+def _alone(read: Comparison | DataError) -> Read:
+  return [read]
+
+
+def _parts(rows: list[tuple[SourceRow, Read]]) -> Iterator[list[tuple[SourceRow, Read]]]:
+  """The rows in parts of a few million characters, the history of every turn counted anew; one row at least."""
+  part: list[tuple[SourceRow, Read]] = []
+  held = 0
+  for row, read in rows:
+    size = sum(characters(one) for one in read) if len(read) > 1 else 0  # `row_groups` has seen to the others
+    if part and held + size > CHARACTERS_AT_ONCE:
+      yield part
+      part, held = [], 0
+    part.append((row, read))
+    held += size
+  if part:
+    yield part
 
 
 def _choose(setting: str, row: Row, where: str, *, answers: Answers) -> Format:

@@ -7,6 +7,7 @@ import numpy as np
 
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
+from dpojax.data.rankings import PAIRS, TIED, WITHOUT
 from dpojax.data.show import answer_names
 from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
@@ -56,9 +57,10 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
   dropped = {key.removeprefix(DROPPED): n for key, n in counts.items() if key.startswith(DROPPED)}
   lines = [line("rows read", rows)]
   lines += [line(f"  dropped: {words(reason)}", n, rows) for reason, n in dropped.items() if n]
-  lines += [line("kept", kept, rows), line("  for training", len(train), rows)]
+  of = rows if len(train) <= kept else None  # a row may have made several examples
+  lines += [line("kept", kept, rows), line("  for training" if of else "examples for training", len(train), of)]
   if held_out.counts is train.counts or held_out.counts == train.counts:
-    lines.append(line("  held out", len(held_out), rows))
+    lines.append(line("  held out" if of else "examples held out", len(held_out), of))
   else:
     lines.append(line("held out, read apart", len(held_out)))
   lines += [
@@ -67,17 +69,32 @@ def rows_report(train: TokenDataset, held_out: TokenDataset) -> str:
     line("boundary mismatches", counts["boundary_mismatches"], kept),
     *(line(words(name), counts[name], kept) for name in (*ODDITIES, "contradicting_scores")),
     line("truncated prompts", counts["truncated/prompts"], kept),
+    *_turns(counts),
     line("answers", answers),
     line("  that hold an EOS", counts["answers_with_eos"], answers),
     line("  with EOS before the end", counts["eos_inside_answers"], answers),
     line("  truncated", counts["truncated/answers"], answers),
     line("  repeated, left out", counts["repeated_answers"]),
     line("ties", counts["ties"], kept),
+    *(line(words(name), counts[name]) for name in (PAIRS, TIED, WITHOUT) if name in counts),
     line("rows with a margin", counts["with_margin"], kept),
     line("rows with a weight", counts["with_weight"], kept),
   ]
   absent = [words(reason) for reason, n in dropped.items() if not n]
   return "\n".join([*lines, "", filled(f"none dropped as: {', '.join(absent)}", 80, indent="  ")])
+
+
+def _turns(counts: Mapping[str, int]) -> list[str]:
+  """Lines about the turns of conversations, none where there are none."""
+  if not counts.get("turns"):
+    return []
+  turns = counts["turns"] + counts["turns_left_out"]
+  return [
+    line("turns of the assistant", turns),
+    line("  learned", counts["turns"], turns),
+    line("  left out", counts["turns_left_out"], turns),
+    line("  apart, history differs", counts["turns_apart"], turns),
+  ]
 
 
 def lengths_report(dataset: TokenDataset) -> str:
@@ -123,6 +140,8 @@ def lengths(dataset: TokenDataset) -> dict[str, list[int]]:
   found = {"prompt": [len(example.prompt) for example in examples]}
   for k, name in enumerate(answer_names(dataset, dataset.num_answers)):
     found[name] = [len(example.answers[k]) for example in examples if k < len(example.answers)]
+  if any(example.learned for example in examples):
+    found["learned tokens"] = [example.scored for example in examples]
   found["prompt and all answers"] = [example.row_tokens() for example in examples]
   return found
 
@@ -187,10 +206,15 @@ def gist(counts: Mapping[str, int]) -> str:
       "truncated/prompts",
       "truncated/answers",
       "ties",
+      "turns_left_out",
+      "turns_apart",
     )
-    if counts[key]
+    if counts.get(key)
   ]
-  read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept"
+  if PAIRS in counts:
+    odd.append(f"{counts[PAIRS]:,} pairs made ({counts[TIED]:,} tied and left out)")
+  turns = f" ({counts['turns']:,} turns)" if counts.get("turns") else ""
+  read = f"{counts['rows']:,} rows read, {counts['kept']:,} kept{turns}"
   return (
     read + (f"; dropped: {', '.join(dropped)}" if dropped else "") + (f"; among them {', '.join(odd)}" if odd else "")
   )

@@ -18,11 +18,15 @@ class TokenExample:
   Attributes:
     prompt: i32[P], BOS included where the tokenizer writes one. Never empty: the first token of an
       answer needs a position that predicts it.
-    answers: K arrays i32[A_k], best first (chosen, rejected); every token is scored, EOS included.
+    answers: K arrays i32[A_k], best first (chosen, rejected); every token is scored, EOS included, but for `learned`.
     index: place in its data set.
     weight: >= 0, multiplies the example's loss.
     label: what was observed of the first answer: 1 it won (or is desirable), 0 it lost (or is not), 1/2 a tie.
     margin: by how much it won, in the data's own unit; 0 where not known.
+    learned: bool[A_k] of each answer, which of its tokens are scored; empty: all. Of a conversation the answer is
+      everything behind the first turn that is learned, and what others say in it is read and not scored.
+    scores: how good each answer is, the higher the better, equal ones tie; empty: nothing but their order is known.
+    scores_have_units: whether differences of scores are margins.
   """
 
   prompt: np.ndarray
@@ -31,14 +35,22 @@ class TokenExample:
   weight: float = 1.0
   label: float = 1.0
   margin: float = 0.0
+  learned: tuple[np.ndarray, ...] = ()
+  scores: tuple[float, ...] = ()
+  scores_have_units: bool = False
 
   @property
   def scored(self) -> int:
-    """Tokens of all answers."""
+    """Scored tokens of all answers."""
+    return sum(int(np.count_nonzero(mask)) for mask in self.learned) if self.learned else self.answer_tokens
+
+  @property
+  def answer_tokens(self) -> int:
+    """Tokens of all answers, those included that are read and not scored."""
     return sum(len(answer) for answer in self.answers)
 
   def scored_slots(self, score_prompt: bool = False) -> int:
-    """Scored slots it takes: the tokens of its answers, and with `score_prompt` the prompt's but for the first."""
+    """Scored slots it takes: the scored tokens of its answers, and with `score_prompt` the prompt's but for the first."""
     return self.scored + (len(self.prompt) - 1 if score_prompt else 0)
 
   @property
@@ -49,7 +61,7 @@ class TokenExample:
   def row_tokens(self, share_prompt: bool = True) -> int:
     """Tokens the example takes in a packed row."""
     copies = 1 if share_prompt else len(self.answers)
-    return copies * len(self.prompt) + self.scored
+    return copies * len(self.prompt) + self.answer_tokens
 
 
 class TokenDataset:
@@ -57,11 +69,12 @@ class TokenDataset:
 
   Attributes:
     num_answers: K, the most answers any example has.
-    fingerprint: sha256 over all token ids, weights, labels, margins and `origin`.
+    fingerprint: sha256 over all token ids, weights, labels, margins, what is learned and `origin`.
     counts: what the data doctor counted, name -> number.
     metadata: one mapping per example; `row` (where it was read), `number` (of the row, from 0), `prompt`
-      and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `sieve.given_prompt`) and
-      `details` (whatever else its format carries: label, score).
+      and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `sieve.given_prompt`),
+      `details` (whatever else its format carries: label, score), and `held_out_by` (hexadecimal) where another prompt than
+      its own decides on which side it is: that of its conversation's first example.
     notes: messages about single rows, such as the file and line of a malformed one.
     warnings: messages about the data as a whole: columns of text that nothing reads, what is odd about many rows.
     dropped: (number of the row as read, from 0, and why) of every row left out.
@@ -193,10 +206,16 @@ def check_example(example: TokenExample, where: str) -> None:
     )
   if not example.answers or any(len(answer) == 0 for answer in example.answers):
     raise DataError(f"{where}: an answer is empty; an answer needs at least its EOS token")
+  if example.learned and [len(mask) for mask in example.learned] != [len(answer) for answer in example.answers]:
+    raise DataError(
+      f"{where}: `learned` has other lengths than the answers; give one truth value for each of their tokens"
+    )
+  if example.learned and not all(np.any(mask) for mask in example.learned):
+    raise DataError(f"{where}: no token of an answer is learned; leave the example out")
 
 
 def fingerprint(examples: Sequence[TokenExample], origin: str = "") -> str:
-  """sha256 over all token ids, their grouping, weights, labels, margins and `origin`, as 64 hexadecimal digits."""
+  """sha256 over all token ids, their grouping, weights, labels, margins, what is learned and `origin`, as 64 hexadecimal digits."""
   digest = hashlib.sha256(f"dpojax examples 1\n{origin}\n".encode())
   for example in examples:
     lengths = [len(example.prompt), *(len(answer) for answer in example.answers)]
@@ -206,4 +225,8 @@ def fingerprint(examples: Sequence[TokenExample], origin: str = "") -> str:
       digest.update(np.asarray([example.label, example.margin], "<f8").tobytes())
     for ids in (example.prompt, *example.answers):
       digest.update(np.asarray(ids, "<i4").tobytes())
+    if example.scores:
+      digest.update(b"scores" + np.asarray([*example.scores, example.scores_have_units], "<f8").tobytes())
+    for mask in example.learned:
+      digest.update(b"learned" + np.packbits(mask).tobytes())
   return digest.hexdigest()

@@ -1,17 +1,15 @@
 """How sure a row is of its order: the columns `tie`, `margin` (or two scores) and `weight`, of any format."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from dpojax.data.formats.cells import fits_float32, from_json, is_empty, number, shown, truth
+from dpojax.data.formats.cells import fits_float32, is_empty, number, shown, truth
 from dpojax.data.formats.common import Judgement, Row
 from dpojax.errors import DataError
 
 SCORES = ("score_chosen", "score_rejected")
-RANKS = ("ranks", "rank", "ranking")  # 1 the best
 SHP_SCORES = ("score_A", "score_B")
 
 
@@ -44,24 +42,17 @@ def read_judgement(row: Row, answers: int) -> Judgement:
   if weight and not np.float32(weight):
     raise DataError(f"column 'weight' holds {weight:g}, which is 0 as float32; give 0, or a larger weight")
   contradicts = not tie and (
-    any(difference is not None and difference < 0 for difference in (margin, scored)) or _listed_otherwise(row, answers)
+    any(difference is not None and difference < 0 for difference in (margin, scored)) or _shp_otherwise(row)
   )
   return Judgement(tie, margin, weight, contradicts)
 
 
-def _listed_otherwise(row: Row, answers: int) -> bool:
-  """Whether a list of scores or ranks, one for each answer as they stand, or SHP's two scores say another order."""
-  listed, scores = from_json(row.get("answers")), None
-  if isinstance(listed, list) and all(isinstance(answer, str) for answer in listed):  # else a format may order them
-    scores = from_json(row.get("scores"))
-    ranks = next((from_json(row[name]) for name in RANKS if name in row), None)
-    if isinstance(ranks, list) and all(map(_is_number, ranks)):
-      scores = [-rank for rank in ranks]
-  if all(_is_number(row.get(name)) for name in SHP_SCORES) and (first := truth(row.get("labels"))) is not None:
-    scores = [row[name] for name in SHP_SCORES][:: 1 if first else -1]
-  if not isinstance(scores, list) or len(scores) != answers or not all(map(_is_number, scores)):
+def _shp_otherwise(row: Row) -> bool:
+  """Whether SHP's two scores say that the other answer is the better one."""
+  if not all(_is_number(row.get(name)) for name in SHP_SCORES) or (first := truth(row.get("labels"))) is None:
     return False
-  return any(later > earlier for earlier, later in itertools.pairwise(scores))
+  better, worse = [row[name] for name in SHP_SCORES][:: 1 if first else -1]
+  return worse > better
 
 
 def _is_number(value: object) -> bool:

@@ -47,7 +47,7 @@ def plan_rows(
 
   Args:
     tokens: row tokens of each example.
-    scored: answer tokens of each example.
+    scored: scored tokens of each example.
     length, slots, examples: capacities of a row in tokens, scored slots and examples.
     tries: further orders; None: 40, fewer for very large steps.
 
@@ -203,7 +203,9 @@ def fill_row(
           first = at - len(example.prompt)
           score(example.prompt[1:], range(first, prompt_end), (e + 1) * shape.answers - 1)
       # The first token is predicted at the prompt's last position, the others at their predecessor.
-      score(answer, [prompt_end, *range(at, at + len(answer) - 1)], number)
+      predicted_at = np.asarray([prompt_end, *range(at, at + len(answer) - 1)])
+      chosen = example.learned[k] if example.learned else slice(None)
+      score(answer[chosen], predicted_at[chosen], number)
       write(answer, len(example.prompt), number)
       batch["answer_end"][r, number] = at - 1
       if not share_prompt or k == len(example.answers) - 1:

@@ -6,7 +6,7 @@ Training, scoring, evaluation and sampling read rows here, so that all of them r
 import collections
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.config.schema import DataSettings
@@ -19,7 +19,7 @@ from dpojax.data.columns import (
   standard_row,
 )
 from dpojax.data.formats.cells import MOST_DEPTH, from_json, is_empty, is_missing, kind_of, shown
-from dpojax.data.formats.common import CALLS, Comparison, Format, Judgement, Message, Row
+from dpojax.data.formats.common import CALLS, Comparison, Format, Judgement, Message, Row, answer_text
 from dpojax.data.judgement import read_judgement
 from dpojax.data.limits import Limits, shorten
 from dpojax.data.sources import SourceRow
@@ -28,6 +28,7 @@ from dpojax.errors import DataError, RowError
 AT_ONCE = 256  # rows rendered and tokenised together
 CHARACTERS_AT_ONCE = 4_000_000  # of them; a longer row is alone
 Choose = Callable[[str, Row, str], Format]  # (data.format, a row, its place)
+Parse = Callable[[Row, bool], Sequence[Comparison | DataError]]  # as `Format.turns`
 
 
 def row_groups(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
@@ -160,24 +161,51 @@ class RowReader:
 
   def read(self, row: SourceRow) -> Comparison | DataError:
     """The comparison that a row holds, or why it is left out."""
-    if row.fault or self.form is None:
-      return DataError(row.fault)
     try:
-      values = standard_row(row.values, self.columns, answers=not self.prompts)
-      self.count += 1
-      self.unread.update(self._unread(values))
-      system, tools = values.pop("system", None), _tools(values.pop("tools", None))
-      chat = self.chat or (not self.rendered and not (is_empty(system) and tools is None))
-      comparison = self.form.parse(values, chat)
-      if self.prompts:
-        comparison = dataclasses.replace(comparison, answers=())
-      comparison = _with_system(comparison, system, chat)
-      comparison = _with_tools(comparison, tools, chat)
-      check_prompt(comparison)
-      judgement = read_judgement(values, len(comparison.answers)) if self.judged else Judgement()
-      return shorten(dataclasses.replace(comparison, judgement=judgement), self.limits)
+      (found,) = self._comparisons(row, lambda form: lambda values, chat: [form.parse(values, chat)])
     except DataError as error:
       return error
+    return found
+
+  def read_turns(self, row: SourceRow) -> list[Comparison | DataError]:
+    """A comparison for each turn of a conversation that is to be learned, or why it is left out; one error for the row.
+
+    Rows of formats without turns hold one comparison.
+    """
+    try:
+      return self._comparisons(row, lambda form: form.turns or (lambda values, chat: [form.parse(values, chat)]))
+    except DataError as error:
+      return [error]
+
+  def _comparisons(self, row: SourceRow, parser: Callable[[Format], Parse]) -> list[Comparison | DataError]:
+    """What `parser` of the format makes of a row; DataError where that is nothing."""
+    if row.fault or self.form is None:
+      raise DataError(row.fault)
+    values = standard_row(row.values, self.columns, answers=not self.prompts)
+    self.count += 1
+    self.unread.update(self._unread(values))
+    system, tools = values.pop("system", None), _tools(values.pop("tools", None))
+    chat = self.chat or (not self.rendered and not (is_empty(system) and tools is None))
+    parsed = parser(self.form)(values, chat)
+    found: list[Comparison | DataError] = []
+    for comparison in parsed:
+      if isinstance(comparison, DataError):
+        found.append(comparison)
+        continue
+      try:
+        if self.prompts:
+          comparison = dataclasses.replace(comparison, answers=())
+        comparison = _with_system(comparison, system, chat)
+        comparison = _with_tools(comparison, tools, chat)
+        check_prompt(comparison)
+        judgement = read_judgement(values, len(comparison.answers)) if self.judged else Judgement()
+        found.append(shorten(dataclasses.replace(comparison, judgement=judgement), self.limits))
+      except DataError as error:
+        found.append(error)
+    errors = [one for one in found if isinstance(one, DataError)]
+    if len(errors) == len(found):
+      raise errors[0]
+    return found
 
   def _unread(self, values: Row) -> list[str]:
     """Columns that look like text and that nothing reads."""
@@ -265,6 +293,14 @@ def check_prompt(comparison: Comparison) -> None:
 
 def _says_something(message: Message) -> bool:
   return bool(message["content"].strip()) or any(message.get(key) for key in CALLS)
+
+
+def characters(comparison: Comparison | DataError) -> int:
+  """Characters of a conversation's messages and answers."""
+  if isinstance(comparison, DataError) or comparison.kind != "chat":
+    return 0
+  texts = [*(message["content"] for message in comparison.prompt), *map(answer_text, comparison.answers)]
+  return sum(map(len, texts))
 
 
 def shown_message(message: Message) -> str:

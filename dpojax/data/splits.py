@@ -108,7 +108,8 @@ def _check_answers(dataset: TokenDataset, answers: Answers, loss: str) -> None:
   for i in range(len(dataset) if wanted else 0):
     found = len(dataset[i].answers)
     if found != wanted:
+      pairs = "make pairs of them (data.pairs=all, best_worst or adjacent), " if wanted == 2 and found > 2 else ""
       raise DataError(
-        f"{dataset.where(i)}: it has {found} answers, but loss.name={loss} compares {wanted}; give rows of that many "
+        f"{dataset.where(i)}: it has {found} answers, but loss.name={loss} compares {wanted}; {pairs}give rows of that many "
         "(data.format), choose a loss on rankings, or train on the best answer with recipe=sft"
       )

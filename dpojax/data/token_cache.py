@@ -31,8 +31,8 @@ from dpojax.types import Answers
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
 MOST_BYTES = 4 * 2**30  # of all entries; a million pairs like those of HH take about two
-# Settings that decide what is held out, and how many texts a world writes: nothing that becomes of a row of a source.
-AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed", "texts")
+# Settings that decide what is held out, which pairs rankings make, and how many texts a world writes: nothing that becomes of a row of a source.
+AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed", "texts", "pairs")
 LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
 OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row
 
@@ -138,12 +138,17 @@ def encode(dataset: TokenDataset) -> bytes | None:
   del lines
   examples = [dataset[i] for i in range(len(dataset))]
   parts = [ids for example in examples for ids in (example.prompt, *example.answers)]
+  masks = [mask for example in examples for mask in example.learned]
   stream = io.BytesIO()
   np.savez(
     stream,
     ids=np.concatenate(parts) if parts else np.zeros(0, np.int32),
     lengths=np.asarray([len(ids) for ids in parts], np.int64),
     parts=np.asarray([1 + len(example.answers) for example in examples], np.int64),
+    learned=np.packbits(np.concatenate(masks)) if masks else np.zeros(0, np.uint8),
+    masked=np.asarray([bool(example.learned) for example in examples], bool),
+    scores=np.asarray([score for example in examples for score in example.scores], np.float64),
+    scored=np.asarray([(len(e.scores), e.scores_have_units) for e in examples], np.int64).reshape(-1, 2),
     judged=np.asarray([(e.weight, e.label, e.margin) for e in examples], np.float64).reshape(-1, 3),
     text=np.frombuffer(text, np.uint8),
   )
@@ -163,13 +168,24 @@ def decode(entry: bytes) -> TokenDataset:
   """Inverse of `encode`."""
   with np.load(io.BytesIO(entry), allow_pickle=False) as stored:
     ids, lengths, parts, judged = (stored[name] for name in ("ids", "lengths", "parts", "judged"))
+    learned, masked = np.unpackbits(stored["learned"]).astype(bool), stored["masked"].tolist()
+    scores, scored = stored["scores"].tolist(), stored["scored"].tolist()
     whole, *metadata = map(json.loads, stored["text"].tobytes().split(b"\n"))
   ends = np.cumsum(lengths).tolist()
   pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-  examples, first = [], 0
-  for number, (weight, label, margin) in zip(parts.tolist(), judged.tolist(), strict=True):
+  examples: list[TokenExample] = []
+  first = at = scores_at = 0
+  for number, (weight, label, margin), has_mask in zip(parts.tolist(), judged.tolist(), masked, strict=True):
     prompt, *answers = pieces[first : first + number]
     first += number
-    examples.append(TokenExample(prompt, tuple(answers), weight=weight, label=label, margin=margin))
+    masks = []
+    for answer in answers if has_mask else ():
+      masks.append(learned[at : at + len(answer)])
+      at += len(answer)
+    count, units = scored[len(examples)]
+    mine, scores_at = tuple(scores[scores_at : scores_at + count]), scores_at + count
+    judged_as = {"weight": weight, "label": label, "margin": margin}
+    known = {"learned": tuple(masks), "scores": mine, "scores_have_units": bool(units)}
+    examples.append(TokenExample(prompt, tuple(answers), **judged_as, **known))
   whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
   return TokenDataset(examples, metadata=metadata, **whole)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the model learns to write the answers of the data.
 
-data (one answer a prompt) -> packed batches -> next-token cross-entropy -> looks at what it writes, checkpoint
+data (one answer a prompt, or the turns of a conversation) -> packed batches -> next-token cross-entropy -> looks at what it writes, checkpoint
 """
 
 from dpojax.objectives.sft import Sft
@@ -16,7 +16,7 @@ from dpojax.training.trainer import Trainer
 
 
 def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
-  """Fine-tunes the model of `model.path`, or a new one, on the best answer of every row.
+  """Fine-tunes the model of `model.path`, or a new one, on the best answer of every row, of conversations on every turn.
 
   Raises:
     InputError: something that the user can mend; the message says how.

@@ -9,7 +9,7 @@ from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import open_template
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
 from dpojax.data.formats.common import Comparison
-from dpojax.data.formats.hh import ANSWER, turns
+from dpojax.data.formats.hh import ANSWER, turns_and_answers
 from dpojax.data.templates import ChatTemplate
 from dpojax.data.tokenise import tokenise
 from dpojax.errors import DataError
@@ -137,5 +137,5 @@ def _comparison(answer: PromptedAnswer, template: ChatTemplate | None, name: str
       )
     return Comparison("chat", list(prompt), (text,), tools=answer.details.get("tools"))
   if template is not None and prompt.startswith("\n\nHuman:") and prompt.endswith(ANSWER):
-    return Comparison("chat", turns(prompt.removesuffix(ANSWER)), (text.strip(),))
+    return Comparison("chat", *turns_and_answers(prompt, (text.strip(),)))
   return Comparison("text", prompt, (text,))

@@ -185,9 +185,20 @@ def test_a_shared_beginning_ends_between_words(first, second, prompt):
 
 
 def test_hh_neighbours_of_one_role_become_one_message():
-  start = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant:"
+  start = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
   read = FORMATS["hh"].parse({"chosen": start + " yes", "rejected": start + " no"}, True)
-  assert read.prompt == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}]
+  assert [message["content"] for message in read.prompt] == ["a\n\nb", "c", "d"]
+
+
+@pytest.mark.parametrize("form", ["hh", "explicit", "nectar"])
+def test_what_the_assistant_said_just_before_an_answer_becomes_its_beginning(form):
+  start = "\n\nHuman: a\n\nAssistant: c\n\nAssistant: d\n\nAssistant:"
+  listed = [{"answer": " no", "rank": 2}, {"answer": " yes", "rank": 1}]
+  row = {"chosen": " yes", "rejected": " no", "prompt": start, "answers": listed}
+  row |= {"chosen": start + " yes", "rejected": start + " no"} if form == "hh" else {}
+  read = FORMATS[form].parse(row, True)
+  assert read.prompt == [{"role": "user", "content": "a"}]
+  assert read.answers == ("c\n\nd\n\nyes", "c\n\nd\n\nno")
 
 
 # (format, the row of READ with these changes, what the error says)

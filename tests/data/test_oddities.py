@@ -97,8 +97,13 @@ def test_a_name_that_the_template_leaves_out_of_the_prompt_is_counted(chatml):
 @pytest.mark.parametrize(("flag", "value"), [("weight", 0), ("weight", 0.5), ("train", False)])
 def test_an_answer_that_is_not_to_be_learned_is_refused(chatml, flag, value):
   rows = [{"messages": [USER, YES | {flag: 1}]}, {"messages": [USER, YES | {flag: value}]}]
-  data = read(rows, chatml, answers=Answers.ONE)
+  data = read(rows, chatml, answers=Answers.ONE, train_turns="last")
   assert len(data) == 1 and f"has {flag!r} {value}, which is not read" in data.notes[0]
+  data = read(rows, chatml, answers=Answers.ONE)
+  why = (
+    "a message is learned (1, true) or not (0, false)" if value == 0.5 else "no message of the assistant that its flags"
+  )
+  assert len(data) == 1 and why in data.notes[0]
 
 
 def test_a_prompt_that_no_message_says_is_malformed(chatml):
@@ -169,17 +174,12 @@ def test_a_prompt_of_hh_turns_becomes_messages(chatml):
 @pytest.mark.parametrize(
   ("row", "contradicts"),
   [
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9, 3]}, 1),
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": "[9, 9, 3]"}, 0),
-    ({"prompt": "a b", "answers": ["x", "y", "z"], "scores": [1, 9]}, 0),
-    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [2, 1]}, 1),
-    ({"prompt": "a b", "answers": ["x", "y"], "ranks": [1, 2]}, 0),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 1, "score_A": 1, "score_B": 4}, 1),
     ({"history": "a", "human_ref_A": "x", "human_ref_B": "y", "labels": 0, "score_A": 1, "score_B": 4}, 0),
   ],
 )
-def test_listed_scores_that_say_another_order_are_counted(chatml, row, contradicts):
-  data = read([row], chatml, answers=Answers.RANKING if "answers" in row else Answers.PAIR)
+def test_two_scores_that_say_another_order_are_counted(chatml, row, contradicts):
+  data = read([row], chatml)
   assert data.counts["contradicting_scores"] == contradicts
 
 

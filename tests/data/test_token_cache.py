@@ -60,7 +60,10 @@ def load(settings, tokenizer, cache, answers=Answers.PAIR, row_length=256):
 def contents(dataset):
   """Everything that a data set holds, as plain values."""
   examples = [dataset[i] for i in range(len(dataset))]
-  plain = [(e.prompt.tolist(), [a.tolist() for a in e.answers], e.index, e.weight, e.label, e.margin) for e in examples]
+  plain = [
+    (e.prompt.tolist(), [a.tolist() for a in e.answers], e.index, e.weight, e.label, e.margin, e.scores)
+    for e in examples
+  ]
   types = {ids.dtype for e in examples for ids in (e.prompt, *e.answers)}
   own = {key: value for key, value in vars(dataset).items() if key != "_examples"}
   return plain, types, own
@@ -104,6 +107,7 @@ OTHER = {
   "columns": "-notes",
   "template": "none",
   "after_eos": "keep",
+  "train_turns": "last",
   "source": "file",
   "revision": "1",
   "name": "n",

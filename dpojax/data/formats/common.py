@@ -1,7 +1,7 @@
 """What every row format yields, and the reading of single columns."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from dpojax.data.formats.cells import (
@@ -11,6 +11,7 @@ from dpojax.data.formats.cells import (
   kind_of,
   messages_from_text,
   shown,
+  truth,
 )
 from dpojax.errors import DataError
 from dpojax.types import Answers
@@ -66,6 +67,8 @@ class Comparison:
     judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
     finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
     tools: functions that the answers may call, as the template reads them; None: none.
+    scores: how good each answer is, the higher the better; equal ones tie. Empty: nothing but their order is known.
+    scores_have_units: whether differences of scores say by how much an answer is better; those of ranks do not.
   """
 
   kind: Literal["text", "chat", "ids"]
@@ -75,6 +78,8 @@ class Comparison:
   judgement: Judgement = Judgement()
   finished: tuple[bool, ...] = ()
   tools: list[Any] | None = None
+  scores: tuple[float, ...] = ()
+  scores_have_units: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +94,8 @@ class Format:
     detects: whether a row looks like this format; `auto` asks the formats in turn.
     parse: (row, chat) -> Comparison; chat says that a chat template will be used. Raises DataError
       that says what is wrong with the row, without its place.
+    turns: of whole conversations: (row, chat) -> one Comparison for every turn of the assistant that is to be learned, what
+      stands before it as the prompt, or why it is left out; None: a row has no earlier turns to learn.
     answers: what a row holds: RANKING: two or more answers, best first; ONE, or UNPAIRED with a label: a single answer,
       which cannot be compared; ANY: several of equal standing, which is no ranking to learn from.
   """
@@ -100,6 +107,7 @@ class Format:
   parse: Callable[[Row, bool], Comparison]
   answers: Answers = Answers.RANKING
   reads: tuple[str, ...] = ()
+  turns: Callable[[Row, bool], Sequence[Comparison | DataError]] | None = None
 
 
 def has(row: Row, *columns: str) -> bool:
@@ -220,8 +228,29 @@ def answer_after(prompt: list[Message], conversation: list[Message], column: str
         f"the answer in column {column!r} has {flag!r} {shown(rest[0][flag])}, which is not read; leave the row out, or give "
         "the row a column 'weight'"
       )
-  answer = {key: value for key, value in rest[0].items() if key not in FLAGS}
+  return as_answer(rest[0])
+
+
+def as_answer(message: Message) -> Answer:
+  """What a message of the assistant says: its text, or the message without its learning flags where it has other keys too."""
+  answer = {key: value for key, value in message.items() if key not in FLAGS}
   return answer["content"] if set(answer) == {"role", "content"} else answer
+
+
+def is_learned(message: Message, place: str) -> bool:
+  """Whether a message's flags (`weight`, `train`) let it be learned.
+
+  Raises:
+    DataError: one holds something between: a message is learned or not.
+  """
+  flags = {flag: truth(message[flag]) for flag in FLAGS if flag in message}
+  for flag, value in flags.items():
+    if value is None:
+      raise DataError(
+        f"{place} has {flag!r} {shown(message[flag])}; a message is learned (1, true) or not (0, false); give the row a "
+        "column 'weight' to weigh all of it"
+      )
+  return all(flags.values())
 
 
 def answer_text(answer: Answer) -> str:

@@ -6,16 +6,16 @@ prompt and answer are joined exactly as they stand, so the space between them mu
 """
 
 from dpojax.data.formats.common import Comparison, Format, Row, has, read_prompt, rest_of, text
-from dpojax.data.formats.hh import ANSWER, is_dialogue, turns
+from dpojax.data.formats.hh import is_dialogue, turns_and_answers
 
 
 def parse(row: Row, chat: bool) -> Comparison:
   kind, prompt = read_prompt(row, chat)
+  answers = (text(row, "chosen"), text(row, "rejected"))
   if (
     chat and isinstance(row["prompt"], str) and is_dialogue(row["prompt"])
   ):  # HH with its prompt in a column of its own
-    prompt = turns(row["prompt"].rstrip().removesuffix(ANSWER))
-  answers = (text(row, "chosen"), text(row, "rejected"))
+    prompt, answers = turns_and_answers(row["prompt"], answers)
   details = rest_of(row, "prompt", "chosen", "rejected")
   return Comparison(kind, prompt, answers, details)
 

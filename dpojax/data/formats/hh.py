@@ -5,6 +5,7 @@ messages; without one the text stays as it is, its markers included. (Bai et al.
 """
 
 import re
+from collections.abc import Sequence
 
 from dpojax.data.formats.common import Comparison, Format, Message, Row, has, rest_of, text
 from dpojax.errors import DataError
@@ -51,6 +52,21 @@ def turns(dialogue: str) -> list[Message]:
   return found
 
 
+def turns_and_answers(dialogue: str, answers: Sequence[str]) -> tuple[list[Message], tuple[str, ...]]:
+  """The messages of a dialogue that ends in "Assistant:", and the answers, which begin with what the assistant just said.
+
+  Where the last turn before the answer is the assistant's too, both are one message, as neighbours of one role are::
+
+      Human: hi  Assistant: hello.  Assistant:   + " how are you?"   ->   [user: hi], "hello.\\n\\nhow are you?"
+
+  Raises:
+    DataError: there is text before the first turn.
+  """
+  found = turns(dialogue.rstrip().removesuffix(ANSWER))
+  said = found.pop()["content"] if found and found[-1]["role"] == "assistant" else ""
+  return found, tuple(f"{said}\n\n{answer.strip()}".strip() if said else answer for answer in answers)
+
+
 def parse(row: Row, chat: bool) -> Comparison:
   prompt, chosen = split_answer(text(row, "chosen"), "chosen")
   other, rejected = split_answer(text(row, "rejected"), "rejected")
@@ -59,7 +75,7 @@ def parse(row: Row, chat: bool) -> Comparison:
   details = rest_of(row, "chosen", "rejected")
   if not chat:
     return Comparison("text", prompt, (chosen, rejected), details)
-  return Comparison("chat", turns(prompt.removesuffix(ANSWER)), (chosen.strip(), rejected.strip()), details)
+  return Comparison("chat", *turns_and_answers(prompt, (chosen.strip(), rejected.strip())), details)
 
 
 def detects(row: Row) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of, shown
 from dpojax.data.formats.common import Comparison, Format, Row, rest_of, single_turn, text
-from dpojax.data.formats.hh import ANSWER, split_answer, turns
+from dpojax.data.formats.hh import ANSWER, split_answer, turns_and_answers
+from dpojax.data.formats.ranked import is_listed_with_scores
 from dpojax.errors import DataError
 
 
@@ -29,7 +30,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     return single_turn(prompt, ordered, chat, details)
   before, _ = split_answer(prompt, "prompt")
   if chat:
-    return Comparison("chat", turns(before.removesuffix(ANSWER)), ordered, details)
+    return Comparison("chat", *turns_and_answers(before, ordered), details)
   return Comparison("text", before, tuple(f" {answer.strip()}" for answer in ordered), details)
 
 
@@ -41,6 +42,7 @@ def detects(row: Row) -> bool:
     and bool(answers)
     and isinstance(answers[0], Mapping)
     and not is_message(answers[0])
+    and not is_listed_with_scores(answers)
   )
 
 
