@@ -18,6 +18,7 @@ from dpojax import terminal
 NARROWEST = 20  # columns of a terminal that names keep, however narrow it is
 NARROWEST_HEADING = 8
 GAP = 2  # between two columns of a table
+PROSE = 100  # columns of sentences in a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +88,9 @@ def say(page: Page, stream: TextIO) -> None:
 
 
 def width_of(stream: Any) -> int:
-  """Columns of the terminal that `stream` writes to; 0 where it is none, so that anything is right."""
-  return shutil.get_terminal_size((80, 24)).columns if stream.isatty() else 0
+  """Columns of the terminal that `stream` writes to, or what COLUMNS says; 0 where it is none, so that anything is right."""
+  told = os.environ.get("COLUMNS", "").isdecimal()
+  return shutil.get_terminal_size((80, 24)).columns if told or stream.isatty() else 0
 
 
 def coloured(stream: Any) -> bool:
