@@ -8,7 +8,7 @@ text, as wide as it needs.
 
 import dataclasses
 import os
-import shutil
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -89,8 +89,15 @@ def say(page: Page, stream: TextIO) -> None:
 
 def width_of(stream: Any) -> int:
   """Columns of the terminal that `stream` writes to, or what COLUMNS says; 0 where it is none, so that anything is right."""
-  told = os.environ.get("COLUMNS", "").isdecimal()
-  return shutil.get_terminal_size((80, 24)).columns if told or stream.isatty() else 0
+  told = os.environ.get("COLUMNS", "")
+  if told.isdecimal() and int(told):
+    return int(told)
+  if not stream.isatty():
+    return 0
+  try:
+    return os.get_terminal_size(stream.fileno()).columns or 80
+  except (OSError, ValueError, AttributeError):  # it says that it is a terminal, and is none of the system's
+    return 80
 
 
 def coloured(stream: Any) -> bool:
@@ -111,7 +118,7 @@ def is_live(stream: Any) -> bool:
 def live_line(stream: Any, fields: Sequence[str], first: int = 0) -> None:
   """Writes the fields that fit over the line that the cursor is in: a full line would wrap and scroll."""
   terminal.obeyed(stream, terminal.ERASE_LINE)
-  stream.write(fitting(fields, shutil.get_terminal_size((80, 24)).columns - 1, first))
+  stream.write(fitting(fields, (width_of(stream) or 80) - 1, first))
   stream.flush()
 
 
@@ -166,7 +173,8 @@ def _drawn(table: Table, width: int, *, styled: bool) -> str:
     _environ={},
   )
   console.print(drawn, crop=False)
-  lines = [line.rstrip() for line in file.getvalue().splitlines()]
+  drawn_lines = file.getvalue().rstrip("\n").split("\n")
+  lines = [re.sub(r"(\x1b\[[0-9;]*m| )+$", lambda end: end[0].replace(" ", ""), line) for line in drawn_lines]
   if gone:
     lines.append(f"left out at {width} columns: {', '.join(gone)}")
   return "\n".join(lines)
@@ -206,7 +214,7 @@ def _name(text: str, room: int, cut: bool) -> str:
   if cut:
     return terminal.cut_middle(text, room)
   indent = text[: len(text) - len(text.lstrip())]
-  return "\n".join(terminal.wrapped(text, room, indent=indent + "  ") or [""])
+  return "\n".join(terminal.wrapped(text, max(1, room), indent=indent + "  ") or [""])
 
 
 def _width(cell: str) -> int:

@@ -13,7 +13,8 @@ from dpojax import screen, signals
 from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
 from dpojax.cli.output import not_finite
-from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
+from dpojax.cli.progress import Progress
+from dpojax.cli.rows import add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError, DataError
 from dpojax.files import (
   destination,
