@@ -8,10 +8,12 @@ import signal
 import sys
 
 from dpojax import signals, terminal
+from dpojax.cli.devices import check_devices, of_devices
 from dpojax.errors import InputError
 from dpojax.files import DISK_ERRORS, remove_unfinished
 
 INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
+COMPUTING = ("train", "sweep", "eval", "score", "sample")  # on the devices of JAX
 LONGEST = 200  # characters of a path in a message
 
 COMMANDS = {
@@ -82,6 +84,8 @@ def run(arguments: list[str]) -> int:
     return fail(f"unknown command {name!r}{hint}")
   try:
     try:
+      if name in COMPUTING and not {"-h", "--help"} & set(rest):
+        check_devices()
       code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
       sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
       return code
@@ -100,6 +104,8 @@ def run(arguments: list[str]) -> int:
       return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
     if isinstance(error, ValueError) and "embedded null" in str(error):  # as every call of the system says it
       return fail("a path holds NUL, which no name does; look at the paths of the config")
+    if (said := of_devices(error)) is not None:
+      return fail(said)
     if (said := of_memory(error)) is not None:
       print(f"dpojax: error: {said}", file=sys.stderr)
       return 1
