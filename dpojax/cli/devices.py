@@ -8,11 +8,13 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 
 from dpojax.errors import ConfigError
 
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
-NVIDIA = pathlib.Path("/dev/nvidiactl")  # made by NVIDIA's driver where there is a card
+# Made by the driver where there is a card; as Windows' Linux and NVIDIA's small computers call it.
+NVIDIA = tuple(map(pathlib.Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")))
 INSTALL = "pip install 'dpojax[cuda12]'"
 NOTHING = "leave JAX_PLATFORMS out to take what there is, or set it to cpu"
 
@@ -27,17 +29,17 @@ def check_devices() -> None:
   """
   wanted = [name.strip().lower() for name in os.environ.get("JAX_PLATFORMS", "").split(",") if name.strip()]
   has_plugin = any(importlib.util.find_spec(name) is not None for name in PLUGINS)
-  if {"cuda", "gpu"} & set(wanted) and not has_plugin:
-    there = f"{NVIDIA} is there" if NVIDIA.exists() else f"no NVIDIA GPU is seen either (no {NVIDIA})"
-    raise ConfigError(
-      f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: the JAX installed here has no CUDA; {there}: {INSTALL}, or {NOTHING}"
-    )
-  if not wanted and not has_plugin and NVIDIA.exists():
+  has_gpu = any(path.exists() for path in NVIDIA)
+  if {"cuda", "gpu"} & set(wanted) and not (has_gpu and has_plugin):
+    why = "this machine shows no NVIDIA GPU" if not has_gpu else f"the JAX installed here has no CUDA: {INSTALL}"
+    raise ConfigError(f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: {why}; {NOTHING}")
+  if not wanted and not has_plugin and NVIDIA[0].exists():
     print(
       f"dpojax: this machine has an NVIDIA GPU, but the JAX installed here computes on the processor only: {INSTALL} "
       "(JAX_PLATFORMS=cpu if that is meant)",
       file=sys.stderr,
     )
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # else XLA tells how it looks for drivers
   logging.getLogger("jax._src.xla_bridge").addFilter(_in_one_line)
 
 
@@ -45,11 +47,19 @@ def of_devices(error: Exception) -> str | None:
   """What to say of JAX's error that a platform cannot be used; None: it is another error."""
   lines = str(error).splitlines() or [""]
   begins = "Unable to initialize backend "
+  wanted = os.environ.get("JAX_PLATFORMS", "")
+  if isinstance(error, AssertionError) and wanted and _raised_in(error) == "xla_bridge.py":  # CUDA could not be loaded
+    return f"JAX_PLATFORMS={wanted}: JAX can use none of them here; {NOTHING}"
   if not isinstance(error, RuntimeError) or not lines[0].startswith(begins):
     return None
   name, _, why = lines[0].removeprefix(begins).partition(": ")
   why = why.partition(" (set JAX_PLATFORMS")[0].partition(" (you may need")[0]
-  return f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: JAX cannot use {name} here ({why[:200]}); {NOTHING}"
+  return f"JAX_PLATFORMS={wanted}: JAX cannot use {name} here ({why[:200]}); {NOTHING}"
+
+
+def _raised_in(error: Exception) -> str:
+  frames = traceback.extract_tb(error.__traceback__)
+  return pathlib.Path(frames[-1].filename).name if frames else ""
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:

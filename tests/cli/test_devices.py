@@ -28,8 +28,8 @@ def without_cuda(monkeypatch):
 
 @pytest.mark.parametrize("platforms", ["cuda", "tpu", "nosuch"])
 def test_a_platform_that_is_not_here_is_one_line(tmp_path, platforms):
-  if platforms == "cuda" and any(map(devices.importlib.util.find_spec, devices.PLUGINS)):
-    pytest.skip("this JAX has CUDA")
+  if platforms == "cuda" and any(path.exists() for path in devices.NVIDIA):
+    pytest.skip("this machine has a GPU")
   (tmp_path / "config.py").write_text(
     "from dpojax.config import base\n\n\ndef get_config():\n  config = base()\n  config.recipe = 'sft'\n"
     "  config.data.source = 'world'\n  config.data.name = 'complaint_desk'\n  config.train.steps = 1\n  return config\n"
@@ -38,7 +38,7 @@ def test_a_platform_that_is_not_here_is_one_line(tmp_path, platforms):
   assert ran.returncode == 2 and ran.stdout == ""
   (line,) = ran.stderr.splitlines()
   assert line.startswith(f"dpojax: error: JAX_PLATFORMS={platforms}: ") and line.endswith("or set it to cpu")
-  assert ("pip install 'dpojax[cuda12]'" in line) == (platforms == "cuda")
+  assert ("no NVIDIA GPU" in line) == (platforms == "cuda")
 
 
 def test_help_asks_for_no_device():
@@ -47,7 +47,7 @@ def test_help_asks_for_no_device():
 
 def test_a_gpu_that_is_not_used_is_said_once(tmp_path, monkeypatch, capsys, without_cuda):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-  monkeypatch.setattr(devices, "NVIDIA", tmp_path / "nvidiactl")
+  monkeypatch.setattr(devices, "NVIDIA", (tmp_path / "nvidiactl",))
   devices.check_devices()
   assert capsys.readouterr() == ("", "")
   (tmp_path / "nvidiactl").touch()
@@ -58,9 +58,7 @@ def test_a_gpu_that_is_not_used_is_said_once(tmp_path, monkeypatch, capsys, with
   devices.check_devices()
   assert capsys.readouterr() == ("", "")
   monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
-  with pytest.raises(
-    ConfigError, match=r"JAX_PLATFORMS=cuda,cpu: .* nvidiactl is there: pip install|nvidiactl is there"
-  ):
+  with pytest.raises(ConfigError, match=r"JAX_PLATFORMS=cuda,cpu: the JAX .* has no CUDA: pip install"):
     devices.check_devices()
 
 
