@@ -17,6 +17,7 @@ COMPUTING = ("train", "sweep", "eval", "score", "sample")  # on the devices of J
 LONGEST = 200  # characters of a path in a message
 
 COMMANDS = {
+  "init": "a folder to begin with: a config, a Makefile, ten rows, a README",
   "train": "train a model as a config says, or go on where its workdir stopped",
   "sweep": "train over a grid of settings, compiled once; one table and one plot",
   "score": "log-probs of the answers in a file under a model",
@@ -38,7 +39,7 @@ commands:
 
 `dpojax COMMAND --help` lists a command's options. To begin:
 
-  dpojax train --config=experiments/quickstart.py --workdir=runs/quickstart
+  dpojax init first && cd first && make inspect train
 """
 
 
