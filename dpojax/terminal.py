@@ -8,7 +8,6 @@ written by `obeyed`, and its author answers for every part of it. Files keep wha
 
 import contextlib
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -113,13 +112,6 @@ def obeyed(stream: Any, text: str) -> None:
   if not text.isascii() and encoding.lower().replace("-", "") != "utf8":
     text = text.encode(encoding, "backslashreplace").decode(encoding)
   stream.write(text)
-
-
-def live_line(stream: Any, text: str) -> None:
-  """Writes text over the line that the cursor is in, cut to the terminal: a full line would wrap and scroll."""
-  obeyed(stream, ERASE_LINE)
-  stream.write(cut(in_line(text), shutil.get_terminal_size().columns - 1))
-  stream.flush()
 
 
 def width(text: str) -> int:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "dpojax"
 # Lowest first. The longest matching name decides.
 LAYERS = [
   ["dpojax.terminal"],
-  ["dpojax.markdown", "dpojax.plot_text"],
+  ["dpojax.markdown", "dpojax.plot_text", "dpojax.screen"],
   ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals"],
   ["dpojax.disk_cache", "dpojax.digests", "dpojax.losses"],
   ["dpojax.config.option"],

@@ -1,8 +1,11 @@
 """`dpojax compare`: two policies, paired by prompt, with intervals."""
 
+import sys
+
+from dpojax import screen
 from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
-from dpojax.report.paired import compare
+from dpojax.report.paired import compare, compared_in_words
 
 DESCRIPTION = """Compares two policies on the prompts that both answered: difference of rewards, KL and length with 95 % intervals,
 win rates, and the settings in which they differ.
@@ -20,5 +23,6 @@ def main(arguments: list[str]) -> int:
   parser.add_argument("a", metavar="A", type=file_path, help="a run, or FOLDER:NAME")
   parser.add_argument("b", metavar="B", type=file_path, help="what is compared with it")
   options = parser.parse_args(arguments)
-  print(compare(options.a, options.b))
+  found = compare(options.a, options.b)
+  screen.say(compared_in_words(found, screen.width_of(sys.stdout)), sys.stdout)
   return 0

@@ -5,7 +5,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dpojax import terminal
+from dpojax import screen, terminal
 from dpojax.cli.arguments import in_range
 from dpojax.cli.options import Parser
 from dpojax.config.keys import (
@@ -84,7 +84,12 @@ def _parser() -> Parser:
   )
   parser.add_argument("--stage", default="", metavar="NAME", help="which stage of --config (the first that reads data)")
   parser.add_argument("--rows", type=in_range(int, 0), default=1, metavar="N", help="packed rows to show")
-  parser.add_argument("--colour", default="auto", choices=["auto", "always", "never"], help="auto: on a terminal")
+  parser.add_argument(
+    "--colour",
+    default="auto",
+    choices=["auto", "always", "never"],
+    help="auto: on a terminal that has colours, unless NO_COLOR is set",
+  )
   return parser
 
 
@@ -192,4 +197,4 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
 
 
 def _colour(setting: str) -> bool:
-  return setting == "always" or (setting == "auto" and sys.stdout.isatty())
+  return setting == "always" or (setting == "auto" and screen.coloured(sys.stdout))

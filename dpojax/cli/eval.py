@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpojax import signals
+from dpojax import screen, signals
 from dpojax.cli.arguments import file_path, in_range
 from dpojax.cli.options import Parser
 from dpojax.cli.output import not_finite
-from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
+from dpojax.cli.progress import Progress
+from dpojax.cli.rows import add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError, DataError
 from dpojax.files import (
   destination,
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
   from dpojax.report.eval_report import eval_text
 
   out = pathlib.Path(options.out)
-  print(eval_text(result))
+  screen.say(eval_text(result, screen.width_of(sys.stdout)), sys.stdout)
   print("\n" + "\n".join(f"{name}: {out / name}" for name in WRITTEN))
   bad = sum(why.endswith(NOT_FINITE) for _, why in left_out)
   if bad:

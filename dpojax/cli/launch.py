@@ -15,11 +15,10 @@ import sys
 import threading
 
 from dpojax import terminal
-from dpojax.cli.main import fail, main
+from dpojax.cli.main import COMPUTING, fail, main
 from dpojax.errors import ConfigError, InputError
 from dpojax.signals import STOPS
 
-COMPUTING = ("train", "sweep", "eval", "score", "sample")
 LAUNCH = "DPOJAX_LAUNCH"
 CACHES = {"DPOJAX_COMPILATION_CACHE": "xla", "DPOJAX_TOKEN_CACHE": "tokens"}  # variable: folder
 # Set from before the restart to after it: which variables were added or changed, with what they were before.

@@ -8,13 +8,16 @@ import signal
 import sys
 
 from dpojax import signals, terminal
+from dpojax.cli.devices import check_devices, of_devices
 from dpojax.errors import InputError
 from dpojax.files import DISK_ERRORS, remove_unfinished
 
 INTERRUPTED = 75  # sysexits' "temporary failure": the same command goes on
+COMPUTING = ("train", "sweep", "eval", "score", "sample")  # on the devices of JAX
 LONGEST = 200  # characters of a path in a message
 
 COMMANDS = {
+  "init": "a folder to begin with: a config, a Makefile, ten rows, a README",
   "train": "train a model as a config says, or go on where its workdir stopped",
   "sweep": "train over a grid of settings, compiled once; one table and one plot",
   "score": "log-probs of the answers in a file under a model",
@@ -36,7 +39,7 @@ commands:
 
 `dpojax COMMAND --help` lists a command's options. To begin:
 
-  dpojax train --config=experiments/quickstart.py --workdir=runs/quickstart
+  dpojax init first && cd first && make inspect train
 """
 
 
@@ -82,6 +85,8 @@ def run(arguments: list[str]) -> int:
     return fail(f"unknown command {name!r}{hint}")
   try:
     try:
+      if name in COMPUTING and not {"-h", "--help"} & set(rest):
+        check_devices()
       code = importlib.import_module(f"dpojax.cli.{name}").main(rest)
       sys.stdout.flush()  # what cannot be written is an error of ours, not of the interpreter's end
       return code
@@ -100,6 +105,8 @@ def run(arguments: list[str]) -> int:
       return fail(f"a path begins with ~, but its user is not known here ({error}); write the path in full")
     if isinstance(error, ValueError) and "embedded null" in str(error):  # as every call of the system says it
       return fail("a path holds NUL, which no name does; look at the paths of the config")
+    if (said := of_devices(error)) is not None:
+      return fail(said)
     if (said := of_memory(error)) is not None:
       print(f"dpojax: error: {said}", file=sys.stderr)
       return 1

@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from dpojax import terminal
+from dpojax import screen
 from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import ConfigError
@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
   several = len(options.folders) > 1
   out = pathlib.Path(options.out or ("report" if several else pathlib.Path(options.folders[0], "report")))
   title = options.title or ", ".join(pathlib.Path(folder).resolve().name for folder in options.folders)
-  live = sys.stderr.isatty()
-  paths = write_page(content, out, title, say=lambda text: terminal.live_line(sys.stderr, text) if live else None)
+  live = screen.is_live(sys.stderr)
+  paths = write_page(content, out, title, say=lambda text: screen.live_line(sys.stderr, [text]) if live else None)
   if live:
-    terminal.live_line(sys.stderr, "")
+    screen.live_line(sys.stderr, [])
   for problem in content.problems:
     print(f"left out: {problem}", file=sys.stderr)
   print(f"{len(content.stages)} runs: {', '.join(section.title for section in content.sections)}")

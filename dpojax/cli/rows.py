@@ -1,14 +1,12 @@
-"""What commands that score the rows of a file share: options of reading, and progress."""
+"""What commands that score the rows of a file share: options of reading, and warnings."""
 
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from dpojax.cli.arguments import file_path, in_range
-from dpojax.cli.progress import Line
 from dpojax.config.option import LONGEST_ROW, MOST_ROWS
 from dpojax.config.schema import DataSettings
 
@@ -67,17 +65,3 @@ def say_warnings(warnings: Sequence[str]) -> None:
   """What to know of the data as a whole, on stderr."""
   for warning in warnings:
     print(f"data: {warning}", file=sys.stderr)
-
-
-class Progress:
-  """Examples done and tokens a second."""
-
-  def __init__(self, total: int, what: str = "scored"):
-    self.total, self.what, self.line = total, what, Line()
-
-  def show(self, done: int, tokens: int) -> None:
-    rate = tokens / max(time.monotonic() - self.line.start, 1e-9)
-    self.line.show(f"{self.what} {done}/{self.total} rows, {rate:.0f} tokens/s")
-
-  def close(self) -> None:
-    self.line.close()

@@ -140,13 +140,8 @@ class _Progress:
     if self.before < 0:  # those of an earlier process took none of our time
       self.before, self.line.start = done, time.monotonic()
     self.tokens, new = tokens, done - self.before
-    left = f", {_clock(self.seconds / new * (self.total - done))} left" if new >= self.together else ""
-    self.line.show(f"{done:,}/{self.total:,} prompts, {tokens / self.seconds:,.0f} tokens/s{left}")
-
-
-def _clock(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+    left = self.seconds / new * (self.total - done) if new >= self.together else None
+    self.line.show(f"answered {done:,}/{self.total:,} prompts", f"tokens/s {tokens / self.seconds:,.0f}", left=left)
 
 
 def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: list[str]) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dpojax.cli.arguments import add_model, file_path
 from dpojax.cli.options import Parser
 from dpojax.cli.output import check_not_read, not_finite, output_path
-from dpojax.cli.rows import Progress, add_rows, data_settings, say_warnings
+from dpojax.cli.progress import Progress
+from dpojax.cli.rows import add_rows, data_settings, say_warnings
 from dpojax.errors import ConfigError
 from dpojax.files import finite, write_json_lines
 

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import pathlib
-import shutil
+import sys
 from typing import Any
 
+from dpojax import screen
 from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.config.experiment import Experiment
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
       ended = o.status in ("finished", "stopped") and (o.folder / "result.json").exists()
       result = read_result(o.folder) if ended else None
       rows.append(SweepRow({key: setting(o.point.experiment, key) for key in keys}, result, o.status))
-    print(write_sweep_report(rows, workdir, width=shutil.get_terminal_size((100, 24)).columns))
+    screen.say(write_sweep_report(rows, workdir, width=screen.width_of(sys.stdout)), sys.stdout)
   if any(o.status == "preempted" for o in outcomes):
     return INTERRUPTED
   return 1 if any(o.status == "failed" for o in outcomes) else 0

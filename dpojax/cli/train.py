@@ -3,15 +3,16 @@
 import argparse
 import contextlib
 import pathlib
-import shutil
 import sys
 from collections.abc import Mapping
 
+from dpojax import screen
 from dpojax.cli.main import INTERRUPTED
 from dpojax.cli.options import config_parser, parse_with_config
 from dpojax.config.experiment import Experiment
 
 Folders = Mapping[str, pathlib.Path]  # of the stages
+WIDEST = 140  # columns of samples side by side: longer lines are hard to read
 
 
 def main(arguments: list[str]) -> int:
@@ -64,14 +65,14 @@ def main(arguments: list[str]) -> int:
       return code
   last = options.only or options.until or list(experiment.stages)[-1]
   ended, made = ended_in(folders[last]), experiment.stages[last].recipe
-  width = min(140, shutil.get_terminal_size((100, 24)).columns)
+  width = min(WIDEST, screen.width_of(sys.stdout))
   reports = {"best_of_n": best_of_n_report, "comparison": comparison_report}
   if ended is not None and made in reports:
-    print(reports[made](folders[last], width=width))
+    screen.say(reports[made](folders[last], width=width), sys.stdout)
   elif ended is None or not ended.weights:  # it trained no model, so there is nothing to report
     print(f"{made}: {folders[last]}")
   else:
-    print(terminal_report(folders[last], width=width))
+    screen.say(terminal_report(folders[last], width=width), sys.stdout)
   return 0
 
 

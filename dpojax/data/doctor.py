@@ -11,6 +11,7 @@ from dpojax.data.rankings import PAIRS, TIED, WITHOUT
 from dpojax.data.show import answer_names
 from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
+from dpojax.screen import Table
 from dpojax.terminal import filled
 
 WIDTH = 26  # of the names on the left
@@ -99,13 +100,12 @@ def _turns(counts: Mapping[str, int]) -> list[str]:
 
 def lengths_report(dataset: TokenDataset) -> str:
   """A table of token lengths."""
-  heading = f"{'tokens':<{WIDTH}}" + "".join(f"{name:>10}" for name in ("mean", "median", "95 %", "longest", "total"))
-  lines = [heading]
+  rows = []
   for name, values in lengths(dataset).items():
     s = summary(values)
-    numbers = f"{s['mean']:>10,.1f}{s['median']:>10,.0f}{s['p95']:>10,.0f}{s['longest']:>10,}{s['total']:>10,}"
-    lines.append(f"{name:<{WIDTH}}{numbers}")
-  return "\n".join(lines)
+    whole = (f"{s[key]:,.0f}" for key in ("median", "p95", "longest", "total"))
+    rows.append([name, f"{s['mean']:,.1f}", *whole])
+  return Table(["tokens", "mean", "median", "95 %", "longest", "total"], rows).text()
 
 
 def packing_report(batches: Batches) -> str:

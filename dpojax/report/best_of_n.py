@@ -7,10 +7,12 @@ from typing import Any
 from dpojax.files import write_atomically
 from dpojax.markdown import escape
 from dpojax.report.records import read_made
-from dpojax.report.tables import aligned, markdown
+from dpojax.report.tables import markdown
+from dpojax.screen import PROSE, Page, Table
 from dpojax.terminal import filled
 
 BEST_OF_N, REPORT = "best_of_n.json", "report.md"
+MAY_GO = ("ended", "length", "at most")  # columns, where a terminal is narrow
 
 
 def write_best_of_n(folder: pathlib.Path) -> None:
@@ -20,11 +22,11 @@ def write_best_of_n(folder: pathlib.Path) -> None:
   write_atomically(folder / REPORT, "\n\n".join(parts) + "\n")
 
 
-def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> str:
-  """The same for a terminal of `width` characters."""
+def best_of_n_report(folder: pathlib.Path, *, width: int = 100) -> Page:
+  """The same for a terminal of `width` columns; 0: a file, whose tables are as wide as they need."""
   found = read_best_of_n(folder)
-  said = filled(_sentence(found), width)
-  return "\n\n".join([aligned(*table(found), width=width), said, f"report: {folder / REPORT}"])
+  said = filled(_sentence(found), width or PROSE)
+  return Page([Table(*table(found), may_go=MAY_GO), said, f"report: {folder / REPORT}"], width)
 
 
 def read_best_of_n(folder: pathlib.Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 from dpojax.files import write_atomically
 from dpojax.markdown import escape
 from dpojax.report.records import read_made
-from dpojax.report.tables import aligned, markdown
+from dpojax.report.tables import markdown
+from dpojax.screen import PROSE, Page
+from dpojax.screen import Table as ScreenTable
 from dpojax.terminal import filled
 
 COMPARISON, ANSWERS, SCORES, REPORT = "comparison.json", "answers.jsonl", "scores.npz", "report.md"
@@ -23,13 +25,17 @@ def write_comparison(folder: pathlib.Path) -> None:
   write_atomically(folder / REPORT, "\n\n".join(parts) + "\n")
 
 
-def comparison_report(folder: pathlib.Path, *, width: int = 100) -> str:
-  """The same for a terminal of `width` characters."""
+def comparison_report(folder: pathlib.Path, *, width: int = 100) -> Page:
+  """The same for a terminal of `width` columns; 0: a file, whose tables are as wide as they need."""
   found = read_comparison(folder)
-  parts = [aligned(*policies_table(found), width=width), filled(_sentence(found), width)]
+  header, rows = policies_table(found)
+  others = header[3:-1] if found["oracle"] else header[3:]  # the KL, the reward that judges and the share stay
+  prose = width or PROSE
+  parts: list[str | ScreenTable] = [ScreenTable(header, rows, may_go=others[::-1]), filled(_sentence(found), prose)]
   if found["tournament"]:
-    parts += [aligned(*tournament_table(found), width=width), filled(_about_tournament(found), width)]
-  return "\n\n".join([*parts, f"report: {folder / REPORT}"])
+    header, rows = tournament_table(found)
+    parts += [ScreenTable(header, rows, may_go=("true rank", "games won")), filled(_about_tournament(found), prose)]
+  return Page([*parts, f"report: {folder / REPORT}"], width)
 
 
 def read_comparison(folder: pathlib.Path) -> dict[str, Any]:

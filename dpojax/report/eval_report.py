@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpojax.markdown import escape
-from dpojax.report.tables import aligned, markdown
-from dpojax.terminal import in_line
+from dpojax.report.tables import markdown
+from dpojax.screen import PROSE, Page, Table
+from dpojax.terminal import filled, in_line
 from dpojax.training.numbers import format_number
 
 Tree = dict[str, Any]
@@ -21,16 +22,17 @@ SCORES = {
 MOST_LISTED = 10  # rows left out
 
 
-def eval_text(result: Tree) -> str:
-  """The table for a terminal."""
-  parts = [_heading(result), aligned(HEADER, table(result)), *notes(result)]
+def eval_text(result: Tree, width: int = 0) -> Page:
+  """The tables for a terminal of `width` columns; 0: any is right."""
+  parts: list[str | Table] = [_heading(result), Table(HEADER, table(result), may_go=HEADER[:1:-1])]
+  parts += [filled(note, width or PROSE) for note in notes(result)]
   if subsets := subset_table(result):
-    parts.append(aligned(SUBSET_HEADER, subsets))
+    parts.append(Table(SUBSET_HEADER, subsets, may_go=["longer wins", "NLL", "95 % interval"]))
   if bench := bench_table(result):
-    parts.append(aligned(["RewardBench", "score"], bench))
+    parts.append(Table(["RewardBench", "score"], bench))
   if listed := left_out(result):
     parts.append("\n".join(listed))
-  return "\n\n".join(parts)
+  return Page(parts, width)
 
 
 def eval_markdown(result: Tree, plots: Sequence[pathlib.Path]) -> str:

@@ -16,7 +16,8 @@ from dpojax.report.comparison_records import Comparison, comparison_of
 from dpojax.report.methods import POLICIES, method_of
 from dpojax.report.samples import prompt_in_words
 from dpojax.report.stages import Stage, find_stages
-from dpojax.report.tables import aligned
+from dpojax.screen import PROSE, Page, Table
+from dpojax.terminal import filled
 from dpojax.training.numbers import format_number, reward_in_words
 
 DRAWS = 4000  # of the bootstrap
@@ -335,30 +336,31 @@ def _said(value: object) -> str:
   return "-" if value is None else str(value) if value != "" else '""'
 
 
-def compared_in_words(found: Compared) -> str:
-  """What `dpojax compare` prints."""
-  rows = []
+def compared_in_words(found: Compared, width: int = 0) -> Page:
+  """What `dpojax compare` prints on a terminal of `width` columns; 0: any is right."""
+  rows, prose = [], width or PROSE
   for one in found.differences:
     name = {KL: "KL, nats an answer", LENGTH: "length, tokens"}.get(one.metric) or reward_in_words(one.metric)
     ends = f"{one.low:+.3f} to {one.high:+.3f}"
     rows.append([name, f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", ends])
-  parts = [
-    f"A: {_named(found.a)}\nB: {_named(found.b)}",
-    aligned(["", "A", "B", "B - A", "95 % interval"], rows),
+  parts: list[str | Table] = [f"A: {_named(found.a)}\nB: {_named(found.b)}"]
+  parts += [
+    Table(["", "A", "B", "B - A", "95 % interval"], rows, may_go=["A", "B"]),
     *(
-      f"B's answer has the higher {reward_in_words(name)} for {value:.1%} of prompts ({100 * low:.1f} to {100 * high:.1f}), "
-      "ties a half; of the first answers"
+      filled(
+        f"B's answer has the higher {reward_in_words(name)} for {value:.1%} of prompts ({100 * low:.1f} to {100 * high:.1f}), "
+        "ties a half; of the first answers",
+        prose,
+      )
       for name, (value, low, high) in found.win_rate.items()
     ),
-    "\n".join(_how(found)),
+    "\n".join(filled(line, prose, indent="  ") for line in _how(found)),
   ]
-  if found.settings:
-    parts.append(aligned(["setting", "A", "B"], [[key, *pair] for key, pair in found.settings.items()]))
-  else:
-    parts.append("settings: none differ but seeds, as far as both are known")
+  settings = Table(["setting", "A", "B"], [[key, *pair] for key, pair in found.settings.items()])
+  parts.append(settings if found.settings else "settings: none differ but seeds, as far as both are known")
   if found.problems:
     parts.append("\n".join(f"left out: {line}" for line in found.problems))
-  return "\n\n".join(parts)
+  return Page(parts, width)
 
 
 def _named(answers: Sequence[Answers]) -> str:

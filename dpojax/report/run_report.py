@@ -18,7 +18,8 @@ from dpojax.report.labels import HELD_OUT, Label, policy_labels, rollout_labels,
 from dpojax.report.records import RunRecords, newest_tenth, read_run
 from dpojax.report.rollouts import SPLIT, cost, first_and_last, rollout_records
 from dpojax.report.samples import display_of, displayed, side_by_side, side_by_side_markdown
-from dpojax.report.tables import aligned, markdown
+from dpojax.report.tables import markdown
+from dpojax.screen import PROSE, Page, Table
 from dpojax.terminal import filled, in_line
 from dpojax.training.model_files import critic_description
 from dpojax.training.numbers import format_duration, format_number, tied
@@ -54,21 +55,26 @@ def write_report(folder: str | pathlib.Path, *, reason: str = "finished") -> Non
   digests.write_json(run.folder, RESULT, result)
 
 
-def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> str:
-  """The report of a finished run for a terminal of `width` characters: table, samples, where the curves are."""
+def terminal_report(folder: str | pathlib.Path, *, width: int = 100) -> Page:
+  """The report of a finished run: table, samples, where the curves are.
+
+  Args:
+    width: columns of the terminal; 0: a file, whose tables are as wide as they need.
+  """
   run = read_run(folder)
   result = read_result(run.folder)
-  parts = [aligned(HEADER, table(result), width=width), _speed(result)]
+  prose = width or PROSE
+  parts: list[str | Table] = [Table(HEADER, table(result)), _speed(result)]
   if notes := footnotes(result):
-    parts.append("\n".join(filled(note, width) for note in notes))
+    parts.append("\n".join(filled(note, prose) for note in notes))
   if run.when_to_stop is not None and (sentences := run.when_to_stop.sentences()):
-    parts.append("\n".join(filled(sentence, width, indent="  ") for sentence in sentences))
+    parts.append("\n".join(filled(sentence, prose, indent="  ") for sentence in sentences))
   samples = _shown(run)
   if samples:
-    parts.append(side_by_side(*samples, width=width))
+    parts.append(side_by_side(*samples, width=prose))
   plots = sorted((run.folder / "plots").glob("*.png"))
   parts.append("\n".join(["report: " + str(run.folder / "report.md"), *(f"curves: {path}" for path in plots)]))
-  return "\n\n".join(parts)
+  return Page(parts, width)
 
 
 def read_result(folder: str | pathlib.Path) -> dict[str, Any]:

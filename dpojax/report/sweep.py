@@ -8,12 +8,15 @@ from dpojax.markdown import escape
 from dpojax.report.labels import shown
 from dpojax.report.run_report import FEW_PROMPTS, prompts_in_words
 from dpojax.report.sweep_rows import SweepRow, measured_columns
-from dpojax.report.tables import aligned, markdown
+from dpojax.report.tables import markdown
+from dpojax.screen import PROSE, Page, Table
 from dpojax.terminal import filled
 
+MAY_GO = ("prompts looked at",)  # where a terminal is narrow; then what was measured, the last first
 
-def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width: int = 0) -> str:
-  """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal of `width` characters, 0: any."""
+
+def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width: int = 0) -> Page:
+  """Writes sweep.md and sweep.png into `workdir`; returns the table for a terminal of `width` columns, 0: any."""
   header, cells = table(rows)
   notes = footnotes(rows)
   measured = any(row.result for row in rows)
@@ -22,16 +25,17 @@ def write_sweep_report(rows: Sequence[SweepRow], workdir: pathlib.Path, *, width
   write_atomically(
     workdir / "sweep.md", f"# {escape(workdir.resolve().name)}\n\n{markdown(header, cells)}\n{said}{plot}"
   )
-  text = aligned(header, cells, width=width)
-  text += "".join(f"\n\n{filled(note, width) if width else note}" for note in notes)
-  text += f"\n\nreport: {workdir / 'sweep.md'}"
+  settings = len(rows[0].values)
+  parts: list[str | Table] = [Table(header, cells, may_go=[*MAY_GO, *header[settings:-1][::-1]], cut=True)]
+  parts += [filled(note, width or PROSE) for note in notes]
+  written = f"report: {workdir / 'sweep.md'}"
   if measured:
     from dpojax.report.figures import save_figure  # matplotlib takes long to import
     from dpojax.report.sweep_plot import draw_sweep
 
     save_figure(draw_sweep(rows), workdir / "sweep.png")
-    text += f"\nplot: {workdir / 'sweep.png'}"
-  return text
+    written += f"\nplot: {workdir / 'sweep.png'}"
+  return Page([*parts, written], width)
 
 
 def footnotes(rows: Sequence[SweepRow]) -> list[str]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from dpojax import digests, terminal
+from dpojax import digests, screen, terminal
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import append_whole, json_line, parse_json, to_json_number
 from dpojax.training.numbers import (
+  TIE,
   format_duration,
   format_number,
   from_json_number,
@@ -25,10 +26,11 @@ from dpojax.training.tracker import Tracker
 
 METRICS, LOG, EVENTS = "metrics.jsonl", "log.txt", "tensorboard"
 REDRAW_SECONDS = 0.1
+STATUS_SECONDS = 30.0  # without a line, after which passing text is printed where there is no terminal
 ROLLOUT = "rollout"  # split whose newest record stands on the lines of the steps that follow it
 RAW = "objective/reward_raw"  # recorded where scores are normalised
 STANDING = ("objective/score", "objective/kl", RAW)
-# Metrics shown on a line, in this order: short name and form. What a terminal of 80 columns cuts off comes last.
+# Metrics shown on a line, in this order: short name and form. A narrow terminal leaves out the last ones.
 SHOWN = {
   "objective/score": ("score", lambda value: thousandths(value)),
   "objective/kl": ("KL", lambda value: thousandths(value)),
@@ -36,19 +38,19 @@ SHOWN = {
   "policy/clip_fraction": ("clipped", "{:.1%}".format),
   "loss": ("loss", format_number),
   "rewards/accuracies": ("accuracy", "{:.1%}".format),
+  "rewards/margins": ("margin", lambda value: no_rounding(value)),
   "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
-  "rewards/margins": ("margin", format_number),
   "taken": ("", lambda value: "" if value else "stopped"),
   "tokens_per_second": ("tokens/s", format_number),
 }
 # Those of what the policy writes, after its rewards.
 SHOWN_OF_POLICY = {
-  "kl/token": ("KL a token", format_number),
+  "kl/token": ("KL a token", lambda value: no_rounding(value)),
   "path_kl/token": ("KL a token along truncated samples", format_number),
   "win_rate": ("win rate", "{:.1%}".format),
   "length/policy": ("length", format_number),
   "finished": ("ended", "{:.0%}".format),
-  "kl/sequence": ("KL an answer", format_number),
+  "kl/sequence": ("KL an answer", lambda value: no_rounding(value)),
 }
 
 
@@ -91,11 +93,12 @@ class RunLog:
     self._writer_type = summary_writer_type() if tensorboard else None
     self._writer: Any = None
     self._stream = stream if stream is not None else sys.stderr
-    self._live = self._stream.isatty() if live is None else live
+    self._live = screen.is_live(self._stream) if live is None else live
     self._lock = threading.RLock()
-    self._line = ""  # the live line on the screen now
-    self._step = ""  # the live line of the newest step, which stays where passing text does not
+    self._line: list[str] = []  # the fields of the live line on the screen now
+    self._step: list[str] = []  # those of the newest step, which stay where passing text does not
     self._drawn_at = -REDRAW_SECONDS
+    self._printed_at = time.monotonic()
     self.time_left = TimeLeft()
     self.move_limit = 0.0  # of a policy gradient: `update_kl_limit`, for words
     self._untaken: dict[
@@ -173,14 +176,14 @@ class RunLog:
       last = step == self.total_steps
       lines = self._of_rollout(step, last)
       if (step % self.log_every == 0 and metrics.get("taken") != 0) or last:
-        lines.append(self._summary(step, metrics))
+        lines.append("  ".join(self._fields(step, metrics)))
       for line in lines:
         self._to_log(line)
       if not self._live:
         for line in lines:
           self._print(line)
       elif last or time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
-        self._step = self._summary(step, metrics)
+        self._step = self._fields(step, metrics)
         self._draw(self._step)
 
   def message(self, text: str) -> None:
@@ -194,10 +197,12 @@ class RunLog:
         self._draw(self._step)
 
   def status(self, text: str) -> None:
-    """Shows passing text on the live line until the next message or step; nothing where there is no terminal."""
+    """Shows passing text on the live line until the next message or step; prints it now and then where there is none."""
     with self._lock:
       if self._live and time.monotonic() - self._drawn_at >= REDRAW_SECONDS:
-        self._draw(text)
+        self._draw([text])
+      elif not self._live and time.monotonic() - self._printed_at >= STATUS_SECONDS:
+        self._print(text)
 
   def truncate_after(self, step: int) -> None:
     """Drops metrics of steps after `step`: a run resumed from there records them again."""
@@ -230,7 +235,7 @@ class RunLog:
           self._draw(self._step)
       if self._line:
         self._print("")
-        self._line = ""
+        self._line = []
       for file in (self._metrics, self._log, self._writer):
         if file is not None:
           file.close()
@@ -242,14 +247,13 @@ class RunLog:
   def __exit__(self, *_: object) -> None:
     self.close()
 
-  def _summary(self, step: int, metrics: Mapping[str, float]) -> str:
-    """`step 120/500  left 3m05s  loss 0.5931  accuracy 71.2%  margin 0.3201  tokens/s 1,240`."""
+  def _fields(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+    """`step 120/500`, `left 3m05s`, `loss 0.5931`, `accuracy 71.2%`, `margin 0.3201`, `tokens/s 1,240`."""
     parts = [f"step {step:,}/{self.total_steps:,}" if self.total_steps else f"step {step:,}"]
     left = self.time_left.seconds(self.total_steps) if self.total_steps else None
     if left is not None:
       parts.append(f"left {format_duration(left)}")
-    parts += [words] if (words := in_words(metrics)) else []
-    return "  ".join(parts)
+    return parts + fields_in_words(metrics)
 
   def _of_rollout(self, step: int, last: bool) -> list[str]:
     """Where a roll-out ends, a line about those of its steps that were left out, if any were."""
@@ -266,18 +270,20 @@ class RunLog:
     why = f": the policy moved {max(moved):.3g}{limit}" if moved else ""
     return [f"roll-out {number}: {len(mine):,} of {step - number * cycle:,} steps left out{why}"]
 
-  def _draw(self, line: str) -> None:
-    terminal.live_line(self._stream, line)
-    self._line, self._drawn_at = line, time.monotonic()
+  def _draw(self, fields: list[str]) -> None:
+    left = next((place for place, field in enumerate(fields) if field.startswith("left ")), 0)
+    screen.live_line(self._stream, fields, first=left)
+    self._line, self._drawn_at = fields, time.monotonic()
 
   def _erase(self) -> None:
     if self._line:
       terminal.obeyed(self._stream, terminal.ERASE_LINE)
-      self._line = ""
+      self._line = []
 
   def _print(self, text: str) -> None:
     self._stream.write(terminal.shown(text) + "\n")
     self._stream.flush()
+    self._printed_at = time.monotonic()
 
   def _to_log(self, text: str) -> None:
     now = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -286,6 +292,11 @@ class RunLog:
 
 def in_words(metrics: Mapping[str, float]) -> str:
   """`loss 0.5931  accuracy 71.2%  margin 0.3201`: those of the metrics that people follow."""
+  return "  ".join(fields_in_words(metrics))
+
+
+def fields_in_words(metrics: Mapping[str, float]) -> list[str]:
+  """The same, a text each."""
   rewards = {name: (reward_in_words(name), format_number) for name in rewards_of(metrics)}
   said = lambda name, form: "tied" if tied(metrics, name) else form(metrics[name])  # noqa: E731
   shown = SHOWN | rewards | SHOWN_OF_POLICY
@@ -294,7 +305,12 @@ def in_words(metrics: Mapping[str, float]) -> str:
   if "policy/approx_kl" in metrics or "taken" in metrics:
     del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
   words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]
-  return "  ".join(filter(None, words))
+  return [word for word in words if word]
+
+
+def no_rounding(value: float) -> str:
+  """A number that is 0 but for rounding, such as the margin of a policy that still is its reference, as `0`."""
+  return "0" if abs(value) < TIE else format_number(value)
 
 
 def thousandths(value: float) -> str:

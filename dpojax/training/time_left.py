@@ -3,7 +3,7 @@
 import collections
 import time
 
-RECENT = 32  # steps that the time left is guessed from
+RECENT = 200  # steps that the time left is guessed from: many, as a look at the policy between two of them takes long
 ROLLOUTS = 8  # whole roll-outs, likewise
 
 
@@ -43,9 +43,10 @@ class TimeLeft:
     return self._by_steps(total) if self.cycle == 1 else self._by_rollouts(total)
 
   def _by_steps(self, total: int) -> float | None:
-    if len(self._recent) < 2:
+    cold = bool(self._recent) and self._recent[0] == self._cold  # the first step waits for compilation
+    if len(self._recent) < 2 + cold:
       return None
-    (first, began), (step, now) = self._recent[0], self._recent[-1]
+    (first, began), (step, now) = self._recent[int(cold)], self._recent[-1]
     return (now - began) / max(step - first, 1) * (total - step)
 
   def _by_rollouts(self, total: int) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 import jax
 import tokenizers
@@ -18,15 +19,20 @@ PAIRS = pathlib.Path(__file__).parents[1] / "data" / "chinese_pairs.jsonl"
 
 def chinese_tokenizer(vocabulary: int = 800) -> Tokenizer:
   """Characters of Chinese are one to three tokens each."""
+  rows = map(json.loads, PAIRS.read_text(encoding="utf-8").splitlines())
+  return bytes_tokenizer((text for row in rows for text in row.values()), vocabulary)
+
+
+def bytes_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+  """Byte-level BPE learned from these texts."""
   backend = tokenizers.Tokenizer(models.BPE())
   backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   backend.decoder = decoders.ByteLevel()
-  rows = map(json.loads, PAIRS.read_text(encoding="utf-8").splitlines())
   alphabet = pre_tokenizers.ByteLevel.alphabet()
   trainer = trainers.BpeTrainer(
     vocab_size=vocabulary, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
   )
-  backend.train_from_iterator((text for row in rows for text in row.values()), trainer)
+  backend.train_from_iterator(texts, trainer)
   return Tokenizer(backend, special_tokens={"eos_token": "<end>", "pad_token": "<end>"})
 
 

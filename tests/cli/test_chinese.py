@@ -16,7 +16,7 @@ from dpojax import plot_text
 from dpojax.bradley_terry import Comparisons, fit, leaderboard
 from dpojax.cli.main import main
 from dpojax.report.figures import save_figure
-from dpojax.report.tables import aligned
+from dpojax.screen import Table
 
 ROWS = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
 NAMES = ["小熊猫", "通义千问", "plain", "混元（旧版）"]
@@ -59,9 +59,9 @@ def test_inspect_shows_every_text_whole(folder, capsys):
 
 def test_tables_are_straight():
   rows = [[name, "1"] for name in (*NAMES, "家 👩‍👩‍👧 庭", "e\u0301té")]
-  for line in aligned(["名字", "数"], rows).split("\n"):
+  for line in Table(["名字", "数"], rows).text().split("\n"):
     assert columns(line) == columns("混元（旧版）") + 2 + columns("数")
-  assert max(map(columns, aligned(["", "值"], [["很长的名字，" * 9, "1.0"]], width=40).split("\n"))) <= 40
+  assert max(map(columns, Table(["", "值"], [["很长的名字，" * 9, "1.0"]]).text(40).split("\n"))) <= 40
 
 
 def test_a_leaderboard_is_straight_and_fits():

@@ -11,6 +11,7 @@ from dpojax import terminal
 from dpojax.report import plots, policy_plots, tables
 from dpojax.report.labels import HELD_OUT, POLICY, Label, policy_labels, shown
 from dpojax.report.samples import side_by_side, side_by_side_markdown
+from dpojax.screen import Table
 from dpojax.training import numbers
 
 
@@ -30,7 +31,7 @@ LABELS = [f"{label.name}, {label.unit}" for label in (*HELD_OUT.values(), *POLIC
 @pytest.mark.parametrize("width", [80, 100, 0])
 def test_a_report_fits_its_terminal_and_loses_no_word(width):
   rows = [["held out", "", ""], *([f"  {name}", "100.0 % (21.5 to 78.5)", "-12.345 ± 0.123"] for name in LABELS)]
-  text = tables.aligned(["", "before", "after"], rows, width=width)
+  text = Table(["", "before", "after"], rows).text(width)
   assert not width or max(map(len, text.split("\n"))) <= width
   assert text.split() == " ".join(["before after", *(" ".join(row) for row in rows)]).split()
   if not width:
