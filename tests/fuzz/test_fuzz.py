@@ -1,7 +1,7 @@
 """No traceback, no hang and no more than 2 GB for anything that a user can give: random inputs, and all that were faults once.
 
 Each domain is fuzzed in a process of its own, from a fixed seed: `DPOJAX_FUZZ=20000` draws so many inputs and not
-some 2,000, `DPOJAX_FUZZ_SEED=1` others. A fault leaves its input as a file; copied into `corpus/`, it is run by every
+some 1,000, `DPOJAX_FUZZ_SEED=1` others. A fault leaves its input as a file; copied into `corpus/`, it is run by every
 `make check` from then on. What was damaged and yet accepted is counted by what was done to it in `accepted.txt` of the
 folder that a failure names, or of `DPOJAX_FUZZ_OUT`.
 """
@@ -23,10 +23,10 @@ CORPUS = pathlib.Path(__file__).parent / "corpus"
 KNOWN = sorted(CORPUS.glob("*.json"))
 # Inputs of each domain in `make test`, and in which process: what is quick has many.
 SHARES = [
-  {"rows": 600, "bt": 450},
-  {"configs": 120, "tokenizers": 250},
-  {"models": 400, "files": 60, "templates": 20},
-  {"commands": 60, "records": 40},
+  {"rows": 300, "bt": 225},
+  {"configs": 60, "tokenizers": 125},
+  {"models": 200, "files": 30, "templates": 10},
+  {"commands": 30, "records": 20},
 ]
 SOME = sum(sum(share.values()) for share in SHARES)
 MOST_MEMORY = 2 * 10**9  # bytes
