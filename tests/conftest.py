@@ -1,5 +1,6 @@
 """Strict numerics for every test: no silent rank or dtype promotion."""
 
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -7,10 +8,14 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DPOJAX_COMPILATION_CACHE", "")  # commands that tests start write nothing into the home
 os.environ.setdefault("DPOJAX_TOKEN_CACHE", "")
-# Most of the time of most tests is compilation, and this halves it. Tests marked `pretrained` compute more than they
-# compile: `make test` runs them apart, with another level in XLA_FLAGS.
+# Most of the time of most tests is compilation. The first flag halves it, and the second what is left, where XLA still
+# has its older emitters. Tests marked `pretrained` compute more than they compile: `make test` runs them apart, with
+# another level in XLA_FLAGS.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+  quick = " --xla_backend_optimization_level=0"
+  if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+    quick += " --xla_cpu_use_fusion_emitters=false"
+  os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + quick
 
 import hypothesis
 import jax

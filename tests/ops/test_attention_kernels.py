@@ -112,7 +112,8 @@ def test_blocks_without_a_visible_pair_are_not_read():
 
 @pytest.mark.slow
 def test_rows_and_heads_lie_on_several_devices():
-  environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+  environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.ops.kernel_on_devices"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
   assert done.returncode == 0, done.stderr

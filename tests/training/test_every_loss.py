@@ -19,7 +19,7 @@ NAMES = sorted(name for name, loss in LOSSES.items() if not loss.of_rewards)
 
 @pytest.fixture(scope="module")
 def results():
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.every_loss"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)

@@ -12,7 +12,7 @@ from tests.training.runs import ROOT
 
 @pytest.mark.slow
 def test_a_policy_and_a_critic_train_together_on_eight_devices():
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.two_models"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
