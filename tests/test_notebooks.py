@@ -59,7 +59,7 @@ def test_no_pair_is_left_over():
   assert {path.stem for path in (ROOT / "notebooks").glob("*.py")} == {path.stem for path in NOTEBOOKS} == set(TEXTS)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, marks=pytest.mark.xdist_group(p.stem), id=p.stem) for p in NOTEBOOKS])
 def test_runs_and_shows_no_error(path):
   notebook = nbformat.read(path, as_version=4)
   shorten(notebook, SHORTER.get(path.stem, {}))

@@ -33,7 +33,9 @@ MOST_MEMORY = 2 * 10**9  # bytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", SHARES, ids="+".join)
+@pytest.mark.parametrize(
+  "share", [pytest.param(s, marks=pytest.mark.xdist_group("+".join(s)), id="+".join(s)) for s in SHARES]
+)
 def test_no_input_ends_in_a_traceback(share, tmp_path):
   more = int(os.environ.get("DPOJAX_FUZZ", SOME)) / SOME
   counts = [f"{domain}:{round(count * more)}" for domain, count in share.items()]
@@ -67,9 +69,8 @@ def seeds(tmp_path_factory):
 
 
 def _marked(path: pathlib.Path):
-  marks = [pytest.mark.slow, pytest.mark.xdist_group("fuzz_run")]
   trains = '"run"' in path.read_text()  # a seed of two steps of training
-  return pytest.param(path, id=path.stem, marks=marks if trains else [])
+  return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * trains)
 
 
 @pytest.mark.parametrize("path", [_marked(path) for path in KNOWN])

@@ -11,8 +11,7 @@ from dpojax.losses import LOSSES
 from tests.tolerances import EPS
 from tests.training.runs import ROOT
 
-# One worker makes the results, which take minutes.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("every_loss")]
+pytestmark = pytest.mark.slow
 
 NAMES = sorted(name for name, loss in LOSSES.items() if not loss.of_rewards)
 
