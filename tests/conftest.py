@@ -19,7 +19,19 @@ if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
+
+# Arrays that go in and out of these files have the shapes and kinds that their annotations say, in every test.
+jaxtyping.install_import_hook(
+  [
+    *(f"dpojax.ops.{name}" for name in ("attention", "logprobs", "norm", "rotary")),
+    *(f"dpojax.losses.{name}" for name in ("aot", "apo", "classifiers", "dpo", "hinge", "ipo", "kto", "nll")),
+    *(f"dpojax.losses.{name}" for name in ("ranking", "reference_free", "reward", "tdpo")),
+    "dpojax.objectives.advantages",
+  ],
+  "beartype.beartype",
+)
 
 # A deadline for one example measures how busy the machine is.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -65,7 +77,7 @@ def programs_of_the_session(tmp_path_factory):
   folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "programs"
   settings = {
     "jax_compilation_cache_dir": str(folder),
-    "jax_persistent_cache_min_compile_time_secs": 0.1,  # what compiles faster is not worth a file
+    "jax_persistent_cache_min_compile_time_secs": 0.2,  # what compiles faster is not worth a file
     "jax_persistent_cache_enable_xla_caches": "none",
   }
   for name, value in settings.items():
