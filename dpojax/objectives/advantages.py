@@ -13,7 +13,7 @@ A roll-out has A = P * K answers, K to each of P prompts, answers of a prompt si
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float64, Int, Shaped
 
 GROUP_EPSILON = 1e-4  # GRPO divides by sd + this, as TRL does
 WHITENING_EPSILON = 1e-8
@@ -25,7 +25,7 @@ def token_mask(length: Int[np.ndarray, " A"], tokens: int) -> Bool[np.ndarray, "
 
 
 def token_rewards(
-  scores: Shaped[np.ndarray, " A"] | list, k1: Shaped[np.ndarray, "A T"], length: Int[np.ndarray, " A"], coef: float
+  scores: Shaped[np.ndarray, " A"], k1: Shaped[np.ndarray, "A T"], length: Int[np.ndarray, " A"], coef: float
 ) -> Float64[np.ndarray, "A T"]:
   """f64[A, T]: -coef * k1 of every token, and the answer's score added at its last token.
 
@@ -38,8 +38,8 @@ def token_rewards(
 
 
 def gae(
-  rewards: Float[np.ndarray, "A T"],
-  values: Float[np.ndarray, "A T"],
+  rewards: Shaped[np.ndarray, "A T"],
+  values: Shaped[np.ndarray, "A T"],
   length: Int[np.ndarray, " A"],
   *,
   gamma: float = 1.0,
@@ -65,7 +65,7 @@ def gae(
   return advantages, advantages + values
 
 
-def reinforce(returns: Float[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
+def reinforce(returns: Shaped[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: the return itself; without a baseline.
 
   References:
@@ -74,7 +74,7 @@ def reinforce(returns: Float[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   return np.asarray(returns, np.float64)
 
 
-def rloo(returns: Float[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
+def rloo(returns: Shaped[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: the return less the mean of the other answers' to the prompt.
 
   References:
@@ -85,7 +85,9 @@ def rloo(returns: Float[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   return returns - (np.sum(returns, axis=1, keepdims=True) - returns) / others
 
 
-def grpo(scores: Float[np.ndarray, "P K"], *, scaled: bool = True, unbiased: bool = True) -> Float64[np.ndarray, "P K"]:
+def grpo(
+  scores: Shaped[np.ndarray, "P K"], *, scaled: bool = True, unbiased: bool = True
+) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: (score - mean) / (sd + 1e-4) over the answers to the prompt.
 
   Args:
@@ -104,7 +106,7 @@ def grpo(scores: Float[np.ndarray, "P K"], *, scaled: bool = True, unbiased: boo
 
 
 def whiten(
-  values: Float[np.ndarray, "*places"], mask: Bool[np.ndarray, "*places"], *, shift_mean: bool = True
+  values: Shaped[np.ndarray, "*places"], mask: Bool[np.ndarray, "*places"], *, shift_mean: bool = True
 ) -> Float64[np.ndarray, "*places"]:
   """(x - mean) / sqrt(variance + 1e-8) over the places in `mask`, biased variance; 0 elsewhere.
 
