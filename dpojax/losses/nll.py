@@ -8,7 +8,7 @@ from dpojax.losses.arrays import checked
 from dpojax.types import Array
 
 
-def token_mean_nll(logp: jax.Array, length: Array, weight: Array | None, pairs_per_token: Array | None) -> jax.Array:
+def token_mean_nll(logp: jax.Array, length: Array, weight: Array | None, pairs_per_token) -> jax.Array:
   """f32[B]: -log-probs scaled so that their weighted mean over examples is their mean over tokens.
 
   Args:

@@ -169,7 +169,7 @@ def _whole(x: jax.Array, number: int) -> jax.Array:
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:number]
 
 
-def _pieces(head: jax.Array, most: int) -> jax.Array:
+def _pieces(head: Array, most: int) -> jax.Array:
   """[V, D] -> [pieces, W, D] with W at most `most`; the last one filled up with zeros where V does not divide."""
   words = head.shape[0]
   least = -(-words // most)
