@@ -16,7 +16,7 @@ import pytest
 from dpojax.training.stage_record import read_record
 from tests.cli.tiny_model import TinyModel
 from tests.recipes.killed import ROOT, finish, progress, start, write_tiny
-from tests.training.runs import state_digest, timeless_metrics
+from tests.training.runs import programs_of_the_killed, state_digest, timeless_metrics
 
 SIGNALS = int(os.environ.get("DPOJAX_SIGNALS", "4"))
 SECONDS = 40  # in which a step, what is measured after it, and a save are done on a busy machine
@@ -130,7 +130,11 @@ def test_other_commands_end_with_their_code_and_leave_nothing_half_done(tmp_path
 
   def begun():
     process = subprocess.Popen(
-      [sys.executable, "-m", "dpojax", command, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+      [sys.executable, "-m", "dpojax", command, *words],
+      cwd=ROOT,
+      env=os.environ | programs_of_the_killed(),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
     )
     wait_until(process, lambda: listens(process))
     return process
