@@ -6,6 +6,7 @@ weight 2 counts as two, one of weight 0 not at all.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.logits import smoothed
@@ -14,7 +15,7 @@ from dpojax.losses.logits import smoothed
 @checked
 def aot(
   chosen, rejected, reference_chosen, reference_rejected, *, weight=None, beta=0.1, label_smoothing=0.0
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """AOT on pairs, one value per pair, coupled over the batch.
 
   With d_i the difference of the i-th smallest chosen - rejected margin of the policy and that of the reference::
@@ -45,7 +46,7 @@ def aot(
 @checked
 def aot_unpaired(
   chosen, rejected, reference_chosen, reference_rejected, *, weight=None, beta=0.1, label_smoothing=0.0
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """AOT between all chosen and all rejected answers, one value per pair, coupled over the batch.
 
   With d_i the difference of the i-th smallest log-ratio of the chosen answers and that of the rejected ones::

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 
 
 @checked
-def apo_zero(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1) -> jax.Array:
+def apo_zero(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1) -> Float[jax.Array, " B"]:
   """APO-zero: chosen answers up, rejected answers down, one value per pair.
 
   For answers better than the model's own. With the log-ratios a of the chosen and b of the rejected answer::
@@ -34,7 +35,7 @@ def apo_zero(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1
 
 
 @checked
-def apo_down(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1) -> jax.Array:
+def apo_down(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1) -> Float[jax.Array, " B"]:
   """APO-down: both answers down, the rejected one more, one value per pair.
 
   For a model whose own answers are better than the chosen ones. With the log-ratios a of the chosen and b of the
@@ -64,7 +65,7 @@ def apo_down(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.1
 @checked
 def apo_zero_unpaired(
   logp, desirable, reference_logp, *, beta=0.1, desirable_weight=1.0, undesirable_weight=1.0
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """APO-zero of single answers, one value per answer.
 
   With the log-ratio a of an answer::

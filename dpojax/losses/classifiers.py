@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 
 
 @checked
-def nca_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.01) -> jax.Array:
+def nca_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.01) -> Float[jax.Array, " B"]:
   """Noise contrastive alignment of a pair, one value per pair.
 
   With the log-ratios a of the chosen and b of the rejected answer::
@@ -38,7 +39,7 @@ def nca_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.0
 
 
 @checked
-def bco_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.01) -> jax.Array:
+def bco_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.01) -> Float[jax.Array, " B"]:
   """Binary classifier optimisation of a pair, without the reward shift, one value per pair.
 
   With the log-ratios a of the chosen and b of the rejected answer::
@@ -65,7 +66,7 @@ def bco_pair(chosen, rejected, reference_chosen, reference_rejected, *, beta=0.0
 
 
 @checked
-def bco(logp, desirable, reference_logp, *, beta=0.01, shift=0.0) -> jax.Array:
+def bco(logp, desirable, reference_logp, *, beta=0.01, shift=0.0) -> Float[jax.Array, " B"]:
   """Binary classifier optimisation of single answers, one value per answer.
 
   With the log-ratio a of an answer and the reward shift delta::
@@ -95,7 +96,7 @@ def bco(logp, desirable, reference_logp, *, beta=0.01, shift=0.0) -> jax.Array:
 
 
 @checked
-def sppo_hard(chosen, rejected, reference_chosen, reference_rejected, *, beta=1e-3) -> jax.Array:
+def sppo_hard(chosen, rejected, reference_chosen, reference_rejected, *, beta=1e-3) -> Float[jax.Array, " B"]:
   """Self-play preference optimisation with certain labels, one value per pair.
 
   With the log-ratios a of the chosen and b of the rejected answer::

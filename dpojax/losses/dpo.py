@@ -6,6 +6,7 @@ tokens, s the score of an f-divergence (the identity unless another is chosen).
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.divergences import FDivergence, reverse_kl
@@ -22,7 +23,7 @@ def dpo(
   margin=None,
   beta=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Direct preference optimisation, one value per pair.
 
   With the margin m = (chosen - rejected) - (reference_chosen - reference_rejected)::
@@ -60,7 +61,7 @@ def cdpo(
   beta=0.1,
   label_smoothing=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Conservative DPO: the loss expected when a share of the labels is swapped, one value per pair.
 
   With the margin m as in `dpo`::
@@ -102,7 +103,7 @@ def robust_dpo(
   beta=0.1,
   label_smoothing=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Provably robust DPO: its mean over swapped labels is the DPO loss of the true ones, one value per pair.
 
   With the margin m as in `dpo`::
@@ -145,7 +146,7 @@ def dpo_norm(
   margin=None,
   beta=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """DPO on length-averaged log-ratios, one value per pair::
 
     loss = -log sigmoid(beta (s(a) / |y_w| - s(b) / |y_l|))
@@ -181,7 +182,7 @@ def exo_pair(
   beta=0.1,
   label_smoothing=1e-3,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Efficient exact optimisation: reverse KL from the policy's preference to the labels', one value per pair.
 
   With q = sigmoid(beta m), the margin m as in `dpo`::
@@ -222,7 +223,7 @@ def discopop(
   beta=0.05,
   tau=0.05,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """DiscoPOP, a blend of the logistic and the exponential loss found by a language model, one value per pair.
 
   With x = beta m, the margin m as in `dpo`, and g = sigmoid(x / tau)::
@@ -255,7 +256,9 @@ def discopop(
 
 
 @checked
-def dpop(chosen, rejected, reference_chosen, reference_rejected, *, margin=None, beta=0.3, penalty=50.0) -> jax.Array:
+def dpop(
+  chosen, rejected, reference_chosen, reference_rejected, *, margin=None, beta=0.3, penalty=50.0
+) -> Float[jax.Array, " B"]:
   """DPO-Positive: DPO with a penalty for chosen answers that fall below the reference, one value per pair::
 
     loss = -log sigmoid(beta (a - b - lambda max(0, -a)))
@@ -293,7 +296,7 @@ def xpo(
   beta=0.1,
   alpha=1e-5,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Exploratory preference optimisation: DPO with a bonus for leaving the reference, one value per pair.
 
   One answer of each pair was written by the policy and one, y', by the reference; with the margin m as in `dpo`::

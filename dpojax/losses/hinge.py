@@ -1,6 +1,7 @@
 """Hinge losses on the log-ratio margin."""
 
 import jax
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.divergences import FDivergence, reverse_kl
@@ -17,7 +18,7 @@ def hinge(
   margin=None,
   beta=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Hinge on the scaled margin (SLiC calibration), one value per pair.
 
   With the margin m as in `dpo`::

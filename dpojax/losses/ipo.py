@@ -1,6 +1,7 @@
 """Identity preference optimisation: regression of the margin on 1 / (2 beta)."""
 
 import jax
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.divergences import FDivergence, reverse_kl
@@ -19,7 +20,7 @@ def ipo(
   margin=None,
   beta=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """IPO on length-averaged log-ratios, one value per pair::
 
     loss = (s(a) / |y_w| - s(b) / |y_l| - 1 / (2 beta))^2
@@ -56,7 +57,7 @@ def ipo_sum(
   margin=None,
   beta=0.1,
   f_divergence: FDivergence = reverse_kl,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """IPO as printed, one value per pair.
 
   With the summed margin m as in `dpo`::

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.logps import weighted_mean
@@ -19,7 +20,7 @@ def kto(
   beta=0.1,
   desirable_weight=1.0,
   undesirable_weight=1.0,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Kahneman-Tversky optimisation, one value per answer, coupled over the batch.
 
   With the log-ratio a of an answer and z = max(0, mean over the batch of mismatched log-ratios), of which no gradient

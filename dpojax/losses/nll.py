@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.types import Array
 
 
-def token_mean_nll(logp: jax.Array, length: Array, weight: Array | None, pairs_per_token: Array | None) -> jax.Array:
+def token_mean_nll(logp: jax.Array, length: Array, weight: Array | None, pairs_per_token) -> jax.Array:
   """f32[B]: -log-probs scaled so that their weighted mean over examples is their mean over tokens.
 
   Args:
@@ -24,7 +25,7 @@ def token_mean_nll(logp: jax.Array, length: Array, weight: Array | None, pairs_p
 
 
 @checked
-def sft(chosen, chosen_length, *, weight=None, pairs_per_token=None) -> jax.Array:
+def sft(chosen, chosen_length, *, weight=None, pairs_per_token=None) -> Float[jax.Array, " B"]:
   """Supervised fine-tuning on the chosen answers, one value per pair::
 
     loss = -log pi(y_w) * (pairs of the global batch) / (chosen tokens of the global batch)
@@ -47,7 +48,7 @@ def sft(chosen, chosen_length, *, weight=None, pairs_per_token=None) -> jax.Arra
 
 
 @checked
-def preferred_ft(chosen) -> jax.Array:
+def preferred_ft(chosen) -> Float[jax.Array, " B"]:
   """Supervised fine-tuning on whole chosen answers, one value per pair::
 
     loss = -log pi(y_w)
@@ -68,7 +69,7 @@ def preferred_ft(chosen) -> jax.Array:
 
 
 @checked
-def unlikelihood(chosen, rejected, *, alpha=1.0) -> jax.Array:
+def unlikelihood(chosen, rejected, *, alpha=1.0) -> Float[jax.Array, " B"]:
   """Likelihood of the chosen answer up, of the rejected one down, one value per pair::
 
     loss = -log pi(y_w) + alpha log pi(y_l)

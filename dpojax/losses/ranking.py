@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked_rankings
 from dpojax.types import Array
 
 
 @checked_rankings
-def plackett_luce_dpo(logp, reference_logp, length, *, beta=0.1) -> jax.Array:
+def plackett_luce_dpo(logp, reference_logp, length, *, beta=0.1) -> Float[jax.Array, " B"]:
   """DPO of a whole ranking, one value per prompt.
 
   With the log-ratios r_1 ... r_K of the answers, best first::

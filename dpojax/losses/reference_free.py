@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.errors import ShapeError
 from dpojax.losses.arrays import checked, checked_rankings
@@ -23,7 +24,7 @@ def orpo(
   weight=None,
   pairs_per_token=None,
   beta=0.1,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Odds ratio preference optimisation, one value per pair.
 
   With length-averaged log-probs p_w = log pi(y_w) / |y_w| and p_l, and odds(p) = e^p / (1 - e^p)::
@@ -59,7 +60,9 @@ def orpo(
 
 
 @checked
-def simpo(chosen, rejected, chosen_length, rejected_length, *, margin=None, beta=2.0, gamma=1.0) -> jax.Array:
+def simpo(
+  chosen, rejected, chosen_length, rejected_length, *, margin=None, beta=2.0, gamma=1.0
+) -> Float[jax.Array, " B"]:
   """Simple preference optimisation: length-averaged log-probs and a target margin, one value per pair::
 
     loss = -log sigmoid(beta (log pi(y_w) / |y_w| - log pi(y_l) / |y_l|) - gamma)
@@ -88,7 +91,7 @@ def simpo(chosen, rejected, chosen_length, rejected_length, *, margin=None, beta
 @checked
 def alphapo(
   chosen, rejected, chosen_length, rejected_length, *, margin=None, beta=2.5, gamma=0.1, alpha=0.25
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """AlphaPO: SimPO with a power of the probability for its logarithm, one value per pair.
 
   With the length-averaged log-prob p of an answer and r(p) = (1 - e^(-alpha p)) / alpha, which is p at alpha = 0::
@@ -135,7 +138,7 @@ def cpo(
   beta=0.1,
   label_smoothing=0.0,
   alpha=1.0,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Contrastive preference optimisation: DPO with a uniform reference and a likelihood term, one value per pair.
 
   With x = beta (log pi(y_w) - log pi(y_l))::
@@ -167,7 +170,9 @@ def cpo(
 
 
 @checked_rankings
-def tpo(logp, length, *, weight=None, pairs_per_token=None, beta=0.01, label_smoothing=0.0, alpha=1.0) -> jax.Array:
+def tpo(
+  logp, length, *, weight=None, pairs_per_token=None, beta=0.01, label_smoothing=0.0, alpha=1.0
+) -> Float[jax.Array, " B"]:
   """Triple preference optimisation on a gold, a chosen and a rejected answer, one value per triple.
 
   With x = beta (log pi(y_w) - log pi(y_l))::
@@ -203,7 +208,7 @@ def tpo(logp, length, *, weight=None, pairs_per_token=None, beta=0.01, label_smo
 @checked_rankings
 def tpo_l(
   logp, length, *, weight=None, pairs_per_token=None, beta=0.01, label_smoothing=0.0, gamma=0.5, alpha=1.0
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Triple preference optimisation with length-averaged log-probs and a target margin, one value per triple.
 
   With x = beta (log pi(y_w) / |y_w| - log pi(y_l) / |y_l|) - gamma::

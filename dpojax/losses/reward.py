@@ -2,13 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked, checked_rankings
 from dpojax.losses.ranking import ranking_nll
 
 
 @checked
-def bradley_terry(chosen, rejected, *, margin=None, label=None, label_smoothing=0.0, centring=0.0) -> jax.Array:
+def bradley_terry(
+  chosen, rejected, *, margin=None, label=None, label_smoothing=0.0, centring=0.0
+) -> Float[jax.Array, " B"]:
   """Bradley and Terry's model of who wins, one value per pair.
 
   With the lead d = r_w - r_l - margin::
@@ -41,7 +44,7 @@ def bradley_terry(chosen, rejected, *, margin=None, label=None, label_smoothing=
 
 
 @checked
-def rao_kupper(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, centring=0.0) -> jax.Array:
+def rao_kupper(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, centring=0.0) -> Float[jax.Array, " B"]:
   """Bradley and Terry's model with ties after Rao and Kupper, one value per pair.
 
   Who leads by less than a threshold, ties.
@@ -75,7 +78,7 @@ def rao_kupper(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, c
 
 
 @checked
-def davidson(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, centring=0.0) -> jax.Array:
+def davidson(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, centring=0.0) -> Float[jax.Array, " B"]:
   """Bradley and Terry's model with ties after Davidson, one value per pair.
 
   A tie is a third outcome with a strength of its own.
@@ -108,7 +111,7 @@ def davidson(chosen, rejected, *, margin=None, label=None, tie_strength=1.0, cen
 
 
 @checked_rankings
-def plackett_luce(reward, *, present=None) -> jax.Array:
+def plackett_luce(reward, *, present=None) -> Float[jax.Array, " B"]:
   """Plackett and Luce's model of a ranking: negative log-probability of the order, one value per prompt.
 
   With the rewards r_1 ... r_K, best first::
@@ -134,7 +137,7 @@ def plackett_luce(reward, *, present=None) -> jax.Array:
 
 
 @checked_rankings
-def all_pairs(reward, *, present=None) -> jax.Array:
+def all_pairs(reward, *, present=None) -> Float[jax.Array, " B"]:
   """Bradley and Terry's loss averaged over all pairs of a ranking, one value per prompt.
 
   With the rewards r_1 ... r_K, best first::

@@ -5,6 +5,7 @@ reference's whole distribution, so the reference is live, never a cache of log-p
 """
 
 import jax
+from jaxtyping import Float
 
 from dpojax.losses.arrays import checked
 from dpojax.losses.logits import minus_margin
@@ -13,7 +14,7 @@ from dpojax.losses.logits import minus_margin
 @checked
 def tdpo1(
   chosen, rejected, reference_chosen, reference_rejected, chosen_kl, rejected_kl, *, margin=None, beta=0.1
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Token-level DPO, first form, one value per pair.
 
   With the margin m as in `dpo` and the sequential KL of either answer::
@@ -42,7 +43,7 @@ def tdpo1(
 @checked
 def tdpo2(
   chosen, rejected, reference_chosen, reference_rejected, chosen_kl, rejected_kl, *, margin=None, beta=0.1, alpha=0.5
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
   """Token-level DPO, second form, one value per pair.
 
   With the margin m as in `dpo`, the sequential KL of either answer, and no gradient through the chosen one's::

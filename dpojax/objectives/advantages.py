@@ -13,17 +13,20 @@ A roll-out has A = P * K answers, K to each of P prompts, answers of a prompt si
 """
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Shaped
 
 GROUP_EPSILON = 1e-4  # GRPO divides by sd + this, as TRL does
 WHITENING_EPSILON = 1e-8
 
 
-def token_mask(length: np.ndarray, tokens: int) -> np.ndarray:
+def token_mask(length: Int[np.ndarray, " A"], tokens: int) -> Bool[np.ndarray, "A T"]:
   """bool[A, T]: which places hold a token."""
   return np.arange(tokens)[None, :] < np.asarray(length)[:, None]
 
 
-def token_rewards(scores: np.ndarray, k1: np.ndarray, length: np.ndarray, coef: float) -> np.ndarray:
+def token_rewards(
+  scores: Shaped[np.ndarray, " A"], k1: Shaped[np.ndarray, "A T"], length: Int[np.ndarray, " A"], coef: float
+) -> Float64[np.ndarray, "A T"]:
   """f64[A, T]: -coef * k1 of every token, and the answer's score added at its last token.
 
   The score lands on the last token, where V(T + 1) = 0, also of an answer that was cut. (Stiennon et al. 2020,
@@ -35,8 +38,13 @@ def token_rewards(scores: np.ndarray, k1: np.ndarray, length: np.ndarray, coef: 
 
 
 def gae(
-  rewards: np.ndarray, values: np.ndarray, length: np.ndarray, *, gamma: float = 1.0, lam: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
+  rewards: Shaped[np.ndarray, "A T"],
+  values: Shaped[np.ndarray, "A T"],
+  length: Int[np.ndarray, " A"],
+  *,
+  gamma: float = 1.0,
+  lam: float = 0.95,
+) -> tuple[Float64[np.ndarray, "A T"], Float64[np.ndarray, "A T"]]:
   """(advantages, value targets), both f64[A, T].
 
   delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lam A_{t+1}; target_t = A_t + V_t, with V = A = 0 after the
@@ -57,7 +65,7 @@ def gae(
   return advantages, advantages + values
 
 
-def reinforce(returns: np.ndarray) -> np.ndarray:
+def reinforce(returns: Shaped[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: the return itself; without a baseline.
 
   References:
@@ -66,7 +74,7 @@ def reinforce(returns: np.ndarray) -> np.ndarray:
   return np.asarray(returns, np.float64)
 
 
-def rloo(returns: np.ndarray) -> np.ndarray:
+def rloo(returns: Shaped[np.ndarray, "P K"]) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: the return less the mean of the other answers' to the prompt.
 
   References:
@@ -77,7 +85,9 @@ def rloo(returns: np.ndarray) -> np.ndarray:
   return returns - (np.sum(returns, axis=1, keepdims=True) - returns) / others
 
 
-def grpo(scores: np.ndarray, *, scaled: bool = True, unbiased: bool = True) -> np.ndarray:
+def grpo(
+  scores: Shaped[np.ndarray, "P K"], *, scaled: bool = True, unbiased: bool = True
+) -> Float64[np.ndarray, "P K"]:
   """f64[P, K]: (score - mean) / (sd + 1e-4) over the answers to the prompt.
 
   Args:
@@ -95,7 +105,9 @@ def grpo(scores: np.ndarray, *, scaled: bool = True, unbiased: bool = True) -> n
   return centred / (np.std(scores, axis=1, ddof=int(unbiased), keepdims=True) + GROUP_EPSILON)
 
 
-def whiten(values: np.ndarray, mask: np.ndarray, *, shift_mean: bool = True) -> np.ndarray:
+def whiten(
+  values: Shaped[np.ndarray, "*places"], mask: Bool[np.ndarray, "*places"], *, shift_mean: bool = True
+) -> Float64[np.ndarray, "*places"]:
   """(x - mean) / sqrt(variance + 1e-8) over the places in `mask`, biased variance; 0 elsewhere.
 
   Args:

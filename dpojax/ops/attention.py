@@ -22,27 +22,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float, Int
 
 from dpojax.ops import attention_gpu, attention_tpu
 from dpojax.ops.attention_blocks import Places, Plan, key_lists, lowest, make_plan, sees
 from dpojax.ops.attention_sharding import on_every_device
 from dpojax.ops.matmul import contract, kept_residual, operand, sum_dtype
+from dpojax.types import Array
 
 BLOCK = 128
 
 
 def packed_attention(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
+  q: Float[Array, "R L H d"],
+  k: Float[Array, "R L KV d"],
+  v: Float[Array, "R L KV d"],
   *,
-  segment: jax.Array,
-  answer: jax.Array,
-  position: jax.Array,
+  segment: Int[Array, "R L"],
+  answer: Int[Array, "R L"],
+  position: Int[Array, "R L"],
   precision: str,
   window: int | None = None,
   plan: Plan | None = None,
-) -> jax.Array:
+) -> Float[jax.Array, "R L H d"]:
   """Softmax attention under the mask of `dpojax.types.PackedBatch`.
 
   Token i sees token j when both are of one segment, j <= i in the row, and j is a prompt token or of
@@ -69,7 +71,9 @@ def packed_attention(
   return attended[:, :length]
 
 
-def attention_plan(segment: jax.Array, answer: jax.Array, position: jax.Array, window: int | None) -> Plan:
+def attention_plan(
+  segment: Int[Array, "R L"], answer: Int[Array, "R L"], position: Int[Array, "R L"], window: int | None
+) -> Plan:
   """What `packed_attention` must visit in rows i32[R, L] with these places."""
   block = min(BLOCK, segment.shape[1])
   filled = (_fill(jnp.asarray(x, jnp.int32), block, empty) for x, empty in ((segment, -1), (answer, -1), (position, 0)))

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, Int
 
 from dpojax.ops.matmul import contract, contract_first, dense, operand, sum_dtype
+from dpojax.types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -41,11 +43,11 @@ GPU_BLOCKS = 4  # tiles that a GPU cuts a row's slots into: as large as `chunk` 
 
 
 def scored_logps(
-  hidden: jax.Array,
-  head: jax.Array,
-  target: jax.Array,
+  hidden: Float[Array, "*positions D"],
+  head: Float[Array, "V D"],
+  target: Int[Array, "*positions"],
   *,
-  used: jax.Array | int | None = None,
+  used: Array | int | None = None,
   chunk: int,
   precision: str,
 ) -> ScoredTokens:
@@ -69,7 +71,7 @@ def scored_logps(
   states, targets = hidden.reshape(rows, slots, -1), jnp.asarray(target).reshape(rows, slots)
   scores: tuple[jax.Array, ...] = _score(states, head, targets, used_slots, chunk, precision)  # pyright: ignore[reportAssignmentType]
   logp, entropy, correct = (x.reshape(target.shape) for x in scores)
-  mean_logit = lax.stop_gradient(hidden @ jnp.mean(head, axis=0))
+  mean_logit = lax.stop_gradient(jnp.asarray(hidden) @ jnp.mean(jnp.asarray(head), axis=0))
   found = ScoredTokens(logp, lax.stop_gradient(entropy), lax.stop_gradient(correct), mean_logit)
   if used is None:
     return found
@@ -78,14 +80,14 @@ def scored_logps(
 
 
 def token_kl(
-  policy_hidden: jax.Array,
-  policy_head: jax.Array,
-  reference_hidden: jax.Array,
-  reference_head: jax.Array,
+  policy_hidden: Float[Array, "N D"],
+  policy_head: Float[Array, "V D"],
+  reference_hidden: Float[Array, "N E"],
+  reference_head: Float[Array, "V E"],
   *,
   chunk: int,
   precision: str,
-) -> jax.Array:
+) -> Float[jax.Array, " N"]:
   """Exact KL divergence of next-token distributions, sum_v p (log p - log q), in nats.
 
   Args:
@@ -100,15 +102,17 @@ def token_kl(
   @jax.checkpoint
   def one_chunk(states):
     policy, reference = states
-    log_p = jax.nn.log_softmax(dense(policy, policy_head.T, precision=precision))
-    log_q = jax.nn.log_softmax(dense(reference, reference_head.T, precision=precision))
+    log_p = jax.nn.log_softmax(dense(policy, jnp.asarray(policy_head).T, precision=precision))
+    log_q = jax.nn.log_softmax(dense(reference, jnp.asarray(reference_head).T, precision=precision))
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
 
   chunks = _chunks((policy_hidden, reference_hidden), chunk)
   return _whole(lax.map(one_chunk, chunks), policy_hidden.shape[0])
 
 
-def token_entropy(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: str) -> jax.Array:
+def token_entropy(
+  hidden: Float[Array, "N D"], head: Float[Array, "V D"], *, chunk: int, precision: str
+) -> Float[jax.Array, " N"]:
   """Entropy of next-token distributions, -sum_v p log p, in nats, with a gradient.
 
   Args:
@@ -121,13 +125,15 @@ def token_entropy(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: 
 
   @jax.checkpoint
   def one_chunk(states):
-    log_p = jax.nn.log_softmax(dense(states, head.T, precision=precision))
+    log_p = jax.nn.log_softmax(dense(states, jnp.asarray(head).T, precision=precision))
     return -jnp.sum(jnp.exp(log_p) * log_p, -1)
 
   return _whole(lax.map(one_chunk, _chunks(hidden, chunk)), hidden.shape[0])
 
 
-def log_collision(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: str) -> jax.Array:
+def log_collision(
+  hidden: Float[Array, "N D"], head: Float[Array, "V D"], *, chunk: int, precision: str
+) -> Float[jax.Array, " N"]:
   """Log of the probability that two draws of the next token agree, log sum_v p_v^2, without a gradient.
 
   Args:
@@ -139,7 +145,7 @@ def log_collision(hidden: jax.Array, head: jax.Array, *, chunk: int, precision: 
   """
 
   def one_chunk(states):
-    logits = dense(states, lax.stop_gradient(head).T, precision=precision)
+    logits = dense(states, lax.stop_gradient(jnp.asarray(head)).T, precision=precision)
     return jax.nn.logsumexp(2 * logits, -1) - 2 * jax.nn.logsumexp(logits, -1)
 
   return _whole(lax.map(one_chunk, _chunks(lax.stop_gradient(hidden), chunk)), hidden.shape[0])
@@ -163,7 +169,7 @@ def _whole(x: jax.Array, number: int) -> jax.Array:
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:number]
 
 
-def _pieces(head: jax.Array, most: int) -> jax.Array:
+def _pieces(head: Array, most: int) -> jax.Array:
   """[V, D] -> [pieces, W, D] with W at most `most`; the last one filled up with zeros where V does not divide."""
   words = head.shape[0]
   least = -(-words // most)

@@ -5,10 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float
+
+from dpojax.types import Array
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rms_norm(x: jax.Array, gain: jax.Array, epsilon: float) -> jax.Array:
+def rms_norm(x: Float[Array, "*tokens D"], gain: Float[Array, " D"], epsilon: float) -> Float[jax.Array, "*tokens D"]:
   """x / sqrt(mean(x^2) + epsilon) * gain over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4).
 
   Args:

@@ -6,6 +6,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
+
+from dpojax.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +50,17 @@ def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None 
   raise ValueError(f"unknown rope scaling {scaling.kind!r}; known: linear, llama3")
 
 
-def rotary_angles(position: jax.Array, frequencies: np.ndarray, dtype) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(
+  position: Int[Array, "*tokens"], frequencies: Float[np.ndarray, " half"], dtype
+) -> tuple[Float[jax.Array, "*tokens half"], Float[jax.Array, "*tokens half"]]:
   """Cosine and sine, each dtype[..., L, head_dim / 2], of i32[..., L] positions."""
   angles = position.astype(dtype)[..., None] * jnp.asarray(frequencies, dtype)[(None,) * position.ndim]
   return jnp.cos(angles), jnp.sin(angles)
 
 
-def apply_rotary(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
+def apply_rotary(
+  x: Float[Array, "*tokens H d"], cosine: Float[Array, "*tokens half"], sine: Float[Array, "*tokens half"]
+) -> Float[jax.Array, "*tokens H d"]:
   """Turns the pairs (x_i, x_{i + d/2}) of every head by the angle of their position.
 
   Args:

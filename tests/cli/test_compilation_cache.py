@@ -108,6 +108,7 @@ def test_each_program_has_its_digest_and_the_next_process_reads_it(tmp_path):
   assert start(tmp_path) == (value, written, 0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut", "flipped inside"])
 def test_what_is_damaged_is_compiled_and_written_again(tmp_path, how):
   value, _, written, _ = start(tmp_path)
@@ -127,6 +128,7 @@ def test_what_is_damaged_is_compiled_and_written_again(tmp_path, how):
   assert start(tmp_path) == (value, written, 0, [])
 
 
+@pytest.mark.slow
 def test_damage_while_a_process_runs_costs_a_line(tmp_path):
   value, _, written, _ = start(tmp_path)
   damage = f"import pathlib\nfor f in pathlib.Path({str(tmp_path)!r}).rglob('*{ENTRY}'): f.write_bytes(b'no')"
@@ -137,6 +139,7 @@ def test_damage_while_a_process_runs_costs_a_line(tmp_path):
   assert start(tmp_path)[:3] == (value, 0, written) and start(tmp_path) == (value, written, 0, [])
 
 
+@pytest.mark.slow
 def test_a_program_that_xla_refuses_ends_the_cache(tmp_path):
   """A sound entry, by its digest, of what is no program."""
   value = start(tmp_path)[0]
@@ -151,6 +154,7 @@ def test_a_program_that_xla_refuses_ends_the_cache(tmp_path):
   assert start(tmp_path) == (value, 0, 0, [])
 
 
+@pytest.mark.slow
 def test_what_a_process_killed_between_two_files_left_does_not_stop_the_next(tmp_path):
   """JAX writes nothing at all where an entry lacks the time of its last use."""
   value, _, written, _ = start(tmp_path)
@@ -171,6 +175,7 @@ def test_processes_that_start_at_the_same_time_agree(tmp_path):
   assert lines == again[3] == [] and again[0] == value
 
 
+@pytest.mark.slow
 def test_the_size_is_limited(tmp_path):
   value = start(tmp_path)[0]
   whole = sum(entry.stat().st_size for entry in entries(tmp_path))
@@ -253,6 +258,7 @@ def mounted(folder, options):
     pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_a_line_and_leaves_no_half_entry(tmp_path):
   mounted(tmp_path / "disk", "size=24k,mode=700")
   try:
@@ -267,6 +273,7 @@ def test_a_full_disk_costs_a_line_and_leaves_no_half_entry(tmp_path):
     subprocess.run(["umount", tmp_path / "disk"], check=True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path):
   mounted(tmp_path / "disk", "size=64k,ro")
   try:
@@ -277,6 +284,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path):
     subprocess.run(["umount", tmp_path / "disk"], check=True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_costs_a_line(tmp_path):
   mounted(tmp_path / "disk", "size=1m,mode=700")
   try:
@@ -298,6 +306,7 @@ def run(model, **environment):
   return done.stdout, [line for line in done.stderr.splitlines() if "compilation cache" in line]
 
 
+@pytest.mark.slow
 def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tmp_path):
   model = TinyModel(tmp_path / "model").path
   variables = {"DPOJAX_COMPILATION_CACHE": str(tmp_path / "xla"), "JAX_COMPILATION_CACHE_DIR": ""}

@@ -57,6 +57,8 @@ def commands(inputs):
 
 
 COMMANDS = ["train", "sweep", "score", "sample", "eval", "export", "bt", "bt plot", "report"]
+# One command meets every name; each command meets one name that its own words must survive.
+NONE = [("score", name) for name in NAMES] + [(command, "NUL") for command in COMMANDS if command != "score"]
 
 
 def refused(inputs, command, place, capsys, path=None):
@@ -74,19 +76,15 @@ def refused(inputs, command, place, capsys, path=None):
   return said[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "name"), NONE)
 def test_names_that_are_none(inputs, tmp_path, monkeypatch, capsys, command, name):
   monkeypatch.chdir(tmp_path)
   place, words = NAMES[name]
-  suffix = commands(inputs)[command][2]
-  if suffix and name.startswith("long"):
-    words = "has 3" if name == "long" else words
   assert words in refused(inputs, command, place, capsys)
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["file/x", "file/x/y", "circle/x"])
+@pytest.mark.parametrize("place", ["file/x", "circle/x"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_or_a_circle_where_a_folder_is_wanted(inputs, tmp_path, capsys, command, place):
   (tmp_path / "file").write_text("kept")
@@ -135,7 +133,7 @@ def test_a_disk_that_is_full(inputs, tmp_path, capsys, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", range(8, 120, 14))
+@pytest.mark.parametrize("room", range(8, 120, 28))
 def test_a_disk_that_gets_full_on_the_way(inputs, tmp_path, capsys, room):
   """Somewhere among the record, the settings, the log, the metrics, a checkpoint; with room the same command goes on."""
   with mounted(tmp_path / "disk", f"size={room}k") as disk:

@@ -1,7 +1,7 @@
 """No traceback, no hang and no more than 2 GB for anything that a user can give: random inputs, and all that were faults once.
 
 Each domain is fuzzed in a process of its own, from a fixed seed: `DPOJAX_FUZZ=20000` draws so many inputs and not
-some 2,000, `DPOJAX_FUZZ_SEED=1` others. A fault leaves its input as a file; copied into `corpus/`, it is run by every
+some 1,000, `DPOJAX_FUZZ_SEED=1` others. A fault leaves its input as a file; copied into `corpus/`, it is run by every
 `make check` from then on. What was damaged and yet accepted is counted by what was done to it in `accepted.txt` of the
 folder that a failure names, or of `DPOJAX_FUZZ_OUT`.
 """
@@ -23,17 +23,19 @@ CORPUS = pathlib.Path(__file__).parent / "corpus"
 KNOWN = sorted(CORPUS.glob("*.json"))
 # Inputs of each domain in `make test`, and in which process: what is quick has many.
 SHARES = [
-  {"rows": 600, "bt": 450},
-  {"configs": 120, "tokenizers": 250},
-  {"models": 400, "files": 60, "templates": 20},
-  {"commands": 60, "records": 40},
+  {"rows": 300, "bt": 225},
+  {"configs": 60, "tokenizers": 125},
+  {"models": 200, "files": 30, "templates": 10},
+  {"commands": 30, "records": 20},
 ]
 SOME = sum(sum(share.values()) for share in SHARES)
 MOST_MEMORY = 2 * 10**9  # bytes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", SHARES, ids="+".join)
+@pytest.mark.parametrize(
+  "share", [pytest.param(s, marks=pytest.mark.xdist_group("+".join(s)), id="+".join(s)) for s in SHARES]
+)
 def test_no_input_ends_in_a_traceback(share, tmp_path):
   more = int(os.environ.get("DPOJAX_FUZZ", SOME)) / SOME
   counts = [f"{domain}:{round(count * more)}" for domain, count in share.items()]
@@ -67,9 +69,8 @@ def seeds(tmp_path_factory):
 
 
 def _marked(path: pathlib.Path):
-  marks = [pytest.mark.slow, pytest.mark.xdist_group("fuzz_run")]
   trains = '"run"' in path.read_text()  # a seed of two steps of training
-  return pytest.param(path, id=path.stem, marks=marks if trains else [])
+  return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * trains)
 
 
 @pytest.mark.parametrize("path", [_marked(path) for path in KNOWN])

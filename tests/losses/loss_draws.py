@@ -104,8 +104,8 @@ def draw(name, seed=0, size=5, dtype=np.float64, spread=4.0):
 
 
 def loss_of(name, args, **options):
-  """The values of the loss called `name`: one compilation is faster than many for single operations."""
-  return jax.jit(lambda args: values_of(name, args, **options))(args)
+  """The values of the loss called `name`, operation by operation: losses share most of them, and few are compiled."""
+  return jnp.asarray(values_of(name, jax.tree.map(jnp.asarray, args), **options))
 
 
 def mean_of(name, args, **options):
@@ -129,7 +129,7 @@ def gradients_of(name, args, take=None, **options):
     model = dataclasses.replace(args[0], **values)
     return (take or mean_of)(name, (model, *args[1:]), **options)
 
-  return jax.jit(jax.grad(mean))(fields(args[0]))
+  return jax.grad(mean)(fields(args[0]))
 
 
 def rows(container, index):

@@ -151,9 +151,7 @@ def run(name, policy, reference=None, options=None, dtype=np.float64, change=Non
     values = LOSSES[name].of_packed(model, *frozen, **options)
     return weighted_mean(values, model.weight), values
 
-  (value, values), slopes = jax.jit(jax.value_and_grad(mean, has_aux=True))(
-    jnp.asarray(batch.table(batch.answers, dtype))
-  )
+  (value, values), slopes = jax.value_and_grad(mean, has_aux=True)(jnp.asarray(batch.table(batch.answers, dtype)))
   assert values.dtype == dtype and slopes.dtype == dtype
   return np.asarray(values)[: count_of(policy)], float(value), batch.nested(np.asarray(slopes))
 

@@ -1,6 +1,7 @@
 """Every loss against TRL 1.16's own values and gradients, and against the float64 oracles.
 
-1e-12 in float64; 1e-5 in float32, with gradients to 1e-4. `test_registry_is_covered` fails for a loss without an
+1e-12 in float64, which decides the formula; 1e-5 in float32, with gradients to 1e-4, once a loss and for what TRL
+computed in float32: `test_extremes.py` has what only float32 can get wrong. `test_registry_is_covered` fails for a loss without an
 oracle or without the theorems of `test_theorems.py`.
 """
 
@@ -38,7 +39,6 @@ from dpojax.losses.logps import weighted_mean as weighted_mean_of_arrays
 
 # (values, gradients) relative to what is expected or, near 0, absolute.
 TOLERANCE = {np.float64: (1e-12, 1e-9), np.float32: (1e-5, 1e-4)}
-DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 
 
 def flat(nested):
@@ -97,11 +97,9 @@ def expected_gradient(record):
   return [list(example) for example in zip(*parts, strict=True)]
 
 
-@DTYPES
 @pytest.mark.parametrize("record", [r for r in trl.TRL["records"] if r["loss"] != "bradley_terry"], ids=trl.label)
-def test_trl(record, dtype):
-  if dtype == np.float64 and record["precision"] != "float64":
-    pytest.skip("there is a record of the same in float64")
+def test_trl(record):
+  dtype = np.float64 if record["precision"] == "float64" else np.float32
   with jax.enable_x64(dtype == np.float64):
     values, mean, slopes = ours(record, dtype)
   tolerance, of_gradient = TOLERANCE[dtype]
@@ -115,9 +113,9 @@ def test_trl(record, dtype):
   close(slopes, want, of_gradient, np.nanmax(np.abs(flat(want)), initial=1e-3))
 
 
-@DTYPES
 @pytest.mark.parametrize("record", [r for r in trl.TRL["records"] if r["loss"] == "bradley_terry"], ids=trl.label)
-def test_trl_reward(record, dtype):
+def test_trl_reward(record):
+  dtype = np.float64 if record["precision"] == "float64" else np.float32
   rewards, _ = trl.models(record)
   with jax.enable_x64(dtype == np.float64):
     values, slopes = reward_run("bradley_terry", rewards, record["options"], dtype)
@@ -240,14 +238,16 @@ def models_for(name, seed, uneven):
 
 
 def oracle_runs():
+  """All options with weights and margins, in float64; the paper's also without them, and in float32."""
   for name, many in OPTIONS.items():
-    for options in many:
-      yield pytest.param(name, options, id="-".join([name, *(f"{k}={v}" for k, v in options.items())]))
+    words = ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for options in many]
+    for options, word in zip(many, words, strict=True):
+      yield pytest.param(name, options, True, np.float64, id=word)
+    yield pytest.param(name, many[0], False, np.float64, id=f"{words[0]}-alike")
+    yield pytest.param(name, many[0], True, np.float32, id=f"{words[0]}-float32")
 
 
-@DTYPES
-@pytest.mark.parametrize("uneven", [False, True], ids=["alike", "weighted"])
-@pytest.mark.parametrize(("name", "options"), oracle_runs())
+@pytest.mark.parametrize(("name", "options", "uneven", "dtype"), list(oracle_runs()))
 def test_oracle(name, options, uneven, dtype):
   policy, reference = models_for(name, 11, uneven)
   oracle = ORACLES[name]
@@ -268,37 +268,35 @@ def test_oracle(name, options, uneven, dtype):
   close(slopes, want, of_gradient, np.max(np.abs(flat(want))))
 
 
-@DTYPES
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", sorted(OPTIONS))
-def test_defaults_are_the_papers(name, dtype):
+def test_defaults_are_the_papers(name):
   policy, reference = models_for(name, 12, False)
-  with jax.enable_x64(dtype == np.float64):
-    got = run(name, policy, reference, {}, dtype)[0]
-    want = run(name, policy, reference, renamed(name, OPTIONS[name][0]), dtype)[0]
-  np.testing.assert_allclose(got, want, rtol=TOLERANCE[dtype][0])
+  got = run(name, policy, reference, {})[0]
+  want = run(name, policy, reference, renamed(name, OPTIONS[name][0]))[0]
+  np.testing.assert_allclose(got, want, rtol=TOLERANCE[np.float64][0])
 
 
-@DTYPES
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", [name for name in OPTIONS if kind_of(name) == "pair"])
-def test_sums_alone_do_as_well_as_tokens(name, dtype):
+def test_sums_alone_do_as_well_as_tokens(name):
   policy, reference = models_for(name, 13, False)
-  with jax.enable_x64(dtype == np.float64):
-    want = run(name, policy, reference, {}, dtype)[0]
+  want = run(name, policy, reference, {})[0]
 
-    def summed(model):
-      lengths = [np.asarray([len(x) for x in side], np.int32) for side in (model.chosen, model.rejected)]
-      sums = [np.asarray([sum(x) for x in side], dtype) for side in (model.chosen, model.rejected)]
-      kl = {k: np.asarray(v, dtype) for k in ("chosen_kl", "rejected_kl") if (v := getattr(model, k)) is not None}
-      if model.prompt is not None:
-        kl["prompt"] = np.asarray([sum(x) for x in model.prompt], dtype)
-        kl["prompt_length"] = np.asarray([len(x) for x in model.prompt], np.int32)
-      if model.reference_wrote_chosen is not None:
-        kl["opponent"] = np.where(model.reference_wrote_chosen, *sums)
-      return PairLogps(*sums, *lengths, **kl)
+  def summed(model):
+    lengths = [np.asarray([len(x) for x in side], np.int32) for side in (model.chosen, model.rejected)]
+    sums = [np.asarray([sum(x) for x in side], np.float64) for side in (model.chosen, model.rejected)]
+    kl = {k: np.asarray(v, np.float64) for k in ("chosen_kl", "rejected_kl") if (v := getattr(model, k)) is not None}
+    if model.prompt is not None:
+      kl["prompt"] = np.asarray([sum(x) for x in model.prompt], np.float64)
+      kl["prompt_length"] = np.asarray([len(x) for x in model.prompt], np.int32)
+    if model.reference_wrote_chosen is not None:
+      kl["opponent"] = np.where(model.reference_wrote_chosen, *sums)
+    return PairLogps(*sums, *lengths, **kl)
 
-    frozen = (summed(reference),) if "reference" in LOSSES[name].reads else ()
-    got = LOSSES[name].of_packed(summed(policy), *frozen)
-  np.testing.assert_allclose(got, want, rtol=10 * TOLERANCE[dtype][0])
+  frozen = (summed(reference),) if "reference" in LOSSES[name].reads else ()
+  got = LOSSES[name].of_packed(summed(policy), *frozen)
+  np.testing.assert_allclose(got, want, rtol=10 * TOLERANCE[np.float64][0])
 
 
 def reward_run(name, rewards, options, dtype):
@@ -320,13 +318,16 @@ def reward_run(name, rewards, options, dtype):
     values = values_of(name, (model,), **options)
     return weighted_mean_of_arrays(values, weight), values
 
-  (_, values), slopes = jax.jit(jax.value_and_grad(mean, has_aux=True))(jax.numpy.asarray(scores))
+  (_, values), slopes = jax.value_and_grad(mean, has_aux=True)(jax.numpy.asarray(scores))
   assert values.dtype == dtype
   return np.asarray(values), np.asarray(slopes)
 
 
-@DTYPES
-@pytest.mark.parametrize("uneven", [False, True], ids=["alike", "weighted"])
+@pytest.mark.parametrize(
+  ("uneven", "dtype"),
+  [(False, np.float64), (True, np.float64), (True, np.float32)],
+  ids=["alike", "weighted", "float32"],
+)
 @pytest.mark.parametrize("name", sorted(REWARD_ORACLES))
 def test_reward_oracle(name, uneven, dtype):
   generator = np.random.default_rng(21)
@@ -359,55 +360,52 @@ def test_reward_oracle(name, uneven, dtype):
 # Modifiers.
 
 
-@DTYPES
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_length_desensitised_tokens_are_the_oracles(alpha, dtype):
+def test_length_desensitised_tokens_are_the_oracles(alpha):
   policy, reference = models_for("dpo", 31, False)
-  change = functools.partial(modifiers.length_desensitised, alpha=np.asarray(alpha, dtype))
-  with jax.enable_x64(dtype == np.float64):
-    got = run("dpo", policy, reference, dict(beta=0.4), dtype, change)
+  change = functools.partial(modifiers.length_desensitised, alpha=np.asarray(alpha, np.float64))
+  got = run("dpo", policy, reference, dict(beta=0.4), np.float64, change)
 
   def oracle(model):
     return ORACLES["dpo"](desensitised(model, alpha), desensitised(reference, alpha), beta=0.4)
 
-  close(got[0], oracle(policy), TOLERANCE[dtype][0])
+  close(got[0], oracle(policy), TOLERANCE[np.float64][0])
   want = [gradients(lambda m: weighted_mean(oracle(m)), policy, side) for side in ("chosen", "rejected")]
-  close(got[2], [list(x) for x in zip(*want, strict=True)], TOLERANCE[dtype][1], 1e-2)
+  close(got[2], [list(x) for x in zip(*want, strict=True)], TOLERANCE[np.float64][1], 1e-2)
 
 
-@DTYPES
-def test_wpo_weights_are_the_oracles(dtype):
+@pytest.mark.usefixtures("float64")
+def test_wpo_weights_are_the_oracles():
   record = next(r for r in trl.TRL["records"] if r["modifiers"].get("wpo"))
   policy, _ = trl.models(record)
   policy = dataclasses.replace(policy, gold=None)
   batch = batch_of(policy)
   squares = [list(x) for x in zip(policy.chosen_log_sum_sq, policy.rejected_log_sum_sq, strict=True)]
-  with jax.enable_x64(dtype == np.float64):
-    table, collision = batch.table(batch.answers, dtype), batch.table(squares, dtype)
-    weights = lambda t, c: modifiers.wpo_weights(batch.tokens(t), c)  # noqa: E731
-    got = weights(table, collision)
-    slopes = jax.grad(lambda *x: weights(*x).sum(), argnums=(0, 1))(
-      jax.numpy.asarray(table), jax.numpy.asarray(collision)
-    )
-  assert got.dtype == dtype
-  close(np.asarray(got), wpo_weights(policy), TOLERANCE[dtype][0])
+  table, collision = batch.table(batch.answers, np.float64), batch.table(squares, np.float64)
+  weights = lambda t, c: modifiers.wpo_weights(batch.tokens(t), c)  # noqa: E731
+  got = weights(table, collision)
+  slopes = jax.grad(lambda *x: weights(*x).sum(), argnums=(0, 1))(
+    jax.numpy.asarray(table), jax.numpy.asarray(collision)
+  )
+  assert got.dtype == np.float64
+  close(np.asarray(got), wpo_weights(policy), TOLERANCE[np.float64][0])
   assert not np.any(slopes[0]) and not np.any(slopes[1])
 
 
-@DTYPES
-def test_dynamic_beta_is_the_oracles(dtype):
+@pytest.mark.usefixtures("float64")
+def test_dynamic_beta_is_the_oracles():
   policy, reference = models_for("dpo", 32, True)
   gaps = [
     np.asarray([sum(p) - sum(r) for p, r in zip(x, y, strict=True)])
     for x, y in ((policy.chosen, reference.chosen), (policy.rejected, reference.rejected))
   ]
   weight = np.asarray(policy.weight)
-  with jax.enable_x64(dtype == np.float64):
-    for mean in (-5.0, 0.2, 60.0):
-      gap = modifiers.mean_reward_gap(*(g.astype(dtype) for g in gaps), weight.astype(dtype), np.asarray(1.0, dtype))
-      got = modifiers.dynamic_beta(np.asarray(0.1, dtype), gap, np.asarray(mean, dtype))
-      want = beta_dpo_beta(policy, reference, beta=0.1, mean=mean)
-      np.testing.assert_allclose(got, want, rtol=TOLERANCE[dtype][0])
+  for mean in (-5.0, 0.2, 60.0):
+    gap = modifiers.mean_reward_gap(*gaps, weight, np.asarray(1.0, np.float64))
+    got = modifiers.dynamic_beta(np.asarray(0.1, np.float64), gap, np.asarray(mean, np.float64))
+    want = beta_dpo_beta(policy, reference, beta=0.1, mean=mean)
+    np.testing.assert_allclose(got, want, rtol=TOLERANCE[np.float64][0])
 
 
 def test_registry_is_covered():

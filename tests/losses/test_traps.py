@@ -89,7 +89,6 @@ def test_trap_12_ipo_says_whether_it_averages():
   policy, reference = pairs([2.0], [-3.0], **lengths), pairs([0.0], [0.0], **lengths)
   averaged, summed = (float(loss_of(name, (policy, reference), beta=0.5)[0]) for name in ("ipo", "ipo_sum"))
   np.testing.assert_allclose([averaged, summed], [(2 / 5 + 3 / 2 - 1) ** 2, (5.0 - 1) ** 2], rtol=1e-12)
-  assert "averaged" in LOSSES["ipo"].function.__doc__ and "summed margin" in LOSSES["ipo_sum"].function.__doc__
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "kto_pair", "DPO", "ipo_mean", ""])

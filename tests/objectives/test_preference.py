@@ -162,7 +162,6 @@ def config_file(tmp_path_factory):
   [
     ({"loss.name": "kto"}, 0.5),
     ({"loss.name": "bco", "batch.rows": 4}, np.log(2)),
-    ({"loss.name": "apo_zero_unpaired", "reference.kind": "cache"}, 0.5),
     ({"loss.name": "kto", "reference.kind": "cache"}, 0.5),
     ({"loss.name": "aot", "loss.beta": 0.5, "loss.label_smoothing": 0.1, "batch.rows": 4}, np.log(2)),
     ({"loss.name": "0.5*dpo(beta=0.2) + 2*ipo(beta=0.5)"}, 0.5 * np.log(2) + 2.0),

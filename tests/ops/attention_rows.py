@@ -73,6 +73,17 @@ LAYOUTS = {
 }
 
 
+def together(*names: str) -> Rows:
+  """Rows of several layouts under one another, so that one program is compiled for all."""
+  length = max(LAYOUTS[name].segment.shape[1] for name in names)
+
+  def stacked(field, empty):
+    arrays = [getattr(LAYOUTS[name], field) for name in names]
+    return np.concatenate([np.pad(x, [(0, 0), (0, length - x.shape[1])], constant_values=empty) for x in arrays])
+
+  return Rows(stacked("segment", -1), stacked("answer", -1), stacked("position", 0))
+
+
 def naive(q, k, v, segment, answer, position, window=None):
   """The mask as one array and the softmax as JAX has it, for autodiff."""
   repeat = q.shape[2] // k.shape[2]

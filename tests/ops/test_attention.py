@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_rows import LAYOUTS, Rows, brute_force, draw, lay_out, naive
+from attention_rows import LAYOUTS, Rows, brute_force, draw, lay_out, naive, together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +12,14 @@ from dpojax.ops.attention import packed_attention
 
 pytestmark = pytest.mark.usefixtures("float64")
 
+BATCHES = {"short": together("texts", "pairs", "rankings"), "long": LAYOUTS["long"]}
 attend = jax.jit(packed_attention, static_argnames=("precision", "window"))
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("window,kv_heads", [(None, 1), (None, 4), (4, 2)])
 def test_equals_brute_force(name, window, kv_heads):
-  rows = LAYOUTS[name]
+  rows = BATCHES[name]
   q, k, v = draw(rows, kv_heads=kv_heads)
   out = attend(q, k, v, **rows.arrays(), precision="float32", window=window)
   assert out.dtype == np.float64
@@ -34,10 +35,10 @@ def test_segments_need_not_be_in_order():
   np.testing.assert_allclose(out, brute_force(*arrays, rows), atol=1e-13)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("window", [None, 4])
 def test_gradient_equals_autodiff_of_the_formula(name, window):
-  rows = LAYOUTS[name]
+  rows = BATCHES[name]
   arrays = draw(rows)
   toward = np.random.default_rng(1).normal(size=arrays[0].shape)
 

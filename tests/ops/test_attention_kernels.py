@@ -32,9 +32,15 @@ CASES = {
   "blocks end with examples": (lay_out([[(4, [6, 6])] * 3, [(16, [16, 16])], []], 48), None, 2),
   "empty": (lay_out([[], []], 40), None, 2),
 }
+# Tiles are met where an answer is longer than one, and where a block's second tile is nobody's.
+TILED = ("answers longer than a block, window", "four answers", "empty")
 
 
-@pytest.fixture(params=["tpu", "gpu", "gpu, two tiles a block"])
+KERNELS = ("tpu", "gpu", "gpu, two tiles a block")
+RUNS = [(kernel, name) for kernel in KERNELS for name in (TILED if "tiles" in kernel else CASES)]
+
+
+@pytest.fixture(params=KERNELS)
 def interpreted(monkeypatch, request):
   """`packed_attention` runs the interpreted kernels on small blocks."""
 
@@ -50,7 +56,7 @@ def interpreted(monkeypatch, request):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64", "interpreted")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("interpreted", "name"), RUNS, indirect=["interpreted"])
 def test_equals_brute_force_and_autodiff_of_the_formula(name):
   rows, window, kv_heads = CASES[name]
   arrays = draw(rows, kv_heads=kv_heads)
@@ -106,7 +112,8 @@ def test_blocks_without_a_visible_pair_are_not_read():
 
 @pytest.mark.slow
 def test_rows_and_heads_lie_on_several_devices():
-  environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+  environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.ops.kernel_on_devices"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
   assert done.returncode == 0, done.stderr
@@ -118,9 +125,15 @@ def lowered_for_a_gpu():
   return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-  "width,window,kernels", [(64, None, 3), (128, 40, 3), (256, None, 3), (80, None, 0), (8, None, 0)]
+  "precision,width,window,kernels",
+  [
+    ("float32", 64, None, 3),
+    ("bfloat16", 128, 40, 3),
+    ("float32", 256, None, 3),
+    ("bfloat16", 80, None, 0),
+    ("float32", 8, None, 0),
+  ],
 )
 def test_a_program_for_nvidia_gpus_has_triton_kernels_where_sizes_allow(precision, width, window, kernels):
   rows = lay_out([[(100, [40, 35])], [(150, [33, 17])]], 256)

@@ -26,9 +26,9 @@ def log_softmax(hidden, head):
   return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
 
 
-@pytest.fixture(params=[4096, 16, 7, "gpu"])
+@pytest.fixture(params=[4096, 7, "gpu"])
 def tiles(request, monkeypatch):
-  """Slots of a row in a block. Pieces of the vocabulary: one of its 37 words, three or six with padding, or a GPU's."""
+  """Slots of a row in a block. Pieces of the vocabulary: one of its 37 words, six with padding, or a GPU's."""
   if request.param == "gpu":
     monkeypatch.setattr(logprobs._Tiles, "on_cpu", logprobs._Tiles.on_gpu)
     return lambda slots: -(-slots // logprobs.GPU_BLOCKS)
@@ -43,7 +43,7 @@ def tiles_of_a_processor(monkeypatch):
 
 
 @pytest.mark.usefixtures("float64", "tiles")
-@pytest.mark.parametrize("chunk", [1, 4, 13, 100])
+@pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_equals_brute_force(chunk):
   hidden, head, target = draw()
   scored = scored_logps(hidden, head, target, chunk=chunk, precision="float32")
@@ -64,7 +64,7 @@ def test_correct_is_not_constant():
 
 
 @pytest.mark.usefixtures("float64", "tiles")
-@pytest.mark.parametrize("chunk", [1, 4, 13])
+@pytest.mark.parametrize("chunk", [4, 13])
 def test_gradient_equals_autodiff_of_the_formula(chunk):
   hidden, head, target = draw()
   toward = np.random.default_rng(1).normal(size=13)
@@ -165,35 +165,35 @@ def test_a_gpu_has_few_tiles_and_none_larger_than_a_chunk_of_logits():
       assert pieces.shape[1] == 1 or positions * pieces.shape[1] <= chunk * vocabulary
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("used", [0, 1, 64, 65, 159, 160, 300])
-def test_rows_are_scored_up_to_their_last_used_slot(used, tiles):
+def test_rows_are_scored_up_to_their_last_used_slot(tiles):
   """Values and gradients by the formula; NaN in slots beyond the last block reaches neither."""
   rows, slots = 2, 160
   hidden, head, target = draw(number=rows * slots, seed=3)
   hidden, target = hidden.reshape(rows, slots, -1), target.reshape(rows, slots)
   toward = np.random.default_rng(1).normal(size=target.shape)
-  there = np.broadcast_to(np.arange(slots) < used, target.shape)
 
-  def ours(hidden, head, used):
+  def ours(hidden, head, used, there):
     scored = scored_logps(hidden, head, target, used=used, chunk=128, precision="float32")
     return jnp.sum(jnp.where(there, toward * scored.logp, 0.0)), scored
 
-  def formula(hidden, head):
+  def formula(hidden, head, there):
     every = jax.nn.log_softmax(hidden @ head.T)
     logp = jnp.take_along_axis(every, target[..., None], -1)[..., 0]
     return jnp.sum(jnp.where(there, toward * logp, 0.0)), (logp, -jnp.sum(jnp.exp(every) * every, -1))
 
-  expected, (logp, entropy) = jax.grad(formula, (0, 1), has_aux=True)(hidden, head)
-  spoilt = hidden.copy()
+  gradient_of_formula, gradient = (jax.jit(jax.grad(f, (0, 1), has_aux=True)) for f in (formula, ours))
   width = tiles(slots)
-  spoilt[:, -(-used // width) * width :] = np.nan
-  found, scored = jax.jit(jax.grad(ours, (0, 1), has_aux=True))(spoilt, head, used)
-  for a, b in zip(found, expected, strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-12)
-  np.testing.assert_allclose(scored.logp, np.where(there, logp, 0), atol=1e-12)
-  np.testing.assert_allclose(scored.entropy, np.where(there, entropy, 0), atol=1e-12)
+  for used in (0, 1, 64, 65, 159, 160, 300):
+    there = np.broadcast_to(np.arange(slots) < used, target.shape)
+    expected, (logp, entropy) = gradient_of_formula(hidden, head, there)
+    spoilt = hidden.copy()
+    spoilt[:, -(-used // width) * width :] = np.nan
+    found, scored = gradient(spoilt, head, used, there)
+    for a, b in zip(found, expected, strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-12, err_msg=f"{used} slots")
+    np.testing.assert_allclose(scored.logp, np.where(there, logp, 0), atol=1e-12)
+    np.testing.assert_allclose(scored.entropy, np.where(there, entropy, 0), atol=1e-12)
 
 
 # The shapes are few, so that each is compiled once; the numbers are hypothesis's to choose.

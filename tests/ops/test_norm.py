@@ -8,7 +8,7 @@ from tests.tolerances import assert_gradients_close
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 5)])
 def test_value_and_gradient_equal_those_of_the_formula(shape):
   random = np.random.default_rng(0)
   x, gain, toward = random.normal(size=shape), random.normal(size=shape[-1]), random.normal(size=shape)

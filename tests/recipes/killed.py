@@ -10,7 +10,7 @@ import sys
 import time
 
 from dpojax.training.stage_record import read_record
-from tests.training.runs import ROOT
+from tests.training.runs import ROOT, programs_of_the_killed
 
 # Of the built-in desk, as small as it can be: SFT, then NAME=RECIPE with STAGE's settings; checkpoints are taken every 3 steps.
 TINY = """from dpojax.config import stages
@@ -57,11 +57,10 @@ def write_tiny(file, name, recipe, settings):
 
 def start(config, command, workdir, *options, **environment):
   words = [sys.executable, "-m", "dpojax", command, f"--config={config}", f"--workdir={workdir}", *options]
-  cache = {"JAX_COMPILATION_CACHE_DIR": str(config.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
   return subprocess.Popen(
     words,
     cwd=ROOT,
-    env=os.environ | cache | {"JAX_PLATFORMS": "cpu"} | environment,
+    env=os.environ | programs_of_the_killed() | {"JAX_PLATFORMS": "cpu"} | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
   )

@@ -15,7 +15,7 @@ from tests.training.runs import state_digest, timeless_metrics
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("DPOJAX_KILLS", "5"))
+KILLS = int(os.environ.get("DPOJAX_KILLS", "3"))
 REFRESH = 4  # steps of a roll-out; checkpoints are taken every 3, so most lie in the middle of one
 SETTINGS = {
   "batch.size": 4,

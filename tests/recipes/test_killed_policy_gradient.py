@@ -23,7 +23,7 @@ from tests.training.runs import state_digest, timeless_metrics
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("DPOJAX_KILLS", "5"))
+KILLS = int(os.environ.get("DPOJAX_KILLS", "3"))
 UPDATES = 4  # of a roll-out; checkpoints are taken every 3 steps, so most lie in the middle of one
 SETTINGS = {
   "batch.size": 2,
@@ -99,7 +99,7 @@ def test_a_reward_that_never_says_the_same_twice(folder, tmp_path):
   config = write_config(folder, "noisy.py", steps=steps)
   options = (f"--config.ppo.rollout.reward=python:{folder / 'noise.py'}:noise", "--config.ppo.checkpoint.keep=100")
   begun(folder, tmp_path / "killed")
-  where = kill_until_done(config, "train", tmp_path / "killed", 3, 5, *options, most=9)
+  where = kill_until_done(config, "train", tmp_path / "killed", 2, 5, *options, most=9)
   assert where
   check_record(tmp_path / "killed", steps)
   stage = tmp_path / "killed" / "ppo"

@@ -79,8 +79,8 @@ def what_is_there(folder):
 def test_an_experiment_killed_in_every_stage(config, tmp_path):
   alone = config.parent / "alone"
   finish(config, "train", alone)
-  where = kill_until_done(config, "train", tmp_path, 14, seed=1)
-  assert len(where) >= 10, where
+  where = kill_until_done(config, "train", tmp_path, 6, seed=1, most=60)
+  assert len(where) >= 4, where
   assert set(where) >= {"sft", "dpo"}, where
   for stage in STAGES:
     assert what_is_there(tmp_path / stage) == what_is_there(alone / stage), stage
@@ -91,8 +91,8 @@ def test_a_sweep_killed_between_and_within_its_points(config, tmp_path):
   grid = ("--grid", "dpo.loss.beta=0.1,0.5", "--config.reward.train.steps=4")
   alone = config.parent / "sweep"
   finish(config, "sweep", alone, *grid)
-  where = kill_until_done(config, "sweep", tmp_path, 8, 2, *grid)
-  assert len(where) >= 6, where
+  where = kill_until_done(config, "sweep", tmp_path, 4, 2, *grid, most=40)
+  assert len(where) >= 3, where
   for beta in ("0.1", "0.5"):
     folder = f"dpo.loss.beta={beta}/dpo"
     assert what_is_there(tmp_path / folder) == what_is_there(alone / folder)
@@ -108,7 +108,7 @@ def test_a_pairs_stage_killed_while_it_samples(tmp_path):
   alone, killed = tmp_path / "alone", tmp_path / "killed"
   finish(file, "train", alone)
   part, done, kills, draws = killed / "pairs" / "answers.jsonl.part", [], 0, random.Random(3)
-  while kills < 6:
+  while kills < 4:
     process = start(file, "train", killed)
     goal = (part.stat().st_size if part.exists() else 0) + draws.randint(1, 1_000_000)
     while process.poll() is None and (not part.exists() or part.stat().st_size < goal):
@@ -119,7 +119,7 @@ def test_a_pairs_stage_killed_while_it_samples(tmp_path):
     process.communicate()
     kills += 1
     done.append(part.read_bytes().count(b"\n"))
-  assert done == sorted(done) and len(set(done)) >= 4, done
+  assert done == sorted(done) and len(set(done)) >= 3, done
   finish(file, "train", killed)
   assert what_is_there(killed / "pairs") == what_is_there(alone / "pairs")
   assert set(what_is_there(alone / "pairs")) == {*(f"{name}.jsonl" for name in MADE[:4]), "provenance.json"}

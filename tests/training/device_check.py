@@ -34,9 +34,7 @@ TEXTS = [
 ] * 4
 LAYOUTS = {
   "one device, 1 group": (16, dict(data=1)),
-  "one device, 2 groups": (8, dict(data=1)),
   "one device, 4 groups": (4, dict(data=1)),
-  "eight devices, fsdp 8": (16, dict(data=1, fsdp=8)),
   "eight devices, fsdp 4 x tensor 2": (8, dict(data=1, fsdp=4, tensor=2)),
 }
 

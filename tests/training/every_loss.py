@@ -1,7 +1,7 @@
-"""Every preference loss on the tiny model, whatever the layout of a step. Run as a script with eight host devices.
+"""Every preference loss on the tiny model, in two layouts of a step. Run as a script with eight host devices.
 
-Prints JSON: for every loss and layout the difference of the loss, and of the gradient normwise, to one device and one
-row group.
+Prints JSON: for every loss the difference of the loss, and of the gradient normwise, between eight devices that take two
+row groups and one device that takes one.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from dpojax.parallel.placement import place_params
 from dpojax.training.step import accumulate, place_hyper
 from tests.training.tiny import MODEL, tiny_dataset, tiny_params, with_opponents
 
-LAYOUTS = {"4 row groups": (4, 1), "8 devices": (16, 8), "8 devices, 2 row groups": (8, 8)}
+LAYOUT = (8, 8)  # rows of a group and devices: two groups on eight
 ANSWERS = {"pair": 2, "triple": 3, "ranking": 4, "unpaired": 2}
 
 
@@ -97,12 +97,11 @@ def main():
     dataset = dataset_for(family.partition(",")[0])
     prompt = any("prompt" in LOSSES[name].reads for name in names)
     base = losses_and_gradients(names, batch_for(dataset, 16, prompt))
+    rows, devices = LAYOUT
+    other = losses_and_gradients(names, batch_for(dataset, rows, prompt), devices)
     for name in names:
-      results[name] = {"gradient": norm(base[name][1])}
-    for layout, (rows, devices) in LAYOUTS.items():
-      other = losses_and_gradients(names, batch_for(dataset, rows, prompt), devices)
-      for name in names:
-        results[name][layout] = differences(base[name], other[name])
+      loss, gradient = differences(base[name], other[name])
+      results[name] = {"size": norm(base[name][1]), "loss": loss, "gradient": gradient}
   print(json.dumps(results, indent=1))
 
 

@@ -79,11 +79,19 @@ def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
   return file
 
 
+def programs_of_the_killed() -> dict[str, str]:
+  """Settings of a compilation cache for processes that may be killed: they start quickly, whatever half entries are left.
+
+  Beside that of the session (`tests/conftest.py`), which has no half entries.
+  """
+  folder = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).with_name("programs_of_the_killed")
+  return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
 def start(config: pathlib.Path, workdir: pathlib.Path, *options: str, **environment: str) -> subprocess.Popen:
-  """`dpojax train`, with a compilation cache beside the config so that a restart is quick."""
+  """`dpojax train` in a process of its own."""
   command = [sys.executable, "-m", "dpojax", "train", f"--config={config}", f"--workdir={workdir}", *options]
-  cache = {"JAX_COMPILATION_CACHE_DIR": str(config.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-  variables = os.environ | cache | {"JAX_PLATFORMS": "cpu"} | environment
+  variables = os.environ | programs_of_the_killed() | {"JAX_PLATFORMS": "cpu"} | environment
   return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

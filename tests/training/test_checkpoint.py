@@ -325,6 +325,7 @@ def test_restores_onto_other_shardings(tmp_path):
   assert np.array_equal(state["w"], np.arange(64.0).reshape(8, 8)) and int(state["n"]) == 5
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_sound_checkpoint(tmp_path):
   code = """
     import sys

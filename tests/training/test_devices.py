@@ -18,7 +18,7 @@ def test_devices_and_row_groups_change_nothing():
   assert done.returncode == 0, done.stderr
   results = json.loads(done.stdout)
   results.pop("peak_gigabytes")
-  assert len(results) == 5
+  assert len(results) == 3
   for layout, difference in results.items():
     assert difference["token"] <= 5e-5, layout
     assert difference["answer"] <= 5e-4, layout
@@ -29,7 +29,7 @@ def test_devices_and_row_groups_change_nothing():
 def test_policy_gradients_are_the_same_on_one_device_and_on_eight():
   """Given the same answers, in float32; with all that the policy writes on the way, in float64.
 
-  In float32 some 1e-7 of a gradient is rounding, and Adam makes it as much of a step: of 20 steps that move the parameters
+  In float32 some 1e-7 of a gradient is rounding, and Adam makes it as much of a step: of 8 steps that move the parameters
   by a hundredth, 1e-6 of the parameters at most. A token that falls otherwise changes everything after it, which float64
   puts off.
   """
@@ -39,11 +39,8 @@ def test_policy_gradients_are_the_same_on_one_device_and_on_eight():
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
   assert done.returncode == 0, done.stderr
   results = json.loads(done.stdout)
-  assert len(results["given"]) == 2
-  for name, found in results["given"].items():
-    assert found.pop("moved") > 5e-3, name
-    assert len(found) == 2 and max(found.values()) <= 1e-6, (name, found)
-  assert results["dtypes"] == ["float64"] and results["rollouts"] == 5
+  assert results["given"]["moved"] > 5e-3 and results["given"]["apart"] <= 1e-6, results["given"]
+  assert results["dtypes"] == ["float64"] and results["rollouts"] == 2
   assert len(results["whole"]) == 2
   for layout, found in results["whole"].items():
     assert found["first"] is None and found["apart"] <= 1e-9, (layout, found)

@@ -12,7 +12,7 @@ from tests.training.runs import ROOT
 
 @pytest.mark.slow
 def test_a_policy_and_a_critic_train_together_on_eight_devices():
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", "tests.training.two_models"]
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
@@ -21,7 +21,7 @@ def test_a_policy_and_a_critic_train_together_on_eight_devices():
   results = json.loads(done.stdout)
   assert results.pop("resumed") is True
   assert min(results.pop("moved").values()) > 0.1
-  assert len(results) == 2
+  assert len(results) == 1
   for layout, found in results.items():
     assert found["loss"] <= 1e-5, layout
     # Adam divides by the root of second moments, so that where a gradient is all rounding its sign decides.

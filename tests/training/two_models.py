@@ -22,10 +22,7 @@ from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.trainer import Trainer
 from tests.training.tiny import MODEL, tiny_batches, train
 
-LAYOUTS = {
-  "data 2 x fsdp 2 x tensor 2": dict(data=2, fsdp=2, tensor=2),
-  "fsdp 4 x tensor 2": dict(data=1, fsdp=4, tensor=2),
-}
+LAYOUTS = {"data 2 x fsdp 2 x tensor 2": dict(data=2, fsdp=2, tensor=2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +83,7 @@ def main():
         jax.tree_util.keystr(p): list(x.sharding.spec) for p, x in jax.tree_util.tree_leaves_with_path(one.state)
       },
     }
-  again = trainer(**LAYOUTS["fsdp 4 x tensor 2"])
+  again = trainer(**LAYOUTS["data 2 x fsdp 2 x tensor 2"])
   with tempfile.TemporaryDirectory() as folder, Checkpointer(folder, CheckpointSettings()) as checkpointer:
     checkpointer.save(3, one.state)
     checkpointer.wait()
