@@ -17,7 +17,11 @@ MARGIN = 24
 def package_of(module: str) -> str:
   """The box that a module stands in: its package, or `dpojax` for the single files at the top."""
   parts = module.split(".")
-  return ".".join(parts[:2]) if (ROOT / "dpojax" / (parts[1] if len(parts) > 1 else "")).is_dir() and len(parts) > 1 else "dpojax"
+  return (
+    ".".join(parts[:2])
+    if (ROOT / "dpojax" / (parts[1] if len(parts) > 1 else "")).is_dir() and len(parts) > 1
+    else "dpojax"
+  )
 
 
 def imports() -> dict[str, set[str]]:
@@ -105,7 +109,9 @@ def house_svg() -> str:
       )
   for name, (x, y) in centre.items():
     short = html.escape(name.removeprefix("dpojax."))
-    target = f'href="api/{name}.html" target="_top"' if name != "dpojax.cli" else 'href="../commands.html" target="_top"'
+    target = (
+      f'href="api/{name}.html" target="_top"' if name != "dpojax.cli" else 'href="../commands.html" target="_top"'
+    )
     lines.append(
       f'<a {target}><rect class="box" x="{x - BOX / 2:.0f}" y="{y - 18:.0f}" width="{BOX}" height="36" rx="6"/>'
       f'<text class="name" x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{short}</text></a>'

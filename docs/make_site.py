@@ -63,7 +63,13 @@ def heading(section: str, defaults: RunConfig) -> str:
   readers = [recipe for recipe, sections in SECTIONS.items() if section in sections]
   said = (type(getattr(defaults, section)).__doc__ or "").strip() if section else ""
   said = "" if said.startswith(type(getattr(defaults, section, None)).__name__ + "(") else said  # a dataclass's own
-  by = "" if not section else "Read by every recipe." if len(readers) == len(SECTIONS) else f"Read by recipes {', '.join(readers)}."
+  by = (
+    ""
+    if not section
+    else "Read by every recipe."
+    if len(readers) == len(SECTIONS)
+    else f"Read by recipes {', '.join(readers)}."
+  )
   text = " ".join(part for part in (said, by) if part)
   table = "| setting | default | meaning |\n|:--|:--|:--|\n"
   return f"## {section or 'The run'}\n\n{text}\n\n{table}" if text else f"## {section or 'The run'}\n\n{table}"
@@ -72,10 +78,14 @@ def heading(section: str, defaults: RunConfig) -> str:
 def row(key: str, field) -> str:
   """A setting's line."""
   facts = field.metadata
-  default = {"": "empty", None: "left open"}.get(field.default, f"`{field.default}`") if not isinstance(field.default, bool) else f"`{field.default}`"
+  default = (
+    {"": "empty", None: "left open"}.get(field.default, f"`{field.default}`")
+    if not isinstance(field.default, bool)
+    else f"`{field.default}`"
+  )
   limits = [f"`{choice}`" for choice in facts["choices"] or ()]
   bounds = [
-    f"{sign} {facts[name]:,}"
+    f"{sign} {facts[name]:,g}"
     for name, sign in (("minimum", "≥"), ("above", ">"), ("maximum", "≤"), ("below", "&lt;"))
     if facts[name] is not None and not (name == "maximum" and facts[name] == 2**31 - 1)
   ]
@@ -96,15 +106,26 @@ def metrics_page() -> str:
   ]
   by_split: dict[str, list[str]] = {}
   for name in METRICS:
-    by_split.setdefault(METRICS[name].splits[0] if len(METRICS[name].splits) == 1 else "train and eval", []).append(name)
-  heads = {"train and eval": "Of steps and evaluations (splits train and eval)", "train": "Of steps alone (split train)"}
+    by_split.setdefault(METRICS[name].splits[0] if len(METRICS[name].splits) == 1 else "train and eval", []).append(
+      name
+    )
+  heads = {
+    "train and eval": "Of steps and evaluations (splits train and eval)",
+    "train": "Of steps alone (split train)",
+  }
   for split, names in by_split.items():
     title = heads.get(split) or f"{SPLITS[split]} (split {split})"
     lines = ["| metric | unit | meaning |", "|:--|:--|:--|"]
     for name in names:
       metric = METRICS[name]
       unit = metric.unit or ("fraction" if metric.share else "")
-      formula = f" `{metric.formula}`" if metric.formula and "`" not in metric.formula else f" {metric.formula}" if metric.formula else ""
+      formula = (
+        f" `{metric.formula}`"
+        if metric.formula and "`" not in metric.formula
+        else f" {metric.formula}"
+        if metric.formula
+        else ""
+      )
       lines.append(
         f"| [`{name}`](#{anchor('metric', name)}){{#{anchor('metric', name)}}} | {unit} | **{metric.label}.** {cell(metric.meaning)}{formula.replace('|', chr(92) + '|')} |"
       )
@@ -119,7 +140,9 @@ def modules() -> dict[str, list[str]]:
     parts = path.relative_to(ROOT).with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     package = package_of(name)
-    if not any(name == no or name.startswith(f"{no}.") for no in NO_PAGE) and not name.rpartition(".")[2].startswith("_"):
+    if not any(name == no or name.startswith(f"{no}.") for no in NO_PAGE) and not name.rpartition(".")[2].startswith(
+      "_"
+    ):
       found.setdefault(package, []).append(name)
   return found
 
@@ -135,12 +158,30 @@ def api_pages() -> dict[str, str]:
       lines += door()
     for module in listed[package]:
       if module == package:
-        lines += [f".. automodule:: {module}", *(["   :members:", "   :ignore-module-all:"] if package != "dpojax" else []), ""]
+        lines += [
+          f".. automodule:: {module}",
+          *(["   :members:", "   :ignore-module-all:"] if package != "dpojax" else []),
+          "",
+        ]
         continue
-      lines += [module, "-" * len(module), "", f".. automodule:: {module}", "   :members:", "   :member-order: bysource", ""]
+      lines += [
+        module,
+        "-" * len(module),
+        "",
+        f".. automodule:: {module}",
+        "   :members:",
+        "   :member-order: bysource",
+        "",
+      ]
     pages[package] = "\n".join(lines)
   names = [name for name in [*order, *(n for n in listed if n not in order)] if name != "dpojax"]
-  lines = ["API reference", "=============", "", "From the docstrings, a page a package, lowest layer first. :doc:`/house` shows who imports whom.", ""]
+  lines = [
+    "API reference",
+    "=============",
+    "",
+    "From the docstrings, a page a package, lowest layer first. :doc:`/house` shows who imports whom.",
+    "",
+  ]
   lines += [".. toctree::", "   :maxdepth: 1", "", "   dpojax", *(f"   {name}" for name in names), ""]
   lines += [".. list-table::", "   :widths: 30 70", "", *(line for name in names for line in said(name))]
   return {"index": "\n".join(lines) + "\n", **pages}
@@ -161,7 +202,11 @@ def door() -> list[str]:
     thing = getattr(dpojax, name)
     if getattr(thing, "__doc__", None) is None or name in ("TYPE_CHECKING",):
       continue
-    home = thing.__name__ if hasattr(thing, "__path__") or type(thing).__name__ == "module" else f"{thing.__module__}.{thing.__qualname__}"
+    home = (
+      thing.__name__
+      if hasattr(thing, "__path__") or type(thing).__name__ == "module"
+      else f"{thing.__module__}.{thing.__qualname__}"
+    )
     if not home.startswith("dpojax"):
       continue
     role = "py:mod" if type(thing).__name__ == "module" else "py:obj"

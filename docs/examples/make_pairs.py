@@ -7,7 +7,20 @@ import itertools
 import json
 import random
 
-THINGS = "kettle lamp bicycle radio chair oven watch camera printer heater tent keyboard".split()
+THINGS = [
+  "kettle",
+  "lamp",
+  "bicycle",
+  "radio",
+  "chair",
+  "oven",
+  "watch",
+  "camera",
+  "printer",
+  "heater",
+  "tent",
+  "keyboard",
+]
 PROBLEMS = {
   "arrived broken": "We will send you a new one today.",
   "never arrived": "I will ask the carrier and write to you tomorrow.",
