@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import growth, ops
+from benchmarks import ops, scaling
 from tests.training.tiny import CONFIG
 
 
@@ -38,11 +38,11 @@ def test_growth_measures_every_length_and_vocabulary(monkeypatch):
   monkeypatch.setattr(growth, "LENGTHS", (64,))
   monkeypatch.setattr(growth, "WORDS", (50, 100))
   monkeypatch.setattr(growth, "SLOTS", 8)
-  found = growth.growth("float32", 1, "wall")
+  found = scaling.growth("float32", 1, "wall")
   assert [(row["kind"], row["length"]) for row in found["length"]] == [
     (kind, length) for kind in ("examples of about 190 tokens", "one example a row") for length in (64,)
   ]
   few, many = found["words"]
   assert many["parameters_mb"] - few["parameters_mb"] == pytest.approx(50 * CONFIG.hidden * 4 / 1e6)
   assert all(row["peak_mb"] >= row["parameters_mb"] for row in (*found["length"], few, many))
-  assert "| 100 |" in growth.growth_tables(found)
+  assert "| 100 |" in scaling.growth_tables(found)
