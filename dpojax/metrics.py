@@ -1,10 +1,11 @@
 """Every metric of `metrics.jsonl`, once: its name for people, unit, meaning and formula.
 
 Reports and plots take names and units from here (`dpojax.report.labels`), and the site makes its page of metrics from it.
-A metric that a run records and that has no entry fails `tests/recipes/test_metrics_table.py`.
+A metric that a run records and that has no entry fails the tests of recipes (`tests/recipes/conftest.py`).
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 
@@ -36,17 +37,9 @@ class Metric:
   splits: tuple[str, ...] = STEPS
 
 
-def _step(*arguments: str, **rest) -> Metric:
-  return Metric(*arguments, **rest, splits=("train",))
-
-
-def _policy(*arguments: str, **rest) -> Metric:
-  return Metric(*arguments, **rest, splits=("policy",))
-
-
-def _rollout(*arguments: str, **rest) -> Metric:
-  return Metric(*arguments, **rest, splits=("rollout",))
-
+_step = functools.partial(Metric, splits=("train",))
+_policy = functools.partial(Metric, splits=("policy",))
+_rollout = functools.partial(Metric, splits=("rollout",))
 
 # NAME stands for what the user named: a loss or a reward.
 METRICS: Mapping[str, Metric] = {
