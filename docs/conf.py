@@ -33,7 +33,7 @@ python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Source", ("Options", "params_style"), "Value"]
+napoleon_custom_sections = ["Source", ("Options", "params_style"), ("Data", "params_style"), "Value"]
 
 html_theme = "furo"
 html_title = f"dpojax {version}"

@@ -15,6 +15,7 @@ from dpojax.losses import LOSSES
 from dpojax.metrics import METRICS
 
 PAGE = re.compile(r"(?<!\[)`docs/([a-z_]+)\.md(#[\w-]+)?`")
+BLOCK = ".. code-block:: text"
 FILE = re.compile(r"dpojax/([\w/]+)\.py")
 SETTINGS, OF_METRICS, OF_LOSSES = "generated/settings", "generated/metrics", "losses"
 
@@ -34,17 +35,17 @@ def link_pages(app: Any, name: str, source: list[str]) -> None:
 
 def as_restructured_text(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
   """Docstrings are written for people who read the source: one backtick for code, `**` and `|` for what they are."""
-  literal = None  # indentation above which a block after `::` lies
+  if what == "module":
+    lines[:] = with_blocks(lines)
+  literal = None  # indentation above which a block lies that stands as it is
   for i, line in enumerate(lines):
     indent = len(line) - len(line.lstrip())
     if literal is not None and line.strip() and indent <= literal:
       literal = None
     if literal is None:
       lines[i] = inline(line)
-      if line.rstrip().endswith("::"):
+      if line.rstrip().endswith("::") or line.lstrip().startswith(BLOCK):
         literal = indent
-  if what == "module":
-    lines[:] = with_blocks(lines)
 
 
 def with_blocks(lines: list[str]) -> list[str]:
@@ -52,9 +53,9 @@ def with_blocks(lines: list[str]) -> list[str]:
   found, literal = [], False
   for paragraph in paragraphs(lines):
     ragged = any(line.startswith(" ") for line in paragraph)
-    listed = paragraph[0].startswith("- ")
-    if ragged and not listed and not literal:
-      found += ["::", "", *(f"  {line}" for line in paragraph), ""]
+    other = paragraph[0].startswith("- ") or re.fullmatch(r"[A-Z]\w+:", paragraph[0])  # a list, or a section
+    if ragged and not other and not literal:
+      found += [BLOCK, "", *(f"  {line}" for line in paragraph), ""]
     else:
       found += [*paragraph, ""]
     literal = paragraph[-1].rstrip().endswith("::") or (literal and all(line.startswith(" ") for line in paragraph))
@@ -101,11 +102,11 @@ def link_words(app: Any, tree: nodes.document, name: str) -> None:
     text = literal.astext()
     key = text.split("=")[0].removeprefix("--config.")
     place = None
-    if key in keys:
+    if key in keys and ("." in key or key == "recipe"):
       place = SETTINGS, anchor("setting", key)
-    elif text in METRICS:
+    elif text in METRICS and "/" in text:  # `loss` and `beta` mean other things too
       place = OF_METRICS, anchor("metric", text)
-    elif text in LOSSES and name != OF_LOSSES:
+    elif text in LOSSES and name != OF_LOSSES and text != "sft":  # a recipe, too
       place = OF_LOSSES, text.replace("_", "-")
     elif found := FILE.fullmatch(text):
       module = f"dpojax.{found[1].replace('/', '.')}".removesuffix(".__init__")

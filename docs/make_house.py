@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-WIDTH, BOX, GAP, ROW = 920, 118, 18, 92
+BOX, GAP, ROW = 118, 18, 84
 MARGIN = 24
 
 
@@ -86,14 +86,15 @@ def reduced(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 def house_svg() -> str:
   """The picture: the top of the house above, an arrow from who imports to what is imported."""
   top_first = LAYERS[::-1]
+  width = max(map(len, LAYERS)) * (BOX + GAP) - GAP + 2 * MARGIN
   centre = {}
   for row, names in enumerate(top_first):
     whole = len(names) * BOX + (len(names) - 1) * GAP
     for place, name in enumerate(names):
-      centre[name] = ((WIDTH - whole) / 2 + place * (BOX + GAP) + BOX / 2, MARGIN + row * ROW + 20)
+      centre[name] = ((width - whole) / 2 + place * (BOX + GAP) + BOX / 2, MARGIN + row * ROW + 20)
   height = MARGIN * 2 + (len(top_first) - 1) * ROW + 40
   lines = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Packages of dpojax and their imports" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="Packages of dpojax and their imports" '
     'font-family="system-ui, sans-serif" font-size="14">',
     "<style>.box{fill:#eef3fb;stroke:#4a6fa5}.name{fill:#14233c}.arrow{stroke:#7b8794;fill:none}.head{fill:#7b8794}"
     "a:hover .box{fill:#d5e3f8}</style>",
