@@ -93,3 +93,18 @@ def test_metrics_are_found_by_their_pattern():
   assert metric_named("kl/token_error") is METRICS["kl/token"]
   assert metric_named("loss/dpo") is METRICS["loss/NAME"]
   assert metric_named("kl/tokens") is None and metric_named("rewards/") is None
+
+
+def test_links_that_lead_nowhere_and_files_from_elsewhere_are_found(script, tmp_path):
+  (tmp_path / "sub").mkdir()
+  (tmp_path / "a.html").write_text(
+    '<h1 id="top">A</h1><a href="sub/b.html#here">1</a><a href="#top">2</a><a href="https://example.org">3</a>'
+    '<a href="sub/b.html#gone">4</a><a href="c.html">5</a><script src="https://example.org/x.js"></script>'
+  )
+  (tmp_path / "sub/b.html").write_text('<p id="here">B</p><a href="../a.html#top">back</a><img src="none.png">')
+  assert script("check_links").faults(tmp_path) == [
+    "a.html links to c.html, which is no file",
+    "a.html loads https://example.org/x.js",
+    "a.html links to sub/b.html#gone, where there is no such place",
+    "sub/b.html links to none.png, which is no file",
+  ]
