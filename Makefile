@@ -69,7 +69,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest
+	rm -rf $(VENV) $(VENV)-newest docs/_build docs/generated
 
 # The first Python found that runs (a name on the path may be a shim without its version): of those tested, else a newer.
 $(BIN)/python:
