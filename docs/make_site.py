@@ -118,7 +118,7 @@ def metrics_page() -> str:
     lines = ["| metric | unit | meaning |", "|:--|:--|:--|"]
     for name in names:
       metric = METRICS[name]
-      unit = metric.unit or ("fraction" if metric.share else "")
+      unit = metric.unit or ("fraction" if metric.fraction else "")
       formula = (
         f" `{metric.formula}`"
         if metric.formula and "`" not in metric.formula

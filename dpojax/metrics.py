@@ -21,7 +21,7 @@ class Metric:
     meaning: what it says, in a sentence.
     formula: how it is computed; empty where the meaning says it.
     unit: as an axis has it; empty: none, or that of the reward.
-    share: whether it is a fraction, printed as a percentage.
+    fraction: whether it is one, printed as a percentage.
     decimals: of a printed number.
     tiny: whether it is printed by significant digits, because decimals would make it 0.
     splits: of `metrics.jsonl` where it stands.
@@ -31,7 +31,7 @@ class Metric:
   meaning: str
   formula: str = ""
   unit: str = ""
-  share: bool = False
+  fraction: bool = False
   decimals: int = 4
   tiny: bool = False
   splits: tuple[str, ...] = STEPS
@@ -47,7 +47,7 @@ METRICS: Mapping[str, Metric] = {
   "loss": Metric("loss", "What is minimised, without weight decay.", "Σ weight · loss of an example / Σ weight"),
   "loss/NAME": Metric("loss of one term", "Of a weighted sum of losses, one term alone, before its weight."),
   "mean_token_accuracy": Metric(
-    "token accuracy", "How often the most probable next token is the answer's.", "tokens right / tokens", share=True
+    "token accuracy", "How often the most probable next token is the answer's.", "tokens right / tokens", fraction=True
   ),
   "entropy": Metric(
     "entropy",
@@ -66,7 +66,7 @@ METRICS: Mapping[str, Metric] = {
     "reward accuracy",
     "Fraction of pairs whose chosen answer has the higher reward. Ties have no order and are left out.",
     "pairs with margin > 0 / pairs that have an order",
-    share=True,
+    fraction=True,
   ),
   "rewards/chosen": Metric(
     "reward of chosen",
@@ -81,13 +81,13 @@ METRICS: Mapping[str, Metric] = {
   "accuracy/length_matched": Metric(
     "reward accuracy, lengths alike",
     "The accuracy of pairs whose lengths differ by at most a tenth of the longer: what length alone cannot explain.",
-    share=True,
+    fraction=True,
   ),
   "displacement/chosen": Metric(
     "chosen less likely than under the reference",
     "Fraction of chosen answers that became less probable. High and rising: likelihood displacement.",
     "answers with log π(w) < log π_ref(w) / answers",
-    share=True,
+    fraction=True,
   ),
   "logps/chosen": Metric("log-prob of chosen", "Sum over the answer's tokens.", "log π(w)", unit="nats an answer"),
   "logps/rejected": Metric("log-prob of rejected", "Sum over the answer's tokens.", "log π(l)", unit="nats an answer"),
@@ -150,12 +150,12 @@ METRICS: Mapping[str, Metric] = {
     "win rate against the reference",
     "How often the policy's answer beats the reference's to the same prompt; ties and equal answers are a half.",
     "mean preference; `win_rate_low` and `win_rate_high` are Wilson's 95 % interval",
-    share=True,
+    fraction=True,
   ),
-  "win_rate_low": _policy("win rate, lower end", "Of the 95 % interval.", share=True),
-  "win_rate_high": _policy("win rate, upper end", "Of the 95 % interval.", share=True),
+  "win_rate_low": _policy("win rate, lower end", "Of the 95 % interval.", fraction=True),
+  "win_rate_high": _policy("win rate, upper end", "Of the 95 % interval.", fraction=True),
   "judge/position_bias": _policy(
-    "position bias of the judge", "By how much standing first helps, of a user's judge.", share=True
+    "position bias of the judge", "By how much standing first helps, of a user's judge.", fraction=True
   ),
   "kl/sequence": _policy(
     "KL to the reference",
@@ -199,10 +199,12 @@ METRICS: Mapping[str, Metric] = {
   ),
   "length/policy": _policy("length", "Tokens of an answer that the policy wrote.", unit="tokens", decimals=1),
   "finished": _policy(
-    "answers that end by themselves", "By EOS or a stop text, not at `monitor.max_tokens`.", share=True
+    "answers that end by themselves", "By EOS or a stop text, not at `monitor.max_tokens`.", fraction=True
   ),
-  "distinct/1": _policy("distinct-1, tokens", "Fraction of different tokens among all that were written.", share=True),
-  "distinct/2": _policy("distinct-2, pairs of tokens", "The same of pairs of neighbours.", share=True),
+  "distinct/1": _policy(
+    "distinct-1, tokens", "Fraction of different tokens among all that were written.", fraction=True
+  ),
+  "distinct/2": _policy("distinct-2, pairs of tokens", "The same of pairs of neighbours.", fraction=True),
   "under_budget/reward": Metric(
     "best reward within the budget",
     "At a step whose checkpoint is kept as the best that keeps to `stop.kl_budget`.",
@@ -229,7 +231,7 @@ METRICS: Mapping[str, Metric] = {
     "reward of the reference's answers", "Where `online.opponent=reference`.", decimals=3
   ),
   "rollout/length": _rollout("length", "Tokens of an answer.", unit="tokens", decimals=1),
-  "rollout/eos_share": _rollout("answers that end by themselves", "Not at `rollout.max_tokens`.", share=True),
+  "rollout/eos_share": _rollout("answers that end by themselves", "Not at `rollout.max_tokens`.", fraction=True),
   "rollout/logp_gap": _rollout(
     "sampler apart from training",
     "Mean distance of the sampler's log-probs from those of training.",
@@ -244,7 +246,7 @@ METRICS: Mapping[str, Metric] = {
     "variance explained",
     "Of returns by the critic, before it learns from the roll-out. Below 0: worse than the mean.",
     "1 - Var(return - value)/Var(return)",
-    share=True,
+    fraction=True,
   ),
   "value/mean": _rollout("mean value", "Of the critic, over tokens.", decimals=3),
   "pairs/pairs": _rollout("pairs made", "Of the answers of a roll-out.", decimals=1),
@@ -270,7 +272,7 @@ METRICS: Mapping[str, Metric] = {
     "ratios beyond the clip",
     "Fraction of tokens.",
     "tokens with |ratio - 1| > `policy_gradient.clip` / tokens",
-    share=True,
+    fraction=True,
   ),
   "policy/ratio": _step("mean ratio", "Exactly 1 in the first step of a roll-out.", "mean over tokens of π/π_old"),
   "policy/ratio_square": _step(
@@ -287,11 +289,11 @@ METRICS: Mapping[str, Metric] = {
   ),
   "value/loss": _step("value loss", "Clipped squared error of the critic.", "mean ½ max((V - R)², (V_clip - R)²)"),
   "value/clip_fraction": _step(
-    "values beyond the clip", "Fraction of tokens whose value has passed its clip.", share=True
+    "values beyond the clip", "Fraction of tokens whose value has passed its clip.", fraction=True
   ),
   # Made by reports of the steps of a roll-out; not in metrics.jsonl.
   "steps/taken": Metric(
-    "steps taken", "Of a roll-out's steps, the fraction that was taken.", share=True, splits=("report",)
+    "steps taken", "Of a roll-out's steps, the fraction that was taken.", fraction=True, splits=("report",)
   ),
 }
 

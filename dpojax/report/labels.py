@@ -44,7 +44,7 @@ class Label:
 def _labels(*names: str) -> dict[str, Label]:
   """Labels of these metrics, from the one table of them."""
   return {
-    name: Label(m.label, m.unit, share=m.share, decimals=m.decimals, tiny=m.tiny)
+    name: Label(m.label, m.unit, share=m.fraction, decimals=m.decimals, tiny=m.tiny)
     for name, m in ((name, METRICS[name]) for name in names)
   }
 
