@@ -4,6 +4,8 @@
 # make check        lint, formatting, types, the fast tests: for every edit
 # make test         the same and all other tests
 # make test-newest  the fast tests with the newest versions allowed, on the newest Python found
+# make docs         the documentation as a site, docs/_build/html/index.html; without a network, warnings are errors
+# make build        the package, as a wheel and a source archive in dist/
 # make bench        speed, memory and start-up, beside peers where given; writes benchmarks/RESULTS.md
 #                   [PARTS=ops,profile,...] [PAIRS=hh.jsonl.gz] [TRL_PYTHON= TRL_MODEL=] [BT_PYTHON=] [FORCE=1]
 # make gpu-check    exactness, speed and memory on a GPU, at most 8 minutes [GPU_PYTHON=python3] [OPTIONS=--only=exact,...]
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: quickstart frontier lint check test test-newest bench gpu-check format clean
+.PHONY: quickstart frontier lint check test test-newest docs build bench gpu-check format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/runtime.stamp
@@ -44,6 +46,15 @@ test: lint
 test-newest: $(BIN)/python
 	.ci/newest
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# In the environment as it is, so that nothing is fetched.
+build: $(VENV)/dev.stamp
+	$(BIN)/python -m build --no-isolation
+
 bench: $(VENV)/runtime.stamp
 	PARTS="$(PARTS)" PAIRS="$(PAIRS)" TRL_PYTHON="$(TRL_PYTHON)" TRL_MODEL="$(TRL_MODEL)" BT_PYTHON="$(BT_PYTHON)" \
 	  FORCE="$(FORCE)" $(BIN)/python benchmarks/run.py
@@ -58,7 +69,7 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest
+	rm -rf $(VENV) $(VENV)-newest docs/_build docs/generated
 
 # The first Python found that runs (a name on the path may be a shim without its version): of those tested, else a newer.
 $(BIN)/python:
@@ -75,4 +86,8 @@ $(VENV)/runtime.stamp: requirements.lock pyproject.toml setup.py | $(BIN)/python
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
 	$(BIN)/pip install --quiet --no-deps -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/docs.stamp: requirements-docs.lock $(VENV)/dev.stamp
+	$(BIN)/pip install --quiet --no-deps -r requirements-docs.lock
 	@touch $@

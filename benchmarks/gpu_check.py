@@ -229,7 +229,7 @@ def tables(
   about: dict, ceiling: dict, parts: list[dict], steps: list[dict], attentions: list[dict], runner: Runner
 ) -> str:
   """What was found, in Markdown."""
-  from benchmarks.machine import table
+  from benchmarks.environment import table
 
   versions = ", ".join(
     f"{key} {about[key]}" for key in ("python", "jax", "flax", "torch", "trl", "driver") if key in about

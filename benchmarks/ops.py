@@ -5,7 +5,7 @@ python benchmarks/ops.py [products|attention|head|optimizer|growth] [--repeats=1
 The floor of each: products, at the rate of a 2048^3 product of the same precision; attention, the operations of
 its visible scores at that rate and their exponentials; the head, its four products (logits twice) and two passes
 over the logits, each timed alone; the optimizer, the bytes it reads and writes at the rate of a copy. `growth`
-is the gradient of a whole policy pass against row length and vocabulary (benchmarks/growth.py).
+is the gradient of a whole policy pass against row length and vocabulary (benchmarks/scaling.py).
 
 Variants run in turns and each reports its least time. --clock=cpu gives processor time divided by the cores, which
 is steadier where others use the machine too; read ratios then. Findings: LOG.md.
@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.counting import attention_floor, update_bytes, visible_scores
-from benchmarks.growth import growth, growth_tables
-from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, table, write_results
-from benchmarks.parts import SMOLLM2, attention_of, head_of, head_pieces, hh_like_rows, update_of
+from benchmarks.environment import add_common_options, has_fast_bfloat16, refuse_if_busy, table, write_results
+from benchmarks.kernels import SMOLLM2, attention_of, head_of, head_pieces, hh_like_rows, update_of
+from benchmarks.scaling import growth, growth_tables
 from dpojax.config.schema import OptimizerSettings
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel

@@ -36,8 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.counting import batch_counts, forward_operations, step_operations
-from benchmarks.machine import add_common_options, has_fast_bfloat16, refuse_if_busy, write_results
-from benchmarks.parts import attention_of, head_of, update_of, weight_products
+from benchmarks.environment import add_common_options, has_fast_bfloat16, refuse_if_busy, write_results
+from benchmarks.kernels import attention_of, head_of, update_of, weight_products
 from benchmarks.profile_tables import summary
 from benchmarks.shared_prompts import shared
 from benchmarks.trainers import live_trainer

@@ -3,7 +3,7 @@
 import itertools
 import statistics
 
-from benchmarks.machine import table
+from benchmarks.environment import table
 
 OVERHEAD_GOAL = 0.02
 

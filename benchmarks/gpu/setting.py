@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from benchmarks.gpu.rows import read_rows
-from benchmarks.parts import SMOLLM2
+from benchmarks.kernels import SMOLLM2
 from dpojax.config.schema import BatchSettings, OptimizerSettings, ParallelSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset

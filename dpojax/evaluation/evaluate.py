@@ -10,9 +10,9 @@ from dpojax.evaluation import accuracy as acc
 from dpojax.evaluation import calibration as cal
 from dpojax.evaluation.comparisons import Comparisons, ScoredRow, compare
 from dpojax.evaluation.estimates import number
+from dpojax.evaluation.gold_reward import against_gold_reward
 from dpojax.evaluation.rankings import rankings
 from dpojax.evaluation.temperature import NO_FIT, CrossFit, Temperature, cross_fit, fit_temperature
-from dpojax.evaluation.truth import against_truth
 
 Tree = dict[str, Any]
 
@@ -46,7 +46,7 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
   }
   if any(len(row.scores) > 2 for row in rows):
     found["rankings"] = {name: estimate.to_json() for name, estimate in rankings(rows).items()}
-  truth = against_truth(rows)
+  truth = against_gold_reward(rows)
   if truth is not None:
     found["truth"] = truth
   return found

@@ -4,7 +4,7 @@ A step sums its gradient over groups of rows. Differentiated by JAX, stacked lay
 arrays of their own, which are then added to the sum: for a moment there are two arrays as large as the parameters. Here
 the sum itself travels through the backward pass, and every layer's gradient is added to its place.
 
-How: the *seed*, an array of the parameters' shape that nothing reads, passes unchanged through the forward scan. Its
+How: the *carrier*, an array of the parameters' shape that nothing reads, passes unchanged through the forward scan. Its
 cotangent passes through the backward scan: it begins as the sum so far, and each layer adds its gradient.
 """
 
@@ -18,26 +18,26 @@ from jax import lax
 
 
 class Summed:
-  """Parameters whose gradient is to be added to a sum: the derivative by `seed` is total + gradient.
+  """Parameters whose gradient is to be added to a sum: the derivative by `carrier` is total + gradient.
 
   Read them by `scan_layers` or by `take`, once: each begins with the total. Besides, `plain` may be read anywhere.
   It is no array and no pytree, so that nothing else reads it unseen; `misread` says whether it was read as it must be.
 
   Attributes:
     value: [N, ...], a slice for each layer or word.
-    seed: like value; never read.
+    carrier: like value; never read.
     total: like value, the sum so far.
   """
 
-  def __init__(self, value: jax.Array, seed: jax.Array, total: jax.Array):
-    self.value, self.seed, self.total = value, seed, total
+  def __init__(self, value: jax.Array, carrier: jax.Array, total: jax.Array):
+    self.value, self.carrier, self.total = value, carrier, total
     self._reads, self._inside = 0, False
 
   def note_read(self, out: jax.Array) -> None:
     """Takes down that a read gave `out`."""
     self._reads += 1
     # In the body of a loop, a branch or a vmap it would be a tracer of theirs.
-    self._inside |= type(out) is not type(self.seed)
+    self._inside |= type(out) is not type(self.carrier)
 
   def misread(self) -> str:
     """Why the derivative is not total + gradient, once the function that reads it is traced; "" where it is."""
@@ -53,25 +53,25 @@ def scan_layers(body: Callable[[Any, Any], tuple[Any, None]], carry: Any, layers
     return lax.scan(body, carry, jax.tree.map(plain, layers))[0]
 
   def step(carry, numbered):
-    carry, seeds = carry
+    carry, carriers = carry
     index, layer = numbered
-    seeds, layer = _tap(seeds, layer, index)
+    carriers, layer = _tap(carriers, layer, index)
     carry, _ = body(carry, jax.tree.unflatten(tree, layer))
-    return (carry, seeds), None
+    return (carry, carriers), None
 
-  values, seeds, totals = ([getattr(leaf, name) for leaf in leaves] for name in ("value", "seed", "total"))
+  values, carriers, totals = ([getattr(leaf, name) for leaf in leaves] for name in ("value", "carrier", "total"))
   index = jnp.arange(values[0].shape[0], dtype=jnp.int32)
-  (carry, seeds), _ = lax.scan(step, (carry, seeds), (index, lax.stop_gradient(values)))
-  out = _begin(carry, seeds, lax.stop_gradient(totals))
+  (carry, carriers), _ = lax.scan(step, (carry, carriers), (index, lax.stop_gradient(values)))
+  out = _begin(carry, carriers, lax.stop_gradient(totals))
   for leaf in leaves:
     leaf.note_read(jax.tree.leaves(out)[0])
   return out
 
 
 @jax.custom_vjp
-def _tap(seeds, layer, index):
-  """Both as they are; backwards, the layer's gradient is added to the seeds' cotangent at `index`."""
-  return seeds, layer
+def _tap(carriers, layer, index):
+  """Both as they are; backwards, the layer's gradient is added to the carriers' cotangent at `index`."""
+  return carriers, layer
 
 
 def _add_layer(index, cotangents):
@@ -84,17 +84,17 @@ def _add_layer(index, cotangents):
   return [*map(add, sums, gradients)], [*map(jnp.zeros_like, gradients)], np.zeros((), jax.dtypes.float0)
 
 
-_tap.defvjp(lambda seeds, layer, index: ((seeds, layer), index), _add_layer)
+_tap.defvjp(lambda carriers, layer, index: ((carriers, layer), index), _add_layer)
 
 
 @jax.custom_vjp
-def _begin(carry, seeds, totals):
-  """The carry; backwards, the seeds' cotangent begins as `totals`."""
+def _begin(carry, carriers, totals):
+  """The carry; backwards, the carriers' cotangent begins as `totals`."""
   return carry
 
 
 _begin.defvjp(
-  lambda carry, seeds, totals: (carry, totals), lambda totals, g: (g, totals, [*map(jnp.zeros_like, totals)])
+  lambda carry, carriers, totals: (carry, totals), lambda totals, g: (g, totals, [*map(jnp.zeros_like, totals)])
 )
 
 
@@ -131,28 +131,28 @@ def add_rows(total: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
 
 def plain(array: jax.Array | Summed) -> jax.Array:
   """The array itself; of a `Summed`, its value with a gradient that is added like any other."""
-  return _attached(lax.stop_gradient(array.value), array.seed) if isinstance(array, Summed) else array
+  return _attached(lax.stop_gradient(array.value), array.carrier) if isinstance(array, Summed) else array
 
 
 def take(array: jax.Array | Summed, index: jax.Array) -> jax.Array:
   """Rows of [V, D] by i32[...] index: [..., D]."""
   if not isinstance(array, Summed):
     return jnp.take(array, index, axis=0)
-  out = _taken(lax.stop_gradient(array.value), array.seed, lax.stop_gradient(array.total), index)
+  out = _taken(lax.stop_gradient(array.value), array.carrier, lax.stop_gradient(array.total), index)
   array.note_read(out)
   return out
 
 
 @jax.custom_vjp
-def _attached(value, seed):
+def _attached(value, carrier):
   return value
 
 
-_attached.defvjp(lambda value, seed: (value, None), lambda _, g: (jnp.zeros_like(g), g))
+_attached.defvjp(lambda value, carrier: (value, None), lambda _, g: (jnp.zeros_like(g), g))
 
 
 @jax.custom_vjp
-def _taken(value, seed, total, index):
+def _taken(value, carrier, total, index):
   return jnp.take(value, index, axis=0)
 
 
@@ -163,4 +163,4 @@ def _taken_backward(residuals, g):
   return none, add_rows(total, *flat), none, np.zeros(index.shape, jax.dtypes.float0)
 
 
-_taken.defvjp(lambda value, seed, total, index: (jnp.take(value, index, axis=0), (total, index)), _taken_backward)
+_taken.defvjp(lambda value, carrier, total, index: (jnp.take(value, index, axis=0), (total, index)), _taken_backward)

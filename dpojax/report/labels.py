@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dpojax.metrics import METRICS
 from dpojax.training.numbers import format_number, reward_in_words, rewards_of, tied
 
 
@@ -40,61 +41,69 @@ class Label:
     return f"{text} ± {error:.{self.decimals}f}" if error else text
 
 
-HELD_OUT = {
-  "loss": Label("loss"),
-  "rewards/accuracies": Label("reward accuracy", share=True),
-  "accuracy/length_matched": Label("reward accuracy, lengths alike", share=True),
-  "rewards/margins": Label("reward margin"),
-  "rewards/chosen": Label("reward of chosen"),
-  "rewards/rejected": Label("reward of rejected"),
-  "displacement/chosen": Label("chosen less likely than under the reference", share=True),
-  "mean_token_accuracy": Label("token accuracy", share=True),
-  "entropy": Label("entropy", "nats a token"),
-}
+def _labels(*names: str) -> dict[str, Label]:
+  """Labels of these metrics, from the one table of them."""
+  return {
+    name: Label(m.label, m.unit, share=m.fraction, decimals=m.decimals, tiny=m.tiny)
+    for name, m in ((name, METRICS[name]) for name in names)
+  }
+
+
+HELD_OUT = _labels(
+  "loss",
+  "rewards/accuracies",
+  "accuracy/length_matched",
+  "rewards/margins",
+  "rewards/chosen",
+  "rewards/rejected",
+  "displacement/chosen",
+  "mean_token_accuracy",
+  "entropy",
+)
 
 # Of what the policy writes, after its rewards. `kl/*` are exact over each next token's distribution, along sampled answers.
-POLICY = {
-  "win_rate": Label("win rate against the reference", share=True),
-  "kl/sequence": Label("KL to the reference", "nats an answer", decimals=3),
-  "kl/token": Label("KL to the reference", "nats a token"),
-  "path_kl/sequence": Label("KL along truncated samples", "nats an answer", decimals=3),
-  "path_kl/token": Label("KL along truncated samples", "nats a token"),
-  "kl/k1": Label("KL by k1, mean log-ratio", "nats an answer", decimals=3),
-  "kl/k3": Label("KL by k3", "nats an answer", decimals=3),
-  "entropy": Label("entropy", "nats a token"),
-  "length/policy": Label("length", "tokens", decimals=1),
-  "finished": Label("answers that end by themselves", share=True),
-  "distinct/1": Label("distinct-1, tokens", share=True),
-  "distinct/2": Label("distinct-2, pairs of tokens", share=True),
-}
+POLICY = _labels(
+  "win_rate",
+  "kl/sequence",
+  "kl/token",
+  "path_kl/sequence",
+  "path_kl/token",
+  "kl/k1",
+  "kl/k3",
+  "entropy",
+  "length/policy",
+  "finished",
+  "distinct/1",
+  "distinct/2",
+)
 
 # Of roll-outs, and of the steps that learn from them (`report.rollouts`).
-ROLLOUT = {
-  "objective/score": Label("score", decimals=3),
-  "objective/reward": Label("reward, before what a missing end does", decimals=3),
-  "objective/reward_raw": Label("reward, not normalised", decimals=3),
-  "objective/rlhf_reward": Label("score less KL penalty", decimals=3),
-  "objective/kl": Label("KL by k1", "nats an answer", decimals=3),
-  "objective/kl_token": Label("KL by k1", "nats a token"),
-  "objective/kl_coef": Label("weight of KL"),
-  "objective/entropy": Label("entropy", "nats a token"),
-  "rollout/length": Label("length", "tokens", decimals=1),
-  "rollout/eos_share": Label("answers that end by themselves", share=True),
-  "policy/approx_kl": Label("largest move of the policy", tiny=True),
-  "policy/clip_fraction": Label("ratios beyond the clip", share=True),
-  "policy/ratio_variance": Label("largest variance of ratios", tiny=True),
-  "steps/taken": Label("steps taken", share=True),
-  "value/loss": Label("value loss"),
-  "value/explained_variance": Label("variance explained", share=True),
+ROLLOUT = _labels(
+  "objective/score",
+  "objective/reward",
+  "objective/reward_raw",
+  "objective/rlhf_reward",
+  "objective/kl",
+  "objective/kl_token",
+  "objective/kl_coef",
+  "objective/entropy",
+  "rollout/length",
+  "rollout/eos_share",
+  "policy/approx_kl",
+  "policy/clip_fraction",
+  "policy/ratio_variance",
+  "steps/taken",
+  "value/loss",
+  "value/explained_variance",
   # Of pairs that the policy writes (`online`), and what became of the others.
-  "pairs/pairs": Label("pairs made", decimals=1),
-  "pairs/tied": Label("left out: equal scores", decimals=1),
-  "pairs/identical": Label("left out: identical answers", decimals=1),
-  "pairs/below_margin": Label("left out: below online.min_margin", decimals=1),
-  "pairs/margin": Label("score of the winner less the loser's", decimals=3),
-  "objective/reward_of_reference": Label("reward of the reference's answers", decimals=3),
-  "rollout/logp_gap": Label("sampler apart from training", "nats a token", tiny=True),
-}
+  "pairs/pairs",
+  "pairs/tied",
+  "pairs/identical",
+  "pairs/below_margin",
+  "pairs/margin",
+  "objective/reward_of_reference",
+  "rollout/logp_gap",
+)
 
 NORMALISED = ("objective/score", "objective/reward", "objective/rlhf_reward")  # where rollout.normalise is set
 

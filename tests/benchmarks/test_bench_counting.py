@@ -14,8 +14,8 @@ from benchmarks.counting import (
   update_bytes,
   visible_scores,
 )
-from benchmarks.growth import filled_rows
-from benchmarks.parts import SMOLLM2, hh_like_rows
+from benchmarks.kernels import SMOLLM2, hh_like_rows
+from benchmarks.scaling import filled_rows
 from benchmarks.shared_prompts import both_forms, one_ranking
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import growth, ops
+from benchmarks import ops, scaling
 from tests.training.tiny import CONFIG
 
 
@@ -34,15 +34,15 @@ def test_the_update_is_timed_beside_a_copy(bench, monkeypatch):
 
 @pytest.mark.slow
 def test_growth_measures_every_length_and_vocabulary(monkeypatch):
-  monkeypatch.setattr(growth, "SMOLLM2", CONFIG)
-  monkeypatch.setattr(growth, "LENGTHS", (64,))
-  monkeypatch.setattr(growth, "WORDS", (50, 100))
-  monkeypatch.setattr(growth, "SLOTS", 8)
-  found = growth.growth("float32", 1, "wall")
+  monkeypatch.setattr(scaling, "SMOLLM2", CONFIG)
+  monkeypatch.setattr(scaling, "LENGTHS", (64,))
+  monkeypatch.setattr(scaling, "WORDS", (50, 100))
+  monkeypatch.setattr(scaling, "SLOTS", 8)
+  found = scaling.growth("float32", 1, "wall")
   assert [(row["kind"], row["length"]) for row in found["length"]] == [
     (kind, length) for kind in ("examples of about 190 tokens", "one example a row") for length in (64,)
   ]
   few, many = found["words"]
   assert many["parameters_mb"] - few["parameters_mb"] == pytest.approx(50 * CONFIG.hidden * 4 / 1e6)
   assert all(row["peak_mb"] >= row["parameters_mb"] for row in (*found["length"], few, many))
-  assert "| 100 |" in growth.growth_tables(found)
+  assert "| 100 |" in scaling.growth_tables(found)

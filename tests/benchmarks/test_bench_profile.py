@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import profile, shared_prompts, timing
 from benchmarks.counting import update_bytes
-from benchmarks.machine import ROOT
-from benchmarks.parts import head_of, head_pieces, update_of, weight_products
+from benchmarks.environment import ROOT
+from benchmarks.kernels import head_of, head_pieces, update_of, weight_products
 from benchmarks.profile_tables import step_rows, summary
 from benchmarks.trainers import live_trainer
 from dpojax.config import load_config

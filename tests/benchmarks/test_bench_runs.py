@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks import machine, marked, startup, trl
+from benchmarks import environment, startup, trace_startup, trl
 from dpojax.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -17,19 +17,21 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def test_a_busy_machine_is_refused_unless_forced(monkeypatch):
   seconds = iter([100.0, 100.6, 200.0, 200.6, 300.0, 300.1])
-  monkeypatch.setattr(machine, "busy_seconds", lambda: next(seconds))
-  monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
+  monkeypatch.setattr(environment, "busy_seconds", lambda: next(seconds))
+  monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
   with pytest.raises(SystemExit, match=r"others use 0\.20 processors"):
-    machine.refuse_if_busy(force=False)
-  assert machine.refuse_if_busy(force=True) == pytest.approx(0.2)
-  assert machine.refuse_if_busy(force=False) == pytest.approx(0.1 / 3)
+    environment.refuse_if_busy(force=False)
+  assert environment.refuse_if_busy(force=True) == pytest.approx(0.2)
+  assert environment.refuse_if_busy(force=False) == pytest.approx(0.1 / 3)
 
 
 def test_a_process_is_measured_with_the_processes_it_waits_for():
   inner = "x = bytearray(300_000_000); x[::4096] = b'1' * len(x[::4096])"
   outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], check=True); print('done')"
   # From a small process: between fork and exec a child counts as large as the process that starts it, this one of tests.
-  measure = f"from benchmarks import machine; print(machine.measure([{sys.executable!r}, '-c', {outer!r}], {{}}))"
+  measure = (
+    f"from benchmarks import environment; print(environment.measure([{sys.executable!r}, '-c', {outer!r}], {{}}))"
+  )
   said = subprocess.run([sys.executable, "-c", measure], cwd=ROOT, capture_output=True, text=True, check=True).stdout
   output, cost = ast.literal_eval(said)
   assert output == "done\n"
@@ -38,11 +40,11 @@ def test_a_process_is_measured_with_the_processes_it_waits_for():
 
 def test_a_process_that_fails_says_why():
   with pytest.raises(SystemExit, match=r"(?s)exit code 3.*too bad"):
-    machine.measure([sys.executable, "-c", "import sys; print('too bad', file=sys.stderr); sys.exit(3)"], {})
+    environment.measure([sys.executable, "-c", "import sys; print('too bad', file=sys.stderr); sys.exit(3)"], {})
 
 
 def test_the_description_of_the_machine_is_json():
-  found = machine.describe_machine() | machine.describe_software()
+  found = environment.describe_machine() | environment.describe_software()
   assert json.loads(json.dumps(found)) == found
   assert found["cores"] >= 1 and found["memory_gb"] > 0 and found["packages"]["jax"].startswith("0.")
 
@@ -71,7 +73,7 @@ def test_a_start_is_split_into_parts_that_add_up():
 
 def test_marks_time_functions_and_the_compilation_inside_them(tmp_path):
   file = tmp_path / "run.marks"
-  marks = marked.Marks(file, None)
+  marks = trace_startup.Marks(file, None)
 
   def work(x):
     marks.listen("/jax/core/compile/backend_compile_duration", 0.5)
@@ -80,7 +82,7 @@ def test_marks_time_functions_and_the_compilation_inside_them(tmp_path):
 
   marks.listen("/jax/core/compile/jaxpr_trace_duration", 2.0)
   assert marks.timed("step", work)(1) == 2
-  (found,) = marked.read_marks(file)
+  (found,) = trace_startup.read_marks(file)
   assert found["compiling"] == 0.5 and found["so_far"] == {"trace": 2.0, "lower": 0.0, "compile": 0.5}
   assert found["end"] >= found["start"]
 
@@ -90,7 +92,7 @@ def test_what_is_timed_exists():
   import functools
   import importlib
 
-  for module, path in marked.TIMED.values():
+  for module, path in trace_startup.TIMED.values():
     assert callable(functools.reduce(getattr, path.split("."), importlib.import_module(module)))
 
 

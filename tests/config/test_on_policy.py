@@ -376,7 +376,7 @@ def test_a_dry_run_says_what_auto_is(tmp_path, capsys):
 
 @pytest.mark.parametrize(
   "page, start",
-  [("README.md", "# ppo.py\n"), ("docs/experiments.md", 'def get_config():\n  config = stages(reward="rew')],
+  [("docs/guide.md", "# ppo.py\n"), ("docs/experiments.md", 'def get_config():\n  config = stages(reward="rew')],
 )
 def test_the_configs_shown_are_sound(tmp_path, page, start):
   text = (ROOT / page).read_text(encoding="utf-8")

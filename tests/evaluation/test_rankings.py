@@ -11,8 +11,8 @@ from scipy import stats
 
 from dpojax.evaluation import ScoredRow, compare, evaluate
 from dpojax.evaluation.ensemble import combine, ensemble_figures, stack_margins
+from dpojax.evaluation.gold_reward import against_gold_reward
 from dpojax.evaluation.rankings import kendall_tau, top_one
-from dpojax.evaluation.truth import against_truth
 
 
 def ranking(scores, level=None, prompt=0, truth=None):
@@ -74,7 +74,7 @@ def test_correlations_are_scipys(seed, count):
   truth = generator.integers(-3, 4, (count, 2)).astype(float)
   truth[0] = [9.0, 8.0]  # not constant
   scores = truth + generator.normal(size=(count, 2))
-  found = against_truth([pair(*s, prompt=i // 2, truth=t) for i, (s, t) in enumerate(zip(scores, truth, strict=True))])
+  found = against_gold_reward([pair(*s, prompt=i // 2, truth=t) for i, (s, t) in enumerate(zip(scores, truth, strict=True))])
   assert found["answers"] == 2 * count
   assert found["pearson"] == pytest.approx(stats.pearsonr(scores.ravel(), truth.ravel()).statistic)
   assert found["spearman"] == pytest.approx(stats.spearmanr(scores.ravel(), truth.ravel()).statistic)
@@ -85,7 +85,7 @@ def test_a_constant_for_each_prompt_hides_in_one_correlation_only():
   truth = generator.normal(size=(50, 2))
   shift = 100 * generator.normal(size=50)
   rows = [pair(*(3 * t + c), prompt=i, truth=t) for i, (t, c) in enumerate(zip(truth, shift, strict=True))]
-  found = against_truth(rows)
+  found = against_gold_reward(rows)
   assert abs(found["pearson"]) < 0.5
   assert evaluate(rows)["truth"] == found
   assert found["pearson_within"] == pytest.approx(1)
@@ -93,8 +93,8 @@ def test_a_constant_for_each_prompt_hides_in_one_correlation_only():
 
 def test_what_does_not_vary_has_no_correlation():
   rows = [pair(0.1, 0.1, prompt=i, truth=[i, 0.3]) for i in range(3)]
-  assert against_truth(rows) == {"pearson": None, "spearman": None, "pearson_within": None, "answers": 6}
-  assert against_truth([pair(1, 2)]) is None
+  assert against_gold_reward(rows) == {"pearson": None, "spearman": None, "pearson_within": None, "answers": 6}
+  assert against_gold_reward([pair(1, 2)]) is None
   assert "truth" not in evaluate([pair(1, 2)])
 
 

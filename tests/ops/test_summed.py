@@ -106,7 +106,7 @@ def test_layers_and_embedding_have_no_second_gradient_in_memory():
   assert used[1] > 0.9 * size
 
 
-def test_a_seed_is_not_read():
+def test_a_carrier_is_not_read():
   params, total = draw(0), draw(1)
   spoilt = jax.tree.map(lambda x: x * jnp.nan, params)
   layers = jax.tree.map(Summed, params["layers"], spoilt["layers"], total["layers"])

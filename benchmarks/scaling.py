@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.machine import table
-from benchmarks.parts import SMOLLM2, hh_like_rows
+from benchmarks.environment import table
+from benchmarks.kernels import SMOLLM2, hh_like_rows
 from benchmarks.timing import compile_for, least_seconds, planned_bytes
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel

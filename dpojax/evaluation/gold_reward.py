@@ -11,7 +11,7 @@ from dpojax.evaluation.estimates import number
 ROUNDING = 1e-14  # of the largest value: what a sum of float64 may leave of a difference that is 0
 
 
-def against_truth(rows: Sequence[ScoredRow]) -> dict[str, float | int | None] | None:
+def against_gold_reward(rows: Sequence[ScoredRow]) -> dict[str, float | int | None] | None:
   """Correlations with the true reward over the answers of all rows that carry it; None where none does.
 
   A Bradley-Terry reward is known only up to a number added to all answers of a prompt, so two kinds are given:

@@ -1,6 +1,6 @@
 """Runs `dpojax` as the command line does and notes when its parts began and ended.
 
-python benchmarks/marked.py MARKS.jsonl train --config=... --workdir=...
+python benchmarks/trace_startup.py MARKS.jsonl train --config=... --workdir=...
 
 A line of MARKS is {"name", "start", "end", "compiling"}: seconds of the machine's monotonic clock, which all
 processes share, and how many of them went into tracing, lowering and compiling. Nothing of dpojax is changed
