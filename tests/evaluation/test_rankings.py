@@ -74,7 +74,9 @@ def test_correlations_are_scipys(seed, count):
   truth = generator.integers(-3, 4, (count, 2)).astype(float)
   truth[0] = [9.0, 8.0]  # not constant
   scores = truth + generator.normal(size=(count, 2))
-  found = against_gold_reward([pair(*s, prompt=i // 2, truth=t) for i, (s, t) in enumerate(zip(scores, truth, strict=True))])
+  found = against_gold_reward(
+    [pair(*s, prompt=i // 2, truth=t) for i, (s, t) in enumerate(zip(scores, truth, strict=True))]
+  )
   assert found["answers"] == 2 * count
   assert found["pearson"] == pytest.approx(stats.pearsonr(scores.ravel(), truth.ravel()).statistic)
   assert found["spearman"] == pytest.approx(stats.spearmanr(scores.ravel(), truth.ravel()).statistic)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpojax.models.cache import AnswerCache, PromptCache
-from dpojax.models.language_model import Compared
+from dpojax.models.scoring_model import Compared
 
 WIDTH = 6
 FADE = 0.8

@@ -37,7 +37,7 @@ POINTS = ("score", "overall_score", "rating", "reward")
 def parse(row: Row, chat: bool) -> Comparison:
   answers = from_json(row.get("answers"))
   if is_listed_with_scores(answers):
-    row = row | _columns_of(answers)
+    row = {**row, **_columns_of(answers)}
     answers = row["answers"]
   if not isinstance(answers, list) or not answers or not all(isinstance(a, str) or is_messages(a) for a in answers):
     raise DataError(f"column 'answers' holds {kind_of(answers)}, not a list of texts, best first")
