@@ -28,7 +28,7 @@ from dpojax.report import terminal_report, write_report
 from dpojax.rollout.answers_file import SampledAnswer
 from dpojax.training.folder_lock import locked
 from dpojax.training.hyper import Hyper
-from dpojax.training.loop import RunResult
+from dpojax.training.loop import RunResult, train
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.runlog import METRICS, read_metrics
@@ -167,7 +167,10 @@ class Run:
         f"{steps:,} steps are asked for, and the run has {left:,} of its {self.steps:,} left, over which its learning rate was "
         f"planned; give {type(self).__name__}(..., steps={self.step + steps}) for a longer run"
       )
-    result = self._session.train(None if steps is None else self.step + steps)
+    arguments = self._session.arguments() | {"until": None if steps is None else self.step + steps}
+    if self.step:
+      arguments["what"] = ""  # what it does is said once
+    result = train(**arguments)
     if result.reason in ("finished", "stopped"):
       write_report(self.folder, reason=result.reason)
     return result

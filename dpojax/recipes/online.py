@@ -20,7 +20,7 @@ from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
 from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
-from dpojax.training.loop import RunResult
+from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint
 from dpojax.training.online_pairs import OnlinePairs
 from dpojax.training.run_folder import RunFolder
@@ -34,7 +34,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  return prepare(config, inputs, folder).train()
+  return train(**prepare(config, inputs, folder).arguments())
 
 
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:

@@ -24,7 +24,7 @@ from dpojax.recipes.session import Session
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
-from dpojax.training.loop import RunResult
+from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.stage_record import Fingerprint
@@ -36,7 +36,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  return prepare(config, inputs, folder).train()
+  return train(**prepare(config, inputs, folder).arguments())
 
 
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:

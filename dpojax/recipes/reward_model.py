@@ -16,7 +16,7 @@ from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.session import Session
 from dpojax.recipes.steps import make_batches, planned_steps
 from dpojax.scoring.rewards import measure_normalisation
-from dpojax.training.loop import RunResult
+from dpojax.training.loop import RunResult, train
 from dpojax.training.model_files import LoadedModel, save_description
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.run_folder import RunFolder
@@ -32,7 +32,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  return prepare(config, inputs, folder).train()
+  return train(**prepare(config, inputs, folder).arguments())
 
 
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:

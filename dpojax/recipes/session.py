@@ -6,7 +6,7 @@ from typing import Any
 
 from dpojax.recipes.monitoring import Monitoring
 from dpojax.references import Reference
-from dpojax.training.loop import RunResult, train
+from dpojax.training.loop import RunResult
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import BatchSource, DatasetBatches, Trainer
@@ -42,15 +42,18 @@ class Session:
   held_out: DatasetBatches | None = None
   at_end: Callable[[RunResult], None] = lambda result: None
 
-  def train(self, until: int | None = None) -> RunResult:
-    """Takes steps up to number `until` (None: all); what is done at the end is done when the run ends.
+  def arguments(self) -> dict[str, Any]:
+    """Those of `training.loop.train`."""
+    return {
+      "folder": self.folder,
+      "trainer": self.trainer,
+      "batches": self.batches,
+      "monitors": self.monitors,
+      "steps": self.steps,
+      "what": self.what,
+      "at_end": self._end,
+    }
 
-    Raises:
-      TrainingError, CheckpointError: as `training.loop.train`.
-    """
-    what, self.what = self.what, ""
-    result = train(self.folder, self.trainer, self.batches, self.monitors, steps=self.steps, what=what, until=until)
-    if result.reason != "paused":
-      self.at_end(result)
-      self.folder.end(result)
-    return result
+  def _end(self, result: RunResult) -> None:
+    self.at_end(result)
+    self.folder.end(result)

@@ -9,7 +9,7 @@ from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring, without_looks
 from dpojax.recipes.session import Session
 from dpojax.recipes.steps import make_batches, planned_steps
-from dpojax.training.loop import RunResult
+from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.trainer import Trainer
@@ -21,7 +21,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   Raises:
     InputError: something that the user can mend; the message says how.
   """
-  return prepare(config, inputs, folder).train()
+  return train(**prepare(config, inputs, folder).arguments())
 
 
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:

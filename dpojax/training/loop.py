@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dpojax.config.schema import RunConfig
@@ -48,6 +48,7 @@ def train(
   steps: int,
   what: str = "",
   until: int | None = None,
+  at_end: Callable[[RunResult], None] = lambda result: None,
 ) -> RunResult:
   """Trains from the newest checkpoint, or the start, to `steps` or the first reason to stop before.
 
@@ -62,6 +63,7 @@ def train(
     steps: of the whole run.
     what: the run does, in words, to be said at its start; "": that was said.
     until: number of steps at which to pause, which saves nothing; None: `steps`.
+    at_end: called when the run has ended or was asked to stop, and not where it pauses.
 
   Raises:
     TrainingError: loss or gradient was not finite too often in a row, or in every step.
@@ -116,7 +118,9 @@ def train(
   if reason == "finished" and step < steps:
     reason = "preempted"
     log.message(f"asked to stop: saved step {step}; the same command goes on from here")
-  return RunResult(step, reason)
+  result = RunResult(step, reason)
+  at_end(result)
+  return result
 
 
 def observe(monitors: Sequence[Monitor], step: int, trainer: Trainer, log: RunLog, *, last: int) -> None:
