@@ -98,7 +98,7 @@ def start(config: pathlib.Path, workdir: pathlib.Path, *options: str, **environm
 def train(config: pathlib.Path, workdir: pathlib.Path, *options: str, **environment: str) -> str:
   """Runs to the end; returns what was printed."""
   process = start(config, workdir, *options, **environment)
-  output = process.communicate(timeout=300)[0]
+  output = process.communicate(timeout=900)[0]
   assert process.returncode == 0, output
   return output
 
