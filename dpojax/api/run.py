@@ -167,7 +167,7 @@ class Run:
         f"{steps:,} steps are asked for, and the run has {left:,} of its {self.steps:,} left, over which its learning rate was "
         f"planned; give {type(self).__name__}(..., steps={self.step + steps}) for a longer run"
       )
-    arguments = self._session.arguments() | {"until": None if steps is None else self.step + steps}
+    arguments: dict[str, Any] = self._session.arguments() | {"until": None if steps is None else self.step + steps}
     if self.step:
       arguments["what"] = ""  # what it does is said once
     result = train(**arguments)

@@ -61,10 +61,10 @@ def plot_win_probability(fit: "BradleyTerryFit", most: int = 30) -> "Figure":
 def plot_board(fit: "BradleyTerryFit", board: "Leaderboard", path: str | pathlib.Path, most: int = 40) -> None:
   """Writes ratings, ranks and win probabilities side by side; `path` says the format (PNG, SVG, PDF).
 
-  All panels share their rows: of many items the first `most` are in each.
+  All panels share their rows. Of many items they show the first `most`.
   """
   rows, cut = _first(board, most)
-  order = _strongest(fit, most)
+  order = _strongest(fit, len(rows))
   n, row = len(order), _row_height(len(rows))
   panels = [(RATINGS, len(rows)), (RANKS, len(rows)), (n * row, n)]
   figure, axes = _panels(_names(rows), row, panels, _room_beside_matrix(n, row))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure, over_steps, save_figure, title
+from dpojax.report.figures import BLUE, GREEN, GREY, ORANGE, legend, new_figure, over_steps, percent, save_figure, title
 from dpojax.report.labels import HELD_OUT, Label
 from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import RunRecords
@@ -76,6 +76,8 @@ def _curves(axis: Axes, run: RunRecords, metric: str, label: Label) -> None:
   steps, values = run.series("eval", metric)
   if len(steps):
     axis.plot(steps, scale * values, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="held out")
+  if label.share:
+    percent(axis)
   title(axis, label.axis())
   legend(axis)
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpojax.report.figures import COLOURS, new_figure, title
+from dpojax.report.figures import COLOURS, new_figure, percent, title
 from dpojax.report.labels import Label
 from dpojax.report.sweep_rows import SweepRow, measured_columns
 from dpojax.training.numbers import tied
@@ -31,6 +31,8 @@ def draw_sweep(rows: Sequence[SweepRow]) -> Figure:
   for axis, (split, metric, label) in zip(axes, columns, strict=False):
     for colour, (name, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
       _line(axis, members, places, key, split, metric, label, colour, name)
+    if label.share:
+      percent(axis)
     title(axis, label.axis())
     axis.set_xlabel(NAMES.get(key, key))
     _scale(axis, places)

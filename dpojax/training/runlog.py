@@ -1,6 +1,7 @@
 """What a run writes while it runs: metrics.jsonl, log.txt, TensorBoard events, the progress line."""
 
 import datetime
+import math
 import os
 import sys
 import threading
@@ -35,11 +36,11 @@ SHOWN = {
   "objective/score": ("score", lambda value: thousandths(value)),
   "objective/kl": ("KL", lambda value: thousandths(value)),
   "policy/approx_kl": ("moved", lambda value: f"{value:.4f}" if value >= 5e-5 else "0"),
-  "policy/clip_fraction": ("clipped", "{:.1%}".format),
+  "policy/clip_fraction": ("clipped", lambda value: share(value)),
   "loss": ("loss", format_number),
-  "rewards/accuracies": ("accuracy", "{:.1%}".format),
+  "rewards/accuracies": ("accuracy", lambda value: share(value)),
   "rewards/margins": ("margin", lambda value: no_rounding(value)),
-  "mean_token_accuracy": ("token accuracy", "{:.1%}".format),
+  "mean_token_accuracy": ("token accuracy", lambda value: share(value)),
   "taken": ("", lambda value: "" if value else "stopped"),
   "tokens_per_second": ("tokens/s", format_number),
 }
@@ -47,9 +48,9 @@ SHOWN = {
 SHOWN_OF_POLICY = {
   "kl/token": ("KL a token", lambda value: no_rounding(value)),
   "path_kl/token": ("KL a token along truncated samples", format_number),
-  "win_rate": ("win rate", "{:.1%}".format),
+  "win_rate": ("win rate", lambda value: share(value)),
   "length/policy": ("length", format_number),
-  "finished": ("ended", "{:.0%}".format),
+  "finished": ("ended", lambda value: share(value, 0)),
   "kl/sequence": ("KL an answer", lambda value: no_rounding(value)),
 }
 
@@ -306,6 +307,11 @@ def fields_in_words(metrics: Mapping[str, float]) -> list[str]:
     del shown["loss"]  # of a policy gradient: about 0 at a roll-out's own policy, whatever was learned
   words = [f"{short} {said(name, form)}".strip() for name, (short, form) in shown.items() if name in metrics]
   return [word for word in words if word]
+
+
+def share(value: float, decimals: int = 1) -> str:
+  """A share in percent; `-` of none."""
+  return "-" if math.isnan(value) else f"{value:.{decimals}%}"
 
 
 def no_rounding(value: float) -> str:
