@@ -1,16 +1,26 @@
 """Checkpoints of weights alone: which they are, what they still serve, and every moment at which a drop may be killed."""
 
+import contextlib
+import dataclasses
 import shutil
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from dpojax.config.schema import CheckpointSettings
+from dpojax import digests
+from dpojax.config.schema import CheckpointSettings, RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.training import manifest, weights_only
 from dpojax.training.checkpoint import Checkpointer, read_params
+from dpojax.training.loop import RunResult
 from dpojax.training.manifest import DamagedError, read_manifest, verify
+from dpojax.training.run_folder import RunFolder
+from dpojax.training.state import new_state
+from dpojax.training.update import update_rule
 from dpojax.training.weights_only import drop_state, has_state
 from tests.training.test_checkpoint import bits, checkpointer, make_state, saved
 
@@ -124,3 +134,21 @@ def test_the_manifest_of_weights_alone_is_one_that_reads_back(tmp_path):
   assert set(after.files) == {name for name in before.files if not name.startswith("rest/")}
   assert sum(size for size, _ in after.files.values()) < sum(size for size, _ in before.files.values())
   assert np.all([name.startswith("params/") for name in after.leaves]) and jax.tree.leaves(dict(after.leaves))
+
+
+@pytest.mark.parametrize(
+  "resumable, reason, kept", [(0, "finished", False), (0, "preempted", True), (1, "finished", True)]
+)
+def test_a_run_that_has_ended_keeps_no_state_where_none_is_asked_for(tmp_path, resumable, reason, kept):
+  state = dataclasses.replace(
+    new_state(make_state(2, finite=True).params, update_rule(optax.sgd(0.1))), step=jnp.int32(2)
+  )
+  folder = RunFolder(tmp_path, RunConfig(checkpoint=CheckpointSettings(resumable=resumable)))
+  with contextlib.closing(folder):
+    folder.begin({})
+    digests.write_json(tmp_path, "model.json", {})
+    folder.save(types.SimpleNamespace(state=state, policy_params=state.params))
+    folder.end(RunResult(2, reason))
+  assert has_state(tmp_path / "checkpoints" / "2") == kept
+  assert same_params(tmp_path / "checkpoints", 2)
+  digests.check(tmp_path)
