@@ -9,7 +9,7 @@ from dpojax.objectives.preference import Preference
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.optimizer import make_optimizer
@@ -24,6 +24,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   policy = inputs.language_model()
   splits = inputs.splits(policy)
   batches, held_out = make_batches(config, splits)
@@ -32,6 +33,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, splits, mesh)
   folder.begin(inputs.fingerprints(policy, splits, start) | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   folder.describe(policy, splits, batches)
   reference = references.of(
     config.reference,

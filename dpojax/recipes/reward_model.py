@@ -13,7 +13,7 @@ from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.scoring.rewards import measure_normalisation
 from dpojax.training.loop import RunResult, train
 from dpojax.training.model_files import LoadedModel, save_description
@@ -33,12 +33,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   start = inputs.policy()
   splits = inputs.splits(start)
   batches, held_out = make_batches(config, splits)
   steps = planned_steps(config, batches)
 
   folder.begin(inputs.fingerprints(start, splits), inputs.files())
+  say_rows(folder, config)
   scorer = with_reward_heads(config, start)
   folder.describe(scorer, splits, batches)
   reward = config.reward

@@ -7,7 +7,7 @@ from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring, without_looks
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.optimizer import make_optimizer
@@ -22,6 +22,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     InputError: something that the user can mend; the message says how.
   """
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   model = inputs.language_model()
   splits = inputs.splits(model)
   batches, held_out = make_batches(config, splits)
@@ -30,6 +31,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   watched = config if config.monitor.every else without_looks(config)
   watching, start = policy_monitoring(watched, inputs, model, splits, mesh), model.params
   folder.begin(inputs.fingerprints(model, splits) | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   folder.describe(model, splits, batches)
   objective = Sft(model.model)
   optimizer = make_optimizer(config.optimizer, steps, objective.parameters)
