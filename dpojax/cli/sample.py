@@ -17,11 +17,10 @@ from dpojax.cli.progress import Line
 from dpojax.cli.rows import add_data_options, data_settings, say_warnings
 from dpojax.config.option import MOST_ROWS, MOST_SAMPLES
 from dpojax.config.schema import DataSettings
-from dpojax.data.formats.cells import load_json
-from dpojax.data.formats.common import Message, messages
 from dpojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+  from dpojax.data.formats.common import Message
   from dpojax.rollout.answers_file import Sampling
 
 DESCRIPTION = """Answers of a model to prompts, on stdout; what was done and how fast on stderr.
@@ -153,7 +152,7 @@ def _clock(seconds: float) -> str:
   return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
 
 
-def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: list[str | list[Message]]) -> None:
+def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: "list[str | list[Message]]") -> None:
   """Answers to `--prompt` and `--prompt-file`, on stdout."""
   from dpojax.data.dataset import encode_prompts
   from dpojax.data.examples import check_ids
@@ -172,8 +171,6 @@ def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: li
         "--template=FILE.jinja, or write all of it in --prompt"
       )
     rows = prompts_given(prompts, settings, tokenizer)
-    if rows.dropped:
-      raise DataError(rows.dropped[0][1])
     encoded = [row.ids for row in rows]
     say_warnings(rows.warnings)
   else:
@@ -286,7 +283,7 @@ def _check(options: argparse.Namespace) -> None:
     raise ConfigError("--stop is empty; every answer holds an empty text")
 
 
-def _prompts(options: argparse.Namespace) -> list[str | list[Message]]:
+def _prompts(options: argparse.Namespace) -> "list[str | list[Message]]":
   """What is asked: texts, or messages where there is a system message or a conversation."""
   texts = list(options.prompt)
   if options.prompt_file is not None:
@@ -309,12 +306,15 @@ def _prompts(options: argparse.Namespace) -> list[str | list[Message]]:
   return prompts
 
 
-def _conversation(given: str) -> list[Message]:
+def _conversation(given: str) -> "list[Message]":
   """The messages of `--messages`, JSON itself or a file of it.
 
   Raises:
     DataError: it is neither, no list of messages, or ends in an answer.
   """
+  from dpojax.data.formats.cells import load_json
+  from dpojax.data.formats.common import messages
+
   text, where = given, "--messages"
   if not given.lstrip().startswith(("[", "{")):
     where = f"--messages={given}"
