@@ -23,7 +23,7 @@ from dpojax.errors import ConfigError
 from dpojax.recipes import Inputs, online, policy_gradient, preference, reward_model, sft
 from dpojax.recipes.given import Given
 from dpojax.recipes.session import Session
-from dpojax.recipes.steps import make_batches
+from dpojax.recipes.steps import fit_rows, make_batches
 from dpojax.report import terminal_report, write_report
 from dpojax.rollout.answers_file import SampledAnswer
 from dpojax.training.folder_lock import locked
@@ -220,7 +220,7 @@ class OnData(Run):
       mismatched=spec is not None and spec.reads("mismatched"),
       loss="+".join(spec.names) if spec else "",
     )
-    batches, _ = make_batches(config, Splits(ready, ready.subset([])))
+    batches, _ = make_batches(fit_rows(config, self.trainer.mesh), Splits(ready, ready.subset([])))
     return self.trainer.evaluate(self._attached(batches))
 
   def _attached(self, batches: Any) -> Any:

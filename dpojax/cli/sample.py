@@ -20,11 +20,14 @@ from dpojax.config.schema import DataSettings
 from dpojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+  from dpojax.data.formats.common import Message
   from dpojax.rollout.answers_file import Sampling
 
 DESCRIPTION = """Answers of a model to prompts, on stdout; what was done and how fast on stderr.
 
   dpojax sample --model=MODEL --prompt="How do I say no politely?"
+  dpojax sample --model=MODEL --system="Answer in one word." --prompt="What is the capital of France?"
+  dpojax sample --model=MODEL --messages=conversation.json
   dpojax sample --model=MODEL --data=prompts.jsonl --samples=4 --out=answers.jsonl
 
 A prompt is a user's message, written in the tokenizer's chat template where it has one; with --raw, and
@@ -144,23 +147,37 @@ class _Progress:
     self.line.show(f"answered {done:,}/{self.total:,} prompts", f"tokens/s {tokens / self.seconds:,.0f}", left=left)
 
 
-def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: list[str]) -> None:
+def _write_screen(options: argparse.Namespace, sampling: "Sampling", prompts: "list[str | list[Message]]") -> None:
   """Answers to `--prompt` and `--prompt-file`, on stdout."""
   from dpojax.data.dataset import encode_prompts
   from dpojax.data.examples import check_ids
+  from dpojax.data.prompts import prompts_given
+  from dpojax.data.templates import template_source
   from dpojax.rollout.answers_file import sample
   from dpojax.rollout.text import answer_text
   from dpojax.training.model_files import load_language_model
 
   model, params, tokenizer = load_language_model(options.model, precision=options.precision)
-  encoded = encode_prompts(prompts, DataSettings(template=options.template), tokenizer)
+  settings = DataSettings(template=options.template)
+  if any(isinstance(prompt, list) for prompt in prompts):
+    if template_source(settings.template, tokenizer) is None:
+      raise ConfigError(
+        f"--{'system' if options.system else 'messages'} needs a chat template, and {options.model} has none; give one as "
+        "--template=FILE.jinja, or write all of it in --prompt"
+      )
+    rows = prompts_given(prompts, settings, tokenizer)
+    encoded = [row.ids for row in rows]
+    say_warnings(rows.warnings)
+  else:
+    encoded = encode_prompts([str(prompt) for prompt in prompts], settings, tokenizer)
   for i, ids in enumerate(encoded):
     check_ids(ids, model.config.vocab_size, f"prompt {i}", tokenizer)
   start = time.perf_counter()
   with _compile_seconds() as compiling:
     written = sample(model, params, tokenizer, encoded, sampling, rows=options.rows)
   samples = [each for answers in written for each in answers]
-  print(_page(prompts, [answer_text(each, tokenizer, sampling.stop).strip() for each in samples], options.samples))
+  shown = [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
+  print(_page(shown, [answer_text(each, tokenizer, sampling.stop).strip() for each in samples], options.samples))
   tokens, cut = sum(len(each.tokens) for each in samples), sum(not each.finished for each in samples)
   seconds = max(time.perf_counter() - start - sum(compiling), 1e-3)
   print(_speed(tokens, seconds, compiling, cut, len(samples), options), file=sys.stderr)
@@ -179,6 +196,15 @@ def _parser() -> Parser:
   parser = Parser("dpojax sample", DESCRIPTION)
   add_model(parser)
   parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="may be given again")
+  parser.add_argument(
+    "--system", metavar="TEXT", default="", help="system message before every prompt; needs a chat template"
+  )
+  parser.add_argument(
+    "--messages",
+    metavar="JSON",
+    default="",
+    help='a conversation to go on with, a list of {"role", "content"} as JSON or the file that holds it',
+  )
   parser.add_argument(
     "--prompt-file", metavar="FILE", type=file_path, help="one prompt a line; empty lines are skipped"
   )
@@ -223,6 +249,11 @@ def _check(options: argparse.Namespace) -> None:
   defaults = DataSettings()
   if options.data and (options.prompt or options.prompt_file is not None):
     raise ConfigError("--data and --prompt are both given; prompts of a file and of the command line go apart")
+  for name in ("system", "messages"):
+    if options.data and getattr(options, name):
+      raise ConfigError(f"--{name} and --data are both given; give the rows of --data a column {name!r}")
+    if options.raw and getattr(options, name):
+      raise ConfigError(f"--{name} needs a chat template to write it with, and --raw has none; leave --raw out")
   if options.data and not options.out:
     raise ConfigError("--data answers a whole file, into another: name it as --out=FILE.jsonl")
   check_not_read(options.out, "--out", options.data, "--data")
@@ -247,17 +278,53 @@ def _check(options: argparse.Namespace) -> None:
     raise ConfigError("--stop is empty; every answer holds an empty text")
 
 
-def _prompts(options: argparse.Namespace) -> list[str]:
-  prompts = list(options.prompt)
+def _prompts(options: argparse.Namespace) -> "list[str | list[Message]]":
+  """What is asked: texts, or messages where there is a system message or a conversation."""
+  texts = list(options.prompt)
   if options.prompt_file is not None:
     try:
       lines = pathlib.Path(options.prompt_file).read_text(encoding="utf-8-sig").split("\n")  # \r\n is read as \n
     except (OSError, UnicodeDecodeError) as error:
       raise DataError(f"--prompt-file={options.prompt_file}: {error}; give a UTF-8 text file") from None
-    prompts += [line for line in lines if line.strip()]
+    texts += [line for line in lines if line.strip()]
+  prompts: list[str | list[Message]] = list(texts)
+  system: list[Message] = [{"role": "system", "content": options.system}] if options.system else []
+  if system:
+    prompts = [[*system, {"role": "user", "content": text}] for text in texts]
+  if options.messages:
+    conversation = _conversation(options.messages)
+    if system and conversation[0]["role"] == "system":
+      raise ConfigError("--system is given, and --messages begins with a system message too; leave one out")
+    prompts.append([*system, *conversation])
   if not prompts:
-    raise ConfigError("there is no prompt; give --prompt=TEXT, or --prompt-file=FILE with one a line")
+    raise ConfigError("there is no prompt; give --prompt=TEXT, --messages=JSON, or --prompt-file=FILE with one a line")
   return prompts
+
+
+def _conversation(given: str) -> "list[Message]":
+  """The messages of `--messages`, JSON itself or a file of it.
+
+  Raises:
+    DataError: it is neither, no list of messages, or ends in an answer.
+  """
+  from dpojax.data.formats.cells import load_json
+  from dpojax.data.formats.common import messages
+
+  text, where = given, "--messages"
+  if not given.lstrip().startswith(("[", "{")):
+    where = f"--messages={given}"
+    try:
+      text = pathlib.Path(given).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
+      raise DataError(f"{where}: {error}; give a JSON list of messages, or a file that holds one") from None
+  try:
+    value = load_json(text)
+    found = messages(value if isinstance(value, dict) and "messages" in value else {"messages": value}, "messages")
+  except (ValueError, DataError) as error:
+    raise DataError(f'{where}: {error}; give [{{"role": "user", "content": "..."}}, ...]') from None
+  if found[-1]["role"] == "assistant":
+    raise DataError(f"{where}: the conversation ends in an answer; end it with a message to answer")
+  return found
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -196,6 +197,10 @@ def _build(
   return sieve.dataset(name, reader.form.name if reader.form else "")
 
 
+# Columns that say how good a single answer is.
+GRADES = re.compile(
+  r"(.*_)?(scores?|ratings?|rewards?|grade|stars|labels?|thumbs?(_?(up|down))?|likes?|liked|vote|feedback|desirable|preferred)"
+)
 Read = Sequence[Comparison | DataError]  # what a row holds: several turns, or one comparison, or why nothing
 
 
@@ -222,8 +227,16 @@ def _choose(setting: str, row: Row, where: str, *, answers: Answers) -> Format:
   """The format of rows like this one, which must hold what `answers` says."""
   form = choose_format(setting, row, where)
   if answers.compared and form.answers in (Answers.ONE, Answers.UNPAIRED):
-    labelled = form.answers is Answers.UNPAIRED
-    instead = "loss.name=kto or loss.name=bco, which learn from labels" if labelled else "recipe=sft"
+    grade = next((name for name in row if GRADES.fullmatch(name.lower())), "")
+    if form.answers is Answers.UNPAIRED:
+      instead = "loss.name=kto or loss.name=bco, which learn from labels"
+    elif grade:
+      instead = (
+        f"loss.name=kto or loss.name=bco, which learn from single answers with a column 'label' (true or false): make one of "
+        f"{grade!r} (data.columns=label={grade} where it holds true and false, or 1 and 0)"
+      )
+    else:
+      instead = "recipe=sft"
     raise DataError(
       f"{where}: format {form.name!r} ({form.wants}) has one answer a row, but preferences need two; give pairs, or set "
       f"{instead}"

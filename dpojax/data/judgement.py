@@ -42,7 +42,9 @@ def read_judgement(row: Row, answers: int) -> Judgement:
   if weight and not np.float32(weight):
     raise DataError(f"column 'weight' holds {weight:g}, which is 0 as float32; give 0, or a larger weight")
   contradicts = not tie and (
-    any(difference is not None and difference < 0 for difference in (margin, scored)) or _shp_otherwise(row)
+    any(difference is not None and difference < 0 for difference in (margin, scored))
+    or _shp_otherwise(row)
+    or _says_rejected(row)
   )
   return Judgement(tie, margin, weight, contradicts)
 
@@ -53,6 +55,14 @@ def _shp_otherwise(row: Row) -> bool:
     return False
   better, worse = [row[name] for name in SHP_SCORES][:: 1 if first else -1]
   return worse > better
+
+
+def _says_rejected(row: Row) -> bool:
+  """Whether `winner` or `label` of a row of pairs says that the rejected answer is the better one."""
+  if "chosen" not in row or "rejected" not in row:
+    return False
+  winner = row.get("winner")
+  return (isinstance(winner, str) and winner.strip().lower() == "rejected") or truth(row.get("label")) is False
 
 
 def _is_number(value: object) -> bool:

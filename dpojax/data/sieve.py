@@ -291,7 +291,7 @@ class Sieve:
     """Counts what is odd about a row that is kept."""
     found = dict(odd)
     if judged.contradicts:
-      found["contradicting_scores"] = "its scores or its margin say that the second answer is the better one"
+      found["contradicting_scores"] = "its scores, margin, winner or label say that the second answer is the better one"
     for name, what in found.items():
       self.counts[name] += 1
       self.odd.setdefault(name, f"{where}: {what}")

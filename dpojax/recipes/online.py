@@ -14,7 +14,7 @@ from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.prompts import rollout_prompts
 from dpojax.recipes.session import Session
-from dpojax.recipes.steps import rollout_steps
+from dpojax.recipes.steps import fit_rows, rollout_steps, say_rows
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.pair_making import pair_shape, prompts_of_rollout
 from dpojax.rollout.size import check_size
@@ -40,6 +40,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   online = resolved(config)
   rollout = dataclasses.replace(config.rollout, seed=config.rollout.seed + config.seed)
   batch = dataclasses.replace(config.batch, seed=config.batch.seed + config.seed)
@@ -65,6 +66,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   # A longer run of one roll-out would need a larger one.
   read["roll-out"] = Fingerprint(digest_of_text(str(online.refresh)), f"pairs for {online.refresh:,} steps")
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   folder.describe_prompts(policy, prompts)
   reference = references.of(
     config.reference,

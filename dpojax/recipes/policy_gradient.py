@@ -6,7 +6,6 @@ policy = reference = model.path; critic = a reward model, or a head on the polic
 
 from dpojax import references
 from dpojax.parallel import make_mesh
-from dpojax.parallel.rules import check_rows
 from dpojax.recipes.critic import critic_start
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
@@ -21,6 +20,7 @@ from dpojax.recipes.rollouts import (
   resolved,
 )
 from dpojax.recipes.session import Session
+from dpojax.recipes.steps import fit_rows, say_rows
 from dpojax.recipes.writing import normalised_reward, rollout_fingerprints, writer
 from dpojax.rollout.stop import stop_texts
 from dpojax.training.answering import text_of
@@ -42,7 +42,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
-  check_rows(config.batch.rows, mesh)
+  config = fit_rows(config, mesh)
   policy = inputs.language_model()
   prompts, held_out = rollout_prompts(config, policy, inputs.given.rows)
   config = resolved(config)
@@ -59,6 +59,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   if critic is not None and settings.critic == "reward":
     read["critic"] = Fingerprint(critic.digest)
   folder.begin(inputs.fingerprints(policy, reference=start) | read | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   reference = references.of(
     config.reference,
     model=policy.model,

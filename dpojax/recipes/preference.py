@@ -10,7 +10,7 @@ from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring
 from dpojax.recipes.session import Session
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.run_folder import RunFolder
@@ -29,6 +29,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   policy = inputs.language_model()
   splits = inputs.splits(policy)
   packed, held_out = make_batches(config, splits)
@@ -37,6 +38,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   start = inputs.reference(policy)
   watching = policy_monitoring(config, inputs, policy, splits, mesh)
   folder.begin(inputs.fingerprints(policy, splits, start) | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   folder.describe(policy, splits, packed)
   reference = references.of(
     config.reference,

@@ -14,7 +14,7 @@ from dpojax.objectives.reward_model import RewardObjective
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.session import Session
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.scoring.rewards import measure_normalisation
 from dpojax.training.loop import RunResult, train
 from dpojax.training.model_files import LoadedModel, save_description
@@ -38,12 +38,14 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   start = inputs.policy()
   splits = inputs.splits(start)
   batches, held_out = make_batches(config, splits)
   steps = planned_steps(config, batches)
 
   folder.begin(inputs.fingerprints(start, splits), inputs.files())
+  say_rows(folder, config)
   scorer = with_reward_heads(config, start)
   folder.describe(scorer, splits, batches)
   reward = config.reward

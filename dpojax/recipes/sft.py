@@ -8,7 +8,7 @@ from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
 from dpojax.recipes.monitoring import policy_monitoring, without_looks
 from dpojax.recipes.session import Session
-from dpojax.recipes.steps import make_batches, planned_steps
+from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.training.loop import RunResult, train
 from dpojax.training.monitors import Checkpoint, evaluations
 from dpojax.training.run_folder import RunFolder
@@ -27,6 +27,7 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
 def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   """All of the stage but its steps; errors as `run`."""
   mesh = make_mesh(config.parallel)  # devices that do not fit are an error before anything is read
+  config = fit_rows(config, mesh)
   model = inputs.language_model()
   splits = inputs.splits(model)
   batches, held_out = make_batches(config, splits)
@@ -35,6 +36,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   watched = config if config.monitor.every else without_looks(config)
   watching, start = policy_monitoring(watched, inputs, model, splits, mesh), model.params
   folder.begin(inputs.fingerprints(model, splits) | watching.fingerprints, inputs.files())
+  say_rows(folder, config)
   folder.describe(model, splits, batches)
   objective = Sft(model.model)
   optimizer = inputs.optimizer(steps, objective.parameters)

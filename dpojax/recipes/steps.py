@@ -2,11 +2,35 @@
 
 import dataclasses
 
+from jax.sharding import Mesh
+
 from dpojax.config.schema import RunConfig
 from dpojax.data.batches import Batches
 from dpojax.data.shapes import choose_shape
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError
+from dpojax.parallel.rules import whole_rows
+from dpojax.training.run_folder import RunFolder
+
+
+def fit_rows(config: RunConfig, mesh: Mesh) -> RunConfig:
+  """The settings with `batch.rows` rounded up to what the devices divide.
+
+  A step stays `batch.size` examples, and the run folder keeps the number that was asked for, so that a run resumes on other
+  devices.
+  """
+  rows = whole_rows(config.batch.rows, mesh)
+  return dataclasses.replace(config, batch=dataclasses.replace(config.batch, rows=rows))
+
+
+def say_rows(folder: RunFolder, config: RunConfig) -> None:
+  """A line in the log where `fit_rows` took other rows than the settings say."""
+  wanted, rows = folder.config.batch.rows, config.batch.rows
+  if rows != wanted:
+    folder.log.message(
+      f"batch.rows={wanted}: a row group has {rows} rows here, a multiple of the devices that share it; a step stays "
+      f"{config.batch.size} examples"
+    )
 
 
 def make_batches(config: RunConfig, splits: Splits) -> tuple[Batches, Batches | None]:

@@ -1,5 +1,7 @@
 """`dpojax sample` on a tiny model, and a known answer of a real one."""
 
+import json
+
 import numpy as np
 import pytest
 from tiny_model import TinyModel
@@ -41,6 +43,50 @@ def test_template_unless_raw(tiny, capsys):
     page, log = sample(capsys, tiny, "--prompt=my parcel", "--greedy", "--max-tokens=6", *options)
     assert page == written(tiny, text, max_tokens=6, temperature=0)[0] + "\n"
     assert ("1 of 1 cut at --max-tokens=6" in log) == (len(page.split()) == 6)
+
+
+def test_a_system_text_and_a_conversation_are_written_by_the_template(tiny, capsys, tmp_path):
+  talk = [
+    {"role": "user", "content": "my parcel"},
+    {"role": "assistant", "content": "sorry"},
+    {"role": "user", "content": "yes"},
+  ]
+  file = tmp_path / "talk.json"
+  file.write_text(json.dumps(talk), encoding="utf-8")
+  seen = "<user> my parcel <bot> sorry <end> <user> yes <bot>"
+  for options, text in (
+    (["--system=be calm", "--prompt=my parcel"], "<bot> be calm <user> my parcel <bot>"),
+    ([f"--messages={file}"], seen),
+    (["--messages", json.dumps({"messages": talk})], seen),
+    (["--system=be calm", f"--messages={file}"], f"<bot> be calm {seen}"),
+  ):
+    page, _ = sample(capsys, tiny, *options, "--greedy", "--max-tokens=6")
+    assert page == written(tiny, text, max_tokens=6, temperature=0)[0] + "\n"
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (
+      ["--system=be calm", "--raw", "--prompt=a"],
+      "--system needs a chat template to write it with, and --raw has none",
+    ),
+    (
+      ["--messages=[]", "--data=x.jsonl"],
+      "--messages and --data are both given; give the rows of --data a column 'messages'",
+    ),
+    (["--messages=nowhere.json"], "--messages=nowhere.json: [Errno 2] No such file"),
+    (["--messages=[]"], "--messages: column 'messages' holds no messages; give [{"),
+    (["--messages=[{"], "--messages: "),
+    (['--messages=[{"role": "assistant", "content": "a"}]'], "--messages: the conversation ends in an answer"),
+    (["--system=a", '--messages=[{"role": "system", "content": "a"}]'], "begins with a system message too"),
+    (["--system=a", "--template=none", "--prompt=my"], "--system needs a chat template, and"),
+    (["--system=a"], "there is no prompt; give --prompt=TEXT, --messages=JSON, or"),
+  ],
+)
+def test_wrong_conversations_are_named(tiny, capsys, options, message):
+  assert main(["sample", f"--model={tiny.path}", *options]) == 2
+  assert message in capsys.readouterr().err
 
 
 def test_several_prompts_and_samples_are_told_apart(tiny, capsys, tmp_path):

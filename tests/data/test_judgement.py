@@ -102,9 +102,27 @@ def test_scores_that_contradict_the_order_are_counted():
   dataset = read(rows)
   assert dataset.counts["contradicting_scores"] == 3 and len(dataset) == 6
   assert dataset.warnings == [
-    "contradicting scores: 3 of 6 rows; rows[0]: its scores or its margin say that the second answer is the better one"
+    "contradicting scores: 3 of 6 rows; rows[0]: its scores, margin, winner or label say that the second answer is the better one"
   ]
   assert "3 contradicting scores" in gist(dataset.counts)
+
+
+@pytest.mark.parametrize(
+  ("columns", "contradicts"),
+  [
+    ({"winner": "rejected"}, 1),
+    ({"winner": " Rejected "}, 1),
+    ({"winner": "chosen"}, 0),
+    ({"label": 0}, 1),
+    ({"label": "false"}, 1),
+    ({"label": 1}, 0),
+    ({"label": None}, 0),
+    ({"label": 3}, 0),
+  ],
+)
+def test_a_winner_or_label_that_says_the_rejected_answer_is_counted(columns, contradicts):
+  dataset = read([{**PAIR, **columns}])
+  assert dataset.counts["contradicting_scores"] == contradicts and len(dataset) == 1
 
 
 @pytest.mark.parametrize("rank", [float("nan"), float("inf"), 1e39])

@@ -7,6 +7,7 @@ import pytest
 from dpojax.config.schema import DataSettings
 from dpojax.data import dataset_from_rows
 from dpojax.data.columns import is_unread_text, parse_columns, standard_row
+from dpojax.errors import DataError
 from dpojax.types import Answers
 
 USER, YES, NO = ({"role": r, "content": c} for r, c in (("user", "hello"), ("assistant", "yes"), ("assistant", "no")))
@@ -207,3 +208,20 @@ def test_what_a_template_adds_to_answers_is_counted(chatml, tmp_path, written, n
   )
   assert data.counts["template_changes_answers"] == bool(named)
   assert named in "".join(data.warnings)
+
+
+@pytest.mark.parametrize(
+  ("columns", "said"),
+  [
+    ({"label": True}, "loss.name=kto or loss.name=bco, which learn from labels"),
+    ({"label": 0}, "loss.name=kto or loss.name=bco, which learn from labels"),
+    ({"score": 3}, "make one of 'score' (data.columns=label=score"),
+    ({"thumbs_up": True}, "make one of 'thumbs_up'"),
+    ({"user_rating": 5}, "make one of 'user_rating'"),
+    ({}, "set recipe=sft"),
+  ],
+)
+def test_single_answers_under_a_loss_of_pairs_name_what_learns_from_them(chatml, columns, said):
+  with pytest.raises(DataError) as error:
+    read([{"prompt": "a", "completion": "b", **columns}], chatml)
+  assert said in str(error.value) and ("kto" in str(error.value)) == bool(columns)
