@@ -37,8 +37,8 @@ def fit(
 
     P(i beats j) = sigmoid(theta_i - theta_j + home advantage + covariates @ coefficients)
 
-  >>> fit([("a", "b"), ("b", "c"), ("c", "a"), ("a", "c")]).probability("a", "b").__round__(3)
-  0.614
+  >>> round(fit([("a", "b"), ("a", "b"), ("b", "a")]).probability("a", "b"), 6)
+  0.666667
 
   Args:
     data: a list of games (winner, loser) or (one, other, "tie"), or a mapping of them to how often they came: see
