@@ -20,7 +20,7 @@ from dpojax.metrics import METRICS
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
-NO_PAGE = ("dpojax.cli", "dpojax.__main__")  # commands are documented by docs/commands.md and their --help
+NO_PAGE = ("dpojax.__main__",)
 SPLITS = {
   "train": "Of every step",
   "eval": "",
@@ -85,7 +85,7 @@ def row(key: str, field) -> str:
   )
   limits = [f"`{choice}`" for choice in facts["choices"] or ()]
   bounds = [
-    f"{sign} {facts[name]:,g}"
+    f"{sign} {number(facts[name])}"
     for name, sign in (("minimum", "≥"), ("above", ">"), ("maximum", "≤"), ("below", "&lt;"))
     if facts[name] is not None and not (name == "maximum" and facts[name] == 2**31 - 1)
   ]
@@ -93,6 +93,11 @@ def row(key: str, field) -> str:
   execution = " *execution*" if facts["execution"] else ""
   meaning = cell(facts["meaning"]) + (f" ({more})" if more else "") + execution
   return f"| [`{key}`](#{anchor('setting', key)}){{#{anchor('setting', key)}}} | {default} | {meaning} |\n"
+
+
+def number(value: float) -> str:
+  """A bound as people write it: 1,000,000, 0.5."""
+  return f"{value:,g}" if value != int(value) else f"{int(value):,}"
 
 
 def metrics_page() -> str:
