@@ -9,7 +9,6 @@ docstrings), and copies of CHANGELOG.md, CONTRIBUTING.md and experiments/README.
 import importlib
 import pathlib
 import re
-import shutil
 
 from make_house import LAYERS, house_svg, package_of
 
@@ -229,9 +228,8 @@ def page_of(path: pathlib.Path) -> str:
 
 
 def write() -> None:
-  """Makes the folder anew."""
-  shutil.rmtree(GENERATED / "api", ignore_errors=True)
-  (GENERATED / "api").mkdir(parents=True)
+  """Brings the folder up to date: a file that stays the same is left alone, so that Sphinx does not read it again."""
+  (GENERATED / "api").mkdir(parents=True, exist_ok=True)
   texts = {
     "house.svg": house_svg(),
     "settings.md": settings_page(),
@@ -241,9 +239,12 @@ def write() -> None:
     "experiments.md": page_of(ROOT / "experiments/README.md"),
     **{f"api/{name}.rst": text for name, text in api_pages().items()},
   }
+  for path in GENERATED.rglob("*"):
+    if path.is_file() and path.relative_to(GENERATED).as_posix() not in texts:
+      path.unlink()
   for name, text in texts.items():
     path = GENERATED / name
-    if not path.exists() or path.read_text(encoding="utf-8") != text:  # what stays is not read again
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
       path.write_text(text, encoding="utf-8")
 
 
