@@ -110,11 +110,7 @@ def house_svg() -> str:
       )
   for name, (x, y) in centre.items():
     short = html.escape(name.removeprefix("dpojax."))
-    target = (
-      f'href="generated/api/{name}.html" target="_top"'
-      if name != "dpojax.cli"
-      else 'href="commands.html" target="_top"'
-    )
+    target = f'href="generated/api/{name}.html" target="_top"'
     lines.append(
       f'<a {target}><rect class="box" x="{x - BOX / 2:.0f}" y="{y - 18:.0f}" width="{BOX}" height="36" rx="6"/>'
       f'<text class="name" x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{short}</text></a>'

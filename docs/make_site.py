@@ -9,7 +9,6 @@ docstrings), and copies of CHANGELOG.md, CONTRIBUTING.md and experiments/README.
 import importlib
 import pathlib
 import re
-import shutil
 
 from make_house import LAYERS, house_svg, package_of
 
@@ -20,7 +19,7 @@ from dpojax.metrics import METRICS
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
-NO_PAGE = ("dpojax.cli", "dpojax.__main__")  # commands are documented by docs/commands.md and their --help
+NO_PAGE = ("dpojax.__main__",)
 SPLITS = {
   "train": "Of every step",
   "eval": "",
@@ -85,7 +84,7 @@ def row(key: str, field) -> str:
   )
   limits = [f"`{choice}`" for choice in facts["choices"] or ()]
   bounds = [
-    f"{sign} {facts[name]:,g}"
+    f"{sign} {number(facts[name])}"
     for name, sign in (("minimum", "≥"), ("above", ">"), ("maximum", "≤"), ("below", "&lt;"))
     if facts[name] is not None and not (name == "maximum" and facts[name] == 2**31 - 1)
   ]
@@ -93,6 +92,11 @@ def row(key: str, field) -> str:
   execution = " *execution*" if facts["execution"] else ""
   meaning = cell(facts["meaning"]) + (f" ({more})" if more else "") + execution
   return f"| [`{key}`](#{anchor('setting', key)}){{#{anchor('setting', key)}}} | {default} | {meaning} |\n"
+
+
+def number(value: float) -> str:
+  """A bound as people write it: 1,000,000, 0.5."""
+  return f"{value:,g}" if value != int(value) else f"{int(value):,}"
 
 
 def metrics_page() -> str:
@@ -224,9 +228,8 @@ def page_of(path: pathlib.Path) -> str:
 
 
 def write() -> None:
-  """Makes the folder anew."""
-  shutil.rmtree(GENERATED / "api", ignore_errors=True)
-  (GENERATED / "api").mkdir(parents=True)
+  """Brings the folder up to date: a file that stays the same is left alone, so that Sphinx does not read it again."""
+  (GENERATED / "api").mkdir(parents=True, exist_ok=True)
   texts = {
     "house.svg": house_svg(),
     "settings.md": settings_page(),
@@ -236,9 +239,12 @@ def write() -> None:
     "experiments.md": page_of(ROOT / "experiments/README.md"),
     **{f"api/{name}.rst": text for name, text in api_pages().items()},
   }
+  for path in GENERATED.rglob("*"):
+    if path.is_file() and path.relative_to(GENERATED).as_posix() not in texts:
+      path.unlink()
   for name, text in texts.items():
     path = GENERATED / name
-    if not path.exists() or path.read_text(encoding="utf-8") != text:  # what stays is not read again
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
       path.write_text(text, encoding="utf-8")
 
 
