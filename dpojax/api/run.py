@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from dpojax.api.arguments import Rows, as_dataset
+from dpojax.api.export import export
 from dpojax.api.models import generate
 from dpojax.config.check import check
 from dpojax.config.keys import replace_values, suggestion
@@ -41,6 +42,9 @@ PREPARE = {
   "policy_gradient": policy_gradient.prepare,
   "online": online.prepare,
 }
+
+
+SHARD = 5 * 10**9  # bytes of a weights file at most
 
 
 class Run:
@@ -179,6 +183,20 @@ class Run:
     """Saves the state as it is: a run of the same settings in the same folder goes on from here. Returns the folder."""
     self._session.folder.save(self.trainer)
     return self.folder
+
+  def export(self, out: str | os.PathLike[str], *, dtype: str = "float32") -> pathlib.Path:
+    """Writes the model as it is now as a transformers folder, which `dpojax.load` reads too. Saves the run first.
+
+    Args:
+      out: new or empty folder.
+      dtype: of the written weights, "float32" or "bfloat16".
+
+    Raises:
+      ConfigError: `out` holds something already, or the model is one of your own.
+    """
+    self.save()
+    export(self.folder, pathlib.Path(out), step=self.step, max_shard_bytes=SHARD, dtype=dtype)
+    return pathlib.Path(out)
 
   def report(self, *, width: int = 100) -> str:
     """Writes report.md, result.json and plots of what was recorded so far; returns the table and samples as text."""

@@ -170,6 +170,17 @@ def test_tokenised_examples_and_other_data_to_evaluate_on(policy, straight):  # 
       run.evaluate()
 
 
+def test_an_export_is_the_model_as_it_is_now(tmp_path, policy):  # noqa: F811
+  with dpo(policy) as run:
+    run.train(2)
+    run.export(tmp_path / "out")
+    read = dpojax.load(str(tmp_path / "out"))
+    for one, other in zip(dpojax.score(read, ROWS[:3]), dpojax.score(run.policy, ROWS[:3]), strict=True):
+      np.testing.assert_array_equal(one, other)
+    with pytest.raises(ConfigError, match="must be new or empty"):
+      run.export(tmp_path / "out")
+
+
 def test_the_policy_of_a_run_is_where_another_starts(policy):  # noqa: F811
   with dpojax.SFT(policy, ROWS, settings=SHORT, **OPTIONS) as sft:
     sft.train(3)
