@@ -202,10 +202,8 @@ def door() -> list[str]:
   import dpojax
 
   lines = ["``import dpojax`` has these names, each loaded when it is first used:", "", ".. list-table::", ""]
-  for name in sorted(name for name in dir(dpojax) if not name.startswith("_") and name not in ("importlib", "Any")):
+  for name in sorted(dpojax._HOME):  # dir() would also have what was imported by now
     thing = getattr(dpojax, name)
-    if getattr(thing, "__doc__", None) is None or name in ("TYPE_CHECKING",):
-      continue
     home = (
       thing.__name__
       if hasattr(thing, "__path__") or type(thing).__name__ == "module"
