@@ -26,6 +26,7 @@ def check(config: RunConfig) -> None:
     if value is not None:
       check_value(key, value)
   _check_sections(config)
+  _check_kinds(config)
   _check_recipe(config)
   _check_data(config)
   _check_model(config)
@@ -70,8 +71,19 @@ def _check_sections(config: RunConfig) -> None:
     raise ConfigError(f"{key} is set, but recipe={config.recipe} does not read it; it belongs to {readers}{instead}")
 
 
+def _check_kinds(config: RunConfig) -> None:
+  """No setting of another kind, of reference or optimizer, than the one that is chosen is set: nobody would read it."""
+  for key, field in fields_by_key().items():
+    if field.metadata["only"] and value_at(config, key) != field.default:
+      chooser, *kinds = field.metadata["only"]
+      kind = value_at(config, chooser)
+      _require(
+        kind in kinds,
+        f"{key} is set, but {chooser}={kind} does not read it; it belongs to {' or '.join(f'{chooser}={k}' for k in kinds)}",
+      )
+
+
 def _check_recipe(config: RunConfig) -> None:
-  reference = config.reference
   if config.recipe in ("reward_model", "preference", "online"):
     check_losses(config)
   if config.recipe == "pairs":
@@ -83,15 +95,6 @@ def _check_recipe(config: RunConfig) -> None:
       config.data.source == "world" or "true" not in (term.kind for term in getattr(spec, "terms", ())),
       f"{key}={value_at(config, key)}: true is an environment's own reward, which only data.source=world has; name "
       "another, such as model:PATH or python:FILE:FUNCTION",
-    )
-  if reference.kind != "cache":
-    _require(
-      not reference.cache_dir,
-      f"reference.cache_dir is set, but reference.kind={reference.kind} keeps no cache; set kind=cache",
-    )
-    _require(
-      reference.precision == "float32",
-      "reference.precision is for cached log-probs; a live reference runs in model.precision, so leave it at float32",
     )
 
 

@@ -141,8 +141,3 @@ def _check_reference(config: RunConfig, terms: tuple[Term, ...]) -> None:
     f"reference.kind=cache holds the log-probs of single tokens, but loss.name={names} needs the reference's whole "
     "distribution at every token; set reference.kind=live",
   )
-  for name, default in (("every", 512), ("mix", 0.6)):
-    _require(
-      reference.kind == "moving" or getattr(reference, name) == default,
-      f"reference.{name} is set, but reference.kind={reference.kind} does not move; set kind=moving",
-    )

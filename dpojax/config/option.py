@@ -26,6 +26,7 @@ def option(
   maximum: float | None = None,
   below: float | None = None,
   execution: bool = False,
+  only: tuple[str, ...] = (),
 ) -> Any:
   """A field with a default, its meaning, and its range (`minimum`/`maximum` closed, `above`/`below` open).
 
@@ -33,6 +34,8 @@ def option(
 
   A default of None means "left open" and needs the `kind` of a value that is given. A setting of `execution` says how
   a run is carried out (devices, logs, plots) and not what it computes: a run goes on when it has changed.
+
+  `only` is the key of another setting and its values, ("reference.kind", "moving"), beside which this one is read.
   """
   if (kind or type(default)) is int and maximum is None and below is None:
     maximum = LARGEST_COUNT
@@ -45,5 +48,6 @@ def option(
     maximum=maximum,
     below=below,
     execution=execution,
+    only=only,
   )
   return dataclasses.field(default=default, metadata=metadata)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
   from dpojax.types import Answers
 
 
+# Beside what other settings of their kind are read, see `option`.
+CACHE, MOVING = ("reference.kind", "cache"), ("reference.kind", "moving")
+ADAMW, RMSPROP = ("optimizer.name", "adamw", "adamw_tensorflow"), ("optimizer.name", "rmsprop")
+
 RECIPES = ("sft", "pairs", "reward_model", "preference", "policy_gradient", "online", "best_of_n", "comparison")
 
 
@@ -157,10 +161,16 @@ class ReferenceSettings:
     choices=("live", "cache", "moving"),
   )
   path: str = option("", "model of the reference, a path or stage:NAME; empty: where the policy starts")
-  cache_dir: str = option("", "folder of the cache, shared between runs; empty: in the workdir", execution=True)
-  precision: str = option("float32", "precision of cached reference log-probs", choices=("float32", "bfloat16"))
-  every: int = option(512, "moving: steps between moves", minimum=1)
-  mix: float = option(0.6, "moving: share of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0)
+  cache_dir: str = option(
+    "", "folder of the cache, shared between runs; empty: in the workdir", execution=True, only=CACHE
+  )
+  precision: str = option(
+    "float32", "precision of cached reference log-probs", choices=("float32", "bfloat16"), only=CACHE
+  )
+  every: int = option(512, "moving: steps between moves", minimum=1, only=MOVING)
+  mix: float = option(
+    0.6, "moving: share of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0, only=MOVING
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +191,10 @@ class OptimizerSettings:
     "what decays: matrices (no norms, biases, embeddings), with_embeddings, all",
     choices=("matrices", "with_embeddings", "all"),
   )
-  b1: float = option(0.9, "adamw: decay of the first moment", minimum=0.0, below=1.0)
-  b2: float = option(0.999, "adamw: decay of the second moment", minimum=0.0, below=1.0)
+  b1: float = option(0.9, "adamw: decay of the first moment", minimum=0.0, below=1.0, only=ADAMW)
+  b2: float = option(0.999, "adamw: decay of the second moment", minimum=0.0, below=1.0, only=ADAMW)
   eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
-  rms_decay: float = option(0.99, "rmsprop: decay of the second moment", minimum=0.0, below=1.0)
+  rms_decay: float = option(0.99, "rmsprop: decay of the second moment", minimum=0.0, below=1.0, only=RMSPROP)
 
 
 @dataclasses.dataclass(frozen=True)

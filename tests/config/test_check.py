@@ -93,12 +93,12 @@ def test_formats_and_slots_are_known_before_data_are_read():
     (
       WORLD,
       {"reference.cache_dir": "cache"},
-      "reference.cache_dir is set, but reference.kind=live keeps no cache; set kind=cache",
+      "reference.cache_dir is set, but reference.kind=live does not read it; it belongs to reference.kind=cache",
     ),
     (
       WORLD,
       {"reference.precision": "bfloat16"},
-      "reference.precision is for cached log-probs; a live reference runs in model.precision, so leave it at float32",
+      "reference.precision is set, but reference.kind=live does not read it; it belongs to reference.kind=cache",
     ),
     (
       {},
