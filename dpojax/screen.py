@@ -198,8 +198,8 @@ def _laid_out(table: Table, width: int) -> tuple[list[tuple[list[str], bool]], l
       textwrap.wrap(head, max(NARROWEST_HEADING, cell), break_long_words=False, break_on_hyphens=False) or [""]
       for head, cell in zip(header, cells, strict=True)
     ]
-    going = [header.index(terminal.in_line(head)) for head in table.may_go if terminal.in_line(head) in header]
-    for place in going:
+    named = [terminal.in_line(head) for head in table.may_go]
+    for place in dict.fromkeys(header.index(head) for head in named if head in header):
       if total() - size(table.names) + min(size(table.names), NARROWEST) <= width:
         break
       kept.remove(place)

@@ -93,6 +93,11 @@ def test_as_few_columns_go_as_need_to():
   assert table.text(20).split("\n")[1:] == ["name       1.0", "left out at 20 columns: cccccccc, bbbbbbbb"]
 
 
+def test_a_column_that_may_go_twice_goes_once():
+  table = Table(["", "aaaaaaaa", "bbbbbbbb"], [["name", "1.0", "2.0"]], may_go=["bbbbbbbb", "bbbbbbbb", "aaaaaaaa"])
+  assert table.text(14).split("\n")[1:] == ["name", "left out at 14 columns: bbbbbbbb, aaaaaaaa"]
+
+
 def test_names_are_text_and_no_markup():
   name = "[bold]x[/bold] [/] :smile: \\[red] [link=https://a.b]c[/link] \x1b[2J"
   assert Table(["", "n"], [[name, "1"]]).text().split("\n")[1] == name.replace("\x1b", "\\x1b") + "  1"
