@@ -52,7 +52,7 @@ class ScoringModel:
 
   A model of your own is a hashable object, such as a frozen dataclass, that inherits this and has `config`, `hidden` and
   `head`. It trains with every objective on given text (SFT, preferences), with live, cached and moving references. Such
-  a bigram model is
+  a bigram model is::
 
       @dataclasses.dataclass(frozen=True)
       class Bigram(ScoringModel):
