@@ -153,7 +153,7 @@ print(f"score {history[0]['objective/score']:.2f} -> {history[-1]['objective/sco
 stale = experiment.stages["ppo"]
 stale = dpojax.replace_values(stale, {"policy_gradient.epochs": 12, "policy_gradient.update_kl_limit": 0.0})
 stale = resolved(stale)
-again = make_trainer(stale, objective, policy, critic, reference, steps=1000)
+again = make_trainer(stale, objective, policy, critic, reference, inputs.optimizer(1000, objective.parameters))
 reused = make_rollouts(stale, again, prompts, reward, write, text, workdir / "stale")
 squares = [dpojax.fetch(m)["policy/ratio_square"] for _, m in again.steps(reused, until=reused.updates)]
 per_pass = np.asarray(squares).reshape(stale.policy_gradient.epochs, -1).mean(axis=1)
