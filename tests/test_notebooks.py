@@ -36,7 +36,7 @@ SHORTER = {
     '"sft.train.steps": 120': '"sft.train.steps": 30',
     '"sft.data.texts": 5000': '"sft.data.texts": 1000',
     '"pairs.pairs.prompts": 100': '"pairs.pairs.prompts": 40',
-    '"train.steps": 40': '"train.steps": 10',
+    '"train.steps": 40': '"train.steps": 24',
   },
 }
 

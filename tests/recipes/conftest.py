@@ -8,7 +8,7 @@ from dpojax.training.runlog import RunLog
 SPLITS = {split for metric in METRICS.values() for split in metric.splits}
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def metrics_have_an_entry():
   """Recording a metric that `dpojax.metrics` does not know, in that split, is an AssertionError."""
   record = RunLog.record
