@@ -1,10 +1,11 @@
 """From the arguments of a run to its settings, and the objects among them."""
 
+import contextlib
 import dataclasses
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.api.pairs import Pairs, read_pairs
@@ -13,7 +14,7 @@ from dpojax.config.keys import fields_by_key, last_parts, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.data.examples import TokenDataset
 from dpojax.data.splits import Splits
-from dpojax.errors import ConfigError
+from dpojax.errors import ConfigError, InputError
 from dpojax.losses import LOSSES, register
 from dpojax.recipes.given import PREFIX, REWARD, Given
 from dpojax.rewards.reward import Reward
@@ -185,3 +186,15 @@ def no_argument(kind: type, name: str) -> str:
       return f"{kind.__name__} has no argument {name!r}{hint.replace(key, argument, 1)}"
   hint = hint or suggestion(name, fields_by_key())
   return f"{kind.__name__} has no argument {name!r}{hint}; settings go into settings={{'SECTION.KEY': value}}"
+
+
+@contextlib.contextmanager
+def as_arguments() -> Iterator[None]:
+  """Errors of a folder name what a run takes as arguments, and not the command line's options of these names."""
+  try:
+    yield
+  except InputError as error:
+    text = str(error).replace("--allow-config-change", "allow_config_change=True").replace("--workdir", "workdir")
+    if text == str(error):
+      raise
+    raise type(error)(text) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dpojax.api.arguments import Rows, as_dataset, no_argument
+from dpojax.api.arguments import Rows, as_arguments, as_dataset, no_argument
 from dpojax.api.export import export
 from dpojax.api.models import generate
 from dpojax.config.check import check
@@ -96,7 +96,7 @@ class Run:
       raise TypeError(no_argument(type(self), name))
     config = replace_values(RunConfig(recipe=recipe), dict(settings))
     check(config)
-    with contextlib.ExitStack() as stack:
+    with as_arguments(), contextlib.ExitStack() as stack:
       if workdir is None:
         workdir = stack.enter_context(tempfile.TemporaryDirectory(prefix="dpojax-", ignore_cleanup_errors=True))
         config = replace_values(config, {"logging.plots": False})

@@ -207,6 +207,16 @@ def test_an_argument_that_is_none_is_told_which_was_meant(policy, name, hint):  
   assert str(raised.value) == f"DPO has no argument {name!r}; {hint}"
 
 
+def test_a_folder_of_another_run_is_refused_in_words_of_python(tmp_path, policy):  # noqa: F811
+  with dpo(policy, workdir=tmp_path / "run") as run:
+    run.train(1)
+    run.save()
+  with pytest.raises(ConfigError) as raised:
+    dpo(policy, workdir=tmp_path / "run", beta=0.7)
+  assert "loss.beta" in str(raised.value)
+  assert str(raised.value).endswith("; use another workdir, or allow_config_change=True to go on with the new ones")
+
+
 def test_a_model_and_rows_are_shown_without_their_numbers_and_texts(policy):  # noqa: F811
   size = sum(leaf.size for leaf in jax.tree.leaves(policy.params))
   assert repr(policy) == f"LoadedModel({policy.path}: LanguageModel, {size:,} parameters, 32 tokens)"
