@@ -142,6 +142,9 @@ def test_export(error, tmp_path):
   assert error("export", f"--workdir={tmp_path}", f"--out={tmp_path / 'new'}") == (
     f"--workdir={tmp_path}: no model.json there; is it the workdir of a run?"
   )
+  assert error("export", f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / 'new'}") == (
+    f"--workdir={tmp_path / 'none'}: no such folder"
+  )
   assert error("export", "--workdir=w", "--out=o", "--max-shard-size=lots") == (
     "--max-shard-size=lots: wants a size such as 500MB or 5GB"
   )
