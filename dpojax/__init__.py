@@ -9,6 +9,34 @@ loaded when first used, so that `import dpojax` and `dpojax --help` stay quick.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+# Editors and type checkers read these; Python itself goes by `_HOME`.
+if TYPE_CHECKING:
+  from dpojax import losses as losses
+  from dpojax.api.models import generate as generate
+  from dpojax.api.models import load as load
+  from dpojax.api.models import score as score
+  from dpojax.api.pairs import read_pairs as read_pairs
+  from dpojax.api.runs import DPO as DPO
+  from dpojax.api.runs import PPO as PPO
+  from dpojax.api.runs import SFT as SFT
+  from dpojax.api.runs import RewardModel as RewardModel
+  from dpojax.config.keys import replace_values as replace_values
+  from dpojax.config.load import load_config as load_config
+  from dpojax.config.load import load_experiment as load_experiment
+  from dpojax.models.scoring_model import ScoringModel as ScoringModel
+  from dpojax.objectives.preference import Preference as Preference
+  from dpojax.recipes import Inputs as Inputs
+  from dpojax.recipes.monitoring import policy_monitoring as policy_monitoring
+  from dpojax.recipes.steps import make_batches as make_batches
+  from dpojax.sweeps.stages import run as run
+  from dpojax.sweeps.stages import stage_folders as stage_folders
+  from dpojax.training.model_files import LoadedModel as LoadedModel
+  from dpojax.training.model_files import load_model as load_model
+  from dpojax.training.optimizer import make_optimizer as make_optimizer
+  from dpojax.training.trainer import Trainer as Trainer
+  from dpojax.training.trainer import fetch as fetch
 
 __version__ = "0.1.0"
 
@@ -40,7 +68,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name not in _HOME:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   module = importlib.import_module(_HOME[name])

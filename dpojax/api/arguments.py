@@ -1,15 +1,20 @@
 """From the arguments of a run to its settings, and the objects among them."""
 
+import contextlib
 import dataclasses
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.api.pairs import Pairs, read_pairs
+from dpojax.config.foreign_keys import explained
+from dpojax.config.keys import fields_by_key, last_parts, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.data.examples import TokenDataset
 from dpojax.data.splits import Splits
-from dpojax.errors import ConfigError
+from dpojax.errors import ConfigError, InputError
 from dpojax.losses import LOSSES, register
 from dpojax.recipes.given import PREFIX, REWARD, Given
 from dpojax.rewards.reward import Reward
@@ -18,6 +23,18 @@ from dpojax.training.model_files import LoadedModel
 from dpojax.training.update import GradientTransformation
 
 Rows = str | os.PathLike[str] | Sequence[Mapping[str, Any]] | Pairs | Splits | TokenDataset
+# Settings that an argument gives, where its name is another.
+ARGUMENT_OF = {
+  "loss.name": "loss",
+  "loss.beta": "beta",
+  "batch.size": "batch_size",
+  "optimizer.learning_rate": "learning_rate",
+  "optimizer.name": "optimizer",
+  "train.steps": "steps",
+  "train.epochs": "epochs",
+  "reference.path": "reference",
+  "reference.kind": "reference",
+}
 RewardLike = str | LoadedModel | Reward | Callable[..., Any]
 
 
@@ -151,3 +168,33 @@ def as_dataset(data: Any, model: LoadedModel, config: RunConfig) -> TokenDataset
     return data.held_out if len(data.held_out) else data.train
   pairs = data if isinstance(data, Pairs) else read_pairs(data, model, row_length=config.batch.row_length)
   return pairs.dataset(config.answers)
+
+
+def no_argument(kind: type, name: str) -> str:
+  """Why a run of `kind` has no argument `name`: the argument or setting that was meant, also by a name of TRL's."""
+  arguments = {
+    name
+    for base in kind.__mro__
+    for name, argument in inspect.signature(base.__init__).parameters.items()
+    if argument.kind is argument.KEYWORD_ONLY
+  }
+  if hint := suggestion(name, arguments):
+    return f"{kind.__name__} has no argument {name!r}{hint}"
+  hint = explained(name, last_parts())
+  for key, argument in ARGUMENT_OF.items():
+    if argument in arguments and re.match(rf"; here it is {re.escape(key)}\b", hint):
+      return f"{kind.__name__} has no argument {name!r}{hint.replace(key, argument, 1)}"
+  hint = hint or suggestion(name, fields_by_key())
+  return f"{kind.__name__} has no argument {name!r}{hint}; settings go into settings={{'SECTION.KEY': value}}"
+
+
+@contextlib.contextmanager
+def as_arguments() -> Iterator[None]:
+  """Errors of a folder name what a run takes as arguments, and not the command line's options of these names."""
+  try:
+    yield
+  except InputError as error:
+    text = str(error).replace("--allow-config-change", "allow_config_change=True").replace("--workdir", "workdir")
+    if text == str(error):
+      raise
+    raise type(error)(text) from error

@@ -59,7 +59,9 @@ def export(
     run = workdir
     check(run, ["model.json", "result.json"])
     if not (run / "model.json").is_file():
-      raise CheckpointError(f"--workdir={run}: no model.json there; is it the workdir of a run?")
+      raise CheckpointError(
+        f"--workdir={run}: {'no model.json there; is it the workdir of a run?' if run.exists() else 'no such folder'}"
+      )
 
   if run is None and (run := run_folder(workdir)) is not None and run != pathlib.Path(workdir):
     if step is not None:

@@ -35,6 +35,13 @@ class Pairs:
   rows: Sequence[Mapping[str, Any]] | None = None
   row_length: int = BatchSettings().row_length
 
+  def __repr__(self) -> str:
+    # Of a dataclass it would be every row.
+    read = self.settings.name or self.settings.path if self.rows is None else f"{len(self.rows):,} rows"
+    split = self.__dict__.get("splits")
+    parts = f", {len(split.train):,} for training, {len(split.held_out):,} held out" if split else ", not tokenised yet"
+    return f"Pairs({read}{parts})"
+
   @property
   def train(self) -> TokenDataset:
     """Training examples, tokenised."""

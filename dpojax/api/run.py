@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dpojax.api.arguments import Rows, as_dataset
+from dpojax.api.arguments import Rows, as_arguments, as_dataset, no_argument
 from dpojax.api.export import export
 from dpojax.api.models import generate
 from dpojax.config.check import check
@@ -76,6 +76,7 @@ class Run:
     workdir: str | os.PathLike[str] | None = None,
     quiet: bool = False,
     allow_config_change: bool = False,
+    **unknown: Any,
   ):
     """Args:
       recipe: what the run does, a name of `dpojax.config.schema.RECIPES`.
@@ -84,14 +85,18 @@ class Run:
       workdir: made if missing; None: a temporary folder.
       quiet: nothing is said on standard error; the folder's log has it.
       allow_config_change: go on in a folder that was begun with other settings or inputs.
+      unknown: none; what a caller misspelled is refused by name.
 
     Raises:
+      TypeError: there is no such argument, says which was meant.
       ConfigError: settings are wrong or contradict; the folder holds another run, says what differs.
       DataError, WeightsError, CheckpointError: something that is read is wrong; names it.
     """
+    for name in unknown:
+      raise TypeError(no_argument(type(self), name))
     config = replace_values(RunConfig(recipe=recipe), dict(settings))
     check(config)
-    with contextlib.ExitStack() as stack:
+    with as_arguments(), contextlib.ExitStack() as stack:
       if workdir is None:
         workdir = stack.enter_context(tempfile.TemporaryDirectory(prefix="dpojax-", ignore_cleanup_errors=True))
         config = replace_values(config, {"logging.plots": False})

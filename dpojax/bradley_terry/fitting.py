@@ -66,7 +66,7 @@ def fit(
   if ties == "error" and data.has_ties:
     tied = data.outcome == TIE
     number = int(tied.sum() if data.count is None else data.count[tied].sum())
-    raise DataError(f"{number:,} comparisons are ties; choose ties='half', 'davidson' or 'rao_kupper'")
+    raise DataError(f"{number:,} comparisons are ties; choose ties='half', ties='davidson' or ties='rao_kupper'")
   place = baseline_place(data, baseline)
   spec = Spec(len(data.items), int(home) + len(data.covariate_names), "half" if ties == "error" else ties)
   layout = lay_out(data, spec, home)

@@ -79,6 +79,8 @@ def main(arguments: list[str]) -> int:
       print(f"written: {path}", file=sys.stderr)
   for group in read.similar:
     print(f"dpojax: warning: {_similar(group)}", file=sys.stderr)
+  for words in _of_one_side(options):
+    print(f"dpojax: warning: {words}", file=sys.stderr)
   if unconverged:
     print(f"dpojax: warning: {unconverged}", file=sys.stderr)
   if missing:
@@ -240,6 +242,22 @@ def _covariates(words: list[str]) -> dict[str, str | tuple[str, str]]:
     if name in found:
       raise ConfigError(f"--covariate={word}: {name!r} is there twice")
     found[name] = source
+  return found
+
+
+def _of_one_side(options: Any) -> list[str]:
+  """What is said of a covariate such as `tokens_a` whose other side, `tokens_b`, is a column that is not asked for."""
+  from dpojax.bradley_terry.blocks import column_names
+
+  single = [word for word in options.covariate if "," not in word]
+  columns = column_names(options.file) if single else []
+  swap = {"a": "b", "b": "a", "1": "2", "2": "1", "home": "away", "away": "home", "winner": "loser", "loser": "winner"}
+  found = []
+  for word in single:
+    parts = re.split(r"([_\-. ])", word)
+    others = ["".join([*parts[:k], swap[x], *parts[k + 1 :]]) for k, x in enumerate(parts) if x in swap]
+    if len(parts) > 1 and (other := next((name for name in others if name in columns and name not in single), None)):
+      found.append(f"--covariate={word} is of one side alone; --covariate={word},{other} is the difference of both")
   return found
 
 

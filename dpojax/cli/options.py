@@ -5,7 +5,8 @@ import re
 
 from dpojax.cli.arguments import file_path
 from dpojax.config.experiment import Experiment
-from dpojax.config.keys import fields_by_key, suggestion
+from dpojax.config.foreign_keys import explained
+from dpojax.config.keys import fields_by_key, last_parts, suggestion
 from dpojax.errors import ConfigError
 
 
@@ -44,7 +45,18 @@ class Parser(argparse.ArgumentParser):
     if word.startswith("-"):
       known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
       name = word.partition("=")[0]
+      if "--config" in known and not suggestion(name, known):
+        self.refuse_setting(name.lstrip("-"))
       self.error(f"unknown option {name!r}{suggestion(name, known)}")
+
+  def refuse_setting(self, key: str) -> None:
+    """Raises ConfigError if `key` is a setting, a part of one, or called so elsewhere: those stand behind `--config.`."""
+    keys = fields_by_key()
+    hint = f"; did you mean '--config.{key}'?" if key in keys else explained(key, last_parts())
+    if not hint and ("." in key or key in last_parts()):
+      hint = suggestion(key, keys)
+    if hint:
+      self.error(f"unknown option '--{key}'{hint}; a setting is given as --config.KEY=VALUE")
 
 
 def config_parser(prog: str, description: str) -> Parser:

@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> int:
     screen.live_line(sys.stderr, [])
   for problem in content.problems:
     print(f"left out: {problem}", file=sys.stderr)
-  print(f"{len(content.stages)} runs: {', '.join(section.title for section in content.sections)}")
+  runs = "1 run" if len(content.stages) == 1 else f"{len(content.stages)} runs"
+  print(f"{runs}: {', '.join(section.title for section in content.sections)}")
   print(
     f"page: {out / paths[0]} ({(out / paths[0]).stat().st_size / 1e6:.1f} MB), and {len(paths) - 1} files beside it"
   )

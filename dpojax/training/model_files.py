@@ -51,6 +51,12 @@ class LoadedModel:
   files: tuple[pathlib.Path, ...] = ()
   path: str = ""
 
+  def __repr__(self) -> str:
+    # Of a dataclass it would be all parameters, as numbers.
+    numbers = sum(x.size for x in jax.tree.leaves(self.params))
+    words = f", {self.tokenizer.vocab_size:,} tokens" if isinstance(self.tokenizer, Tokenizer) else ""
+    return f"LoadedModel({self.path or 'in memory'}: {type(self.model).__name__}, {numbers:,} parameters{words})"
+
   @property
   def digest(self) -> str:
     """sha256 of the files of an outside model, else of the parameters (`weights_fingerprint`); waits for `start_digest`."""

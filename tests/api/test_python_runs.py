@@ -189,3 +189,37 @@ def test_the_policy_of_a_run_is_where_another_starts(policy):  # noqa: F811
   with dpo(trained) as run:
     assert run.evaluate()["loss"] == pytest.approx(np.log(2), abs=1e-6)
     assert digest(run) == weights_fingerprint(trained.params) != weights_fingerprint(policy.params)
+
+
+@pytest.mark.parametrize(
+  ("name", "hint"),
+  [
+    ("bta", "did you mean 'beta'?"),
+    ("workdr", "did you mean 'workdir'?"),
+    ("lr", "here it is learning_rate"),
+    ("precompute_ref_log_probs", "here it is reference=cache"),
+    ("max_prompt", "did you mean 'data.max_prompt'?; settings go into settings={'SECTION.KEY': value}"),
+  ],
+)
+def test_an_argument_that_is_none_is_told_which_was_meant(policy, name, hint):  # noqa: F811
+  with pytest.raises(TypeError) as raised:
+    dpo(policy, **{name: 1})
+  assert str(raised.value) == f"DPO has no argument {name!r}; {hint}"
+
+
+def test_a_folder_of_another_run_is_refused_in_words_of_python(tmp_path, policy):  # noqa: F811
+  with dpo(policy, workdir=tmp_path / "run") as run:
+    run.train(1)
+    run.save()
+  with pytest.raises(ConfigError) as raised:
+    dpo(policy, workdir=tmp_path / "run", beta=0.7)
+  assert "loss.beta" in str(raised.value)
+  assert str(raised.value).endswith("; use another workdir, or allow_config_change=True to go on with the new ones")
+
+
+def test_a_model_and_rows_are_shown_without_their_numbers_and_texts(policy):  # noqa: F811
+  size = sum(leaf.size for leaf in jax.tree.leaves(policy.params))
+  assert repr(policy) == f"LoadedModel({policy.path}: LanguageModel, {size:,} parameters, 32 tokens)"
+  pairs = dpojax.read_pairs(ROWS, policy)
+  assert repr(pairs) == "Pairs(40 rows, not tokenised yet)"
+  assert len(pairs.train) == 36 and repr(pairs) == "Pairs(40 rows, 36 for training, 4 held out)"

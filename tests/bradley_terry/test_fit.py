@@ -250,7 +250,7 @@ def test_moving_an_items_covariate_moves_its_strength(tournament, value):
 DATA = Comparisons.from_pairs(["a", "b"], ["b", "a"])
 TIED = Comparisons.from_pairs(["a", "b"], ["b", "a"], tie=[True, False])
 BAD = {
-  r"1 comparisons are ties; choose ties='half', 'davidson' or 'rao_kupper'": lambda: fit(TIED),
+  r"1 comparisons are ties; choose ties='half', ties='davidson' or ties='rao_kupper'": lambda: fit(TIED),
   r"ties='tie' is unknown; it takes 'error', 'half', 'davidson', 'rao_kupper'": lambda: fit(DATA, ties="tie"),
   r"solver='lbfgs' is unknown; it takes 'auto', 'newton', 'pcg'": lambda: fit(DATA, solver="lbfgs"),
   r"on_disconnected='drop' is unknown": lambda: fit(DATA, on_disconnected="drop"),

@@ -379,6 +379,15 @@ def test_files_of_an_arena_need_no_columns_named(suffix, arena, tmp_path):
   assert other["options"]["outcome"] == "winner"
 
 
+def test_a_covariate_of_one_side_is_pointed_out(arena, tmp_path, capsys):
+  board_of(arena, tmp_path, "--ties=half", "--covariate=tokens_a", "--covariate=lead")
+  said = "warning: --covariate=tokens_a is of one side alone; --covariate=tokens_a,tokens_b is the difference of both"
+  error = capsys.readouterr().err
+  assert error.count("warning:") == 1 and said in error
+  board_of(arena, tmp_path, "--ties=half", "--covariate=tokens_a,tokens_b", "--covariate=lead")
+  assert "one side" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("meaning", ["tie", "drop"])
 def test_both_bad_is_counted_and_a_tie_unless_it_is_dropped(meaning, arena, tmp_path, capsys):
   board = board_of(arena, tmp_path, "--ties=half", *([] if meaning == "tie" else [f"--both-bad={meaning}"]))

@@ -52,6 +52,22 @@ def test_missing_and_unknown_options(error, file):
   )
 
 
+@pytest.mark.parametrize(
+  ("word", "hint"),
+  [
+    ("--loss.beta=1", "did you mean '--config.loss.beta'?"),
+    ("--loss.bta=1", "did you mean 'loss.beta'?"),
+    ("--beta=1", "did you mean 'loss.beta'?"),
+    ("--max_steps=1", "here it is train.steps"),
+  ],
+)
+def test_a_setting_as_an_option_is_told_where_it_goes(error, file, word, hint):
+  name = word.removesuffix("=1")
+  assert error("train", f"--config={file}", "--workdir=w", word) == (
+    f"unknown option {name!r}; {hint}; a setting is given as --config.KEY=VALUE; see dpojax train --help"
+  )
+
+
 def test_config_and_value_may_be_two_words(error, file):
   assert error("train", "--config", file, "--workdir", "w", "--config.loss.beta", "-1") == (
     "loss.beta must be more than 0, got -1"
@@ -125,6 +141,9 @@ def test_export(error, tmp_path):
   )
   assert error("export", f"--workdir={tmp_path}", f"--out={tmp_path / 'new'}") == (
     f"--workdir={tmp_path}: no model.json there; is it the workdir of a run?"
+  )
+  assert error("export", f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / 'new'}") == (
+    f"--workdir={tmp_path / 'none'}: no such folder"
   )
   assert error("export", "--workdir=w", "--out=o", "--max-shard-size=lots") == (
     "--max-shard-size=lots: wants a size such as 500MB or 5GB"

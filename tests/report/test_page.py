@@ -235,7 +235,7 @@ def test_sections_without_data_are_named_with_what_would_give_them(tmp_path, cap
   ids = [attributes["id"] for tag, attributes in Reader(text).elements if tag == "section"]
   assert ids == ["curves", "runs", "end"]
   assert "<li>Frontier: set monitor.every" in text and "<li>Tournament: a stage of recipe=comparison" in text
-  assert capsys.readouterr().out.startswith("1 runs: Training curves, All runs\n")
+  assert capsys.readouterr().out.startswith("1 run: Training curves, All runs\n")
 
 
 def test_a_page_made_anew_forgets_old_files(tmp_path):
@@ -294,7 +294,7 @@ def test_a_damaged_run_is_left_out_and_said(tmp_path, capsys):
   assert main(["report", str(tmp_path / "runs"), f"--out={tmp_path / 'page'}"]) == 0
   said = capsys.readouterr()
   assert f"left out: {bad / 'stage.json'}" in said.err and f"left out: {worse / 'metrics.jsonl'}" in said.err
-  assert said.out.startswith("1 runs: ")
+  assert said.out.startswith("1 run: ")
   assert str(bad / "stage.json") in (tmp_path / "page" / "index.html").read_text()
 
 

@@ -73,7 +73,8 @@ def made(content: Content) -> str:
   seeds = sorted({stage.seed for stage in content.stages})
   now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
   listed = ", ".join(map(str, seeds[:12])) + (", …" if len(seeds) > 12 else "")
-  parts = [f"{len(content.stages)} runs", f"seed{'s' if len(seeds) > 1 else ''} {listed}"]
+  count = len(content.stages)
+  parts = ["1 run" if count == 1 else f"{count} runs", f"seed{'s' if len(seeds) > 1 else ''} {listed}"]
   parts += [f"commit {', '.join(commits)}"] if commits else []
   parts += [f"on {', '.join(devices)}"] if devices else []
   return "; ".join([*parts, f"page made {now}"])
