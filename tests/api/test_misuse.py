@@ -134,7 +134,7 @@ def test_an_own_loss_of_other_defaults_is_another_run(tmp_path, policy):  # noqa
       begun.save()
     with run(1.0) as begun:
       assert begun.step == 1
-    with pytest.raises(ConfigError, match="own losses: .*steepness 1.0.* -> .*steepness 2.0"):
+    with pytest.raises(ConfigError, match=r"own losses: .*steepness 1\.0.* -> .*steepness 2\.0"):
       run(2.0)
   finally:
     losses.LOSSES.pop("own", None)

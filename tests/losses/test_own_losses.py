@@ -9,6 +9,7 @@ import pytest
 
 from dpojax import losses
 from dpojax.errors import ConfigError, ShapeError
+from dpojax.losses.own import register_absent
 from dpojax.losses.spec import loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives.preference import Preference
@@ -98,6 +99,20 @@ def test_a_reward_loss_is_given_what_it_takes():
     model.init(jax.random.key(0)),
   )
   assert found[0].shape == ()
+
+
+def test_each_folder_says_for_itself_what_a_loss_takes_whose_code_is_not_at_hand():
+  about = {"data": ["chosen", "rejected"], "answers": "pair", "of_rewards": False}
+  for options in ({"beta": 0.1}, {"beta": 0.1, "power": 2.0}):
+    register_absent({"told": about | {"options": options}})
+    assert losses.get_loss("told").options == tuple(options)
+
+  @losses.register
+  def told(chosen, rejected):
+    return rejected - chosen
+
+  register_absent({"told": about | {"options": {"beta": 0.1}}})
+  assert losses.get_loss("told").formula(jnp.zeros(1), jnp.ones(1)) == 1
 
 
 @pytest.mark.parametrize(
