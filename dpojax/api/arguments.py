@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dpojax.api.pairs import Pairs, read_pairs
+from dpojax.api.pairs import Pairs, as_rows, read_pairs
 from dpojax.config.foreign_keys import explained
 from dpojax.config.keys import fields_by_key, last_parts, suggestion
-from dpojax.config.schema import RunConfig
+from dpojax.config.schema import DataSettings, RunConfig
 from dpojax.data.examples import TokenDataset
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError, InputError
@@ -43,6 +43,8 @@ class Arguments:
 
   def __init__(self, settings: Mapping[str, Any] | None):
     self.settings: dict[str, Any] = dict(settings or {})
+    if "recipe" in self.settings:
+      raise ConfigError("settings: recipe is what the class says; use SFT, DPO, RewardModel or PPO, or `dpojax.run`")
     self.models: dict[str, LoadedModel] = {}
     self.objects: dict[str, Any] = {}
     self.names: dict[str, str] = {}
@@ -60,14 +62,22 @@ class Arguments:
     if isinstance(model, str | os.PathLike):
       self(key, os.fspath(model))
       return
-    name = model.path or PREFIX + key.partition(".")[0].replace("policy_gradient", "critic")
-    self.models[name] = model
-    self(key, name)
+    self(key, self._model(model, key.partition(".")[0].replace("policy_gradient", "critic")))
     if key == "model.path":
       for setting, value in (("precision", model.model), ("remat", model.model)):
         decoder = getattr(value, "model", value)
         if setting not in self.settings and hasattr(decoder, setting):
           self.settings.setdefault(f"model.{setting}", getattr(decoder, setting))
+
+  def _model(self, model: LoadedModel, name: str) -> str:
+    """What stands for it in settings: the path that it was read by, while its parameters are those that are there."""
+    if model.path and model.as_read:
+      self.models.setdefault(model.path, model)  # read twice, in two precisions: the parameters are the same
+      return model.path
+    if model.path or model.files:  # `dataclasses.replace(model, params=...)`: the files no longer say what it is
+      model = dataclasses.replace(model, files=(), path="")
+    self.models[PREFIX + name] = model
+    return PREFIX + name
 
   def data(self, data: Any) -> None:
     if isinstance(data, TokenDataset):
@@ -90,7 +100,7 @@ class Arguments:
         self("batch.row_length", data.row_length)
       rows = data.rows
     else:
-      rows = list(data)
+      rows = as_rows(data)
       self("data.source", "file")
     if rows is not None:
       self.others["rows"] = rows
@@ -98,9 +108,10 @@ class Arguments:
 
   def loss(self, loss: str | Callable[..., Any] | None) -> None:
     if callable(loss):
-      name = loss.__name__
-      if name not in LOSSES or LOSSES[name].function is not loss:
-        register(loss)
+      name = getattr(loss, "__name__", "")
+      known = LOSSES.get(name)
+      if known is None or (known.function is not loss and known.formula is not loss):
+        register(loss)  # which refuses what has no name
       loss = name
     self("loss.name", loss)
 
@@ -120,9 +131,7 @@ class Arguments:
     if isinstance(reward, str):
       return f"{name}={reward}" if name else reward
     if isinstance(reward, LoadedModel):
-      path = reward.path or f"{PREFIX}reward_model{len(self.models)}"
-      self.models[path] = reward
-      return f"{name or 'reward_model'}=model:{path}"
+      return f"{name or 'reward_model'}=model:{self._model(reward, f'reward_model{len(self.models)}')}"
     name = name or getattr(reward, "name", "") or getattr(reward, "__name__", type(reward).__name__)
     name = name if name.isidentifier() else f"reward{len(self.objects)}"
     if name in self.objects and self.objects[name] is not reward:
@@ -149,6 +158,8 @@ class Arguments:
     self("batch.size", batch_size)
     self("optimizer.learning_rate", learning_rate)
     self("seed", seed)
+    if not isinstance(monitors, Sequence):
+      raise ConfigError(f"monitors: wants a list, got one {type(monitors).__name__}; write monitors=[...]")
     self.others["monitors"] = tuple(monitors)
     if optimizer is not None:
       set_too = [key for key in self.settings if key.startswith("optimizer.")]
@@ -161,13 +172,24 @@ class Arguments:
     return Given(models=self.models, rewards=self.objects, names=self.names, **self.others, **more)
 
 
+def named_metrics(metrics: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
+  """Metrics, which are recorded under their functions' names; ConfigError where one has none."""
+  if not isinstance(metrics, Sequence) or not all(hasattr(metric, "__name__") for metric in metrics):
+    raise ConfigError("metrics: wants a list of functions with names (def NAME), under which they are recorded")
+  return tuple(metrics)
+
+
 def as_dataset(data: Any, model: LoadedModel, config: RunConfig) -> TokenDataset:
   if isinstance(data, TokenDataset):
     return data
   if isinstance(data, Splits):
     return data.held_out if len(data.held_out) else data.train
-  pairs = data if isinstance(data, Pairs) else read_pairs(data, model, row_length=config.batch.row_length)
-  return pairs.dataset(config.answers)
+  if not isinstance(data, Pairs):
+    pairs = read_pairs(data, model, row_length=config.batch.row_length)
+    own = {name: getattr(pairs.settings, name) for name in ("source", "path", "name", "revision")}
+    kept = {name: getattr(DataSettings(), name) for name in ("split", "limit")}
+    data = dataclasses.replace(pairs, settings=dataclasses.replace(config.data, **own, **kept, template="auto"))
+  return dataclasses.replace(data, tokenizer=model.tokenizer).dataset(config.answers)
 
 
 def no_argument(kind: type, name: str) -> str:

@@ -19,6 +19,22 @@ from dpojax.types import Answers
 HUB = "hub:"
 
 
+def as_rows(data: Any) -> list[Mapping[str, Any]]:
+  """Rows of a list, a generator, a data set of `datasets` or a data frame; ConfigError of anything else."""
+  if hasattr(data, "to_dict") and hasattr(data, "iloc"):  # iterating a data frame gives its columns' names
+    return data.to_dict(orient="records")
+  if isinstance(data, Mapping):
+    raise ConfigError(
+      f"data: wants rows, a list of dicts, got one {type(data).__name__} of {', '.join(map(repr, list(data)[:8]))}; of several "
+      "splits or of columns choose or make a list"
+    )
+  if isinstance(data, bytes) or not hasattr(data, "__iter__"):
+    raise ConfigError(
+      f"data: wants rows, a list of dicts, or a path, got {'None' if data is None else type(data).__name__}"
+    )
+  return list(data)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
   """Rows, and how they are read; tokenised when somebody asks, as the loss that asks needs them.
@@ -109,7 +125,7 @@ def read_pairs(
     else:
       given |= {"source": "file", "path": text}
   else:
-    rows = list(source)
+    rows = as_rows(source)
     given |= {"source": "file"}
   known = [key.partition(".")[2] for key in fields_by_key() if key.startswith("data.")]
   for name, value in given.items():

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import numbers
 import os
 import pathlib
 import tempfile
@@ -44,6 +45,9 @@ PREPARE = {
 }
 
 
+_OPEN: weakref.WeakValueDictionary[pathlib.Path, "Run"] = (
+  weakref.WeakValueDictionary()
+)  # by folder, the latest that has it
 SHARD = 5 * 10**9  # bytes of a weights file at most
 
 
@@ -101,6 +105,11 @@ class Run:
         workdir = stack.enter_context(tempfile.TemporaryDirectory(prefix="dpojax-", ignore_cleanup_errors=True))
         config = replace_values(config, {"logging.plots": False})
       path = pathlib.Path(workdir)
+      place = pathlib.Path(os.path.realpath(path))
+      if place in _OPEN:
+        _OPEN[
+          place
+        ].close()  # built again, as when a notebook's cell runs twice: two would write into each other's records
       stack.enter_context(locked(path))
       folder = RunFolder(path, config, allow_change=allow_config_change, stream=io.StringIO() if quiet else None)
       stack.callback(folder.close)
@@ -119,6 +128,7 @@ class Run:
       values["_close"] = weakref.finalize(self, stack.pop_all().close)
     for name, value in values.items():
       object.__setattr__(self, name, value)
+    _OPEN[place] = self
 
   def __setattr__(self, name: str, value: Any) -> None:
     if not isinstance(getattr(type(self), name, None), property):
@@ -170,7 +180,10 @@ class Run:
       ConfigError: the run has fewer steps left.
       TrainingError: loss or gradient was not finite too often in a row.
     """
+    self._check_open()
     left = self.steps - self.step
+    if steps is not None and not (isinstance(steps, numbers.Integral) and steps >= 0):
+      raise ConfigError(f"train({steps!r}): the number of steps must be a whole number, 0 or more")
     if steps is not None and steps > left:
       raise ConfigError(
         f"{steps:,} steps are asked for, and the run has {left:,} of its {self.steps:,} left, over which its learning rate was "
@@ -186,6 +199,7 @@ class Run:
 
   def save(self) -> pathlib.Path:
     """Saves the state as it is: a run of the same settings in the same folder goes on from here. Returns the folder."""
+    self._check_open()
     self._session.folder.save(self.trainer)
     return self.folder
 
@@ -205,12 +219,20 @@ class Run:
 
   def report(self, *, width: int = 100) -> str:
     """Writes report.md, result.json and plots of what was recorded so far; returns the table and samples as text."""
+    self._check_open()
     write_report(self.folder, reason="finished" if self.step >= self.steps else "paused")
     return terminal_report(self.folder, width=width)
 
   def close(self) -> None:
     """Gives the folder back; a temporary one goes. What was not saved is lost."""
     self._close()
+
+  def _check_open(self) -> None:
+    """Raises ConfigError where the folder was given back: a step would be taken and recorded nowhere."""
+    if not self._close.alive:
+      raise ConfigError(
+        f"{self.folder}: this run is closed, or was built again; a new one goes on from what was saved in a workdir"
+      )
 
 
 class OnData(Run):
@@ -234,6 +256,7 @@ class OnData(Run):
         )
       return self.trainer.evaluate(self._attached(session.held_out))
     dataset = as_dataset(data, session.model, config)
+    dataset.check_vocabulary(session.model.model.config.vocab_size)
     spec = None if config.recipe == "sft" else config.loss_spec
     ready = as_the_loss_reads(
       dataset,

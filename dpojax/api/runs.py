@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dpojax.api.arguments import Arguments, RewardLike, Rows
-from dpojax.api.pairs import Pairs
+from dpojax.api.arguments import Arguments, RewardLike, Rows, named_metrics
+from dpojax.api.pairs import Pairs, as_rows
 from dpojax.api.run import Compared, OnData, Writing
 from dpojax.data.examples import TokenDataset
 from dpojax.data.splits import Splits
@@ -96,7 +96,7 @@ class DPO(OnData, Writing, Compared):
       put.model("reference.path", reference)
     put.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
     put.rewards("monitor.rewards", rewards)
-    super().__init__("preference", put.settings, put.given(metrics=tuple(metrics)), **folder)
+    super().__init__("preference", put.settings, put.given(metrics=named_metrics(metrics)), **folder)
 
 
 class RewardModel(OnData):
@@ -170,7 +170,7 @@ class PPO(Writing):
     put = Arguments(settings)
     put.model("model.path", policy)
     if not isinstance(prompts, str | os.PathLike | Pairs) and not isinstance(prompts, Splits | TokenDataset):
-      prompts = [row if isinstance(row, Mapping) else {"prompt": row} for row in prompts]
+      prompts = [row if isinstance(row, Mapping) else {"prompt": row} for row in as_rows(prompts)]
     put.data(prompts)
     put.rewards("rollout.reward", reward)
     put("policy_gradient.method", method)

@@ -40,9 +40,7 @@ To add one to dpojax, write the function in the file of its family, with `checke
 """
 
 import dataclasses
-import difflib
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -51,7 +49,7 @@ import jax
 from dpojax.errors import ConfigError
 from dpojax.losses.aot import aot, aot_unpaired
 from dpojax.losses.apo import apo_down, apo_zero, apo_zero_unpaired
-from dpojax.losses.arrays import DATA, checked, checked_rankings, data_of, options_of
+from dpojax.losses.arrays import checked, checked_rankings, data_of, is_checked, options_of, unchecked
 from dpojax.losses.classifiers import bco, bco_pair, nca_pair, sppo_hard
 from dpojax.losses.dpo import cdpo, discopop, dpo, dpo_norm, dpop, exo_pair, robust_dpo, xpo
 from dpojax.losses.foreign_names import explained_loss
@@ -60,6 +58,7 @@ from dpojax.losses.ipo import ipo, ipo_sum
 from dpojax.losses.kto import kto
 from dpojax.losses.logps import Logps, arguments
 from dpojax.losses.nll import preferred_ft, sft, unlikelihood
+from dpojax.losses.parameters import check_own, filled
 from dpojax.losses.ranking import plackett_luce_dpo
 from dpojax.losses.reference_free import alphapo, cpo, orpo, simpo, tpo, tpo_l
 from dpojax.losses.reward import all_pairs, bradley_terry, davidson, plackett_luce, rao_kupper
@@ -69,10 +68,14 @@ from dpojax.types import Answers
 # What a loss reads, by a parameter that says so.
 READS = {
   "reference_chosen": "reference",
+  "reference_rejected": "reference",
   "reference_logp": "reference",
+  "reference_mismatched": "reference",
   "margin": "margin",
   "chosen_kl": "token_kl",
+  "rejected_kl": "token_kl",
   "prompt": "prompt",
+  "prompt_length": "prompt",
   "mismatched": "mismatched",
   "opponent": "opponent",
   "shift": "shift",
@@ -105,7 +108,7 @@ class Loss:
   @functools.cached_property
   def formula(self) -> Callable[..., jax.Array]:
     """The function without the check of its arguments: those made of packed batches fit by construction."""
-    return inspect.unwrap(self.function)
+    return unchecked(self.function)
 
   @functools.cached_property
   def data(self) -> tuple[str, ...]:
@@ -131,7 +134,8 @@ class Loss:
   def arguments(self, policy: Logps, reference: Logps | None = None) -> dict[str, Any]:
     """Its arrays, by name, of what two models say of a packed batch; `reference` is ignored where none is read."""
     given = arguments(policy, reference if "reference" in self.reads else None, of_ratios=self.of_ratios)
-    return {name: given[name] for name in self.data if name in given}
+    found = {name: given[name] for name in self.data if name in given}
+    return found if policy.weight is None or self.name in BUILT_IN else filled(found, policy.weight)
 
   def of_packed(self, policy: Logps, reference: Logps | None = None, **options) -> jax.Array:
     """f32[B] values of what two models say of a packed batch."""
@@ -191,23 +195,13 @@ def register(
     answers, of_rewards, coupled, of_ratios: see `Loss`.
 
   Raises:
-    ConfigError: the name is that of a loss of dpojax, or a parameter is neither data nor an option with a default.
+    ConfigError: the name is that of a loss of dpojax, a parameter is neither data of such answers nor an option with a default, or
+      an option has the name of a number of dpojax.
   """
   if function is None:
     return functools.partial(register, answers=answers, of_rewards=of_rewards, coupled=coupled, of_ratios=of_ratios)
-  name = function.__name__
-  if name in BUILT_IN:
-    raise ConfigError(f"a loss called {name} is part of dpojax; give yours another name")
-  if not name.isidentifier():
-    raise ConfigError(f"a loss needs a name that `loss.name` can say, got {name!r}; define it with def NAME(...)")
-  for parameter in inspect.signature(function).parameters.values():
-    if parameter.name not in DATA and not isinstance(parameter.default, int | float):
-      near = difflib.get_close_matches(parameter.name, DATA, n=1)
-      raise ConfigError(
-        f"loss {name}: its parameter {parameter.name} is no data that a loss can be given and no option with a number as its "
-        f"default; {f'did you mean {near[0]}? Data' if near else 'data'} are {', '.join(sorted(DATA))}"
-      )
-  if not hasattr(function, "__wrapped__"):
+  name = check_own(function, BUILT_IN, answers=answers, of_rewards=of_rewards)
+  if not is_checked(function):
     function = (checked_rankings if answers in (Answers.RANKING, Answers.TRIPLE) else checked)(function)
   LOSSES[name] = Loss(function, answers, of_rewards, coupled, of_ratios)
   return function

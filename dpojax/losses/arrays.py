@@ -65,7 +65,26 @@ def _checked(loss: Callable[P, jax.Array], of_answers: frozenset[str]) -> Callab
     _check(loss.__name__, dict(zip(parameters, positional, strict=False)) | given, of_answers)
     return loss(*positional, *args[len(parameters) :], **given)  # pyright: ignore[reportCallIssue]
 
+  setattr(on_arrays, "checks", on_arrays)  # noqa: B010  # told from a function that is wrapped round it
   return on_arrays
+
+
+def is_checked(loss: Callable) -> bool:
+  """Whether it is a function that `checked` or `checked_rankings` gave, and not one that was wrapped round it."""
+  return getattr(loss, "checks", None) is loss
+
+
+def unchecked(loss: Callable) -> Callable:
+  """The function as it was before `checked`. What its author wrapped it in, such as `jax.custom_jvp`, stays."""
+  return loss.__wrapped__ if is_checked(loss) else loss  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def check_values(loss: str, values: Any, examples: int) -> jax.Array:
+  """What a loss gave, f32[B]; ShapeError where it is a mean, a column or a square, which would be summed as if it were not."""
+  if values is None or jnp.shape(values) != (examples,):
+    found = "None" if values is None else list(jnp.shape(values))
+    raise ShapeError(f"{loss}: it gives {found}, and must give one number an example, [{examples}]")
+  return jnp.asarray(values)
 
 
 def _array(name: str, value: Any) -> Any:

@@ -32,9 +32,12 @@ def described(names: Iterable[str]) -> dict[str, Any]:
 
 
 def register_absent(found: Mapping[str, Any]) -> None:
-  """Names the losses that `described` has described, where they are not registered; ValueError or KeyError of anything else."""
+  """Names the losses that `described` has described, where they are not registered; ValueError or KeyError of anything else.
+
+  What another folder said of a loss of that name gives way: a report reads runs of several versions of a function.
+  """
   for name, about in found.items():
-    if name in LOSSES:
+    if name in LOSSES and not hasattr(LOSSES[name].function, "absent"):
       continue
     keyword = inspect.Parameter.KEYWORD_ONLY
     data = [inspect.Parameter(data, inspect.Parameter.POSITIONAL_OR_KEYWORD) for data in about["data"]]
@@ -47,5 +50,6 @@ def register_absent(found: Mapping[str, Any]) -> None:
       )
 
     absent.__name__ = name
+    absent.absent = True  # pyright: ignore[reportFunctionMemberAccess]
     absent.__signature__ = inspect.Signature([*data, *options])  # pyright: ignore[reportFunctionMemberAccess]
     LOSSES[name] = Loss(absent, Answers(about["answers"]), about["of_rewards"])

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpojax.errors import ShapeError
+from dpojax.errors import ConfigError, ShapeError
 from dpojax.losses import Loss
+from dpojax.losses.arrays import check_values
 from dpojax.losses.divergences import get_divergence
 from dpojax.losses.logps import Logps, PairLogps, RankedLogps, SingleLogps, TokenLogps, log_ratios, single_log_ratios
 from dpojax.losses.modifiers import (
@@ -125,7 +126,8 @@ class Preference(Objective):
 
     values, metrics = jnp.zeros_like(weight), moved
     for loss in self.spec.losses:
-      one = loss.formula(**loss.arguments(policy, reference), **self._options(loss, hyper))
+      given = loss.arguments(policy, reference)
+      one = check_values(loss.name, loss.formula(**given, **self._options(loss, hyper)), len(weight))
       if self.spec.wpo and loss.compares:
         assert outputs.collision is not None
         one = one * wpo_weights(self._tokens(outputs.logp, rows), outputs.collision)
@@ -141,6 +143,10 @@ class Preference(Objective):
       if own.shape != weight.shape:
         raise ShapeError(
           f"metric {function.__name__}: wants one number an example, [{len(weight)}], got {list(own.shape)}"
+        )
+      if function.__name__ in metrics or function.__name__ == "loss":
+        raise ConfigError(
+          f"metrics: two are called {function.__name__}; give each function a name of its own (def NAME)"
         )
       metrics[function.__name__] = (jnp.sum(jnp.where(weight > 0, own * weight, 0.0)), jnp.sum(weight))
     metrics["loss"] = (loss_sum, jnp.sum(weight))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dpojax.losses.arrays import check_values
 from dpojax.losses.spec import LossSpec, loss_spec
 from dpojax.models.reward_model import RewardModel
 from dpojax.objectives import Objective
@@ -69,13 +70,16 @@ class RewardObjective(Objective):
     """f32[B] values of the loss for one head's [B, K] rewards."""
     (loss,) = self.spec.losses
     options: dict[str, Any] = {name: hyper[name] for name in loss.options if name in hyper}
+    values = lambda **data: check_values(  # noqa: E731
+      loss.name, loss.function(**{name: data[name] for name in loss.data}, **options), len(rewards)
+    )
     if loss.answers is Answers.RANKING:
-      return loss.function(rewards, present=present, **options)
+      return values(reward=rewards, present=present)
     if rewards.shape[1] != 2:
       raise ValueError(f"{loss.name} compares two answers, but examples have {rewards.shape[1]}; use plackett_luce")
     margin = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1) if self.spec.margins else None
     label = jnp.asarray(rows.example_label).reshape(-1)
-    return loss.function(rewards[:, 0], rewards[:, 1], margin=margin, label=label, **options)
+    return values(chosen=rewards[:, 0], rejected=rewards[:, 1], margin=margin, label=label)
 
   def _weight(self, index: jax.Array, weight: jax.Array) -> jax.Array:
     """f32[B, H] weight that each head gives each example, 0 where empty."""

@@ -21,6 +21,7 @@ from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import expanded
 from dpojax.interop import hub
 from dpojax.interop.tokenizer import Tokenizer
+from dpojax.losses.own import described as described_losses
 from dpojax.models.config import ModelConfig
 from dpojax.models.memory import check_row_group
 from dpojax.models.reward_model import RewardModel
@@ -215,6 +216,13 @@ class Inputs:
     if self.given.names:
       named = ", ".join(f"{what} {name}" for what, name in self.given.names.items())
       found[UNCHECKED] = Fingerprint(digest_of_text(named), named)
+    if self.config.recipe in ("preference", "reward_model", "online") and self.config.loss_spec.own:
+      own = described_losses(self.config.loss_spec.names)
+      options = "; ".join(
+        " ".join([name, *(f"{option} {value}" for option, value in about["options"].items())])
+        for name, about in own.items()
+      )
+      found["own losses"] = Fingerprint(digest_of_text(json.dumps(own, sort_keys=True)), options)
     if splits is not None:
       for name, part in (("training data", splits.train), ("held-out data", splits.held_out)):
         found[name] = Fingerprint(part.fingerprint, f"{len(part):,} examples")

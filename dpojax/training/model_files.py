@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -43,6 +44,7 @@ class LoadedModel:
     tokenizer: with its chat template.
     files: outside files that the parameters were read from; none of a model of ours.
     path: that it was read by; "": it was not read.
+    read: the arrays of its parameters then.
   """
 
   model: Any
@@ -50,6 +52,16 @@ class LoadedModel:
   tokenizer: Tokenizer
   files: tuple[pathlib.Path, ...] = ()
   path: str = ""
+  read: tuple[weakref.ref, ...] = dataclasses.field(default=(), repr=False, compare=False)
+
+  @property
+  def as_read(self) -> bool:
+    """Whether its parameters are still the arrays that were read."""
+    leaves = jax.tree.leaves(self.params)
+    return len(leaves) == len(self.read) and all(was() is leaf for was, leaf in zip(self.read, leaves, strict=True))
+
+  def __getstate__(self) -> dict[str, Any]:  # neither a thread nor a weak reference is pickled
+    return {name: value for name, value in vars(self).items() if name != "start_digest"} | {"read": ()}
 
   def __repr__(self) -> str:
     # Of a dataclass it would be all parameters, as numbers.
@@ -100,7 +112,8 @@ def load(
   """As `load_model`, in one object."""
   loaded = LoadedModel(*load_model(path, precision=precision, remat=remat, model=model))
   weights_files = tuple(file for file in files_of_model(str(path)) if file.suffix in (".safetensors", ".gguf"))
-  return dataclasses.replace(loaded, files=weights_files, path=str(path))
+  read = tuple(weakref.ref(leaf) for leaf in jax.tree.leaves(loaded.params))
+  return dataclasses.replace(loaded, files=weights_files, path=str(path), read=read)
 
 
 def load_model(
