@@ -6,6 +6,8 @@ from dpojax.cli.arguments import file_path
 from dpojax.cli.options import Parser
 from dpojax.errors import ConfigError
 from dpojax.files import json_line, replacing_folder, write_atomically
+from dpojax.markdown import escape
+from dpojax.terminal import in_line
 
 DESCRIPTION = """Writes a folder to begin with: config.py (DPO on pairs of a better and a worse answer), a Makefile (train, eval,
 sample, report), pairs.jsonl (ten rows to replace by your own) and README.md.
@@ -192,7 +194,7 @@ def main(arguments: list[str]) -> int:
       write_atomically(part / "Makefile", MAKEFILE)
       rows = (dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in ROWS)
       write_atomically(part / "pairs.jsonl", b"".join(map(json_line, rows)))
-      write_atomically(part / "README.md", README.format(name=folder.resolve().name))
+      write_atomically(part / "README.md", README.format(name=escape(in_line(folder.resolve().name))))
   except OSError as error:
     raise ConfigError(f"{folder}: {error.strerror}; name a folder that can be made") from None
   print(f"{folder}: config.py, Makefile, pairs.jsonl, README.md\nnext: cd {folder} && make inspect train")

@@ -78,6 +78,8 @@ def commands(inputs, run, out):
   bad, config = f"--data={inputs / f'bad{HOSTILE}.jsonl'}", f"--config={inputs / f'config{HOSTILE}.py'}"
   games = ["bt", str(inputs / "games.jsonl"), "--winner=w", "--loser=l"]
   return {
+    "init": (["init", str(out)], 0),
+    "init, a file is there": (["init", str(inputs / f"config{HOSTILE}.py")], 2),
     "train": (["train", config, f"--workdir={out}"], 0),
     "train, dry": (["train", config, f"--workdir={out}", "--dry-run"], 0),
     "train, a bad value": (["train", config, f"--workdir={out}", f"--config.loss.name={HOSTILE}"], 2),

@@ -47,7 +47,7 @@ def test_version(capsys):
     ("trian", "dpojax: error: unknown command 'trian'; did you mean 'train'?\n"),
     (
       "fly",
-      "dpojax: error: unknown command 'fly'; commands are train, sweep, score, eval, sample, export, data, report, compare, bt\n",
+      "dpojax: error: unknown command 'fly'; commands are init, train, sweep, score, eval, sample, export, data, report, compare, bt\n",
     ),
   ],
 )

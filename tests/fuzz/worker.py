@@ -16,14 +16,20 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-os.environ |= {"DPOJAX_COMPILATION_CACHE": "", "DPOJAX_TOKEN_CACHE": "", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if __name__ == "__main__":  # of this process, before JAX and the hub's library read it, and of no other
+  os.environ |= {
+    "DPOJAX_COMPILATION_CACHE": "",
+    "DPOJAX_TOKEN_CACHE": "",
+    "JAX_PLATFORMS": "cpu",
+    "HF_HUB_OFFLINE": "1",
+  }
+  os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from tests.fuzz import commands, configs, games, models, records, rows, runner
-from tests.fuzz.cases import Case
-from tests.fuzz.seeds import Seeds
+from tests.fuzz import commands, configs, games, models, records, rows, runner  # noqa: E402
+from tests.fuzz.cases import Case  # noqa: E402
+from tests.fuzz.seeds import Seeds  # noqa: E402
 
 DOMAINS: dict[str, Callable[[Any, Seeds], Case]] = {
   "rows": lambda rng, seeds: rows.rows_case(rng),
