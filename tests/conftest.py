@@ -8,8 +8,8 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("DPOJAX_COMPILATION_CACHE", "")  # commands that tests start write nothing into the home
 os.environ.setdefault("DPOJAX_TOKEN_CACHE", "")
-for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):  # workers have a width of pytest's own
-  os.environ.pop(name, None)
+os.environ.pop("COLUMNS", None)  # workers have a width of pytest's own
+os.environ.pop("FORCE_COLOR", None)
 # Most of the time of most tests is compilation. The first flag halves it, and the second what is left, where XLA still
 # has its older emitters. Tests marked `pretrained` compute more than they compile: `make test` runs them apart, with
 # another level in XLA_FLAGS.

@@ -25,11 +25,11 @@ if __name__ == "__main__":  # of this process, before JAX and the hub's library 
   }
   os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from tests.fuzz import commands, configs, games, models, records, rows, runner  # noqa: E402
-from tests.fuzz.cases import Case  # noqa: E402
-from tests.fuzz.seeds import Seeds  # noqa: E402
+from tests.fuzz import commands, configs, games, models, records, rows, runner
+from tests.fuzz.cases import Case
+from tests.fuzz.seeds import Seeds
 
 DOMAINS: dict[str, Callable[[Any, Seeds], Case]] = {
   "rows": lambda rng, seeds: rows.rows_case(rng),
