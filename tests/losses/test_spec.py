@@ -75,7 +75,7 @@ def test_specs_that_differ_in_numbers_only_are_equal_and_others_are_not():
     assert loss_spec(**{"name": "dpo", name: value}) != plain, name
   assert loss_spec("orpo") != loss_spec("orpo", nll_span="answer")
   compared = {field.name for field in dataclasses.fields(plain) if field.compare}
-  assert compared == {"names", "f_divergence", "wpo", "ld", "dynamic_beta", "margins", "score_prompt"}
+  assert compared == {"names", "f_divergence", "wpo", "ld", "dynamic_beta", "margins", "score_prompt", "own"}
 
 
 def test_what_a_spec_says_of_itself():
