@@ -78,17 +78,17 @@ class StageRecord:
     fingerprints: of what it read: "training data", "held-out data", "weights", "tokenizer", "template", "reference".
     files: outside files that it read -> (bytes, time of the last change in ns), to see that nothing has changed
       without reading them.
+    ended: None while it is not done.
     revisions: models of the hub that it read, as the settings call them -> commit. They are no part of its identity, which
       has the weights' digest; a run that goes on reads the same commits, wherever a branch has moved.
-    ended: None while it is not done.
   """
 
   settings: Mapping[str, Any]
   sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
   fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
   files: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-  revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
   ended: Ended | None = None
+  revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def identity(self) -> str:
