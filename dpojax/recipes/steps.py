@@ -20,6 +20,8 @@ def fit_rows(config: RunConfig, mesh: Mesh) -> RunConfig:
   devices.
   """
   rows = whole_rows(config.batch.rows, mesh)
+  if rows == config.batch.rows:
+    return config
   return dataclasses.replace(config, batch=dataclasses.replace(config.batch, rows=rows))
 
 

@@ -17,7 +17,7 @@ from dpojax.training.runlog import METRICS, rows_of
 from dpojax.training.stage_record import StageRecord
 
 WITHOUT_STEPS = ("pairs", "best_of_n", "comparison")  # recipes whose work is answers
-ANSWERS = ("answers.jsonl", "answers")
+ANSWERS = ("answers.jsonl", "answers.jsonl.part", "answers")  # a part of them is what a kill leaves
 # What a run writes before its first step, or when it ends without one. Caches stay: they are bound to what they are of.
 WRITTEN = (
   CHECKPOINTS,

@@ -12,6 +12,7 @@ from dpojax.data.templates import with_template
 from dpojax.errors import ConfigError, DataError, InputError
 from dpojax.recipes import Inputs
 from dpojax.rewards.reward import PromptedAnswer
+from dpojax.rollout import answers_file
 from dpojax.sweeps.stages import run, stage_folders
 from dpojax.training.stage_record import read_record
 from tests.training.runs import write_tiny_model
@@ -165,10 +166,16 @@ def test_what_it_read_is_known_again(tmp_path):
 def test_a_stage_that_was_killed_goes_on_with_other_settings_when_asked(tmp_path, monkeypatch):
   folder_of(tmp_path, False)
 
-  def killed(*_, **__):
-    raise KeyboardInterrupt
+  written, generate = [], answers_file.generate
+
+  def killed(*arguments, **options):
+    if written:
+      raise KeyboardInterrupt
+    written.append(generate(*arguments, **options))
+    return written[0]
 
   with monkeypatch.context() as patch:
+    patch.setattr("dpojax.recipes.answers.AT_ONCE", 8)  # answers that are on the disk before others are sampled
     patch.setattr("dpojax.rollout.answers_file.generate", killed)
     with pytest.raises(KeyboardInterrupt):
       run(load(tmp_path), tmp_path / "run", until="pairs")
