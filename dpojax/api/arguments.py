@@ -50,7 +50,7 @@ class Arguments:
     self.names: dict[str, str] = {}
     self.others: dict[str, Any] = {}
 
-  def __call__(self, key: str, value: Any) -> None:
+  def set(self, key: str, value: Any) -> None:
     """Sets a setting that an argument gives; None: it was not given."""
     if value is None:
       return
@@ -60,14 +60,14 @@ class Arguments:
 
   def model(self, key: str, model: LoadedModel | str) -> None:
     if isinstance(model, str | os.PathLike):
-      self(key, os.fspath(model))
+      self.set(key, os.fspath(model))
       return
-    self(key, self._model(model, key.partition(".")[0].replace("policy_gradient", "critic")))
+    self.set(key, self._model(model, key.partition(".")[0].replace("policy_gradient", "critic")))
     if key == "model.path":
-      for setting, value in (("precision", model.model), ("remat", model.model)):
-        decoder = getattr(value, "model", value)
-        if setting not in self.settings and hasattr(decoder, setting):
-          self.settings.setdefault(f"model.{setting}", getattr(decoder, setting))
+      decoder = getattr(model.model, "model", model.model)  # that of a reward model
+      for name in ("precision", "remat"):
+        if hasattr(decoder, name):
+          self.settings.setdefault(f"model.{name}", getattr(decoder, name))
 
   def _model(self, model: LoadedModel, name: str) -> str:
     """What stands for it in settings: the path that it was read by, while its parameters are those that are there."""
@@ -84,27 +84,27 @@ class Arguments:
       data = Splits(data, data.subset([]))
     if isinstance(data, Splits):
       self.others["examples"] = data
-      self("data.path", f"{PREFIX}examples")
-      self("data.source", "file")
+      self.set("data.path", f"{PREFIX}examples")
+      self.set("data.source", "file")
       return
     if isinstance(data, str | os.PathLike):
-      self("data.path", os.fspath(data))
-      self("data.source", "file")
+      self.set("data.path", os.fspath(data))
+      self.set("data.source", "file")
       return
     if isinstance(data, Pairs):
       for field in dataclasses.fields(data.settings):
         value = getattr(data.settings, field.name)
         if value != field.default:
-          self(f"data.{field.name}", value)
+          self.set(f"data.{field.name}", value)
       if "batch.row_length" not in self.settings:
-        self("batch.row_length", data.row_length)
+        self.set("batch.row_length", data.row_length)
       rows = data.rows
     else:
       rows = as_rows(data)
-      self("data.source", "file")
+      self.set("data.source", "file")
     if rows is not None:
       self.others["rows"] = rows
-      self("data.path", f"{PREFIX}rows")
+      self.set("data.path", f"{PREFIX}rows")
 
   def loss(self, loss: str | Callable[..., Any] | None) -> None:
     if callable(loss):
@@ -113,7 +113,7 @@ class Arguments:
       if known is None or (known.function is not loss and known.formula is not loss):
         register(loss)  # which refuses what has no name
       loss = name
-    self("loss.name", loss)
+    self.set("loss.name", loss)
 
   def rewards(self, key: str, rewards: RewardLike | Sequence[RewardLike] | Mapping[str, RewardLike]) -> None:
     """One or several; a mapping gives them names."""
@@ -124,7 +124,7 @@ class Arguments:
     else:
       said = [self._reward(reward) for reward in rewards]
     if said:
-      self(key, ", ".join(said))
+      self.set(key, ", ".join(said))
 
   def _reward(self, reward: RewardLike, name: str = "") -> str:
     """What names it in a setting."""
@@ -153,11 +153,11 @@ class Arguments:
     seed: int | None,
   ) -> None:
     """What all runs take."""
-    self("train.steps", steps)
-    self("train.epochs", epochs)
-    self("batch.size", batch_size)
-    self("optimizer.learning_rate", learning_rate)
-    self("seed", seed)
+    self.set("train.steps", steps)
+    self.set("train.epochs", epochs)
+    self.set("batch.size", batch_size)
+    self.set("optimizer.learning_rate", learning_rate)
+    self.set("seed", seed)
     if not isinstance(monitors, Sequence):
       raise ConfigError(f"monitors: wants a list, got one {type(monitors).__name__}; write monitors=[...]")
     self.others["monitors"] = tuple(monitors)

@@ -11,12 +11,12 @@ from dpojax.config.schema import BatchSettings, DataSettings
 from dpojax.data.dataset import dataset_from_rows, hold_out, load_dataset
 from dpojax.data.examples import TokenDataset
 from dpojax.data.splits import Splits
+from dpojax.data.token_cache import TokenCache
 from dpojax.errors import ConfigError
+from dpojax.interop import hub
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.training.model_files import LoadedModel
 from dpojax.types import Answers
-
-HUB = "hub:"
 
 
 def as_rows(data: Any) -> list[Mapping[str, Any]]:
@@ -75,18 +75,19 @@ class Pairs:
     Raises:
       DataError: a file, row or column is wrong; names it.
     """
-    options: dict[str, Any] = dict(answers=Answers.PAIR, row_length=self.row_length)
-    if self.rows is None:
-      return Splits(*load_dataset(self.settings, self.tokenizer, **options))
-    dataset = dataset_from_rows(self.rows, self.settings, self.tokenizer, **options)
-    return Splits(*hold_out(dataset, self.settings.eval_fraction, self.settings.seed))
+    return self._read(self.settings, Answers.PAIR)
 
   def dataset(self, answers: Answers) -> TokenDataset:
     """All rows, nothing held out, with the answers that are asked for; errors as `splits`."""
-    settings = dataclasses.replace(self.settings, eval_fraction=0.0, eval_path="", eval_split="")
+    whole = dataclasses.replace(self.settings, eval_fraction=0.0, eval_path="", eval_split="")
+    return self._read(whole, answers).train
+
+  def _read(self, settings: DataSettings, answers: Answers) -> Splits:
+    options: dict[str, Any] = dict(answers=answers, row_length=self.row_length)
     if self.rows is None:
-      return load_dataset(settings, self.tokenizer, answers=answers, row_length=self.row_length)[0]
-    return dataset_from_rows(self.rows, settings, self.tokenizer, answers=answers, row_length=self.row_length)
+      return Splits(*load_dataset(settings, self.tokenizer, cache=TokenCache.from_environment(), **options))
+    dataset = dataset_from_rows(self.rows, settings, self.tokenizer, **options)
+    return Splits(*hold_out(dataset, settings.eval_fraction, settings.seed))
 
 
 def read_pairs(
@@ -119,8 +120,8 @@ def read_pairs(
   rows = None
   if isinstance(source, str | os.PathLike):
     text = os.fspath(source)
-    if text.startswith(HUB):
-      name, _, revision = text.removeprefix(HUB).partition("@")
+    if hub.is_hub(text):
+      name, _, revision = text.removeprefix(hub.HUB).partition("@")
       given |= {"source": "hub", "name": name, "revision": revision}
     else:
       given |= {"source": "file", "path": text}

@@ -20,14 +20,16 @@ from dpojax.config.check import check
 from dpojax.config.keys import replace_values, suggestion
 from dpojax.config.schema import RunConfig
 from dpojax.data.formats.common import Message
-from dpojax.data.splits import Splits, as_the_loss_reads
+from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError
-from dpojax.recipes import Inputs, online, policy_gradient, preference, reward_model, sft
+from dpojax.interop import hub
+from dpojax.recipes import Inputs, policy_gradient, preference, reward_model, sft
 from dpojax.recipes.given import Given
 from dpojax.recipes.session import Session
 from dpojax.recipes.steps import fit_rows, make_batches
 from dpojax.report import terminal_report, write_report
 from dpojax.rollout.answers_file import SampledAnswer
+from dpojax.sweeps.stages import revisions
 from dpojax.training.folder_lock import locked
 from dpojax.training.hyper import Hyper
 from dpojax.training.loop import RunResult, train
@@ -41,13 +43,11 @@ PREPARE = {
   "preference": preference.prepare,
   "reward_model": reward_model.prepare,
   "policy_gradient": policy_gradient.prepare,
-  "online": online.prepare,
 }
 
 
-_OPEN: weakref.WeakValueDictionary[pathlib.Path, "Run"] = (
-  weakref.WeakValueDictionary()
-)  # by folder, the latest that has it
+# By folder, the run that has it.
+_OPEN: "weakref.WeakValueDictionary[pathlib.Path, Run]" = weakref.WeakValueDictionary()
 SHARD = 5 * 10**9  # bytes of a weights file at most
 
 
@@ -106,15 +106,14 @@ class Run:
         config = replace_values(config, {"logging.plots": False})
       path = pathlib.Path(workdir)
       place = pathlib.Path(os.path.realpath(path))
-      if place in _OPEN:
-        _OPEN[
-          place
-        ].close()  # built again, as when a notebook's cell runs twice: two would write into each other's records
+      if (before := _OPEN.get(place)) is not None:
+        before.close()  # a notebook's cell runs twice: two would write into each other's records
       stack.enter_context(locked(path))
       folder = RunFolder(path, config, allow_change=allow_config_change, stream=io.StringIO() if quiet else None)
       stack.callback(folder.close)
       inputs = Inputs(config, given=given)
-      session = PREPARE[recipe](config, inputs, folder)
+      with hub.pinned(revisions({recipe: path})):  # a run goes on with the commits that it began with
+        session = PREPARE[recipe](config, inputs, folder)
       session.folder.resume(session.trainer)
       values = {
         "config": config,
@@ -256,17 +255,8 @@ class OnData(Run):
         )
       return self.trainer.evaluate(self._attached(session.held_out))
     dataset = as_dataset(data, session.model, config)
-    dataset.check_vocabulary(session.model.model.config.vocab_size)
-    spec = None if config.recipe == "sft" else config.loss_spec
-    ready = as_the_loss_reads(
-      dataset,
-      config.answers,
-      row_length=config.batch.row_length,
-      max_positions=session.model.model.config.max_positions,
-      mismatched=spec is not None and spec.reads("mismatched"),
-      loss="+".join(spec.names) if spec else "",
-    )
-    batches, _ = make_batches(fit_rows(config, self.trainer.mesh), Splits(ready, ready.subset([])))
+    ready = self._inputs.as_read(Splits(dataset, dataset.subset([])), session.model)
+    batches, _ = make_batches(fit_rows(config, self.trainer.mesh), ready)
     return self.trainer.evaluate(self._attached(batches))
 
   def _attached(self, batches: Any) -> Any:

@@ -33,12 +33,12 @@ class SFT(OnData, Writing):
     **folder: Any,
   ):
     """Arguments as of `DPO`."""
-    put = Arguments(settings)
-    put.model("model.path", policy)
-    put.data(data)
-    put.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
-    put.rewards("monitor.rewards", rewards)
-    super().__init__("sft", put.settings, put.given(), **folder)
+    arguments = Arguments(settings)
+    arguments.model("model.path", policy)
+    arguments.data(data)
+    arguments.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
+    arguments.rewards("monitor.rewards", rewards)
+    super().__init__("sft", arguments.settings, arguments.given(), **folder)
 
 
 class DPO(OnData, Writing, Compared):
@@ -85,18 +85,18 @@ class DPO(OnData, Writing, Compared):
     Raises:
       As `Run`.
     """
-    put = Arguments(settings)
-    put.model("model.path", policy)
-    put.data(pairs)
-    put.loss(loss)
-    put("loss.beta", beta)
+    arguments = Arguments(settings)
+    arguments.model("model.path", policy)
+    arguments.data(pairs)
+    arguments.loss(loss)
+    arguments.set("loss.beta", beta)
     if isinstance(reference, str) and reference in ("live", "cache", "moving"):
-      put("reference.kind", reference)
+      arguments.set("reference.kind", reference)
     elif reference is not None:
-      put.model("reference.path", reference)
-    put.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
-    put.rewards("monitor.rewards", rewards)
-    super().__init__("preference", put.settings, put.given(metrics=named_metrics(metrics)), **folder)
+      arguments.model("reference.path", reference)
+    arguments.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
+    arguments.rewards("monitor.rewards", rewards)
+    super().__init__("preference", arguments.settings, arguments.given(metrics=named_metrics(metrics)), **folder)
 
 
 class RewardModel(OnData):
@@ -120,13 +120,13 @@ class RewardModel(OnData):
     **folder: Any,
   ):
     """Arguments as of `DPO`; `heads` on one decoder are an ensemble."""
-    put = Arguments(settings)
-    put.model("model.path", model)
-    put.data(pairs)
-    put.loss(loss)
-    put("reward.heads", heads)
-    put.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
-    super().__init__("reward_model", put.settings, put.given(), **folder)
+    arguments = Arguments(settings)
+    arguments.model("model.path", model)
+    arguments.data(pairs)
+    arguments.loss(loss)
+    arguments.set("reward.heads", heads)
+    arguments.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
+    super().__init__("reward_model", arguments.settings, arguments.given(), **folder)
 
 
 class PPO(Writing):
@@ -167,20 +167,20 @@ class PPO(Writing):
     batch_size: prompts of a minibatch.
     Others as of `DPO`.
     """
-    put = Arguments(settings)
-    put.model("model.path", policy)
+    arguments = Arguments(settings)
+    arguments.model("model.path", policy)
     if not isinstance(prompts, str | os.PathLike | Pairs) and not isinstance(prompts, Splits | TokenDataset):
       prompts = [row if isinstance(row, Mapping) else {"prompt": row} for row in as_rows(prompts)]
-    put.data(prompts)
-    put.rewards("rollout.reward", reward)
-    put("policy_gradient.method", method)
-    put("policy_gradient.kl_coef", kl_coef)
-    put("rollout.samples", samples)
-    put("rollout.max_tokens", max_tokens)
+    arguments.data(prompts)
+    arguments.rewards("rollout.reward", reward)
+    arguments.set("policy_gradient.method", method)
+    arguments.set("policy_gradient.kl_coef", kl_coef)
+    arguments.set("rollout.samples", samples)
+    arguments.set("rollout.max_tokens", max_tokens)
     if critic is not None:
-      put.model("policy_gradient.critic_path", critic)
+      arguments.model("policy_gradient.critic_path", critic)
     if reference is not None:
-      put.model("reference.path", reference)
-    put.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
-    put.rewards("monitor.rewards", rewards)
-    super().__init__("policy_gradient", put.settings, put.given(), **folder)
+      arguments.model("reference.path", reference)
+    arguments.common(steps, epochs, batch_size, learning_rate, optimizer, monitors, seed)
+    arguments.rewards("monitor.rewards", rewards)
+    super().__init__("policy_gradient", arguments.settings, arguments.given(), **folder)

@@ -2,12 +2,10 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.errors import DataError
 
-CHOICES = ("none", "all", "best_worst", "adjacent")
 PAIRS, TIED, WITHOUT = "pairs", "pairs_tied", "rows_without_pair"  # counts
 
 
@@ -38,7 +36,7 @@ def expand(dataset: TokenDataset, choose: str) -> TokenDataset:
       examples.append(example)
       metadata.append(about)
       continue
-    places = _places(len(example.answers), choose)
+    places = chosen_places(len(example.answers), choose)
     chosen = [(i, j) for i, j in places if not (example.scores and example.scores[i] == example.scores[j])]
     tied += len(places) - len(chosen)
     without += not chosen
@@ -59,7 +57,8 @@ def expand(dataset: TokenDataset, choose: str) -> TokenDataset:
   )
 
 
-def _places(answers: int, choose: str) -> Sequence[tuple[int, int]]:
+def chosen_places(answers: int, choose: str) -> list[tuple[int, int]]:
+  """Places (better, worse) of the pairs that `choose` makes of a ranking of so many answers, see `expand`."""
   if choose == "best_worst":
     return [(0, answers - 1)]
   return list(itertools.pairwise(range(answers)) if choose == "adjacent" else itertools.combinations(range(answers), 2))

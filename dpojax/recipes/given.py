@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dpojax.data.splits import Splits
+from dpojax.rewards.terms import GIVEN
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.update import GradientTransformation
 
 PREFIX = "python:"  # before the name of a given object, where a path could stand
-REWARD = "python:given:"  # before the name of a given reward, where a setting names rewards
+REWARD = f"python:{GIVEN}:"  # before the name of a given reward, where a setting names rewards
 
 
 @dataclasses.dataclass(frozen=True)

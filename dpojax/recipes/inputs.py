@@ -49,7 +49,6 @@ PAIRS = "pairs.jsonl"
 # What a stage of recipe=pairs writes, by what an example is to hold.
 PAIRS_FILES = {Answers.RANKING: "rankings.jsonl", Answers.TRIPLE: "triples.jsonl"}
 
-GIVEN_FILE = "given"  # the FILE of a reward `python:given:NAME`
 UNCHECKED = "parts given in Python"  # what has a name and no fingerprint
 
 REFERRING = ("preference", "policy_gradient", "online")  # recipes whose policy has a reference
@@ -149,8 +148,34 @@ class Inputs:
     data = dataclasses.replace(config.data, template="auto")  # the policy's tokenizer carries it
     if is_stage(data.path):
       data = dataclasses.replace(data, format="auto")  # that of the prompts is not that of the pairs made from them
+    if self.given.examples is not None:
+      return self.as_read(self.given.examples, policy)
+    facts = self._facts(policy)
+    key = ("splits", data, policy.tokenizer.fingerprint(), self.identity(data.path), *facts.values())
+    if key not in self.memory:
+      rows = self.given.rows
+      if is_stage(data.path):
+        rows = self.rows(facts["answers"])
+      elif data.source == "world" and rows is None:
+        rows = sft_rows(get_world(data.name), data.texts, data.seed)
+      self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
+    return self.memory[key]
+
+  def as_read(self, examples: Splits, policy: LoadedModel) -> Splits:
+    """Tokenised examples as the stage's loss reads them; errors as `read_splits`."""
+    options = self._facts(policy)
+    answers, vocab_size = options.pop("answers"), options.pop("vocab_size")
+    for part in (examples.train, examples.held_out):
+      part.check_vocabulary(vocab_size)
+    ready = as_the_loss_reads(examples.train, answers, **options, part="the training part")
+    held_out = as_the_loss_reads(examples.held_out, answers, **options, others=ready, part="the held-out part")
+    return Splits(ready, held_out)
+
+  def _facts(self, policy: LoadedModel) -> dict[str, Any]:
+    """What of the stage decides how its loss reads examples."""
+    config = self.config
     spec = config.loss_spec if config.recipe in ("reward_model", "preference", "online") else None
-    facts = {
+    return {
       "answers": config.answers,
       "mismatched": spec is not None and spec.reads("mismatched"),
       "loss": "+".join(spec.names) if spec else "",
@@ -158,18 +183,6 @@ class Inputs:
       "max_positions": policy.model.config.max_positions,
       "vocab_size": policy.model.config.vocab_size,
     }
-    key = ("splits", data, policy.tokenizer.fingerprint(), self.identity(data.path), *facts.values())
-    if key not in self.memory:
-      rows = self.given.rows
-      if self.given.examples is not None:
-        self.memory[key] = given_splits(self.given.examples, **facts)
-        return self.memory[key]
-      if is_stage(data.path):
-        rows = self.rows(facts["answers"])
-      elif data.source == "world" and rows is None:
-        rows = sft_rows(get_world(data.name), data.texts, data.seed)
-      self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
-    return self.memory[key]
 
   def rewards(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> list[Reward]:
     """The rewards that the setting `key` names.
@@ -237,7 +250,7 @@ class Inputs:
     models = [config.model.path, config.reference.path, config.policy_gradient.critic_path]
     models += names_in(config.comparison.policies)
     for _, spec in reward_specs(config):
-      texts += [file for file in spec.files if file != GIVEN_FILE]
+      texts += spec.files
       models += spec.paths
     outside = lambda path: path and not is_stage(path) and not is_given(path)  # noqa: E731
     return [expanded(path) for path in texts if outside(path)] + [
@@ -321,17 +334,6 @@ class Inputs:
         "command makes it anew"
       )
     return loaded
-
-
-def given_splits(
-  given: Splits, *, answers: Answers, row_length: int, max_positions: int, vocab_size: int, **options: Any
-) -> Splits:
-  """Examples of a program as the stage's loss reads them; errors as `read_splits`."""
-  for part in (given.train, given.held_out):
-    part.check_vocabulary(vocab_size)
-  options |= {"row_length": row_length, "max_positions": max_positions}
-  ready = as_the_loss_reads(given.train, answers, **options, part="the training part")
-  return Splits(ready, as_the_loss_reads(given.held_out, answers, **options, others=ready, part="the held-out part"))
 
 
 def digest_of_text(text: str | None) -> str:

@@ -121,7 +121,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   def tidy_up(result: RunResult) -> None:
     pairs.drop_old(result.step // pairs.updates)
 
-  return Session(folder, policy, trainer, pairs, monitors, steps, what, reference, watching, at_end=tidy_up)
+  return Session(folder, policy, trainer, pairs, monitors, steps, what, reference, at_end=tidy_up)
 
 
 def resolved(config) -> OnlineSettings:

@@ -101,4 +101,4 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
     rollouts.drop_old(result.step // rollouts.updates)
 
   what = described(config, steps)
-  return Session(folder, policy, trainer, rollouts, monitors, steps, what, reference, watching, at_end=tidy_up)
+  return Session(folder, policy, trainer, rollouts, monitors, steps, what, reference, at_end=tidy_up)

@@ -67,4 +67,4 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
   what = config.loss_spec.describe()
-  return Session(folder, policy, trainer, batches, monitors, steps, what, reference, watching, held_out=held_out)
+  return Session(folder, policy, trainer, batches, monitors, steps, what, reference, held_out=held_out)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dpojax.recipes.monitoring import Monitoring
 from dpojax.references import Reference
 from dpojax.training.loop import RunResult
 from dpojax.training.model_files import LoadedModel
@@ -25,7 +24,6 @@ class Session:
     steps: of the whole run.
     what: the run does, in words.
     reference: of a policy; None where there is none.
-    watching: what looks at the policy; None where nothing is written.
     held_out: batches of the held-out examples; None where there are none.
     at_end: called when the run has ended or was asked to stop, before that is written down.
   """
@@ -38,7 +36,6 @@ class Session:
   steps: int
   what: str
   reference: Reference | None = None
-  watching: Monitoring | None = None
   held_out: DatasetBatches | None = None
   at_end: Callable[[RunResult], None] = lambda result: None
 

@@ -47,4 +47,4 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
     *watching.monitors(folder, lambda: start),
     Checkpoint(folder.checkpointer, folder.log, config.checkpoint.every),
   ]
-  return Session(folder, model, trainer, batches, monitors, steps, "fine-tuning", watching=watching, held_out=held_out)
+  return Session(folder, model, trainer, batches, monitors, steps, "fine-tuning", held_out=held_out)

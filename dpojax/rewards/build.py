@@ -11,7 +11,7 @@ from dpojax.interop.tokenizer import Tokenizer
 from dpojax.rewards.combined import Sum, SumTerm
 from dpojax.rewards.models import ImplicitReward, Loaded, ModelReward, check_writes
 from dpojax.rewards.reward import Reward
-from dpojax.rewards.terms import RewardSpec, TermSpec
+from dpojax.rewards.terms import GIVEN, RewardSpec, TermSpec
 from dpojax.rewards.text import Environment, LengthReward, RegexReward, SentimentReward, TrueReward
 from dpojax.rewards.user import PythonReward, load_function
 
@@ -95,7 +95,7 @@ class _Builder:
 
   def python(self, term: TermSpec, name: str) -> Reward:
     file, function = term.function
-    if file == "given" and function in self.given:
+    if file == GIVEN and function in self.given:
       return self.given[function]
     return PythonReward(name, load_function(file, function, self.key))
 

@@ -11,6 +11,7 @@ from dpojax.config.keys import STAGE
 
 Value = float | bool | str
 JUDGE = "judge"
+GIVEN = "given"  # the FILE of a function that a Python program gives: python:given:NAME
 LONGEST_LABEL = 40
 
 _PLAIN = re.compile(r"[^\s,?&+'\"]+")  # an argument or a value that needs no quotes
@@ -142,7 +143,8 @@ class RewardSpec:
   @functools.cached_property
   def files(self) -> tuple[str, ...]:
     """The user's own files of Python that it runs, each once."""
-    return tuple(dict.fromkeys(term.function[0] for term in self.terms if term.kind == "python"))
+    files = dict.fromkeys(term.function[0] for term in self.terms if term.kind == "python")
+    return tuple(file for file in files if file != GIVEN)
 
   def __str__(self) -> str:
     return (f"{self.label}=" if self.named else "") + " + ".join(map(str, self.terms))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dpojax.data.rankings import chosen_places
 from dpojax.errors import ConfigError
 
 IDENTICAL, NOT_CHOSEN, BELOW_MARGIN, TIED, WRITTEN = "identical", "not_chosen", "below_margin", "tied", "pairs"
@@ -117,13 +118,11 @@ def _chosen(answers: Sequence[str], rewards: np.ndarray, choose: str, seed: int,
   ordered = sorted(_different(answers), key=lambda i: (-rewards[i], i))
   if len(ordered) < 2:
     return set()
-  best, *others = ordered
-  if choose == "adjacent":
-    chosen = list(itertools.pairwise(ordered))
-  elif choose == "best_worst":
-    chosen = [(best, others[-1])]
-  else:
+  if choose == "best_random":
+    best, *others = ordered
     chosen = [(best, others[np.random.default_rng([seed, place, 2]).integers(len(others))])]
+  else:
+    chosen = [(ordered[i], ordered[j]) for i, j in chosen_places(len(ordered), choose)]
   return {(min(pair), max(pair)) for pair in chosen}
 
 

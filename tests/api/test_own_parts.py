@@ -15,17 +15,10 @@ from dpojax.errors import CheckpointError, ConfigError
 from dpojax.losses.spec import loss_spec
 from dpojax.training.run_reference import beta_of_run
 from tests.api.tiny import SHORT, make_rows, policy  # noqa: F401
+from tests.losses.own_losses import registered  # noqa: F401
 
 ROWS = make_rows()
 OPTIONS = {"batch_size": 8, "steps": 4, "quiet": True}
-
-
-@pytest.fixture(autouse=True)
-def registered():
-  before = dict(losses.LOSSES)
-  yield
-  losses.LOSSES.clear()
-  losses.LOSSES.update(before)
 
 
 def define(power):

@@ -1,5 +1,6 @@
 """Runs that take steps when told to are the runs of the command line."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,10 +10,14 @@ import optax
 import pytest
 
 import dpojax
+from dpojax.api.run import PREPARE
 from dpojax.config.keys import replace_values
 from dpojax.config.schema import RunConfig
 from dpojax.errors import ConfigError, InputError
+from dpojax.interop import hub
+from dpojax.recipes import preference
 from dpojax.references import weights_fingerprint
+from dpojax.training.stage_record import read_record, write_record
 from tests.api.tiny import SHORT, make_rows, policy  # noqa: F401
 
 ROWS = make_rows()
@@ -67,6 +72,24 @@ def test_a_saved_run_goes_on_to_the_same_end(tmp_path, policy, straight):  # noq
     assert digest(run) == straight[0]
   with pytest.raises(ConfigError, match=r"loss.beta: its default -> 0.5"):
     dpo(policy, workdir=tmp_path, beta=0.5)
+
+
+def test_a_run_that_goes_on_reads_the_commits_that_it_began_with(tmp_path, policy, monkeypatch):  # noqa: F811
+  with dpo(policy, workdir=tmp_path) as run:
+    run.train(1)
+    run.save()
+  record = read_record(tmp_path)
+  write_record(tmp_path, dataclasses.replace(record, revisions={"hub:owner/name": "c" * 40}))
+  meant = []
+  prepare = preference.prepare
+
+  def looked(*given):
+    meant.append(hub.resolved())
+    return prepare(*given)
+
+  monkeypatch.setitem(PREPARE, "preference", looked)
+  dpo(policy, workdir=tmp_path).close()
+  assert meant == [{"hub:owner/name": "c" * 40}]
 
 
 def test_two_runs_do_not_share_a_folder_and_a_closed_one_is_free(tmp_path, policy):  # noqa: F811

@@ -16,15 +16,8 @@ from dpojax.objectives.preference import Preference
 from dpojax.objectives.reward_model import RewardObjective
 from dpojax.training.step import accumulate
 from dpojax.types import Answers
+from tests.losses.own_losses import registered  # noqa: F401
 from tests.training.tiny import MODEL, tiny_batches, tiny_params
-
-
-@pytest.fixture(autouse=True)
-def registered():
-  before = dict(losses.LOSSES)
-  yield
-  losses.LOSSES.clear()
-  losses.LOSSES.update(before)
 
 
 def test_what_a_function_is_wrapped_in_is_part_of_the_loss():
