@@ -17,6 +17,7 @@ from dpojax.config.experiment import ALONE, Experiment
 from dpojax.config.foreign_keys import explained
 from dpojax.config.keys import (
   KINDS,
+  RENAMED,
   SHARED,
   check_key,
   fields_by_key,
@@ -306,10 +307,11 @@ def _reason(error: BaseException, file: pathlib.Path) -> str:
     near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
     name = near or re.search(r'(Key) "(\w+)" does not exist', text)
     key = "" if name is None else _key_at(file, error, name.group(2))
-    if key and (words := explained(key, last_parts())):
-      return f"unknown key {key!r}{words}"
-    if key and key.rpartition(".")[2] in last_parts() and key not in fields_by_key():
-      return f"unknown key {key!r}{suggestion(key, fields_by_key())}"
+    if key in RENAMED or (key and (explained(key, last_parts()) or key.rpartition(".")[2] in last_parts())):
+      try:
+        check_key(key)
+      except ConfigError as known:
+        return str(known)
     if name:
       keys = [
         key for key in fields_by_key() if near and near.group(1) in (key.rpartition(".")[2], key.partition(".")[0])

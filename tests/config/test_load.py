@@ -108,6 +108,10 @@ def test_bad_overrides_from_python(file):
       ":6: unknown key 'betta'; did you mean 'loss.beta'?",
     ),
     (
+      HEADER + "def get_config():\n  config = base()\n  config.evaluation.prompts = 0\n  return config",
+      ":6: unknown key 'evaluation.prompts'; it is now monitor.prompts",
+    ),
+    (
       HEADER + "def get_config():\n  config = base()\n  config.los.beta = 1.0\n  return config",
       ":6: unknown key 'los'; did you mean 'loss'?",
     ),
