@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import math
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpojax.config.foreign_keys import explained
@@ -49,7 +51,8 @@ def reads_section(recipe: str, key: str) -> bool:
   return "." not in key or key.partition(".")[0] in SECTIONS[recipe]
 
 
-def fields_by_key() -> dict[str, dataclasses.Field]:
+@functools.cache
+def fields_by_key() -> Mapping[str, dataclasses.Field]:
   """Every setting by its dotted key, in the order of the schema."""
   found, defaults = {}, RunConfig()
   for field in dataclasses.fields(RunConfig):
@@ -58,7 +61,7 @@ def fields_by_key() -> dict[str, dataclasses.Field]:
       found.update({f"{field.name}.{inner.name}": inner for inner in dataclasses.fields(section)})
     else:
       found[field.name] = field
-  return found
+  return types.MappingProxyType(found)
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:
@@ -77,13 +80,14 @@ def value_at(config: RunConfig, key: str) -> Any:
 
 def replace_values(config: RunConfig, values: dict[str, Any]) -> RunConfig:
   """A copy of `config` with the settings of `values` (dotted key -> value, see `convert`) replaced."""
+  changed: dict[str, dict[str, Any]] = {}  # by section; "" for settings outside one
   for key, value in values.items():
     section, _, name = key.rpartition(".")
-    value = convert(key, value)
-    if section:
-      value = dataclasses.replace(getattr(config, section), **{name: value})
-    config = dataclasses.replace(config, **{section or name: value})
-  return config
+    changed.setdefault(section, {})[name] = convert(key, value)
+  top = changed.pop("", {})
+  return dataclasses.replace(
+    config, **top, **{name: dataclasses.replace(getattr(config, name), **inner) for name, inner in changed.items()}
+  )
 
 
 def check_key(key: str, recipe: str = "") -> None:

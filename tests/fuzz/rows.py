@@ -180,9 +180,9 @@ def wrapped(name: str, content: bytes, kind: str, rng) -> tuple[str, bytes, str]
   """Perhaps packed by gzip, which may be damaged too, or under the name of another kind of file."""
   drawn = rng.random()
   if drawn < 0.1:
-    return f"{name}.gz", gzip.compress(content), kind
+    return f"{name}.gz", gzip.compress(content, mtime=0), kind
   if drawn < 0.17:
-    packed, how = mutated_bytes(gzip.compress(content, 0), rng)
+    packed, how = mutated_bytes(gzip.compress(content, 0, mtime=0), rng)
     return f"{name}.gz", packed, f"gz {how}"
   if drawn < 0.2:
     return f"{name}{pick(rng, ['.gz', '.bz2', '.zst'])}", content, "not packed"
