@@ -2,7 +2,8 @@
 # make frontier     the comparison: DPO, PPO and others on one frontier, as a page; 20 minutes a seed on two cores
 #                   [SEEDS=8] [JOBS=2]
 # make check        lint, formatting, types, the fast tests: for every edit
-# make test         the same and all other tests
+# make test         the same and slower tests: what continuous integration runs
+# make test-long    the tests that neither runs: whole grids, more kills, notebooks to the end; before a release
 # make test-newest  the fast tests with the newest versions allowed, on the newest Python found
 # make docs         the documentation as a site, docs/_build/html/index.html; without a network, warnings are errors
 # make build        the package, as a wheel and a source archive in dist/
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: quickstart frontier lint check test test-newest docs build bench gpu-check format clean
+.PHONY: quickstart frontier lint check test test-long test-newest docs build bench gpu-check format clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/runtime.stamp
@@ -40,8 +41,12 @@ check: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not pretrained"
-	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=3" $(BIN)/python -m pytest -m pretrained
+	$(BIN)/python -m pytest -n 2 -m "not long and not pretrained"
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=3" $(BIN)/python -m pytest -m "pretrained and not long"
+
+test-long: lint
+	$(BIN)/python -m pytest -n 2 -m "long and not pretrained"
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=3" $(BIN)/python -m pytest -m "pretrained and long"
 
 test-newest: $(BIN)/python
 	.ci/newest

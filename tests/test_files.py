@@ -231,6 +231,7 @@ def writes(source):
       yield node.lineno
 
 
+@pytest.mark.slow
 def test_files_are_put_in_place_here_alone():
   package = ROOT / "dpojax"
   found = {

@@ -4,11 +4,14 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 
 def run(*arguments):
   return subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+@pytest.mark.slow
 def test_importing_dpojax_costs_little_beyond_jax():
   # Inside one process, after jax: the difference of two processes' times is mostly noise on a busy machine.
   code = "import time, jax; start = time.perf_counter(); import dpojax; print(time.perf_counter() - start)"

@@ -121,6 +121,7 @@ MODULES = {module_of(path) for path in FILES}
 SOURCES = {module_of(path): path.read_text(encoding="utf-8") for path in FILES}
 
 
+@pytest.mark.slow
 def test_imports_point_down():
   found = [line for module, source in SOURCES.items() for line in violations(module, source, MODULES)]
   assert not found, "\n".join(found)
@@ -185,6 +186,7 @@ def circles(graph):
   return found
 
 
+@pytest.mark.slow
 def test_no_imports_go_in_a_circle():
   graph = graph_of(SOURCES)
   found = set(circles(graph))

@@ -23,6 +23,8 @@ TEXTS = {
   "bradley_terry": ["CLE never won", "home advantage", "converged in", "largest gradient there"],
 }
 
+LONG = {"03_on_policy", "04_beta_sweep", "05_own_loss"}  # 2 minutes and more; `make test-long` runs them
+
 # Fewer steps where no claim hangs on their number; 04 claims an order of KLs and runs as it stands.
 SHORTER = {
   "quickstart": {'"sft.train.steps": 60': '"sft.train.steps": 20'},
@@ -59,7 +61,12 @@ def test_no_pair_is_left_over():
   assert {path.stem for path in (ROOT / "notebooks").glob("*.py")} == {path.stem for path in NOTEBOOKS} == set(TEXTS)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, marks=pytest.mark.xdist_group(p.stem), id=p.stem) for p in NOTEBOOKS])
+def _alone(path):
+  marks = [pytest.mark.xdist_group(path.stem), *[pytest.mark.long] * (path.stem in LONG)]
+  return pytest.param(path, marks=marks, id=path.stem)
+
+
+@pytest.mark.parametrize("path", [_alone(path) for path in NOTEBOOKS])
 def test_runs_and_shows_no_error(path):
   notebook = nbformat.read(path, as_version=4)
   shorten(notebook, SHORTER.get(path.stem, {}))

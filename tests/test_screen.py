@@ -63,6 +63,7 @@ def test_examples_in_docstrings():
   assert result.attempted > 0 and result.failed == 0
 
 
+@pytest.mark.slow
 @given(
   st.lists(st.tuples(*[NUMBERS] * 6), min_size=1, max_size=4),
   st.lists(st.text("价格是很ab ，", max_size=50), min_size=4, max_size=4),

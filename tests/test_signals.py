@@ -89,6 +89,7 @@ def test_who_has_saved_and_does_not_end_is_ended(tmp_path):
   assert found == 75 and 0.8 < seconds < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("waits", ["deaf()", "threading.Lock().acquire(); threading.Event().wait()", "time.sleep(60)"])
 def test_the_second_ends_what_saves(tmp_path, waits, second):
@@ -148,6 +149,7 @@ def test_a_reader_that_has_stopped_reading_does_not_keep_it(tmp_path):
   assert process.wait(timeout=10) == 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_command_that_has_ended_keeps_its_code_while_the_interpreter_ends(tmp_path, number):
   # Modules are torn down after the interpreter has given signals back to the system: this one waits for the signal there.

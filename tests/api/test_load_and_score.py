@@ -22,6 +22,7 @@ def log_probs(loaded, ids):
   return normalised[np.arange(len(ids) - 1), ids[1:]]
 
 
+@pytest.mark.slow
 def test_scores_are_sums_of_next_token_log_probs(policy):  # noqa: F811
   found = dpojax.score(policy, ROWS)
   for row, scores in zip(ROWS, found, strict=True):
@@ -50,6 +51,7 @@ def test_a_reward_model_gives_rewards(policy):  # noqa: F811
     dpojax.generate(dpojax.LoadedModel(model, params, policy.tokenizer), "word1")
 
 
+@pytest.mark.slow
 def test_what_is_generated_has_the_log_probs_that_it_is_scored_with(policy):  # noqa: F811
   answers = dpojax.generate(policy, ["word1 word2", "word3"], samples=2, max_tokens=6, seed=3)
   assert [len(some) for some in answers] == [2, 2]

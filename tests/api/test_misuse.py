@@ -22,6 +22,7 @@ ROWS = make_rows()
 OPTIONS = {"batch_size": 8, "steps": 4, "quiet": True}
 
 
+@pytest.mark.slow
 def test_a_closed_run_takes_no_step_and_steps_are_counted(policy):  # noqa: F811
   with dpojax.DPO(policy, ROWS, settings=SHORT, **OPTIONS) as run:
     for steps in (-1, 1.0, "2"):
@@ -98,6 +99,7 @@ def test_rows_to_evaluate_on_are_read_as_the_run_reads_its_own(policy):  # noqa:
   assert read.fingerprint == dpojax.read_pairs(ROWS, policy, eval_fraction=0.0).train.fingerprint
 
 
+@pytest.mark.slow
 def test_an_own_metric_takes_no_other_metrics_place(policy):  # noqa: F811
   def entropy(policy, reference):
     return jnp.zeros_like(policy.chosen)
@@ -121,6 +123,7 @@ def test_a_run_built_again_takes_its_folder_over(tmp_path, policy):  # noqa: F81
   assert not (tmp_path / "lock.json").exists()
 
 
+@pytest.mark.slow
 def test_an_own_loss_of_other_defaults_is_another_run(tmp_path, policy):  # noqa: F811
   def run(value):
     def own(chosen, rejected, *, steepness=value):

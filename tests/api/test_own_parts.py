@@ -30,6 +30,7 @@ def define(power):
   return root_hinge
 
 
+@pytest.mark.slow
 def test_an_own_loss_has_options_trains_and_is_told_by_its_folder(tmp_path, policy):  # noqa: F811
   define(power=2.0)
   with dpojax.DPO(
@@ -51,6 +52,7 @@ def test_an_own_loss_has_options_trains_and_is_told_by_its_folder(tmp_path, poli
     read_config(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_defined_again_is_another(policy):  # noqa: F811
   found = []
   for power in (1.0, 2.0):
@@ -99,6 +101,7 @@ class Bigram(dpojax.ScoringModel):
     return params["table"]
 
 
+@pytest.mark.slow
 def test_an_own_model_trains_is_saved_and_read(tmp_path, policy):  # noqa: F811
   size = policy.tokenizer.vocab_size
   params = {"table": np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)}
@@ -126,6 +129,7 @@ def test_an_own_model_trains_is_saved_and_read(tmp_path, policy):  # noqa: F811
     dpojax.load(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_own_rewards_watch_and_train(policy):  # noqa: F811
   asked = []
 
@@ -148,7 +152,7 @@ def test_own_rewards_watch_and_train(policy):  # noqa: F811
     assert 0 <= rollout["objective/score"] <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_reward_model_of_a_run_trains_a_policy(policy):  # noqa: F811
   with dpojax.RewardModel(policy, ROWS, settings=SHORT_REWARD, learning_rate=1e-2, **OPTIONS) as run:
     run.train()

@@ -12,6 +12,7 @@ def bench(monkeypatch):
   return ops.Bench(["float32"], repeats=1, clock="wall")
 
 
+@pytest.mark.slow
 def test_the_heads_floor_is_all_of_its_pieces(bench):
   found = ops.head(bench, number=16, width=4, words=40, chunk=8)["head_pieces_ms"]["float32"]
   assert len(found) == 6
@@ -22,6 +23,7 @@ def test_the_heads_floor_is_all_of_its_pieces(bench):
   assert [row["goal"] for row in bench.rows] == [None, 1.3, None, None]
 
 
+@pytest.mark.slow
 def test_the_update_is_timed_beside_a_copy(bench, monkeypatch):
   monkeypatch.setattr(ops, "copy_bandwidth", lambda repeats: 1e9)
   assert ops.optimizer(bench, CONFIG) == {"copy_gb_per_second": 1.0}
@@ -32,7 +34,7 @@ def test_the_update_is_timed_beside_a_copy(bench, monkeypatch):
   assert "Copy: 1.0 GB/s" in ops.summary(found) and "| adamw |" in ops.summary(found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_growth_measures_every_length_and_vocabulary(monkeypatch):
   monkeypatch.setattr(scaling, "SMOLLM2", CONFIG)
   monkeypatch.setattr(scaling, "LENGTHS", (64,))

@@ -35,6 +35,7 @@ def built(monkeypatch):
   return profile.Built(config, loaded, live_trainer(config, loaded, 100), profile.Repeated(tiny_batches()))
 
 
+@pytest.mark.long
 def test_a_profile_adds_up_and_shows_everything(built):
   found = profile.profile_step(built, repeats=1, clock="wall")
   assert all(seconds > 0 for seconds in found["seconds"].values())
@@ -53,6 +54,7 @@ def test_a_profile_adds_up_and_shows_everything(built):
   assert "· · attention, backward" in text and "planned peak" in text
 
 
+@pytest.mark.long
 def test_the_loop_takes_the_bare_steps_batch(built):
   found = profile.overhead(built, rounds=2, steps=3)
   assert [len(visit) for name in ("bare", "loop") for visit in found[name]] == [3] * 4
@@ -61,6 +63,7 @@ def test_the_loop_takes_the_bare_steps_batch(built):
   assert all(np.array_equal(a, b) for a, b in zip(*(built.batches(s).tokens for s in (0, 7)), strict=True))
 
 
+@pytest.mark.long
 def test_shared_and_repeated_prompts_are_counted_alike(built, monkeypatch):
   # One form is compiled and run; the other differs in its shape.
   monkeypatch.setattr(
@@ -72,6 +75,7 @@ def test_shared_and_repeated_prompts_are_counted_alike(built, monkeypatch):
   assert all(seconds > 0 for seconds in found["seconds"].values())
 
 
+@pytest.mark.long
 def test_the_update_is_that_of_the_step(built):
   """The copy of the step's update in `parts` must change with it."""
   trainer = built.trainer

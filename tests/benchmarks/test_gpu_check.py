@@ -27,7 +27,7 @@ def check(*options, **environment):
   return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_part_runs_without_a_gpu(tmp_path):
   code, said, errors = check(
     "--size=tiny",
@@ -51,6 +51,7 @@ def test_every_part_runs_without_a_gpu(tmp_path):
   assert "Skipped: trl tiny:autocast@2: not installed here: torch, transformers, trl" in tables
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_measurements_are_skipped_and_it_says_why():
   code, said, errors = check("--only=speed,trl")
   assert code == 0, errors
@@ -62,6 +63,7 @@ def test_every_part_belongs_to_one_group():
   assert sorted(grouped) == sorted(parts.PARTS)
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_does_not_keep_others_from_being_reported(monkeypatch):
   def wrong(size):
     setting.within("difference", 2.0, 1.0)
@@ -85,6 +87,7 @@ def test_a_figure_that_is_no_number_is_not_within_anything(number):
     setting.within("difference", number, 1.0)
 
 
+@pytest.mark.slow
 def test_other_attention_on_the_device_is_seen(monkeypatch):
   """A part in two thousand more, where kernels could be, fails the part that compares them with the block form."""
   attend = parts.packed_attention
@@ -165,6 +168,7 @@ def gone(process, seconds=20.0):
   return not pathlib.Path(f"/proc/{process}/exe").exists()
 
 
+@pytest.mark.slow
 def test_a_part_ends_when_the_check_is_killed(tmp_path):
   part = "import os, time; from benchmarks.gpu_check import end_with; end_with(os.getppid()); time.sleep(60)"
   start = f"subprocess.Popen([sys.executable, '-c', {part!r}], stdout=subprocess.DEVNULL)"
@@ -177,6 +181,7 @@ def test_a_part_ends_when_the_check_is_killed(tmp_path):
   assert gone(child, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_part_that_runs_and_what_was_found_is_shown(tmp_path, sent):
   command = [sys.executable, "-P", str(ROOT / "benchmarks/gpu_check.py"), "--size=tiny", "--only=exact"]

@@ -65,6 +65,7 @@ def test_each_resample_is_fitted_as_if_alone(options, grid, monkeypatch):
     np.testing.assert_allclose(resampled.log_strength[r], by_hand(data, rows, **options), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 7, 64, 100, 70_000, 200_001])
 def test_places_are_drawn_with_equal_probability(number):
   """Counts against their multinomial distribution: mean and variance of every place, and the whole by chi-squared."""
@@ -118,6 +119,7 @@ def test_the_spread_is_that_of_the_sandwich_and_of_clusters():
   np.testing.assert_allclose(raters.standard_errors(), standard_errors(found, "cluster"), rtol=0.25)
 
 
+@pytest.mark.slow
 def test_resamples_without_an_estimate_are_counted():
   """Item 2 won one game in twelve: without it, in a share (11/12)^12 or so of resamples, there is no estimate."""
   winner = np.array([0, 0, 0, 1, 1, 1, 0, 1, 0, 1, 0, 2])
@@ -131,6 +133,7 @@ def test_resamples_without_an_estimate_are_counted():
   assert bootstrap(fit(data, prior=Pseudo(1)), 200, seed=0).failed == 0
 
 
+@pytest.mark.slow
 def test_resamples_whose_home_advantage_runs_away_are_counted():
   """Three losses at home among eighteen games: without them the home advantage has no end."""
   winner = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 1, 2, 0, 0, 1, 2])

@@ -105,6 +105,7 @@ def test_one_huge_interval_does_not_squash_the_others():
   np.testing.assert_allclose(arrows[0].get_xydata(), [(left, 2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [2, 5, 42])
 def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
   """All texts lie inside the picture, and no two labels of an axis lie on each other."""
@@ -134,6 +135,7 @@ def test_nothing_is_cut_off(items, tmp_path, monkeypatch):
           assert not one.overlaps(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["board.png", "board.svg", "board.pdf"])
 def test_the_board_is_written(name, tmp_path):
   found = a_fit()
@@ -146,6 +148,7 @@ def test_the_board_is_written(name, tmp_path):
     assert (tmp_path / name).stat().st_size > 3000
 
 
+@pytest.mark.slow
 def test_matplotlib_is_loaded_only_to_draw():
   code = "import sys, dpojax.bradley_terry.plots; sys.exit('matplotlib' in sys.modules or 'pyarrow' in sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 estimate counted."""
 
 import numpy as np
+import pytest
 
 from dpojax.bradley_terry import Comparisons, NoEstimate, fit, profile_interval, standard_errors
 
@@ -23,6 +24,7 @@ def season(rng):
   return Comparisons.from_pairs(np.where(won, a, b), np.where(won, b, a), tie=outcome == 1)
 
 
+@pytest.mark.slow
 def test_wald_intervals_of_twenty_games_and_more_cover():
   rng = np.random.default_rng(0)
   truth = THETA - THETA.mean()
@@ -38,6 +40,7 @@ def test_wald_intervals_of_twenty_games_and_more_cover():
   assert 0.93 <= np.mean(inside) <= 0.97
 
 
+@pytest.mark.long
 def test_profile_intervals_of_newcomers_cover():
   rng = np.random.default_rng(1)
   inside, without = [], 0

@@ -212,6 +212,7 @@ def random_design(rng, scale):
   return games
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 1e6])
 @pytest.mark.parametrize("solver", ["newton", "pcg"])
 @pytest.mark.parametrize("ties", ["half", "davidson"])

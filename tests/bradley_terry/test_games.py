@@ -92,6 +92,7 @@ print(sorted(loaded - outside))
 """
 
 
+@pytest.mark.slow
 def test_numpy_and_scipy_suffice():
   """In a process where all else that is large cannot be imported; what else is loaded comes with the interpreter."""
   run = subprocess.run([sys.executable, "-I", "-c", BARE], capture_output=True, text=True)

@@ -116,6 +116,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("model", ["half", "davidson", "rao_kupper"])
@@ -158,6 +159,7 @@ def test_gradients_in_bands_are_those_of_the_whole(rows):
   np.testing.assert_allclose(found, -expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_oracle_itself_is_the_sum_over_comparisons():
   games, theta = league(3, 4, 40, model="davidson", home=0.3, neutral=0.4, coefficients=(0.5,))
   games["weight"] = np.random.default_rng(0).uniform(0.1, 2, 40)

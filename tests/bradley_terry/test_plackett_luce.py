@@ -66,6 +66,7 @@ def test_the_oracles_derivatives_are_those_of_its_value():
   np.testing.assert_allclose(slopes, hessian, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("items", "count", "longest"), [(3, 15, 3), (8, 60, 6), (25, 300, 9)])
 def test_estimates_are_those_of_hunters_iteration(items, count, longest, method):
   drawn, _ = ranked(2, items, count, longest)
@@ -118,6 +119,7 @@ def test_the_sandwich_is_of_the_scores(monkeypatch):
     covariance(found)
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_their_level():
   """Of 300 simulated data sets the truth lies in about 95 % of the intervals: the errors have the right size."""
   truth = np.array([0.8, 0.1, -0.4, -0.5])

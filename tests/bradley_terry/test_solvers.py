@@ -48,6 +48,7 @@ def case(name):
   return comparisons_of(games, items=settings["items"], home=home), exact
 
 
+@pytest.mark.sampled(14)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "solver"), RUNS)
 def test_estimates_are_the_oracles(name, solver):
@@ -79,6 +80,7 @@ def test_a_ladder_and_strengths_far_apart(solver):
   assert found.converged and np.abs(found.log_strength - exact).max() <= 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("tol", [1e-3, 1e-15])
 def test_the_tolerance_bounds_the_gradient_of_a_comparison(solver, tol):

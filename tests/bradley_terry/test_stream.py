@@ -84,6 +84,7 @@ def block_size(request, monkeypatch):
     monkeypatch.setattr(stream, "MERGE", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", [False, True])
 @pytest.mark.parametrize("form", FORMATS)
 def test_counts_are_those_of_the_rows(form, home, block_size, tmp_path):
@@ -224,6 +225,7 @@ def small_blocks(monkeypatch):
   monkeypatch.setattr(blocks, "BLOCK_BYTES", 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
   "column, value, message",
@@ -362,6 +364,7 @@ def test_options_that_do_not_fit(options, message, tmp_path):
 # --- memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
 def test_memory_does_not_grow_with_rows(tmp_path):
   """Peak memory of a process that reads ten times the rows, 43 MB more of them in memory as columns."""

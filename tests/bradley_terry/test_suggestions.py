@@ -45,6 +45,7 @@ def expected_hessian(found, games, items, options, pairs):
   return oracles.derivatives(found.vector, columns, items, **options)[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_each_pair_adds_its_gain_to_the_log_determinant(case):
   """And no pair that is left would have added more."""

@@ -72,6 +72,7 @@ def relative_to_mean(items, size):
   return out
 
 
+@pytest.mark.slow
 def test_covariances_are_those_of_the_likelihood_written_out(davidson):
   columns, found = davidson
   items = len(found.items)
@@ -129,6 +130,7 @@ OPTIONS = {"baseline": dict(baseline=7), "home and ties": dict(home=True, ties="
 PRIORS = {"none": None, "normal": Normal(1.5), "pseudo": Pseudo(2.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("model", TRUTH)
 def test_errors_of_many_items_are_estimated(monkeypatch, prior, model):

@@ -149,7 +149,7 @@ def test_a_run_its_report_and_its_samples(run, capsys, monkeypatch):
   assert f"> {ROWS[0]['prompt']}\n[1] " in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_holds_and_shows_them(run, tmp_path):
   pytest.importorskip("altair", reason="needs pip install 'dpojax[report]'")
   assert main(["report", str(run), f"--out={tmp_path}"]) == 0

@@ -100,6 +100,7 @@ def test_half_an_entry_gets_no_digest_and_one_that_is_gone_keeps_none(kept):
   assert [file.name for file in kept.parent.iterdir()] == [f"g{ENTRY}"]
 
 
+@pytest.mark.slow
 def test_each_program_has_its_digest_and_the_next_process_reads_it(tmp_path):
   value, read, written, lines = start(tmp_path)
   found = entries(tmp_path)
@@ -163,7 +164,7 @@ def test_what_a_process_killed_between_two_files_left_does_not_stop_the_next(tmp
   assert start(tmp_path) == (value, written, 0, [])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_start_at_the_same_time_agree(tmp_path):
   code = f"from tests.cli.test_compilation_cache import start; print(start({str(tmp_path)!r})[::3])"
   command = [sys.executable, "-c", code]
@@ -328,7 +329,7 @@ def test_the_next_process_uses_what_one_compiled_and_compiles_what_is_damaged(tm
   assert run(model, **variables) == (answer, [])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_metrics_are_the_same_bits_with_and_without(tmp_path):
   settings = {"train.steps": 3, "data.eval_fraction": 0.0, "checkpoint.every": 0}
   settings |= {"evaluation.every": 0, "monitor.every": 0, "monitor.prompts": 0}

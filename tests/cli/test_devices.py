@@ -26,6 +26,7 @@ def without_cuda(monkeypatch):
   monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platforms", ["cuda", "tpu", "nosuch"])
 def test_a_platform_that_is_not_here_is_one_line(tmp_path, platforms):
   if platforms == "cuda" and any(path.exists() for path in devices.NVIDIA):

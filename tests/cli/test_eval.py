@@ -97,6 +97,7 @@ def leaves(tree, path: str = "") -> dict:
   return {path: pytest.approx(tree, rel=1e-9, abs=1e-12) if isinstance(tree, float) else tree}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sum", "mean"])
 def test_log_probs_are_those_of_each_answer_alone(tiny, tmp_path, capsys, kind):
   result, lines = run_eval(tmp_path, PAIRS, f"--model={tiny.path}", f"--score={kind}")
@@ -126,6 +127,7 @@ def test_log_probs_are_those_of_each_answer_alone(tiny, tmp_path, capsys, kind):
   assert sorted(path.name for path in (tmp_path / "eval" / "plots").iterdir()) == ["length.png", "reliability.png"]
 
 
+@pytest.mark.slow
 def test_implicit_reward_is_beta_times_the_log_ratio(tiny, other, tmp_path):
   result, lines = run_eval(tmp_path, PAIRS, f"--model={tiny.path}", f"--reference={other.path}", "--beta=0.25")
   assert result["score"] == "implicit"
@@ -151,6 +153,7 @@ def ended_stage(folder: Path, other: TinyModel):
   return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["model", "reference", "stage", "stage of a sweep"])
 def test_a_run_knows_its_reference_and_beta(tiny, other, tmp_path, place):
   """From `model.path`, from `reference.path`, from the stage that it started from."""
@@ -185,6 +188,7 @@ def test_a_stage_that_is_no_longer_what_the_run_started_from_is_no_reference(tin
   assert record.identity != source.identity
 
 
+@pytest.mark.slow
 def test_the_reference_of_a_model_from_scratch_is_made_again(tmp_path):
   """A policy that was never trained is its own reference: every implicit reward is 0."""
   settings = {
@@ -244,6 +248,7 @@ def test_ties_true_rewards_and_repeated_prompts(tiny, tmp_path):
   assert figures["truth"]["pearson"] == pytest.approx(np.corrcoef(scores, truth)[0, 1])
 
 
+@pytest.mark.slow
 def test_rankings(tiny, tmp_path):
   rows = [
     {"prompt": "my parcel is calm", "answers": ["sorry we will refund", "yes", "be calm"], "rewards": [2, 1, 0]},
@@ -261,6 +266,7 @@ def test_rankings(tiny, tmp_path):
   assert result["figures"]["truth"]["answers"] == 3
 
 
+@pytest.mark.slow
 def test_rewardbench_is_scored_by_its_rules(tiny, tmp_path, capsys):
   ones = [
     {
@@ -323,6 +329,7 @@ def reward(tiny, tmp_path_factory):
   return str(workdir), model, params
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_evaluated_by_its_rewards(reward, tmp_path):
   path, model, params = reward
   result, lines = run_eval(tmp_path, PAIRS, f"--model={path}")
@@ -336,6 +343,7 @@ def test_a_reward_model_is_evaluated_by_its_rewards(reward, tmp_path):
     assert line["chosen_disagreement"] == pytest.approx(abs(apart) / 2, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("options", "message"),
   [
@@ -396,6 +404,7 @@ def test_scores_of_different_kinds_have_no_mean(tiny, reward, other, tmp_path, c
   assert "their scores are of different kinds (implicit, reward) and have no mean" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
@@ -426,6 +435,7 @@ def test_a_reference_over_other_ids_is_refused(tiny, tmp_path, capsys):
   assert f"it is no language model over the vocabulary of {tiny.path}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_leaves_the_old_one_and_a_good_one_replaces_it(tiny, tmp_path):
   run_eval(tmp_path, PAIRS, f"--model={tiny.path}", "--score=sum")
   out = tmp_path / "eval"

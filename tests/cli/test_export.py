@@ -98,6 +98,8 @@ def test_every_file_but_the_card_is_listed_and_an_export_again_is_the_same(run, 
     assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_whoever_loads_an_exported_folder_is_told_of_a_damaged_file(exported, tmp_path, capsys, how):
   model = tmp_path / "model"
@@ -171,6 +173,7 @@ def test_options_that_do_not_go_together(options, message, capsys):
   assert f"error: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_exported_and_pushed_back(exported, tmp_path, monkeypatch, capsys):
   with serving() as server:
     for name, value in {

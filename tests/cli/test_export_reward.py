@@ -49,6 +49,7 @@ def scores(path, precision="float32"):
   return model, np.concatenate([s.T for s in reward_scores(model, params, dataset, row_length=40)])
 
 
+@pytest.mark.slow
 def test_trap_19_the_head_is_saved_with_the_run(run):
   workdir, tiny, model, params = run
   loaded, found = scores(workdir)
@@ -65,6 +66,8 @@ def test_a_normalisation_belongs_to_its_step(run):
   assert load_model(workdir / "checkpoints" / "1")[0].normalisation is None
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [None, "mean", "0", "2"])
 def test_scores_survive_the_export(run, tmp_path, head):
   workdir, tiny, *_ = run

@@ -106,6 +106,7 @@ def test_processes_that_a_command_starts_do_not_get_its_settings(dpojax):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "arguments, environment",
   [
@@ -178,6 +179,7 @@ def test_where_arrays_live_elsewhere_there_is_no_restart(tmp_path, monkeypatch, 
   assert launch.allocator_settings({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
 def test_exit_codes_pass(dpojax, code):
   process = dpojax("score", "exit", str(code))
@@ -185,6 +187,7 @@ def test_exit_codes_pass(dpojax, code):
   assert process.returncode == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name, what, sent, code",
   [

@@ -40,6 +40,8 @@ def held_by_another(folder):
   return process
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["train"], ["sweep", "--grid=loss.beta=0.1,0.2"]])
 def test_the_second_is_refused_and_goes_on_once_the_first_has_ended(config, tmp_path, capsys, words):
   name, *options = words
@@ -63,6 +65,7 @@ def test_the_second_is_refused_and_goes_on_once_the_first_has_ended(config, tmp_
     other.wait()
 
 
+@pytest.mark.long
 def test_stages_may_run_beside_one_another_but_not_twice(stages, tmp_path, capsys):
   command = ["train", f"--config={stages}", f"--workdir={tmp_path}", "--only=sft"]
   other = held_by_another(tmp_path / "online")  # as another --only has its stage
@@ -83,6 +86,8 @@ def test_stages_may_run_beside_one_another_but_not_twice(stages, tmp_path, capsy
   assert read_record(tmp_path / "sft").ended.step == 1
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["command", "Python"])
 def test_a_request_at_the_end_of_a_stage_starts_no_other(stages, tmp_path, monkeypatch, capsys, door):
   began = []

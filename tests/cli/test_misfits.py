@@ -138,6 +138,7 @@ def test_a_token_of_the_chat_template_is_an_error(tmp_path):
     load_model(path)
 
 
+@pytest.mark.slow
 def test_other_tokens_are_a_line_and_a_row_that_holds_one_an_error(tmp_path, capsys):
   path = tiny(tmp_path / "model", words("extra", "more"))
   fine = {"prompt": "is my parcel", "chosen": "yes", "rejected": "sorry"}

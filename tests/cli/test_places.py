@@ -84,6 +84,7 @@ def test_names_that_are_none(inputs, tmp_path, monkeypatch, capsys, command, nam
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["file/x", "circle/x"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_or_a_circle_where_a_folder_is_wanted(inputs, tmp_path, capsys, command, place):
@@ -120,6 +121,7 @@ def test_a_disk_that_is_read_only(inputs, tmp_path, capsys, command):
     assert "Read-only file system" in said or "can be written" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_disk_that_is_full(inputs, tmp_path, capsys, command):
   with mounted(tmp_path / "disk", "size=16k") as disk:
@@ -150,6 +152,7 @@ def test_a_disk_that_gets_full_on_the_way(inputs, tmp_path, capsys, room):
     assert read_record(disk / "run").ended.weights == read_record(inputs / "run").ended.weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["data", "compare"])
 def test_output_that_cannot_be_printed(inputs, command):
   words = {"data": ["inspect", f"--data={inputs / 'rows.jsonl'}", f"--model={inputs / 'tiny'}"], "compare": ["--help"]}[
@@ -174,6 +177,7 @@ def test_home_is_where_a_tilde_says(inputs, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_sweep_knows_its_folder_however_it_is_spelled(inputs, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("HOME", str(tmp_path))
@@ -191,6 +195,7 @@ def test_a_sweep_knows_its_folder_however_it_is_spelled(inputs, tmp_path, monkey
   assert pathlib.Path(os.getcwd()) == tmp_path and "resuming" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 300, "~no_such_user_here/x", "a\0b", "/dev/null/x"])
 @pytest.mark.parametrize(
   "words",

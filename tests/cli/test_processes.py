@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.tiny_model import TinyModel
 from tests.training.runs import write_config
 
@@ -78,6 +80,7 @@ def in_two_processes(*arguments):
       process.kill()
 
 
+@pytest.mark.slow
 def test_the_command_says_one_line_and_leaves_no_folder(tmp_path):
   config = write_config(tmp_path, **{"train.steps": 2})
   config.write_text(JOIN + config.read_text().replace("  config = base()", "  join()\n  config = base()"))
@@ -90,6 +93,7 @@ def test_the_command_says_one_line_and_leaves_no_folder(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_every_entry_refuses(tmp_path):
   config = write_config(tmp_path, **{"train.steps": 2})
   model = TinyModel(tmp_path / "tiny").path

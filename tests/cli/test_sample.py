@@ -89,6 +89,7 @@ def test_wrong_conversations_are_named(tiny, capsys, options, message):
   assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_prompts_and_samples_are_told_apart(tiny, capsys, tmp_path):
   file = tmp_path / "prompts.txt"
   file.write_text("we will\n\n", encoding="utf-8")

@@ -47,6 +47,7 @@ def sample(tiny, data, out, *options):
   return main(["sample", f"--model={tiny.path}", f"--data={data}", f"--out={out}", *options])
 
 
+@pytest.mark.slow
 def test_lines_are_what_generate_draws_for_their_rows(tiny, data, tmp_path, capsys):
   out = tmp_path / "answers.jsonl"
   assert sample(tiny, data, out, "--samples=2", "--max-tokens=6", "--seed=4", "--temperature=2", "--top-p=0.9") == 0
@@ -73,6 +74,7 @@ def test_lines_are_what_generate_draws_for_their_rows(tiny, data, tmp_path, caps
   assert max(map(len, log.splitlines()[-1:])) <= 120
 
 
+@pytest.mark.slow
 def test_floats_are_read_back_exactly(tiny, data, tmp_path):
   out = tmp_path / "answers.jsonl"
   sample(tiny, data, out, "--max-tokens=8", "--raw", "--limit=1", "--samples=4")
@@ -86,6 +88,7 @@ def test_floats_are_read_back_exactly(tiny, data, tmp_path):
     assert answer.finished == sampled.finished
 
 
+@pytest.mark.slow
 def test_stop_texts_and_top_k(tiny, data, tmp_path):
   out = tmp_path / "answers.jsonl"
   options = ["--max-tokens=12", "--samples=4", "--temperature=3", "--limit=4"]
@@ -104,6 +107,7 @@ def test_stop_texts_and_top_k(tiny, data, tmp_path):
   assert len(firsts) == 2  # of fifteen words
 
 
+@pytest.mark.slow
 def test_prompts_of_a_text_file_and_of_preferences(tiny, tmp_path):
   text, pairs = tmp_path / "prompts.txt", tmp_path / "pairs.jsonl"
   text.write_text("my parcel\n\nwe will\n")
@@ -115,6 +119,7 @@ def test_prompts_of_a_text_file_and_of_preferences(tiny, tmp_path):
   assert (tmp_path / "prompts.out").read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 def test_the_same_command_again_makes_nothing_and_another_replaces(tiny, data, tmp_path, capsys, monkeypatch):
   out = tmp_path / "answers.jsonl"
   sample(tiny, data, out, "--max-tokens=4")

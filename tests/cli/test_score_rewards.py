@@ -66,6 +66,8 @@ def expected(tiny, made, row):
   return reward_scores(model, params, dataset)[0]
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("by", ["--model", "--rewards"])
 def test_a_reward_model_writes_rewards(tiny, models, tmp_path, heads, by):
@@ -118,6 +120,7 @@ def test_ids_are_scored_as_they_are(models, tmp_path, capsys):
   assert "it holds token ids; give the model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["--model", "--rewards"])
 def test_sampled_answers_are_scored_and_cut_ones_without_eos(tiny, models, tmp_path, by):
   texts = ["we will refund", "we will", "refund"]
@@ -132,6 +135,7 @@ def test_sampled_answers_are_scored_and_cut_ones_without_eos(tiny, models, tmp_p
   assert found == {"row": 1, "rewards": pytest.approx(reward_scores(model, params, dataset)[0][0].tolist(), abs=1e-5)}
 
 
+@pytest.mark.slow
 def test_the_template_is_the_one_given(tiny, models, tmp_path):
   row = {"prompt": "<user> my parcel <bot>", "completion": "we will refund"}
   for template in ("none", "auto"):
@@ -144,6 +148,7 @@ def test_the_template_is_the_one_given(tiny, models, tmp_path):
   assert without["reward"] == pytest.approx(alone[0, 0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_implicit_rewards_of_a_run(tiny, tmp_path, capsys):
   """The reference and beta that its folder says, or those given."""
   other = TinyModel(tmp_path / "other", seed=4)

@@ -64,6 +64,7 @@ def sweep(tmp_path, monkeypatch):
   return run
 
 
+@pytest.mark.slow
 def test_points_share_the_reference_cache(sweep, tmp_path, capsys):
   code, calls = sweep("loss.beta=0.1,0.2")
   assert code == 0
@@ -74,6 +75,7 @@ def test_points_share_the_reference_cache(sweep, tmp_path, capsys):
   assert (tmp_path / "w" / "sweep.png").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_that_comes_out_the_same_runs_once(sweep, tmp_path):
   _, calls = sweep("dpo.loss.beta=0.1,0.2", text=STAGED)
   assert [folder.relative_to(tmp_path / "w").as_posix() for _, folder in calls] == [
@@ -83,6 +85,7 @@ def test_a_stage_that_comes_out_the_same_runs_once(sweep, tmp_path):
   ]
 
 
+@pytest.mark.slow
 def test_points_of_the_config_file(sweep, tmp_path):
   code, calls = sweep(text=STAGED)
   assert code == 0
@@ -94,6 +97,7 @@ def test_without_points_it_says_how_to_give_some(sweep, capsys):
   assert "--grid is missing: give the values to try, such as --grid loss.beta=0.05,0.1, or" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_start_runs_nothing_and_shows_the_same_table(sweep, capsys):
   sweep("loss.beta=0.1,0.2")
   first = capsys.readouterr().out
@@ -101,6 +105,7 @@ def test_a_second_start_runs_nothing_and_shows_the_same_table(sweep, capsys):
   assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_one_failed_point_makes_the_exit_code_1(sweep, capsys):
   def outcome(config):
     if config.loss.beta == 0.1:

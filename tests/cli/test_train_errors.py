@@ -81,6 +81,7 @@ def test_settings(error, file):
   assert error("train", "--config=nowhere.py", "--workdir=w") == "--config=nowhere.py: no such file: nowhere.py"
 
 
+@pytest.mark.slow
 def test_stages(error, tmp_path):
   file, rows = tmp_path / "config.py", tmp_path / "rows.jsonl"
   rows.write_text("{}\n")

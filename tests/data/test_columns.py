@@ -73,6 +73,7 @@ PROMPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PROMPTS)
 def test_usual_spellings_are_understood(chatml, case):
   row, messages = PROMPTS[case]

@@ -24,6 +24,7 @@ def prompt(dataset, tokenizer):
   return tokenizer.decode(dataset[0].prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "<NA>", "null"])
 @pytest.mark.parametrize("column", ["prompt", "chosen", "rejected"])
 def test_a_missing_value_written_as_text_is_counted_and_named(chatml, column, word):

@@ -42,6 +42,7 @@ def example_of(row, tokenizer):
   return dataset_from_rows([row], DataSettings(), tokenizer, answers=Answers.ANY, row_length=512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ROWS)
 @pytest.mark.parametrize("tokenizer", ["chatml", "llama", "plain"])
 def test_a_prompt_is_what_training_examples_begin_with(request, tmp_path, form, tokenizer):

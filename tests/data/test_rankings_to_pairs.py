@@ -54,6 +54,7 @@ ORDERED = {
 WITHOUT_UNITS = ("ranks", "nothing but the order", "true rewards of drawn answers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ORDERED)
 def test_answers_are_read_best_first(chatml, name):
   row = ORDERED[name]

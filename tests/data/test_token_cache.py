@@ -116,6 +116,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 def test_every_other_setting_has_its_own_entry(settings, chatml, cache):
   load(settings, chatml, cache)
   fields = {field.name for field in dataclasses.fields(DataSettings)}

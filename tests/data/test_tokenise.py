@@ -213,6 +213,7 @@ def test_a_row_the_template_refuses_is_counted_and_noted(chatml, tmp_path):
   assert "roles must alternate" in dataset.notes[0]
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_the_first_row_or_many_stops_the_reading(chatml, tmp_path):
   (tmp_path / "t.jinja").write_text(ALTERNATING)
   settings = DataSettings(template=str(tmp_path / "t.jinja"))

@@ -21,6 +21,7 @@ def script():
   sys.path.remove(str(ROOT / "docs"))
 
 
+@pytest.mark.slow
 def test_every_setting_has_one_row_with_its_default_and_meaning(script):
   page = script("make_site").settings_page()
   rows = dict(re.findall(r"^\| \[`([\w.]+)`\].*?\| (.*) \|$", page, re.MULTILINE))
@@ -36,6 +37,7 @@ def test_every_metric_has_one_row(script):
   assert sorted(re.findall(r"^\| \[`([\w/]+)`\]", page, re.MULTILINE)) == sorted(METRICS)
 
 
+@pytest.mark.slow
 def test_anchors_are_told_apart(script):
   anchor = script("make_site").anchor
   names = [anchor("setting", key) for key in fields_by_key()] + [anchor("metric", name) for name in METRICS]

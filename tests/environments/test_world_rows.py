@@ -9,6 +9,7 @@ from dpojax.interop.tokenizer import Tokenizer
 WORLD = get_world("complaint_desk")
 
 
+@pytest.mark.slow
 def test_sft_rows():
   rows = sft_rows(WORLD, 20, seed=4)
   assert rows == sft_rows(WORLD, 20, seed=4) != sft_rows(WORLD, 20, seed=5)

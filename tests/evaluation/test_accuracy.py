@@ -79,6 +79,7 @@ def test_an_edge_belongs_to_the_bin_nearer_zero():
   assert [b.accuracy.count for b in acc.by_length(compare(made))] == [0, 1, 1, 2, 1, 1, 1]
 
 
+@pytest.mark.slow
 @given(rows, st.lists(st.integers(-50, 50), min_size=6, max_size=6), st.randoms(use_true_random=False))
 def test_neither_a_constant_for_each_prompt_nor_the_order_of_rows_matters(rows, shifts, random):
   """Scores are whole numbers, so that the shift changes no bit of a difference."""
@@ -107,6 +108,7 @@ def same(found, expected):
     assert found == expected
 
 
+@pytest.mark.slow
 @given(rows)
 def test_json_can_hold_it(rows):
   assert json.loads(json.dumps(evaluate(rows), allow_nan=False)) == evaluate(rows)

@@ -84,7 +84,7 @@ def test_bins_have_equal_mass():
   assert [b.observed.count for b in curve] == [100] * 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_calibrated_judge_has_the_ece_of_chance():
   """Mean over 60 simulations: the formula is met to 5 %, and both shrink as one over the root of the count."""
   found, by_chance = [], []
@@ -96,6 +96,7 @@ def test_a_calibrated_judge_has_the_ece_of_chance():
   assert found[0] / found[1] == pytest.approx(4, rel=0.1)
 
 
+@pytest.mark.slow
 def test_an_overconfident_judge_is_found_out():
   """ECE of margins three times too large is |sigmoid(3d) - sigmoid(d)| averaged over |d|, d ~ N(0, 1.5^2)."""
   comparisons = compare(drawn(200_000, scale=3.0))

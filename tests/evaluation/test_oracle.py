@@ -76,6 +76,7 @@ def test_it_is_exact_with_every_answer_once():
     np.testing.assert_allclose(values, np.stack([f[wanted] for f in found], 1), rtol=1e-12)  # float64 sums of 256
 
 
+@pytest.mark.slow
 def test_z_has_no_bias():
   rewards, reference, trained = world(prompts=1)
   generator = np.random.default_rng(2)

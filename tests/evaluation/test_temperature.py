@@ -46,6 +46,7 @@ def test_the_unit_of_the_scores_is_the_unit_of_the_temperature(drawn_margins, un
     assert other.standard_error == pytest.approx(unit * fit.standard_error, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.2, 1.0, 3.0, 40.0])
 def test_a_known_scale_is_found_within_its_error(scale):
   fit = fit_temperature(compare(drawn(20_000, scale=scale)))
@@ -53,6 +54,7 @@ def test_a_known_scale_is_found_within_its_error(scale):
   assert abs(fit.value - scale) < 3 * fit.standard_error
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread_over_data_sets():
   fits = [fit_temperature(compare(drawn(400, seed=seed))) for seed in range(300)]
   spread = np.std([1 / fit.value for fit in fits])

@@ -77,6 +77,7 @@ FORBIDDEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", FORBIDDEN)
 def test_attacks_are_refused_and_the_next_render_works(template):
   guarded = "{% if messages %}" + template + "{% endif %}fine"
@@ -173,6 +174,7 @@ def test_innocent_conversations_are_not_blamed_for_one_that_takes_the_memory():
     assert renderer.render_batch(chats, add_generation_prompt=False) == [c[0]["content"] for c in chats]
 
 
+@pytest.mark.slow
 def test_conversations_that_are_too_many_for_one_worker_are_all_rendered(monkeypatch):
   """All at once they end it before it has answered any; each alone is no trouble."""
   monkeypatch.setattr(template_module, "_BYTES_AT_ONCE", 10**9)

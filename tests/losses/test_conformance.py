@@ -97,6 +97,7 @@ def expected_gradient(record):
   return [list(example) for example in zip(*parts, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", [r for r in trl.TRL["records"] if r["loss"] != "bradley_terry"], ids=trl.label)
 def test_trl(record):
   dtype = np.float64 if record["precision"] == "float64" else np.float32
@@ -247,6 +248,7 @@ def oracle_runs():
     yield pytest.param(name, many[0], True, np.float32, id=f"{words[0]}-float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "uneven", "dtype"), list(oracle_runs()))
 def test_oracle(name, options, uneven, dtype):
   policy, reference = models_for(name, 11, uneven)
@@ -268,6 +270,7 @@ def test_oracle(name, options, uneven, dtype):
   close(slopes, want, of_gradient, np.max(np.abs(flat(want))))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_defaults_are_the_papers(name):
@@ -277,6 +280,7 @@ def test_defaults_are_the_papers(name):
   np.testing.assert_allclose(got, want, rtol=TOLERANCE[np.float64][0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", [name for name in OPTIONS if kind_of(name) == "pair"])
 def test_sums_alone_do_as_well_as_tokens(name):
@@ -323,6 +327,7 @@ def reward_run(name, rewards, options, dtype):
   return np.asarray(values), np.asarray(slopes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("uneven", "dtype"),
   [(False, np.float64), (True, np.float64), (True, np.float32)],
@@ -360,6 +365,7 @@ def test_reward_oracle(name, uneven, dtype):
 # Modifiers.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_length_desensitised_tokens_are_the_oracles(alpha):

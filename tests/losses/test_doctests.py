@@ -7,6 +7,7 @@ import pytest
 from dpojax import losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_example(name):
   found = doctest.DocTestFinder(recurse=False).find(getattr(losses, name), name, globs={"losses": losses})

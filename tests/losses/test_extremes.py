@@ -54,6 +54,7 @@ def combinations():
       yield name, divergence
 
 
+@pytest.mark.sampled(34)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "divergence"), combinations())
 def test_values_and_gradients_are_finite_wherever_the_exact_ones_fit(name, divergence):
@@ -89,6 +90,7 @@ def test_values_and_gradients_in_float32_are_those_in_float64(name, margin, beta
   np.testing.assert_allclose(got, want, rtol=3e-3 if name == "discopop" else 1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_orpo_near_certainty_keeps_its_odds():
   # e^p within 1e-12 of 1: 1 - e^p taken naively is 0 in float32. An answer of probability 1 has odds beyond any.
   lengths = np.ones(3, np.int32)

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # Limits: one loss turns into another.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "f_divergence" in loss_options(n)])
 def test_reverse_kl_is_the_plain_loss(name):
   args, other = draw(name), get_divergence("forward_kl")
@@ -70,6 +71,7 @@ def test_tdpo2_holds_the_chosen_answers_kl_and_tdpo1_does_not():
   assert np.all(gradients_of("tdpo1", args)["chosen_kl"] < 0)
 
 
+@pytest.mark.slow
 def test_dpop_is_dpo_until_the_chosen_answer_falls():
   reference = pairs([0.0, 0.0], [0.0, 0.0])
   policy = pairs([1.0, -1.0], [0.5, -3.0])
@@ -161,6 +163,7 @@ def test_no_gradient_reaches_bcos_shift():
   assert float(slope(jnp.asarray(0.3))) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "reference" in LOSSES[n].reads])
 def test_every_loss_with_a_reference_reads_it(name):
   policy, reference = draw(name, spread=0.5)

@@ -105,6 +105,7 @@ def test_weighted_means_leave_out_weight_0_whatever_it_holds():
   assert float(weighted_mean(values[::2], None)) == 2.5
 
 
+@pytest.mark.slow
 def test_desensitised_answers_keep_their_lengths_and_leave_other_answers_alone():
   # Two examples of three answers in one row, the third a scored prompt; tokens of two answers interleaved.
   answer_of = np.array([[0, 1, 1, 2, 1, 2, 2, 3, 3, 4, 6]], np.int32)

@@ -49,6 +49,7 @@ def test_what_is_read_beside_the_other_is_given():
   assert losses.get_loss("of_the_rejected").reads == {"reference", "token_kl"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [jnp.mean, lambda x: x[:, None], jnp.diag, lambda x: None])
 def test_what_is_no_number_an_example_is_refused(values):
   @losses.register
@@ -61,6 +62,7 @@ def test_what_is_no_number_an_example_is_refused(values):
     jax.eval_shape(lambda params: accumulate(objective, params, {}, batch, {"beta": jnp.float32(1)})[:3], tiny_params())
 
 
+@pytest.mark.slow
 def test_empty_slots_leave_the_gradient_of_a_mean_over_tokens_finite():
   @losses.register
   def a_token(chosen, rejected, chosen_length, rejected_length):

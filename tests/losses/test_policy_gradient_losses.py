@@ -73,6 +73,7 @@ def test_the_default_is_a_clip_of_a_fifth_and_no_second_bound():
   np.testing.assert_allclose(clipped_value_loss(one, zero, 2 * one), [0.5 * 1.8**2], rtol=1e-6)
 
 
+@pytest.mark.slow
 @in_float64
 @pytest.mark.parametrize("dual_clip", [INF, 1.5])
 def test_gradients_are_finite_differences(dual_clip):
@@ -111,6 +112,7 @@ def test_log_ratios_are_held_within_20_nats():
   np.testing.assert_array_equal(kl_k1(apart, jnp.zeros(7)), apart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantage", [-3.0, 0.0, 3.0])
 def test_extreme_tokens_leave_values_and_gradients_finite_in_float32(advantage):
   logp = jnp.asarray([-1e5, -200.0, -1.0, 0.0])

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # What the registry says of a loss is so.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "reference" in LOSSES[n].reads])
 def test_losses_of_ratios_see_nothing_but_the_difference_of_the_models(name):
   loss, given = LOSSES[name], plain(name, draw(name))
@@ -69,6 +70,7 @@ def test_a_margin_makes_the_loss_larger(name):
   np.testing.assert_array_equal(with_margin(dataclasses.replace(more, margin=None), np.ones(5)).margin, np.ones(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_only_coupled_losses_look_at_other_examples(name):
   args = draw(name)
@@ -113,6 +115,7 @@ def test_orpos_likelihood_is_over_prompt_and_answer_or_over_the_answer():
   np.testing.assert_allclose(loss_of("orpo", (answer,)).mean(), want + odds.mean(), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "cpo", "tpo", "tpo_l", "orpo"])
 def test_likelihood_terms_are_token_means_over_the_global_batch(name):
   # Two halves of a batch, each told the share of the whole, average to the whole: whatever the cut.
@@ -138,6 +141,7 @@ def test_likelihood_terms_are_token_means_over_the_global_batch(name):
 # Order, weights, empty slots.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_examples_does_not_matter(name):
   args = draw(name, size=7)
@@ -146,6 +150,7 @@ def test_the_order_of_examples_does_not_matter(name):
   np.testing.assert_allclose(loss_of(name, moved), np.asarray(loss_of(name, args))[order], rtol=1e-12)
 
 
+@pytest.mark.sampled(38)
 @pytest.mark.slow
 @pytest.mark.parametrize("empty", [False, True], ids=["of_weight_0", "empty"])
 @pytest.mark.parametrize("name", NAMES)
@@ -174,6 +179,7 @@ def test_an_example_of_weight_0_is_not_there(name, empty):
     assert values[gone] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_of_weight_2_is_two_examples(name):
   args = [dataclasses.replace(x, weight=np.array([1.0, 2.0, 1.0, 3.0])) for x in draw(name, size=4)]
@@ -181,6 +187,7 @@ def test_an_example_of_weight_2_is_two_examples(name):
   np.testing.assert_allclose(mean_of(name, args), mean_of(name, many), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_empty_slots_has_a_finite_loss_and_no_gradient(name):
   args = [jax.tree.map(lambda x: np.zeros_like(x, np.float32 if x.dtype == float else x.dtype), x) for x in draw(name)]

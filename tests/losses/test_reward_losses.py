@@ -63,6 +63,7 @@ def test_centring_pulls_the_pair_to_mean_0_and_nothing_else():
     np.testing.assert_allclose(slope[side] - plain[side], 2 * 0.5 * 9.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_prompt_weighs_as_one_however_many_answers_it_has():
   # Equal rewards: log 2 for every prompt, and a gradient that does not grow with the number of pairs.
   present = np.arange(4) < np.array([2, 3, 4])[:, None]
@@ -72,6 +73,7 @@ def test_a_prompt_weighs_as_one_however_many_answers_it_has():
   np.testing.assert_allclose(3 * top, -0.5 * np.array([1.0, 2 / 3, 1 / 2]), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_there_may_hold_anything():
   (rewards,) = draw("plackett_luce")
   other = dataclasses.replace(rewards, reward=np.where(rewards.present, rewards.reward, 1e30))

@@ -115,6 +115,7 @@ def equal_answers(name, size=3):
   return (policy, policy) if "reference" in LOSSES[name].reads else (policy,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True], ids=["defaults", "other_options"])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_at_the_reference(name, changed):
@@ -138,6 +139,7 @@ def test_value_at_the_reference_does_not_depend_on_the_answers(name):
 # DPO and the Bradley-Terry model.
 
 
+@pytest.mark.slow
 def test_the_optimal_policy_turns_dpo_into_the_bradley_terry_loss():
   # pi* = pi_0 e^(r / beta) / Z over all answers of a toy vocabulary: Z cancels within a pair (2305.18290, Eq. 5 and 6).
   generator, beta = np.random.default_rng(1), 0.4
@@ -200,6 +202,7 @@ def test_bradley_terry_is_binary_cross_entropy_with_label_1_and_the_difference_a
   np.testing.assert_allclose(loss_of("bradley_terry", (rewards,)), cross_entropy, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_plackett_luce_with_two_answers_is_dpo():
   policy, reference = draw("dpo")
   policy = dataclasses.replace(policy, margin=None)
@@ -235,6 +238,7 @@ def test_label_smoothing_0_is_dpo():
     np.testing.assert_allclose(loss_of(name, args, beta=0.3, label_smoothing=0.0), loss_of("dpo", args, beta=0.3))
 
 
+@pytest.mark.slow
 def test_label_smoothing_one_half_has_its_minimum_at_margin_0():
   smooth = functools.partial(at_margin, "cdpo", beta=0.3, label_smoothing=0.5)
   assert abs(jax.grad(smooth)(0.0)) < 1e-15
@@ -244,6 +248,7 @@ def test_label_smoothing_one_half_has_its_minimum_at_margin_0():
   np.testing.assert_allclose(values, values[::-1], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cdpo", "exo_pair"])
 def test_smoothed_losses_have_their_minimum_where_the_policy_prefers_as_often_as_the_labels(name):
   # sigmoid(beta m) = 1 - eps: for cDPO cross-entropy, for EXO a KL divergence, which there is 0.
@@ -284,6 +289,7 @@ def test_robust_dpo_on_noisy_labels_estimates_the_clean_loss():
 # Minima.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ipo", "ipo_sum"])
 def test_ipos_minimiser_has_the_margin_one_over_two_beta(name):
   beta = 0.25

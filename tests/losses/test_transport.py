@@ -22,6 +22,7 @@ def test_aot_is_the_cheapest_of_all_couplings(name):
   assert max(costs) > 1.01 * min(costs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
 def test_aot_of_one_pair_is_dpo(name):
   policy, reference = (dataclasses.replace(x, margin=None) for x in draw(name, size=1))
@@ -38,6 +39,7 @@ def test_aot_values_stand_where_their_margins_do():
   np.testing.assert_allclose(loss_of("aot", (policy, reference), beta=1.0), want, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
 def test_what_an_example_of_weight_0_holds_does_not_reach_aot(name):
   policy, reference = draw(name, size=4)

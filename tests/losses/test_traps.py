@@ -17,6 +17,7 @@ from dpojax.types import Answers
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_trap_1_no_loss_is_broadcast_to_a_square(name):
   # Under JAX's default, which lets [3, 1] - [3] be a square.
@@ -36,6 +37,7 @@ def test_trap_1_no_loss_is_broadcast_to_a_square(name):
         assert all(tuple(map(int, re.findall(r"\d+", text))) == shapes[k] for k, text in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_trap_1_columns_alone_are_an_error_too_and_options_are_single_numbers(name):
   given = plain(name, draw(name, size=3))
@@ -133,6 +135,7 @@ def test_trap_14_lengths_are_carried_and_not_guessed_from_log_ratios(name):
   np.testing.assert_allclose(loss_of(name, moved, beta=0.5), want, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
 def test_trap_15_aot_sorts_the_global_batch(name):
   assert LOSSES[name].coupled

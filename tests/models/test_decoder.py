@@ -73,6 +73,7 @@ def assert_same_logits(found, expected):
   assert_sums_close(found, expected, np.abs(expected).max(), roundings=256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_transformers(name):
   model, params, tokens, expected = open_golden(name)
@@ -91,6 +92,7 @@ def test_goldens_notice_each_option():
     assert np.abs(packed_logits(LanguageModel(config), params, tokens) - expected).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mistral_window", "llama3_untied_bias_sharded"])
 def test_cached_path_equals_transformers_for_every_answer(name):
   model, params, tokens, expected = open_golden(name)
@@ -98,7 +100,7 @@ def test_cached_path_equals_transformers_for_every_answer(name):
     assert_same_logits(found, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_recomputed_changes_memory_but_no_gradient():
   model, params, tokens, _ = open_golden("mistral_window")
   model = dataclasses.replace(model, precision="bfloat16")

@@ -49,6 +49,7 @@ def leaves(tree):
   return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_draw_is_what_it_always_was(tied):
   config = dataclasses.replace(CONFIG, tie_embeddings=tied)

@@ -77,6 +77,7 @@ def largest_difference(found, expected):
 
 
 # The trunk in every layout is `test_packed_equals_alone`'s; here it is where an answer ends.
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("answers", "window", "share_prompt"), [(1, None, True), (5, 5, True), (2, None, False)])
 def test_packed_rewards_are_those_of_answers_alone(answers, window, share_prompt):
@@ -115,6 +116,7 @@ def test_gradient_packed_is_that_of_answers_alone():
       np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * max(1.0, float(np.abs(b).max())))
 
 
+@pytest.mark.slow
 def test_reward_does_not_depend_on_neighbours_or_place_in_the_row():
   with jax.enable_x64(True):
     model = reward_model()
@@ -131,6 +133,7 @@ def test_reward_does_not_depend_on_neighbours_or_place_in_the_row():
     assert np.ptp(np.asarray(seen), axis=0).max() <= 1e-9
 
 
+@pytest.mark.slow
 def test_trap_9_pad_equal_to_eos_is_harmless():
   """Whatever stands in empty places, EOS included, and whether pad is EOS, moves no reward."""
   with jax.enable_x64(True):
@@ -150,6 +153,7 @@ def test_trap_9_pad_equal_to_eos_is_harmless():
       assert largest_difference(by_answer(model.rewards(params, padded), rows), expected) <= 1e-9
 
 
+@pytest.mark.slow
 def test_trap_10_the_last_token_is_carried_and_not_searched():
   """Answers that hold EOS inside, that end without one (cut short) or that are nothing but EOS are read at their end."""
   with jax.enable_x64(True):
@@ -165,6 +169,7 @@ def test_trap_10_the_last_token_is_carried_and_not_searched():
     assert len({round(float(value[0]), 9) for value in found.values()}) == len(answers)
 
 
+@pytest.mark.slow
 def test_empty_slots_get_zero_and_no_gradient():
   model = reward_model()
   params = random_params(model, np.float32)
@@ -185,6 +190,7 @@ def test_empty_slots_get_zero_and_no_gradient():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_there_is_no_vocabulary_head(tied):
@@ -210,6 +216,7 @@ def test_head_starts_with_the_stated_spread():
   assert len(np.unique(score[:, 0])) > 4900, "heads start apart"
 
 
+@pytest.mark.slow
 def test_a_new_head_takes_the_place_of_an_old_one():
   model = reward_model(heads=3)
   first = model.init(jax.random.key(0))
@@ -218,6 +225,7 @@ def test_a_new_head_takes_the_place_of_an_old_one():
   assert second["embed"] is first["embed"]
 
 
+@pytest.mark.slow
 def test_head_product_is_float32_whatever_the_precision():
   model = RewardModel(LanguageModel(TINY, precision="bfloat16"), heads=2)
   params = random_params(model, np.float32)
@@ -256,6 +264,7 @@ def test_description_survives_json():
     RewardModel.from_description(LanguageModel(TINY), {"heads": 2, "mean": [0], "std": [1, 1], "std_of_mean": 1})
 
 
+@pytest.mark.slow
 def test_mean_over_heads_is_one_head():
   with jax.enable_x64(True):
     model = reward_model(heads=4)

@@ -41,6 +41,7 @@ def scores(model, params, examples, *, rows, length):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_that_transformers_gives_a_padded_batch(name):
   model, params, _, _, golden = open_golden(name)

@@ -27,6 +27,7 @@ def log_softmax(logits):
   return logits - np.log(np.sum(np.exp(logits)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scores_are_those_of_softmax(dtype):
   with jax.enable_x64(dtype == np.float64):

@@ -63,6 +63,7 @@ def both(tokenizer):
   return whole, single
 
 
+@pytest.mark.slow
 def test_a_tiny_model_in_float64():
   with jax.enable_x64(True):
     model = LanguageModel(TINY, chunk=7)

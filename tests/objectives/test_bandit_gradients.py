@@ -119,6 +119,7 @@ def policy_gradient(name, logits, **changes):
   return found[0] if "critic" in UNBIASED[name] else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNBIASED)
 def test_it_vanishes_at_the_optimum(name):
   optimum = BANDIT.optimum(BETA)
@@ -135,6 +136,7 @@ def test_it_is_the_gradient_of_the_objective(name, logits):
   np.testing.assert_allclose(policy_gradient(name, logits), -share * ascent(logits), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["token", "answer", "constant"])
 def test_answers_of_one_token_weigh_alike_in_every_reduction(reduction):
   expected = gradient("reinforce", ELSEWHERE, samples=1)
@@ -163,6 +165,7 @@ def test_at_a_temperature_the_policy_that_samples_is_the_optimum():
   assert np.max(np.abs(gradient("rloo", optimum, temperature=temperature))) >= CLEARLY
 
 
+@pytest.mark.slow
 def test_a_policy_of_fewer_parameters_follows_the_gradient_through_its_features():
   features = np.array([[1.0, 0.0], [0.5, -1.0], [0.0, 2.0], [-1.0, 0.3]])
   bandit, theta = Bandit(BANDIT.rewards, np.zeros(4)), np.array([0.4, -0.7])
@@ -170,6 +173,7 @@ def test_a_policy_of_fewer_parameters_follows_the_gradient_through_its_features(
   np.testing.assert_allclose(found, -features.T @ ascent(features @ theta, bandit), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_enumeration_is_the_mean_over_groups_of_what_a_step_takes(method):
   settings = resolved(PolicyGradientSettings(method=method, kl="loss", whiten="none"))
@@ -198,6 +202,7 @@ def test_enumeration_is_the_mean_over_groups_of_what_a_step_takes(method):
 # DPO: wherever the pairs come from.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", [BANDIT.start, np.zeros(4), ELSEWHERE], ids=["reference", "uniform", "other"])
 def test_dpo_vanishes_at_the_optimum_whoever_writes(writer):
   assert np.max(np.abs(pair_gradient(BANDIT.optimum(BETA), writer))) <= ZERO
@@ -262,6 +267,7 @@ def test_the_exact_divergence_as_a_reward_has_no_gradient(name):
     assert np.max(np.abs(found)) >= CLEARLY
 
 
+@pytest.mark.slow
 def test_the_exact_divergence_as_a_reward_runs_to_the_best_arm():
   held = lost = BANDIT.start
   for _ in range(300):
@@ -295,6 +301,7 @@ def test_k3_as_a_loss_has_the_fixed_point_of_the_other_divergence():
   np.testing.assert_allclose(gradient("rloo", ELSEWHERE, kl="loss"), expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [2, 4])
 def test_grpo_as_published_has_no_fixed_point_of_any_of_these(samples):
   optimum = BANDIT.optimum(BETA)
@@ -369,6 +376,7 @@ def root(function, low=-20.0, high=20.0):
   return middle
 
 
+@pytest.mark.slow
 def test_dpo_can_reverse_a_preference_where_rlhf_cannot():
   """Three arms, one parameter: what DPO fits depends on which pairs are compared (arXiv:2510.20413).
 

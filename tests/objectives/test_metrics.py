@@ -63,6 +63,7 @@ def divided(metrics):
   return {name: float(value) / float(count) if count else math.nan for name, (value, count) in metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("answers", "varied"), [((2,), False), ((2,), True), ((2, 4, 3), True)], ids=["pairs", "ties", "rankings"]
 )
@@ -87,6 +88,7 @@ def test_a_policy_and_a_reward_model_report_what_the_loops_do(answers, varied):
   assert scaled["rewards/accuracies"] == policy["rewards/accuracies"]
 
 
+@pytest.mark.slow
 def test_ties_alone_have_no_accuracy():
   data = dataset(varied=True, size=8)
   ties = data.subset([i for i in range(len(data)) if data[i].label == 0.5])

@@ -130,6 +130,8 @@ PARTS = {
 }
 
 
+@pytest.mark.sampled(8)
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_the_loss_is_a_plain_loop_s_however_rows_are_grouped(reduction, parts):
@@ -183,6 +185,7 @@ def test_metrics_are_means_over_tokens():
   }
 
 
+@pytest.mark.slow
 def test_metrics_carry_no_gradient():
   rows, (batch, now) = rows_of("all in one group"), drawn()
   packed = rows.batch(np.arange(rows.count), {name: rows.by_slot(x) for name, x in batch.items()})
@@ -206,6 +209,7 @@ def test_normalizers_count_the_step_s_tokens_and_answers_and_are_never_0():
     assert (float(none["tokens"]), float(none["answers"])) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_an_answer_of_one_token_to_a_prompt_of_one_counts():
   one = np.ones(1, np.int32)
   rows = PackedRows([one, one], [[one], [one]], PackShape(groups=2, rows=1, length=2, scored=2, examples=1, answers=1))
@@ -239,6 +243,7 @@ CRITICS = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("critic", CRITICS)
 def test_forward_is_the_softmax_at_the_temperature(critic):
@@ -296,6 +301,7 @@ def batch_of(objective, params, shape="answers apart", seed=5):
   return rows.batch(every, per_slot)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "options", "hyper"),
@@ -323,6 +329,7 @@ def test_gradients_are_finite_differences(name, options, hyper):
     assert abs(float(along)) > 1e-3
 
 
+@pytest.mark.slow
 def test_entropy_moves_nothing_unless_it_is_asked_for():
   plain, bonus = PolicyGradient(MODEL), PolicyGradient(MODEL, entropy_bonus=True)
   params, group = parameters(plain), rows_of("all in one group").batch(np.arange(2)).group(0)

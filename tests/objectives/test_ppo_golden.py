@@ -125,6 +125,7 @@ def whole_step(reduction, dual_clip):
 PER_SLOT = {"behaviour_logp": "behaviour_logp", "advantage": "advantages"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "case", GOLDEN["policy_loss"], ids=lambda case: f"tokens {case['token_level']} dual clip {case['dual_clip']}"
 )

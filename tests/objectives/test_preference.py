@@ -64,7 +64,7 @@ def assert_same(one, other):
   assert_gradients_close(other[1], one[1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_passes_give_what_one_pass_gives():
   batch, hyper = with_opponents(tiny_batches(rows=2)(0)), hyper_for(SUMMED)
   assert int(batch.num_groups) > 1
@@ -84,6 +84,7 @@ def test_a_cached_reference_gives_what_a_live_one_gives():
   assert_same(whole_step(objective, batch, hyper, frozen), whole_step(objective, cached, hyper, {}))
 
 
+@pytest.mark.slow
 def test_no_reference_is_an_error_where_one_is_read():
   batch = tiny_batches()(0)
   with pytest.raises(ValueError, match="no reference"):
@@ -110,6 +111,7 @@ def trainer(objective, hyper, **options):
   return Trainer(objective, make_optimizer(OPTIMIZER, 20), start, reference_params=start, hyper=hyper, **options)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("mix", [0.6, 1.0])
 def test_a_moving_reference_mixes_every_so_many_steps(mix):
@@ -156,6 +158,7 @@ def config_file(tmp_path_factory):
   return write_config(tmp_path_factory.mktemp("preference"), **short)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("values", "first"),
@@ -185,7 +188,7 @@ def test_every_kind_of_run_starts_at_its_predicted_value_and_resumes_bit_for_bit
   assert (state_digest(tmp_path, 4), timeless_metrics(tmp_path)) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "values", [{"loss.name": "orpo"}, {"loss.name": "simpo"}, {"loss.wpo": True, "loss.sft_coef": 0.2}]
 )

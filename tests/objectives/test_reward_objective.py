@@ -168,6 +168,7 @@ def spec_of(name, options):
   return loss_spec(name, margin_scale=options.get("margin_scale", 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, HEADS])
 @pytest.mark.parametrize(("name", "answers", "options"), CASES)
 def test_loss_and_gradient_are_those_of_the_formula(name, answers, options, heads):
@@ -190,6 +191,7 @@ def zip_leaves(one, other):
   return zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
 
 
+@pytest.mark.slow
 def test_through_a_model_it_is_binary_cross_entropy_with_the_difference_as_logit():
   data = dataset(varied=False)
   batch, params = batch_of(data), params_of(ALONE)
@@ -209,6 +211,7 @@ def test_through_a_model_it_is_binary_cross_entropy_with_the_difference_as_logit
   assert_gradients_close(gradient, pulled_back(ALONE, params, flat, cotangent))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "answers", "options"), [CASES[1], CASES[4]])
 def test_one_and_four_row_groups_agree(name, answers, options):
@@ -261,6 +264,7 @@ def test_trap_1_rewards_of_one_head_do_not_spread_over_the_batch():
   assert hessian[np.asarray(batch.answer_end).ravel() > 0].any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_bootstrap_gives_every_head_weights_of_its_own_that_stay_the_same():
   data = dataset()
   batch = batch_of(data).flat()
@@ -316,6 +320,7 @@ def test_metrics_of_pairs():
     np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_metrics_of_rankings_weigh_every_prompt_alike():
   data = dataset((2, 5, 3), varied=False)
   batch = batch_of(data, row_length=64).flat()
@@ -342,6 +347,7 @@ def test_rankings_are_refused_by_losses_of_pairs():
     at_rewards(RewardObjective(ALONE), batch, some_rewards(batch, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bradley_terry", "rao_kupper", "davidson", "plackett_luce", "all_pairs"])
 def test_extreme_rewards_have_finite_losses_and_gradients(name):
   batch = batch_of(dataset()).flat()

@@ -16,6 +16,7 @@ BATCHES = {"short": together("texts", "pairs", "rankings"), "long": LAYOUTS["lon
 attend = jax.jit(packed_attention, static_argnames=("precision", "window"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("window,kv_heads", [(None, 1), (None, 4), (4, 2)])
 def test_equals_brute_force(name, window, kv_heads):
@@ -35,6 +36,7 @@ def test_segments_need_not_be_in_order():
   np.testing.assert_allclose(out, brute_force(*arrays, rows), atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("window", [None, 4])
 def test_gradient_equals_autodiff_of_the_formula(name, window):
@@ -50,6 +52,7 @@ def test_gradient_equals_autodiff_of_the_formula(name, window):
     np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_same_function_rounded():
   rows = LAYOUTS["long"]
   q, k, v = draw(rows, width=64, dtype=np.float32)

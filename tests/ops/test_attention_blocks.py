@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from attention_rows import lay_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ def expected_blocks(arrays, window):
 run = st.tuples(st.integers(-1, 3), st.integers(-1, 3), st.integers(0, 9), st.integers(1, 12))
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(runs=st.lists(run, max_size=20), window=st.sampled_from([None, 1, 3]), seed=st.integers(0, 99))
 def test_exactly_the_blocks_with_a_visible_pair(runs, window, seed):

@@ -54,6 +54,7 @@ def interpreted(monkeypatch, request):
     monkeypatch.setattr(attention_gpu, "TILE", BLOCK // 2)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64", "interpreted")
 @pytest.mark.parametrize(("interpreted", "name"), RUNS, indirect=["interpreted"])
@@ -72,6 +73,7 @@ def test_equals_brute_force_and_autodiff_of_the_formula(name):
     assert np.all(x[rows.segment < 0] == 0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("precision,tolerance", [("float32", 1e-5), ("bfloat16", 5e-3)])
@@ -88,6 +90,7 @@ def test_equals_the_path_of_other_devices(precision, tolerance, monkeypatch):
     assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64", "interpreted")
 def test_blocks_without_a_visible_pair_are_not_read():
@@ -110,7 +113,7 @@ def test_blocks_without_a_visible_pair_are_not_read():
     assert np.all(np.isfinite(x[0, first]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_and_heads_lie_on_several_devices():
   flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
   environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -125,6 +128,7 @@ def lowered_for_a_gpu():
   return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "precision,width,window,kernels",
   [

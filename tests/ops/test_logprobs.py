@@ -42,6 +42,7 @@ def tiles_of_a_processor(monkeypatch):
   monkeypatch.setattr(logprobs._Tiles, "on_gpu", logprobs._Tiles.on_cpu)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64", "tiles")
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_equals_brute_force(chunk):
@@ -55,6 +56,7 @@ def test_equals_brute_force(chunk):
   assert all(x.dtype == np.float64 and x.shape == (13,) for x in jax.tree.leaves(scored))
 
 
+@pytest.mark.slow
 def test_correct_is_not_constant():
   hidden, head, _ = draw(dtype=np.float32)
   best = (hidden @ head.T).argmax(-1).astype(np.int32)
@@ -63,6 +65,7 @@ def test_correct_is_not_constant():
   assert np.array_equal(scored.correct, np.arange(13) % 2 == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64", "tiles")
 @pytest.mark.parametrize("chunk", [4, 13])
 def test_gradient_equals_autodiff_of_the_formula(chunk):
@@ -90,6 +93,7 @@ def test_only_logp_has_a_gradient():
   assert all(np.all(g == 0) for g in map(np.asarray, jax.jit(jax.grad(f, (0, 1)))(hidden, head)))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_same_function_rounded():
   hidden, head, target = draw(number=60, width=64, words=301, dtype=np.float32, scale=0.1)
 
@@ -106,6 +110,7 @@ def test_bfloat16_is_the_same_function_rounded():
     assert 0 < np.linalg.norm(a - b) < 0.01 * np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_extreme_logits_stay_finite():
   hidden, head, target = draw(scale=3e4, dtype=np.float32)
 
@@ -165,6 +170,7 @@ def test_a_gpu_has_few_tiles_and_none_larger_than_a_chunk_of_logits():
       assert pieces.shape[1] == 1 or positions * pieces.shape[1] <= chunk * vocabulary
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_rows_are_scored_up_to_their_last_used_slot(tiles):
   """Values and gradients by the formula; NaN in slots beyond the last block reaches neither."""

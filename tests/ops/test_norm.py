@@ -7,6 +7,7 @@ from dpojax.ops.norm import rms_norm
 from tests.tolerances import assert_gradients_close
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 5)])
 def test_value_and_gradient_equal_those_of_the_formula(shape):

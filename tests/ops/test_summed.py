@@ -54,6 +54,7 @@ def reading(function):
   return lambda params, read: function(read(params))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_gradient_is_added_to_the_total(remat):
@@ -69,6 +70,7 @@ def test_the_gradient_is_added_to_the_total(remat):
     np.testing.assert_allclose(a, t + g, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_arrays_that_are_not_summed_are_read_as_ever():
   (loss, _), gradient = jax.value_and_grad(plainly, has_aux=True)(draw(0))
@@ -78,6 +80,7 @@ def test_arrays_that_are_not_summed_are_read_as_ever():
     np.testing.assert_allclose(a, b, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_layers_and_embedding_have_no_second_gradient_in_memory():
   """Of a model whose parameters dwarf its activations."""
   config = ModelConfig(
@@ -115,6 +118,7 @@ def test_a_carrier_is_not_read():
   assert bool(jnp.all(jnp.isfinite(out)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("number", [0, 1, 2, 7, 64, 100])
 def test_rows_are_added_in_an_order_of_their_own_on_a_gpu(monkeypatch, number):

@@ -68,6 +68,7 @@ def liked(row, sample):
   return float(sum(word in row["liked"].split() for word in sample["text"].split()))
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_its_answers(folder):
   run(load(folder), folder / "run")
   made = folder / "run" / "best"
@@ -108,6 +109,7 @@ def test_the_figures_are_those_of_its_answers(folder):
   assert set(read_record(made).ended.files) == {"best_of_n.json", "best.jsonl", "answers.jsonl", "report.md"}
 
 
+@pytest.mark.slow
 def test_the_best_answers_are_data_to_learn_from(folder):
   run(load(folder), folder / "run")
   kept = [row for row in lines(folder / "run" / "best" / "best.jsonl") if row["completion"]]
@@ -133,6 +135,7 @@ def get_config():
   assert f"{len(kept)}" in json.dumps(data) and len(kept) > PROMPTS // 2
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_table_and_does_nothing_twice(folder, capsys):
   words = [f"--config={folder}/config.py", f"--workdir={folder}/run"]
   assert main([*words, "--dry-run"]) == 0 and "recipe best_of_n" in capsys.readouterr().out
@@ -149,7 +152,7 @@ def test_the_command_shows_the_table_and_does_nothing_twice(folder, capsys):
   assert again.out == first.out and "ended before, skipped" in again.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_that_was_killed_goes_on(folder, monkeypatch):
   monkeypatch.setattr(answers, "AT_ONCE", 32)  # chunks of 4 rows
   run(load(folder), folder / "whole")
@@ -190,6 +193,7 @@ def test_another_reward_is_another_stage(folder):
     run(load(folder), folder / "run")
 
 
+@pytest.mark.slow
 def test_prompts_of_a_world_are_held_out():
   values = {
     "recipe": "best_of_n",

@@ -139,6 +139,8 @@ OF_ONE = {
 }
 
 
+@pytest.mark.sampled(14)
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True], ids=["ended", "begun"])
 @pytest.mark.parametrize("case", OF_ONE)
 def test_a_run_that_is_started_again_names_what_changed(one, case, begun):
@@ -165,6 +167,7 @@ def test_what_was_not_changed_is_skipped_or_gone_on_with(one):
     assert (folder / "run" / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_change_can_be_allowed(one):
   folder, file = one
   with restored(folder):
@@ -284,6 +287,7 @@ OF_SEVERAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OF_SEVERAL)
 def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
   change, message = OF_SEVERAL[case]
@@ -294,6 +298,7 @@ def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
     assert not (several / "dpo" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_made_anew_from_other_settings_is_not_what_the_next_one_started_from(several):
   with restored(several):
     run(tiny(), several)
@@ -309,6 +314,7 @@ def test_a_stage_alone_does_not_start_from_one_of_other_settings(several):
     assert f"{several / 'sft'} holds a run of other settings or inputs (train.steps: 3 -> 4)" in said
 
 
+@pytest.mark.slow
 def test_a_stage_made_anew_the_same_is_what_it_was(several):
   with restored(several):
     run(tiny(), several)

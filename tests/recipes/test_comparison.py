@@ -194,6 +194,7 @@ def test_the_command_ends_with_the_table_and_a_second_one_has_nothing_to_do(fold
   assert "share of" in captured.out and "ranks left" in captured.out and "best of 2" in captured.out
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
   ("values", "message"),
   [

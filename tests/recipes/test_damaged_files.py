@@ -16,7 +16,7 @@ COUNT = int(os.environ.get("DPOJAX_DAMAGES", FEW))
 SEED = int(os.environ.get("DPOJAX_DAMAGES_SEED", 0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_damage_is_silent(tmp_path):
   at, kept = tmp_path / "all", tmp_path / "kept"
   at.mkdir()

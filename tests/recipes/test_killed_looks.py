@@ -46,6 +46,7 @@ def everything(workdir):
   return states, timeless_metrics(workdir), samples, said, (workdir / "rewards.json").read_bytes()
 
 
+@pytest.mark.long
 def test_killed_in_its_looks_it_ends_bit_for_bit_the_same(config, tmp_path):
   looks = tmp_path / "looks"
   looks.touch()

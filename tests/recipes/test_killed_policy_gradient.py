@@ -76,6 +76,7 @@ def check_record(workdir, steps):
   return train
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(folder, tmp_path):
   steps = 4 * KILLS + 10  # 10: the last roll-out is cut short
   config = write_config(folder, "kills.py", steps=steps)

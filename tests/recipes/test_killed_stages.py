@@ -76,6 +76,7 @@ def what_is_there(folder):
   return state_digest(folder, STEPS), timeless_metrics(folder)
 
 
+@pytest.mark.long
 def test_an_experiment_killed_in_every_stage(config, tmp_path):
   alone = config.parent / "alone"
   finish(config, "train", alone)
@@ -87,6 +88,7 @@ def test_an_experiment_killed_in_every_stage(config, tmp_path):
     assert read_record(tmp_path / stage).identity == read_record(alone / stage).identity
 
 
+@pytest.mark.long
 def test_a_sweep_killed_between_and_within_its_points(config, tmp_path):
   grid = ("--grid", "dpo.loss.beta=0.1,0.5", "--config.reward.train.steps=4")
   alone = config.parent / "sweep"

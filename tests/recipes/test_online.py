@@ -169,6 +169,7 @@ def test_prompts_of_a_file_that_leave_no_room_for_two_answers_are_dropped(tmp_pa
     run(load_config(str(file), values | {"rollout.max_tokens": 20}), tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("changed", "message"),
   [

@@ -83,6 +83,7 @@ def lines(path):
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("messages", [False, True], ids=["text", "messages"])
 def test_from_prompts_to_examples(tmp_path, messages):
   rows = folder_of(tmp_path, messages)
@@ -142,6 +143,7 @@ def said_in(pair):
   return [side if isinstance(side, str) else side[0]["content"] for side in (pair["chosen"], pair["rejected"])]
 
 
+@pytest.mark.slow
 def test_what_it_read_is_known_again(tmp_path):
   folder_of(tmp_path, False)
   experiment, reward = load(tmp_path), tmp_path / "reward.py"
@@ -163,6 +165,7 @@ def test_what_it_read_is_known_again(tmp_path):
   assert len(lines(tmp_path / "run" / "pairs" / "answers.jsonl")) == 22
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_goes_on_with_other_settings_when_asked(tmp_path, monkeypatch):
   folder_of(tmp_path, False)
 
@@ -187,6 +190,7 @@ def test_a_stage_that_was_killed_goes_on_with_other_settings_when_asked(tmp_path
   assert provenance["answers"]["temperature"] == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "reward, expected",
   [
@@ -253,6 +257,7 @@ def test_pairs_that_an_earlier_reward_model_orders(tmp_path):
     run(changed, tmp_path / "run", only="again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "values, message",
   [

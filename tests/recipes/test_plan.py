@@ -41,6 +41,7 @@ def test_a_dry_run_says_how_much_there_will_be(values, said):
   assert all(part in found for part in said.split("|")) and bool(found) == bool(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model.path", "policy_gradient.critic_path", "reference.path"])
 def test_a_model_that_is_not_there_is_named_before_anything_runs(tmp_path, capsys, key):
   file = tmp_path / "config.py"

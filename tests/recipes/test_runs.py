@@ -48,6 +48,7 @@ def test_a_cached_reference_trains_as_a_live_one_and_serves_every_beta_and_rate(
   assert (tmp_path / "other" / "log.txt").read_text().count("reference log-probs: 0 answers computed") == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_stays_non_finite_ends_with_the_parameters_of_its_start(config_file, tmp_path):
   with pytest.raises(
     TrainingError, match=r"step 5: loss or gradient was not finite 4 steps in a row \(train.max_skipped\)"
@@ -57,6 +58,7 @@ def test_a_run_that_stays_non_finite_ends_with_the_parameters_of_its_start(confi
   assert [row["skipped_in_row"] for row in rows] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(config_file, tmp_path):
   run(changed(config_file), tmp_path)
   before = (state_digest(tmp_path, 6), timeless_metrics(tmp_path))
@@ -64,6 +66,7 @@ def test_a_finished_run_is_left_alone(config_file, tmp_path):
   assert (state_digest(tmp_path, 6), timeless_metrics(tmp_path)) == before
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_refused_before_anything_is_written(config_file, tmp_path):
   run(changed(config_file), tmp_path)
   before = (tmp_path / "config.json").read_bytes()
@@ -104,6 +107,7 @@ def test_a_folder_that_holds_something_else_of_a_run_is_not_used(config_file, tm
   assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
 
 
+@pytest.mark.slow
 def test_stages_run_once_and_the_last_starts_where_the_first_ended(tmp_path):
   run(tiny(), tmp_path)
   records = read_metrics(tmp_path / "dpo" / "metrics.jsonl")
@@ -122,6 +126,7 @@ def test_a_data_file_that_is_missing_is_said_before_the_stages_before_it(tmp_pat
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_report_that_a_kill_prevented_is_written_at_the_next_start(config_file, tmp_path):
   run(changed(config_file), tmp_path)
   (tmp_path / "result.json").unlink()
@@ -129,6 +134,7 @@ def test_a_report_that_a_kill_prevented_is_written_at_the_next_start(config_file
   assert (tmp_path / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_under_a_constant_rate_goes_on_to_more_steps(config_file, tmp_path):
   constant = {"optimizer__schedule": "constant", "evaluation__every": 0, "monitor__prompts": 0}
   run(changed(config_file, **constant), tmp_path / "a")
@@ -139,6 +145,7 @@ def test_a_finished_run_under_a_constant_rate_goes_on_to_more_steps(config_file,
   assert train == [row["loss"] for row in read_metrics(tmp_path / "b" / "metrics.jsonl") if row["split"] == "train"]
 
 
+@pytest.mark.slow
 def test_under_a_falling_rate_more_steps_are_another_run(config_file, tmp_path):
   run(changed(config_file), tmp_path)
   with pytest.raises(ConfigError, match=r"train.steps: 6 -> 9"):
@@ -158,6 +165,7 @@ def test_weights_that_are_all_zero_are_refused(config_file, tmp_path):
     run(changed(config_file, data__path=str(file)), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_whose_every_step_was_skipped_does_not_end_well(config_file, tmp_path):
   file = tmp_path / "rows.jsonl"
   row = {"chosen_ids": [5, 6], "rejected_ids": [7], "margin": 1e30}
@@ -168,6 +176,7 @@ def test_a_run_whose_every_step_was_skipped_does_not_end_well(config_file, tmp_p
   assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_whole_run_and_its_report_read_its_loss_once_each(config_file, tmp_path, monkeypatch):
   from dpojax.losses import spec
 

@@ -18,7 +18,7 @@ from tests.cli.tiny_model import TinyModel
 from tests.recipes.killed import ROOT, finish, progress, start, write_tiny
 from tests.training.runs import programs_of_the_killed, state_digest, timeless_metrics
 
-SIGNALS = int(os.environ.get("DPOJAX_SIGNALS", "4"))
+SIGNALS = int(os.environ.get("DPOJAX_SIGNALS", "3"))
 SECONDS = 40  # in which a step, what is measured after it, and a save are done on a busy machine
 ENDS_AT_ONCE = 5
 
@@ -78,6 +78,7 @@ def signalled(process, draws, twice):
   return process.returncode, output
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["train"], ["train", "--jobs=2"], ["sweep", "--grid=online.loss.beta=0.1"]])
 def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, request, tmp_path, command):
@@ -110,6 +111,7 @@ def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, request, tmp_pa
     assert in_order[0] == in_order[1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "eval", "sample", "bt", "data", "report"])
 def test_other_commands_end_with_their_code_and_leave_nothing_half_done(tmp_path, undisturbed, command):

@@ -268,6 +268,7 @@ def test_an_interruption_does_not_change_which_batches_are_scored(tmp_path):
   assert packed["straight"] == packed["interrupted"] and len(packed["straight"]) > 6
 
 
+@pytest.mark.slow
 def test_kill_9_while_filling(tmp_path):
   code = """
     import sys

@@ -91,6 +91,7 @@ def test_a_moving_reference_is_part_of_the_state(tmp_path):
   assert reference.attach(batches) is batches and reference.attach(None) is None
 
 
+@pytest.mark.slow
 def test_cached_log_probs_are_those_of_the_reference(tmp_path):
   reference, said = make_reference(tmp_path, "cache")
   batches = make_batches()

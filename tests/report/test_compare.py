@@ -124,6 +124,7 @@ def test_how_often_an_answer_is_better_is_no_question_of_means(tmp_path):
   assert found.win_rate["reward/true"][0] == 0.25
 
 
+@pytest.mark.slow
 def test_seeds_with_prompts_of_their_own_are_paired_within_each(tmp_path, capsys):
   random = np.random.default_rng(3)
   of_seed = random.normal(0, 0.5, 12)

@@ -91,6 +91,7 @@ def test_several_seeds_have_a_line_each():
   assert found.high - found.value == pytest.approx(math.hypot(spread, over_prompts))
 
 
+@pytest.mark.slow
 def test_seeds_with_prompts_of_their_own_have_one_spread(tmp_path):
   """Its interval covers the truth in 19 of 20 cases: each seed's prompts are part of the spread over seeds."""
   random = np.random.default_rng(4)

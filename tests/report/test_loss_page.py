@@ -37,6 +37,7 @@ def test_no_markup_is_left_over():
   assert "::" not in page and "Args:" not in page and "Returns:" not in page and "f32[B], unreduced" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "hinge", "ipo_sum", "cdpo", "kto", "orpo"])
 def test_the_gradient_weight_is_minus_the_slope_of_the_curve(name):
   for line in curves(name, points=481):
@@ -46,6 +47,7 @@ def test_the_gradient_weight_is_minus_the_slope_of_the_curve(name):
     assert np.quantile(error, 0.98) < 0.02 * max(1.0, abs(line.weight).max())
 
 
+@pytest.mark.slow
 def test_curves_show_the_losses_apart_that_the_page_tells_apart():
   dpo, cdpo, robust, hinge, ipo = (curves(name)[0] for name in GLANCE)
   x = dpo.x
@@ -64,6 +66,7 @@ def test_losses_of_the_margin_have_one_line_and_others_as_many_as_differ():
   assert all(np.isfinite([line.loss, line.weight]).all() for name in LOSSES for line in curves(name, points=13))
 
 
+@pytest.mark.slow
 def test_plots_are_drawn():
   for figure in (draw_glance(), draw_loss("kto")):
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["loss", "gradient weight"]

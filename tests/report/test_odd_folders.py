@@ -70,6 +70,7 @@ def test_ppo_on_two_reward_models_is_two_series(tmp_path):
   assert len(table(content(tmp_path), "methods")) == 2
 
 
+@pytest.mark.slow
 def test_a_second_comparison_on_other_prompts_is_shown_or_named(tmp_path):
   a, b = (make_experiment(tmp_path / name) for name in "ab")
   make_comparison(tmp_path / "a/c", policies(a))
@@ -87,6 +88,7 @@ def test_a_second_comparison_on_other_prompts_is_shown_or_named(tmp_path):
   assert any("ppo_4" in run and run.startswith("b/") for run in ends) or ", all" in chart.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "stage.json", "model.json"])
 def test_a_damaged_source_is_left_out_and_named(tmp_path, name):
   made = make_experiment(tmp_path)
@@ -112,6 +114,7 @@ def test_damaged_scores_are_an_input_error(tmp_path, how):
     compare(f"{folder}:dpo_0.1", f"{folder}:dpo_0.5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [b"dpo_\xff", b"esc\x1b[31m"])
 def test_any_name_of_a_folder_makes_a_page(tmp_path, name):
   shutil.copytree(dpo(tmp_path / "x", 0.1, 1.0, 1.0), os.fsdecode(os.fsencode(tmp_path / "y") + b"/" + name))
@@ -166,6 +169,7 @@ def test_best_of_n_of_a_trained_policy_is_not_drawn_at_its_kl_to_itself(tmp_path
   assert not [p for p in points if p.series == "best of N" and p.kl < 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["null\n", "[]\n", "{}\n", "5\n"])
 def test_damaged_lines_of_samples_and_answers(tmp_path, text):
   made = make_experiment(tmp_path)

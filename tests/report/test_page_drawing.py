@@ -104,6 +104,7 @@ def test_losses_of_unlike_kinds_have_charts_of_their_own(seeds, tmp_path):
   assert charts(content_of(find_stages([tmp_path / "one"])[0]))["curve_loss"].title == "loss"
 
 
+@pytest.mark.slow
 def test_another_reward_is_called_by_its_name(tmp_path):
   make_experiment(tmp_path / "runs")
   along, over = (

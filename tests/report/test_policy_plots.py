@@ -140,6 +140,7 @@ def test_report_and_terminal_say_when_to_stop(tmp_path):
   assert all(len(line) <= 80 for line in text.splitlines() if "report.md" not in line)
 
 
+@pytest.mark.slow
 def test_the_run_went_on_and_the_best_look_is_named(tmp_path):
   run = make_run(tmp_path, steps=range(0, 101, 50), kl=0.04)
   sentences = run.when_to_stop.sentences()

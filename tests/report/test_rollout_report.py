@@ -197,6 +197,7 @@ def test_titles_fit_their_panels(folder):
     assert title.get_window_extent().x1 <= ends[i % 2] + 2, title.get_text()
 
 
+@pytest.mark.slow
 def test_what_a_level_is_compared_with_is_drawn(folder, tmp_path):
   limit = panels(read_run(folder))["largest move (½ log-ratio²)"]
   assert [text.get_text() for text in limit.texts] == ["limit\n0.02"]

@@ -37,6 +37,7 @@ def test_it_says_who_is_better_at_what_cost_from_what(tmp_path):
   assert said.endswith("1 seed: exploratory. Intervals are 95 %.")
 
 
+@pytest.mark.slow
 def test_eight_seeds_make_no_exploration(tmp_path):
   for seed in range(8):
     compared(tmp_path / str(seed), seed, better=0.4 + 0.02 * seed)

@@ -30,6 +30,7 @@ def test_the_higher_reward_wins_and_equal_ones_tie():
   assert found(said("aa", "a", "a"), said("a", "aa", "b")).tolist() == [1, 0, 0.5]
 
 
+@pytest.mark.slow
 def test_equal_answers_tie_under_a_reward_model(chatml):
   """In rows packed beside others too, where rounding would tell them apart."""
   loaded = reward_model(chatml)

@@ -64,6 +64,7 @@ def make(text, loaded, **options):
   return build(read_reward(text, "monitor.rewards"), load=lambda path: loaded, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "policy, of_model, ids",
   [
@@ -90,6 +91,7 @@ def test_multi_turn_rows_score_as_eval_scores_them(request, monkeypatch, file, p
   )  # float32, packed beside others
 
 
+@pytest.mark.slow
 def test_an_implicit_reward_is_that_of_eval(monkeypatch, file, chatml):
   policy, reference = language_model(chatml, 1), language_model(chatml, 2)
   dataset, _ = load_dataset(file, chatml, answers=Answers.ANY, row_length=0)
@@ -101,6 +103,7 @@ def test_an_implicit_reward_is_that_of_eval(monkeypatch, file, chatml):
     np.testing.assert_allclose(reward(answers_of(file, chatml, written)), 0.3 * (own - before), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_cut_answer_is_scored_at_its_last_token(chatml, other):
   """By ids as they are; by text without the EOS that an answer which ended has."""
   loaded = reward_model(chatml)
@@ -120,6 +123,7 @@ def test_a_cut_answer_is_scored_at_its_last_token(chatml, other):
   np.testing.assert_allclose(foreign([PromptedAnswer(given, "is blue", **ids)]), ended, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_of_a_prompt_share_it_and_each_stands_alone(chatml):
   """Many answers, some equal, in any order: as each by itself; equal answers have equal rewards to the last bit."""
   loaded = reward_model(chatml, heads=3)
@@ -149,6 +153,7 @@ def test_many_long_answers_to_a_prompt_do_not_make_one_endless_row(chatml):
   assert [text.split()[0] for text in placed.in_order(values)] == [str(i) for i in range(20)]
 
 
+@pytest.mark.slow
 def test_heads_mean_and_mean_less_deviations(chatml):
   loaded = reward_model(chatml, heads=3)
   answers = [PromptedAnswer(CHAT, text) for text in ("yes", "no, it is black", "maybe")]

@@ -94,6 +94,7 @@ def assert_drawn_from(tokens, probabilities):
   assert statistic <= freedom + 5 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("temperature", "top_k", "top_p"),
   [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 0, 0.8), (1.0, 4, 1.0), (1.5, 6, 0.7), (1.0, 0, 0.01)],
@@ -107,6 +108,7 @@ def test_frequencies_and_logps_follow_the_tempered_distribution(temperature, top
   np.testing.assert_allclose(logp, np.log(weights / weights.sum())[tokens], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_first_largest_at_temperature_one():
   keys = jax.random.split(jax.random.key(0), 2)
   logits = jnp.float32([[0.0, 3.0, 3.0, -1.0], [5.0, 3.0, 3.0, -1.0]])
@@ -115,6 +117,7 @@ def test_greedy_takes_the_first_largest_at_temperature_one():
   np.testing.assert_allclose(logp, jax.nn.log_softmax(logits)[jnp.arange(2), tokens], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_are_finer_than_one_uniform_number():
   """A float32 uniform number has 2^23 values: inverting one could reach only every fourth of 2^25 tokens."""
   logits = jnp.zeros((1, 2**25))
@@ -125,6 +128,7 @@ def test_draws_are_finer_than_one_uniform_number():
   assert_drawn_from(tokens >> 21, np.full(16, 1 / 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [1, 2, 3, 17, 156, 157])
 def test_what_is_left_out_is_never_drawn_and_all_else_is(vocabulary):
   wanted = -(-vocabulary // 3)

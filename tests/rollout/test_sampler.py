@@ -44,6 +44,7 @@ def assert_same(found, expected):
     assert one.ended == other.ended
 
 
+@pytest.mark.slow
 def test_greedy_is_the_argmax_after_every_prefix():
   samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=6, eos_id=2, temperature=0))
   for prompt, sample in zip(PROMPTS, samples, strict=True):
@@ -55,6 +56,7 @@ def test_greedy_is_the_argmax_after_every_prefix():
 OPTIONS = dict(max_tokens=40, eos_id=2, temperature=0.9, top_k=6, top_p=0.95, seed=3)
 
 
+@pytest.mark.slow
 def test_samples_depend_on_nothing_beside_them():
   together = generate(MODEL, PARAMS, PROMPTS, samples=5, **OPTIONS)
   for rows in (1, 20):
@@ -69,6 +71,7 @@ def test_samples_depend_on_nothing_beside_them():
   assert len({tuple(sample.tokens.tolist()) for sample in flat(together)}) > 20
 
 
+@pytest.mark.slow
 def test_256_prompts_of_4_answers_in_one_call():
   prompts = [DRAWS.integers(0, 7, size=1 + i % 16).astype(np.int32) for i in range(256)]
   seen = []
@@ -83,6 +86,7 @@ def test_256_prompts_of_4_answers_in_one_call():
   )
 
 
+@pytest.mark.slow
 def test_shrinking_and_growing_change_nothing(monkeypatch):
   """Grids that drop what has ended, and answer parts that grow, against one grid of full size."""
   options = dict(OPTIONS, max_tokens=150, eos_id=[2, 3])
@@ -109,6 +113,7 @@ def test_logp_is_of_the_model_itself_and_only_the_last_token_ends():
       assert sample.logp[t] == pytest.approx(np.log(powers[token] / powers.sum()), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_frequencies_of_whole_answers():
   model = ToyModel(vocab=3)
   params = model.init(seed=1)
@@ -130,6 +135,7 @@ def test_frequencies_of_whole_answers():
   assert statistic <= freedom + 5 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_seeds_and_places_differ():
   def written(seed):
     samples = generate(MODEL, PARAMS, [PROMPTS[0]] * 4, samples=2, max_tokens=16, eos_id=None, seed=seed)
@@ -140,6 +146,7 @@ def test_seeds_and_places_differ():
   assert len({*first, *other}) == 16
 
 
+@pytest.mark.slow
 def test_other_parameters_settings_and_lengths_do_not_compile_again():
   model = ToyModel(vocab=7, max_positions=4095)  # not in any cache yet
   generate(model, PARAMS, PROMPTS[:4], max_tokens=12, eos_id=2, rows=4)
@@ -150,6 +157,7 @@ def test_other_parameters_settings_and_lengths_do_not_compile_again():
   assert ToyModel.traces == []
 
 
+@pytest.mark.slow
 def test_several_ends_and_no_prompts():
   samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=40, eos_id=[2, 4], seed=1))
   assert {int(sample.tokens[-1]) for sample in samples if sample.finished} == {2, 4}
@@ -165,6 +173,8 @@ def decode(tokens):
   return b"".join(WORDS[token] for token in tokens).decode("utf-8", errors="replace")
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [["é"], ["ba"], ["aba", "€a"], ["\ufffda"], ["bbbbbbbbbbbbb"]])
 def test_stop_strings_end_at_the_first_token_that_completes_one(stop):
   options = dict(samples=6, max_tokens=70, eos_id=5, seed=2)
@@ -185,6 +195,7 @@ def test_stop_strings_end_at_the_first_token_that_completes_one(stop):
     assert max(ended) > 17 > min(ended)  # beyond the first return to the host, and before
 
 
+@pytest.mark.slow
 def test_stop_strings_across_chunks():
   """A stop text of which each chunk has a part, whatever the chunk's size; greedy, so that all is known beforehand."""
   (free,) = flat(generate(MODEL, PARAMS, PROMPTS[:1], max_tokens=48, eos_id=None, seed=6))
@@ -197,6 +208,7 @@ def test_stop_strings_across_chunks():
     assert (len(one.tokens), one.ended) == (expected, "stop")
 
 
+@pytest.mark.slow
 def test_progress_counts_what_is_kept():
   seen = []
   options = dict(samples=3, max_tokens=40, eos_id=2, stop=["é"], decode=decode)
@@ -239,6 +251,7 @@ def test_bad_input_is_named():
 OTHERWISE = dict(window=7, rope_scaling=RopeScaling("linear", 2.0), attention_bias=True, tie_embeddings=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [{}, OTHERWISE])
 def test_logps_are_those_of_packed_scoring(option):
   """The real decoder: prompts shared by several answers, against all of it in packed rows."""

@@ -51,6 +51,7 @@ def test_means_over_all_answers_are_kl_and_entropy_of_the_answer_distributions(t
   assert found.tokens.tolist() == [len(answer) for answer in answers]
 
 
+@pytest.mark.slow
 def test_each_sample_gets_its_own_steps():
   prompts = [np.resize(np.array([1, 2, 2], np.int32), n) for n in (1, 30, 4, 9, 2, 17, 3)]
   samples = [each[0] for each in generate(MODEL, POLICY, prompts, max_tokens=20, eos_id=EOS, seed=2)]

@@ -44,6 +44,7 @@ def alone(model, params, prompt, answer):
   return np.asarray(params["score"], np.float64) @ np.asarray(hidden[count - 1], np.float64)
 
 
+@pytest.mark.slow
 def test_every_answer_has_the_reward_it_has_alone(reward_model, dataset):
   model, params = reward_model
   found = reward_scores(model, params, dataset)

@@ -101,6 +101,7 @@ def times(folder, stage):
   return float(began), float(ended), cpus
 
 
+@pytest.mark.slow
 def test_a_stage_starts_when_its_sources_have_ended(experiment, folder):
   code, said = start(experiment, folder)
   assert code == 0
@@ -121,6 +122,7 @@ def test_until_leaves_out_what_comes_later(experiment, folder):
   assert sorted(path.name for path in folder.glob("*.ended")) == ["a.ended", "sft.ended"]
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_stops_those_that_start_from_it_alone(experiment, folder):
   (folder / "fail").write_text("a")
   code, said = start(experiment, folder)
@@ -135,6 +137,7 @@ def test_a_stage_that_fails_stops_those_that_start_from_it_alone(experiment, fol
   assert start(experiment, folder)[0] == 0 and (folder / "c.ended").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_stop_it_asks_its_stages(experiment, folder, number, request):
   (folder / "wait").write_text("a b")
@@ -165,6 +168,7 @@ def test_asked_to_stop_it_asks_its_stages(experiment, folder, number, request):
   assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_written_stops_nothing(experiment, folder):
   (folder / "jobs/stages.txt").mkdir(parents=True)
   code, said = start(experiment, folder)

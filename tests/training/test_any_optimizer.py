@@ -80,6 +80,8 @@ def assert_trees_close(found, expected, **tolerance):
     np.testing.assert_allclose(a, b, **tolerance)
 
 
+@pytest.mark.sampled(5)
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", sorted(set(TRANSFORMATIONS) - {"ours in a chain"}))
 def test_a_tuple_of_arrays_goes_where_a_plain_loop_takes_it(name):
@@ -122,6 +124,8 @@ def test_what_decays_must_be_declared():
     make_optimizer(OptimizerSettings(weight_decay=0.1), 6)
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adafactor", "several", "injected", "schedule_free"])
 def test_a_checkpoint_of_any_optimizer_goes_on_bit_for_bit(name, tmp_path):
   batches = tiny_batches()
@@ -139,6 +143,7 @@ def test_a_checkpoint_of_any_optimizer_goes_on_bit_for_bit(name, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "several", "injected"])
 def test_a_step_that_is_not_finite_changes_nothing(name):
   one = Trainer(Line(), TRANSFORMATIONS[name](), line_params(), hyper={"scale": 1.0})
@@ -169,6 +174,7 @@ def test_a_learning_rate_inside_an_optax_object_stays():
   assert "learning_rate" not in metrics
 
 
+@pytest.mark.slow
 def test_an_injected_learning_rate_may_be_changed_between_steps():
   def moved(rate):
     one = Trainer(Line(), optax.inject_hyperparams(optax.sgd)(learning_rate=0.01), line_params())

@@ -108,23 +108,28 @@ def rolled_out(settings, folder, bandit=BANDIT, *, start=None, seed=0):
   return trained(trainer, rollouts, steps)
 
 
+@pytest.mark.long
 def test_rloo_reaches_the_optimum(tmp_path):
   optimum = BANDIT.optimum(BETA)
   assert total_variation(BANDIT.start, optimum) > 0.4
   assert total_variation(rolled_out(settings_of("rloo"), tmp_path), optimum) <= NEAR
 
 
+@pytest.mark.slow
 def test_ppo_reaches_the_optimum(tmp_path):
   settings = settings_of("ppo", epochs=2, minibatches=2)  # with a critic, and ratios that are not 1
   assert total_variation(rolled_out(settings, tmp_path), BANDIT.optimum(BETA)) <= NEAR
 
 
+@pytest.mark.long
 def test_held_tightly_the_policy_comes_back_to_the_reference(tmp_path):
   settings = settings_of("rloo", kl_coef=100.0)
   assert total_variation(ELSEWHERE, BANDIT.start) > 0.2
   assert total_variation(rolled_out(settings, tmp_path, start=ELSEWHERE), BANDIT.start) <= NEAR
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [False, True], ids=["dpo", "online dpo"])
 def test_comparisons_reach_the_optimum(online):
   steps = 200  # of 4,000 comparisons: 800,000
@@ -136,6 +141,8 @@ def test_comparisons_reach_the_optimum(online):
 # What one step takes from its samples, by hand.
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_step_of_rloo_is_the_estimate_by_hand(tmp_path, dtype):
   with jax.enable_x64(dtype == np.float64):
@@ -156,6 +163,8 @@ def test_a_step_of_rloo_is_the_estimate_by_hand(tmp_path, dtype):
   np.testing.assert_allclose(np.exp(found), np.exp(expected) / np.sum(np.exp(expected)), atol=10 * np.finfo(dtype).eps)
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_step_of_online_dpo_is_the_gradient_by_hand(dtype):
   with jax.enable_x64(dtype == np.float64):
@@ -183,6 +192,7 @@ def after_some(settings, folder, bandit=BANDIT):
   return trained(trainer, bandit_rollouts(trainer, bandit, settings, prompts=8, samples=4, folder=folder), 4)
 
 
+@pytest.mark.long
 def test_a_constant_reward_moves_rloo_nowhere_else_and_reinforce_elsewhere(tmp_path):
   richer = Bandit(BANDIT.rewards + 4.0, BANDIT.start)  # a power of 2: rewards keep their digits but the last two
   found = {
@@ -196,6 +206,7 @@ def test_a_constant_reward_moves_rloo_nowhere_else_and_reinforce_elsewhere(tmp_p
   assert total_variation(found["reinforce", richer], found["reinforce", BANDIT]) > 0.01
 
 
+@pytest.mark.slow
 def test_twice_the_rewards_and_the_penalty_is_twice_the_step(tmp_path):
   doubled = Bandit(2 * BANDIT.rewards, BANDIT.start)
   settings = settings_of("rloo", kl_coef=2 * BETA)

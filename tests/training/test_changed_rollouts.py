@@ -13,6 +13,7 @@ from tests.training.test_rollouts import same
 from tests.training.tiny_rollouts import EvenShare, make_stage
 
 
+@pytest.mark.long
 def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path):
   """Another reward may have led another way: later roll-outs belong to a policy that there never was."""
   stage = make_stage(tmp_path, method="rloo")
@@ -56,6 +57,8 @@ def test_settings_changed_inside_a_rollout_take_a_new_one_for_what_is_left(tmp_p
 CONTROLLERS = {"fixed": {}, "adaptive": dict(kl_horizon=50.0), "exponential": dict(kl_target=1e-3)}
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("at", [3, 4, 5])
 def test_another_kl_coef_is_what_the_next_rollout_begins_with(tmp_path, controller, at):

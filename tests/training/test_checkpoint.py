@@ -92,6 +92,7 @@ def test_arrays_may_be_donated_and_written_right_after_save(tmp_path):
   assert bits(back) == before
 
 
+@pytest.mark.slow
 def test_retention_keeps_the_newest_and_the_best(tmp_path):
   reward = {1: float("nan"), 2: 0.9, 3: float("nan"), 4: 0.5, 5: 0.9, 6: 0.2, 7: 0.3}
   with checkpointer(tmp_path, keep=2, resumable=3, best_metric="reward") as ck:
@@ -126,6 +127,7 @@ def test_a_step_is_saved_once(tmp_path):
   assert (tmp_path / "1" / manifest.NAME).stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_any_file_is_named_and_falls_back(tmp_path):
   good = saved(tmp_path / "good", 1, 2)
   files = [path.relative_to(good) for path in sorted((good / "2").rglob("*")) if path.is_file()]
@@ -290,6 +292,7 @@ def run_child(code: str, *arguments: object, devices: int = 1) -> subprocess.Pop
   )
 
 
+@pytest.mark.slow
 def test_restores_onto_other_shardings(tmp_path):
   child = run_child(
     """
@@ -366,6 +369,7 @@ def small_disk(tmp_path):
   subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_older_checkpoints_stay(small_disk, caplog):
   def state(number):
     return {"params": {"w": jax.random.normal(jax.random.key(number), (600_000,))}}

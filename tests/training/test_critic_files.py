@@ -111,6 +111,7 @@ def test_a_critic_goes_on_from_the_critic_of_a_run_with_its_head(run, start):
     assert found.keeps_head and found.words == f"the critic of {path}, whose head is kept"
 
 
+@pytest.mark.slow
 def test_a_critic_goes_on_from_an_exported_critic_with_its_head(run, start, tmp_path):
   folder, params, shared = run
   for name, step in (("newest", STEPS[-1]), ("first", STEPS[0])):
@@ -201,6 +202,7 @@ def test_a_run_without_a_critic_and_a_damaged_description_are_named(start, tmp_p
     has_critic(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "settings, beta",
   [

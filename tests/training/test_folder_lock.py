@@ -170,6 +170,7 @@ def test_without_hard_links_it_works_too(tmp_path, other, monkeypatch):
     take(tmp_path)
 
 
+@pytest.mark.slow
 def test_of_many_that_take_over_one_has_it(tmp_path, other):
   """Each in a process of its own: all see the lock of one that is gone at the same time."""
   dead = other(tmp_path)
@@ -196,6 +197,7 @@ def test_of_many_that_take_over_one_has_it(tmp_path, other):
   assert sorted(said) == ["has it", *["refused"] * 4]
 
 
+@pytest.mark.slow
 def test_a_stage_of_the_command_that_has_the_folder_may_run(tmp_path, monkeypatch):
   with locked(tmp_path):
     variables = inherited(tmp_path)

@@ -72,6 +72,8 @@ READ = {
 }
 
 
+@pytest.mark.sampled(6)
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("way", sorted(READ))
 def test_the_sum_is_right_and_a_misread_parameter_is_named(way):
