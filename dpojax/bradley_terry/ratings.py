@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from dpojax import terminal
 from dpojax.bradley_terry import likelihood, uncertainty
@@ -157,7 +157,7 @@ def _from_covariance(fit: BradleyTerryFit, kind: Kind, level: float, games: np.n
   errors = (
     uncertainty.standard_errors(fit, kind) if covariance is None else np.sqrt(np.maximum(np.diagonal(covariance), 0))
   )
-  z = float(stats.norm.ppf((1 + level) / 2))
+  z = float(scipy.stats.norm.ppf((1 + level) / 2))
   low, high = theta - z * errors, theta + z * errors
   notes = []
   method = np.full(len(theta), "wald", object)
@@ -256,8 +256,8 @@ def goodness_of_fit(fit: BradleyTerryFit) -> GoodnessOfFit:
     deviance,
     pearson,
     freedom,
-    float(stats.chi2.sf(deviance, freedom)) if freedom > 0 else float("nan"),
-    float(stats.chi2.sf(pearson, freedom)) if freedom > 0 else float("nan"),
+    float(scipy.stats.chi2.sf(deviance, freedom)) if freedom > 0 else float("nan"),
+    float(scipy.stats.chi2.sf(pearson, freedom)) if freedom > 0 else float("nan"),
     pairs,
     float((expected < 5).mean()),
   )

@@ -4,7 +4,8 @@ from collections.abc import Hashable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy import linalg, optimize, sparse, stats
+import scipy
+from scipy import linalg, sparse
 
 from dpojax.bradley_terry import likelihood
 from dpojax.bradley_terry.columns import FIRST, TIE
@@ -38,8 +39,8 @@ class Contrast(NamedTuple):
   @classmethod
   def of(cls, estimate: float, standard_error: float, level: float) -> "Contrast":
     """With Wald's interval and test."""
-    z = float(stats.norm.ppf((1 + level) / 2))
-    p = float(2 * stats.norm.sf(abs(estimate) / standard_error)) if standard_error else 1.0
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    p = float(2 * scipy.stats.norm.sf(abs(estimate) / standard_error)) if standard_error else 1.0
     return cls(estimate, standard_error, estimate - z * standard_error, estimate + z * standard_error, p)
 
 
@@ -116,7 +117,7 @@ def parameter_table(
   if resampled is None:
     _check_kind(fit, kind)
     errors = _spread(fit, np.eye(size, size - k, -k), kind)
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     low, high = values - z * errors, values + z * errors
   else:
     errors = np.nanstd(resampled.parameters, axis=0, ddof=1)
@@ -142,7 +143,7 @@ def profile_interval(
     return 0.0, 0.0
   prior = fit.prior_terms
   best = float(direction @ fit.vector)
-  drop = stats.chi2.ppf(level, 1) / 2
+  drop = scipy.stats.chi2.ppf(level, 1) / 2
   error = float(_spread(fit, direction[:, None], "hessian")[0])
   with np.errstate(all="ignore"):
     top = likelihood.value(fit.spec, fit.layout, prior, fit.vector)
@@ -161,7 +162,7 @@ def profile_interval(
       far = 2 * error
       while lack(far) < 0:
         far *= 2
-      distance = optimize.brentq(lack, 0.0, far, xtol=1e-8 * max(far, 1))
+      distance = scipy.optimize.brentq(lack, 0.0, far, xtol=1e-8 * max(far, 1))
       assert isinstance(distance, float)
       ends.append(best + sign * distance)
   return float(ends[0]), float(ends[1])

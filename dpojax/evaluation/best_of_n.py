@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import gammaln
+import scipy
 
 from dpojax.errors import ConfigError
 
@@ -112,7 +112,9 @@ def best_of_weights(rewards: np.ndarray, n: int) -> np.ndarray:
   count = rewards.shape[-1]
   ranks = np.arange(count + 1)
   # log of C(rank, n) / C(M, n): choices of n among the lowest `rank`
-  log_share = gammaln(ranks + 1) - gammaln(np.maximum(ranks - n, 0) + 1) - gammaln(count + 1) + gammaln(count - n + 1)
+  log_gamma = scipy.special.gammaln
+  others = np.maximum(ranks - n, 0)
+  log_share = log_gamma(ranks + 1) - log_gamma(others + 1) - log_gamma(count + 1) + log_gamma(count - n + 1)
   share = np.where(ranks >= n, np.exp(log_share), 0.0)
   return (share[upto] - share[below]) / (upto - below)
 

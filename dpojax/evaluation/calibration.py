@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from dpojax.evaluation.comparisons import Comparisons
 from dpojax.evaluation.estimates import Estimate, mean, share
@@ -54,14 +54,14 @@ def nll(comparisons: Comparisons) -> Estimate:
 
 def brier(comparisons: Comparisons) -> Estimate:
   """Mean (p(first wins) - y)^2, in [0, 1]; 1/4 for a judge that knows nothing."""
-  return mean((expit(comparisons.margin) - targets(comparisons)) ** 2, comparisons.prompt)
+  return mean((scipy.special.expit(comparisons.margin) - targets(comparisons)) ** 2, comparisons.prompt)
 
 
 def confidence(comparisons: Comparisons) -> tuple[np.ndarray, np.ndarray]:
   """(f64[N] confidence in the answer with the higher score, in [1/2, 1]; f64[N] 1, 1/2 or 0 as it won, tied, lost)."""
   d = comparisons.margin
   won = np.where(comparisons.tied | (d == 0), 0.5, d > 0)
-  return expit(np.abs(d)), won
+  return scipy.special.expit(np.abs(d)), won
 
 
 def reliability(comparisons: Comparisons, bins: int = BINS) -> list[ReliabilityBin]:

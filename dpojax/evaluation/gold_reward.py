@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import number
@@ -27,7 +27,7 @@ def against_gold_reward(rows: Sequence[ScoredRow]) -> dict[str, float | int | No
   prompt = np.concatenate([np.full(len(row.scores), row.prompt, np.int64) for row in known])
   return {
     "pearson": number(pearson(scores, truth)),
-    "spearman": number(pearson(rankdata(scores), rankdata(truth))),
+    "spearman": number(pearson(scipy.stats.rankdata(scores), scipy.stats.rankdata(truth))),
     "pearson_within": number(pearson(centred(scores, prompt), centred(truth, prompt))),
     "answers": len(scores),
   }

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from dpojax.evaluation.calibration import nll_values, targets
 from dpojax.evaluation.comparisons import Comparisons
@@ -101,11 +101,11 @@ def cross_fit(comparisons: Comparisons) -> CrossFit:
 
 def _slopes(a: float, d: np.ndarray, y: np.ndarray) -> np.ndarray:
   """f64[N] gradient of each comparison's log-likelihood, d (y - sigmoid(a d)), exact where sigmoid rounds to 1."""
-  return d * (y * expit(-a * d) - (1 - y) * expit(a * d))
+  return d * (y * scipy.special.expit(-a * d) - (1 - y) * scipy.special.expit(a * d))
 
 
 def _information(a: float, d: np.ndarray) -> float:
-  return float(np.sum(d**2 * expit(a * d) * expit(-a * d)))
+  return float(np.sum(d**2 * scipy.special.expit(a * d) * scipy.special.expit(-a * d)))
 
 
 def _root(d: np.ndarray, y: np.ndarray) -> float:

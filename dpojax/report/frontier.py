@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+import scipy
 
 from dpojax.evaluation.estimates import LEVEL, Z
 from dpojax.report.best_of_n import BEST_OF_N as BEST_OF_N_FILE
@@ -329,7 +329,9 @@ def _over_seeds(found: Mapping[int, Between]) -> Interval | None:
   )
   value, half = float(np.mean(values)), Z * float(np.mean(errors)) if errors else math.nan
   if len(found) > 1:
-    spread = float(t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(found))
+    spread = (
+      float(scipy.stats.t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(found))
+    )
     asked = [one.prompts for one in found.values()]
     own = all(asked) and len(set(asked)) == len(asked)
     half = spread if own else math.hypot(0.0 if math.isnan(half) else half, spread)

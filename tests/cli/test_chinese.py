@@ -133,7 +133,7 @@ def run(folder):
   return folder / "运行"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_its_report_and_its_samples(run, capsys, monkeypatch):
   monkeypatch.setenv("COLUMNS", "80")
   assert main(["train", f"--config={run.parent / '配置.py'}", f"--workdir={run}"]) == 0

@@ -118,7 +118,7 @@ def test_every_command_is_here():
   assert {words[0] for words, _ in commands(pathlib.Path(), pathlib.Path(), pathlib.Path()).values()} >= set(COMMANDS)
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(7)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in COMPUTES)) for n in NAMES])
 def test_no_command_obeys_what_it_was_given(inputs, request, tmp_path, capsys, name):

@@ -205,7 +205,7 @@ def test_wrong_options_are_named(tiny, data, tmp_path, capsys, monkeypatch, opti
   assert [file.name for file in tmp_path.iterdir()] == [data.name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_ten_times_it_is_the_file_of_a_process_that_was_left_alone(tiny, tmp_path):
   data, out, alone = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl", tmp_path / "alone.jsonl"
   draws = random.Random(2)

@@ -56,7 +56,7 @@ def combinations():
 
 @pytest.mark.sampled(34)
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "divergence"), combinations())
+@pytest.mark.parametrize(("name", "divergence"), list(combinations()))
 def test_values_and_gradients_are_finite_wherever_the_exact_ones_fit(name, divergence):
   options = {"f_divergence": get_divergence(divergence)} if divergence != "reverse_kl" else {}
 

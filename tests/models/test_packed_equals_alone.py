@@ -108,7 +108,7 @@ def compare(model, params, examples, rows, rows_alone):
   return max(np.abs(e).max() for e in errors), max(abs(e.sum()) for e in errors), (total[0] / total[1]) ** 0.5
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("share_prompt", [True, False], ids=["shared", "repeated"])
 @pytest.mark.parametrize("answers", ANSWERS)

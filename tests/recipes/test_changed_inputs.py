@@ -287,6 +287,7 @@ OF_SEVERAL = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("case", OF_SEVERAL)
 def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
@@ -314,7 +315,7 @@ def test_a_stage_alone_does_not_start_from_one_of_other_settings(several):
     assert f"{several / 'sft'} holds a run of other settings or inputs (train.steps: 3 -> 4)" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_made_anew_the_same_is_what_it_was(several):
   with restored(several):
     run(tiny(), several)

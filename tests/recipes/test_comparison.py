@@ -127,6 +127,7 @@ def test_policies_are_told_apart_by_what_made_them(folder):
   assert near["label"] == "rloo, KL weight 0.05, reward true" and sft["label"] == "SFT"
 
 
+@pytest.mark.long
 def test_kl_is_that_of_log_probs(folder):
   """Its mean over answers is close to that of k1, of which it is the conditional expectation."""
   rows = lines(folder / "run/comparison/answers/far.held_out.jsonl")

@@ -29,6 +29,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(tmp_path):
   steps = 4 * KILLS + 10  # 10: the last roll-out is cut short
   config = write_tiny(tmp_path / "kills.py", "online", "online", SETTINGS | {"train.steps": steps})

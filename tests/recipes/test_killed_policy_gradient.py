@@ -93,6 +93,7 @@ def test_killed_at_random_moments(folder, tmp_path):
     print(f"killed {len(where)} times in {steps} steps")
 
 
+@pytest.mark.long
 def test_a_reward_that_never_says_the_same_twice(folder, tmp_path):
   """Then the run is a function of the roll-outs that it stored, however often it was killed."""
   (folder / "noise.py").write_text(NOISE)
@@ -198,6 +199,7 @@ def test_a_finished_run_is_extended_and_its_settings_may_change(folder, tmp_path
   assert before != after and before.split("terms")[1] == after.split("terms")[1]  # measured anew, and the same
 
 
+@pytest.mark.long
 def test_it_goes_on_on_another_number_of_devices(folder, tmp_path):
   """On eight after one: the same run up to rounding, from the stored roll-out of the one device."""
   config = write_config(folder, "devices.py", steps=10, limit=0.0)

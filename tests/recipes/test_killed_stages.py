@@ -101,6 +101,7 @@ def test_a_sweep_killed_between_and_within_its_points(config, tmp_path):
   assert (tmp_path / "sft").is_dir() and not list(tmp_path.glob("dpo.loss.beta=*/sft"))
 
 
+@pytest.mark.long
 def test_a_pairs_stage_killed_while_it_samples(tmp_path):
   write_tiny_model(tmp_path / "model")
   prompts = [f"word{i % 30} word{i % 29} word{i % 7}\n" * (1 + i % 2) for i in range(3000)]
