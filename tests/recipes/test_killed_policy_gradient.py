@@ -124,6 +124,7 @@ def command(config, workdir, *options):
   return main(["train", f"--config={config}", f"--workdir={workdir}", *options])
 
 
+@pytest.mark.long
 def test_asked_to_stop_while_it_samples_and_while_it_updates(folder, tmp_path, monkeypatch):
   """It saves before the next minibatch and says so by its exit code; the same command goes on."""
   steps = 14

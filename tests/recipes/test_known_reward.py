@@ -37,6 +37,7 @@ def write_drawn_pairs(file, rows, seed):
   return file
 
 
+@pytest.mark.long
 def test_scores_are_the_known_reward_and_need_no_temperature(tmp_path):
   model = write_tiny_model(tmp_path / "learner", hidden=32)
   config_file = write_config(

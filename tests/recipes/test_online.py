@@ -93,7 +93,7 @@ def test_a_run_stopped_in_the_middle_of_a_roll_out_ends_as_one_that_was_left_alo
   assert ordered(timeless_metrics(tmp_path / "online")) == ordered(timeless_metrics(finished / "online"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_asked_to_stop_while_it_samples_saves_at_once(finished, tmp_path, monkeypatch):
   # The loop asks before every step, the roll-out at every few tokens: the second time that it is asked of step 4.
   asked = []

@@ -208,7 +208,7 @@ def test_files_say_what_their_marks_are(hostile):
     assert text.count('role-legend"') == 1  # another would stand beside it, beyond the edge
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixty_runs_stay_small(tmp_path):
   folder = make_sixty(tmp_path / "runs")
   assert main(["report", str(folder), f"--out={tmp_path / 'page'}"]) == 0

@@ -205,7 +205,7 @@ def test_processors_are_shared_out():
       processor_shares(jobs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_stages_end_as_one_after_another(folder):
   config = f"--config={folder / 'config.py'}"
   assert main([config, f"--workdir={folder / 'alone'}"]) == 0

@@ -25,7 +25,7 @@ def test_devices_and_row_groups_change_nothing():
     assert difference["gradient"] <= 1e-5, layout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_policy_gradients_are_the_same_on_one_device_and_on_eight():
   """Given the same answers, in float32; with all that the policy writes on the way, in float64.
 
