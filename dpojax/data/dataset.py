@@ -12,8 +12,8 @@ from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import Comparison, Format, Row, choose_format
 from dpojax.data.rankings import expand
+from dpojax.data.row_filter import RowFilter, prompt_key
 from dpojax.data.rows import CHARACTERS_AT_ONCE, RowReader, characters, row_groups
-from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
 from dpojax.data.token_cache import TokenCache
@@ -170,12 +170,12 @@ def _build(
   answers: Answers,
   row_length: int,
 ) -> TokenDataset:
-  """Reads, parses, tokenises and sieves all rows."""
-  sieve = Sieve(settings, tokenizer, answers, row_length)
+  """Reads, parses, tokenises and filters all rows."""
+  row_filter = RowFilter(settings, tokenizer, answers, row_length)
   template = open_template(settings, tokenizer)
   choose = functools.partial(_choose, answers=answers)
   chat, judged = template is not None, answers is not Answers.ANY
-  reader = RowReader(settings, choose, sieve.limits, chat=chat, judged=judged)
+  reader = RowReader(settings, choose, row_filter.limits, chat=chat, judged=judged)
   every_turn = answers is Answers.ONE and settings.train_turns == "all"
   tokenised = functools.partial(
     tokenise, tokenizer=tokenizer, template=template, after_eos=settings.after_eos, complete=True
@@ -183,18 +183,18 @@ def _build(
   try:
     for some in row_groups(rows):
       reader.begin(some)
-      sieve.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
+      row_filter.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
       parsed = [reader.read_turns(row) if every_turn else _alone(reader.read(row)) for row in some]
       for part in _parts(list(zip(some, parsed, strict=True))):
         read = [(row.where, one) for row, p in part for one in p if isinstance(one, Comparison)]
         done = iter(tokenised([one for _, one in read], [where for where, _ in read]))
         for row, p in part:
-          sieve.take(row.where, [(one, next(done) if isinstance(one, Comparison) else one) for one in p])
+          row_filter.take(row.where, [(one, next(done) if isinstance(one, Comparison) else one) for one in p])
   finally:
     if template is not None:
       template.close()
-  sieve.warnings += reader.warnings()
-  return sieve.dataset(name, reader.form.name if reader.form else "")
+  row_filter.warnings += reader.warnings()
+  return row_filter.dataset(name, reader.form.name if reader.form else "")
 
 
 # Columns that say how good a single answer is.

@@ -8,8 +8,8 @@ import numpy as np
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.rankings import PAIRS, TIED, WITHOUT
+from dpojax.data.row_filter import DROPPED, NOTED
 from dpojax.data.show import answer_names
-from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
 from dpojax.screen import Table
 from dpojax.terminal import filled

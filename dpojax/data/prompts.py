@@ -16,8 +16,8 @@ from dpojax.data.examples import TokenDataset, as_ids
 from dpojax.data.formats import FORMATS, Comparison, Format, Row, choose_format, pretokenised
 from dpojax.data.formats.common import Message, messages, read_prompt, rest_of, token_ids
 from dpojax.data.limits import Limits, cut_prompt
+from dpojax.data.row_filter import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
 from dpojax.data.rows import RowReader, row_groups
-from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
 from dpojax.data.sources import Source, SourceRow, find_file, memory_rows
 from dpojax.data.splits import first_distinct_prompts
 from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised, tokenise
@@ -43,7 +43,7 @@ class PromptRow:
   """A prompt that a policy answers.
 
   Attributes:
-    given: exactly as the data have it, see `sieve.given_prompt`: text, or messages.
+    given: exactly as the data have it, see `row_filter.given_prompt`: text, or messages.
     text: as a person reads it.
     ids: i32[P] what the policy reads: template, generation prompt and BOS included. Never empty.
     where: it was read, for messages.

@@ -1,4 +1,4 @@
-"""What becomes of each row: kept as an example, or dropped for a counted reason."""
+"""Filters rows: each is kept as an example, or dropped for a counted reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,7 +102,7 @@ def _from_turn_to_turn(first: Comparison, last: Comparison) -> str:
   return "\n\n".join([shown_message(answer), *(f"{message['role']}: {shown_message(message)}" for message in rest)])
 
 
-class Sieve:
+class RowFilter:
   """Keeps what can be used, and counts and notes what cannot."""
 
   def __init__(self, settings: DataSettings, tokenizer: Tokenizer, answers: Answers, row_length: int):
