@@ -174,8 +174,8 @@ def _build(
   row_filter = RowFilter(settings, tokenizer, answers, row_length)
   template = open_template(settings, tokenizer)
   choose = functools.partial(_choose, answers=answers)
-  chat, judged = template is not None, answers is not Answers.ANY
-  reader = RowReader(settings, choose, row_filter.limits, chat=chat, judged=judged)
+  chat, annotated = template is not None, answers is not Answers.ANY
+  reader = RowReader(settings, choose, row_filter.limits, chat=chat, annotated=annotated)
   every_turn = answers is Answers.ONE and settings.train_turns == "all"
   tokenised = functools.partial(
     tokenise, tokenizer=tokenizer, template=template, after_eos=settings.after_eos, complete=True

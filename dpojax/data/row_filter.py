@@ -8,7 +8,7 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
 from dpojax.data.formats import Comparison
-from dpojax.data.formats.common import Answer, Judgement, Message, answer_text, other_keys
+from dpojax.data.formats.common import Annotations, Answer, Message, answer_text, other_keys
 from dpojax.data.limits import Limits, fit
 from dpojax.data.rows import shown_message
 from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised
@@ -178,13 +178,13 @@ class RowFilter:
       scores = tuple(scores[i] for i in first) if scores else ()
       repeated = len(cut_answers) - len(distinct)
       cut_answers = [list(answer) for answer in distinct]
-    judged = comparison.judgement
+    annotations = comparison.annotations
     example = TokenExample(
       as_ids(cut_prompt),
       tuple(as_ids(answer) for answer in cut_answers),
-      weight=1.0 if judged.weight is None else judged.weight,
+      weight=1.0 if annotations.weight is None else annotations.weight,
       label=0.5 if len(set(scores)) == 1 and len(scores) == 2 else self.label(comparison, len(cut_answers)),
-      margin=judged.margin or 0.0,
+      margin=annotations.margin or 0.0,
       scores=scores,
       scores_have_units=bool(scores) and comparison.scores_have_units,
     )
@@ -197,11 +197,11 @@ class RowFilter:
     self.counts["truncated/answers"] += cuts
     self.counts["duplicate_prompts"] += seen
     self.counts["boundary_mismatches"] += ids.mismatch and PROMPT_DIFFERS not in ids.odd
-    self.note_odd(where, ids.odd, judged)
+    self.note_odd(where, ids.odd, annotations)
     self.counts["repeated_answers"] += repeated
     self.counts["ties"] += example.label == 0.5
-    self.counts["with_margin"] += judged.margin is not None
-    self.counts["with_weight"] += judged.weight is not None
+    self.counts["with_margin"] += annotations.margin is not None
+    self.counts["with_weight"] += annotations.weight is not None
     self.counts["kept"] += 1
     self.counts["turns"] += self.every_turn
     self.count_ends(example.answers)
@@ -226,7 +226,7 @@ class RowFilter:
       self.drop_for(where, left[0])
       return
     joined = join([turn for _, _, turn in turns])
-    weight = turns[0][0].judgement.weight
+    weight = turns[0][0].annotations.weight
     examples = [
       TokenExample(
         as_ids(group.prompt),
@@ -256,7 +256,7 @@ class RowFilter:
       odd = {**ids.odd, **odd}
       self.count_ends([as_ids(turn.answer)])
     counts["boundary_mismatches"] += any(ids.mismatch and PROMPT_DIFFERS not in ids.odd for _, ids, _ in turns)
-    self.note_odd(where, odd, turns[0][0].judgement)
+    self.note_odd(where, odd, turns[0][0].annotations)
     if left:
       self.odd.setdefault("turns_left_out", f"{where}: {left[0]}")
     if len(joined) > 1:
@@ -287,10 +287,10 @@ class RowFilter:
     prompt, (answer,) = fitted
     return comparison, ids, Turn(prompt, answer)
 
-  def note_odd(self, where: str, odd: Mapping[str, str], judged: Judgement) -> None:
+  def note_odd(self, where: str, odd: Mapping[str, str], annotations: Annotations) -> None:
     """Counts what is odd about a row that is kept."""
     found = dict(odd)
-    if judged.contradicts:
+    if annotations.contradicts:
       found["contradicting_scores"] = "its scores, margin, winner or label say that the second answer is the better one"
     for name, what in found.items():
       self.counts[name] += 1
@@ -298,7 +298,7 @@ class RowFilter:
 
   def label(self, comparison: Comparison, answers: int) -> float:
     """What the row says of its first answer: see `TokenExample`."""
-    if comparison.judgement.tie and answers == 2:
+    if comparison.annotations.tie and answers == 2:
       return 0.5
     return float(comparison.details["label"]) if self.answers is Answers.UNPAIRED and answers == 1 else 1.0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.config.schema import DataSettings
+from dpojax.data.annotations import read_annotations
 from dpojax.data.columns import (
   ANSWER_NAMES,
   JUDGED,
@@ -19,8 +20,7 @@ from dpojax.data.columns import (
   standard_row,
 )
 from dpojax.data.formats.cells import MOST_DEPTH, from_json, is_empty, is_missing, kind_of, shown
-from dpojax.data.formats.common import CALLS, Comparison, Format, Judgement, Message, Row, answer_text
-from dpojax.data.judgement import read_judgement
+from dpojax.data.formats.common import CALLS, Annotations, Comparison, Format, Message, Row, answer_text
 from dpojax.data.limits import Limits, shorten
 from dpojax.data.sources import SourceRow
 from dpojax.errors import DataError, RowError
@@ -103,7 +103,7 @@ class RowReader:
     limits: Limits,
     *,
     chat: bool,
-    judged: bool = False,
+    annotated: bool = False,
     prompts: bool = False,
     rendered: bool = True,
   ):
@@ -113,7 +113,7 @@ class RowReader:
       choose: the format for a row of standard columns.
       limits: beyond which texts are left out, or cut, before they are tokenised.
       chat: whether there is a chat template.
-      judged: whether ties, margins and weights are read.
+      annotated: whether ties, margins and weights are read.
       prompts: read prompts alone.
       rendered: whether what is read becomes text for a model; else a system message needs no template.
 
@@ -121,7 +121,7 @@ class RowReader:
       ConfigError: `data.columns` is wrong.
     """
     self.settings, self.choose, self.limits = settings, choose, limits
-    self.chat, self.judged, self.prompts, self.rendered = chat, judged, prompts, rendered
+    self.chat, self.annotated, self.prompts, self.rendered = chat, annotated, prompts, rendered
     self.columns = parse_columns(settings.columns)
     self.form: Format | None = None
     self.count = 0
@@ -198,8 +198,8 @@ class RowReader:
         comparison = _with_system(comparison, system, chat)
         comparison = _with_tools(comparison, tools, chat)
         check_prompt(comparison)
-        judgement = read_judgement(values, len(comparison.answers)) if self.judged else Judgement()
-        found.append(shorten(dataclasses.replace(comparison, judgement=judgement), self.limits))
+        annotations = read_annotations(values, len(comparison.answers)) if self.annotated else Annotations()
+        found.append(shorten(dataclasses.replace(comparison, annotations=annotations), self.limits))
       except DataError as error:
         found.append(error)
     errors = [one for one in found if isinstance(one, DataError)]

@@ -184,8 +184,8 @@ def decode(entry: bytes) -> TokenDataset:
       at += len(answer)
     count, units = scored[len(examples)]
     mine, scores_at = tuple(scores[scores_at : scores_at + count]), scores_at + count
-    judged_as = {"weight": weight, "label": label, "margin": margin}
+    annotations = {"weight": weight, "label": label, "margin": margin}
     known = {"learned": tuple(masks), "scores": mine, "scores_have_units": bool(units)}
-    examples.append(TokenExample(prompt, tuple(answers), **judged_as, **known))
+    examples.append(TokenExample(prompt, tuple(answers), **annotations, **known))
   whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
   return TokenDataset(examples, metadata=metadata, **whole)

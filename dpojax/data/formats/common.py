@@ -37,7 +37,7 @@ SHAREGPT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class Annotations:
   """What a row says of its comparison beside the order of its answers.
 
   Attributes:
@@ -64,7 +64,7 @@ class Comparison:
     prompt: text, messages or ids.
     answers: texts, messages or ids, best first where they are ranked.
     details: whatever else of the row is worth keeping (labels, scores).
-    judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
+    annotations: how sure the order is; read after the format's `parse`, since any format may have its columns.
     finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
     tools: functions that the answers may call, as the template reads them; None: none.
     scores: how good each answer is, the higher the better; equal ones tie. Empty: nothing but their order is known.
@@ -75,7 +75,7 @@ class Comparison:
   prompt: Any
   answers: tuple[Any, ...]
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
-  judgement: Judgement = Judgement()
+  annotations: Annotations = Annotations()
   finished: tuple[bool, ...] = ()
   tools: list[Any] | None = None
   scores: tuple[float, ...] = ()
