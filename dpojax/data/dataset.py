@@ -10,7 +10,7 @@ import numpy as np
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
-from dpojax.data.formats import Comparison, Format, Row, choose_format
+from dpojax.data.formats import Format, PreferenceRow, Row, choose_format
 from dpojax.data.rankings import expand
 from dpojax.data.row_filter import RowFilter, prompt_key
 from dpojax.data.rows import CHARACTERS_AT_ONCE, RowReader, characters, row_groups
@@ -186,10 +186,10 @@ def _build(
       row_filter.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
       parsed = [reader.read_turns(row) if every_turn else _alone(reader.read(row)) for row in some]
       for part in _parts(list(zip(some, parsed, strict=True))):
-        read = [(row.where, one) for row, p in part for one in p if isinstance(one, Comparison)]
+        read = [(row.where, one) for row, p in part for one in p if isinstance(one, PreferenceRow)]
         done = iter(tokenised([one for _, one in read], [where for where, _ in read]))
         for row, p in part:
-          row_filter.take(row.where, [(one, next(done) if isinstance(one, Comparison) else one) for one in p])
+          row_filter.take(row.where, [(one, next(done) if isinstance(one, PreferenceRow) else one) for one in p])
   finally:
     if template is not None:
       template.close()
@@ -201,10 +201,10 @@ def _build(
 GRADES = re.compile(
   r"(.*_)?(scores?|ratings?|rewards?|grade|stars|labels?|thumbs?(_?(up|down))?|likes?|liked|vote|feedback|desirable|preferred)"
 )
-Read = Sequence[Comparison | DataError]  # what a row holds: several turns, or one comparison, or why nothing
+Read = Sequence[PreferenceRow | DataError]  # what a row holds: several turns, or one comparison, or why nothing
 
 
-def _alone(read: Comparison | DataError) -> Read:
+def _alone(read: PreferenceRow | DataError) -> Read:
   return [read]
 
 

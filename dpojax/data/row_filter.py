@@ -7,7 +7,7 @@ import numpy as np
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
-from dpojax.data.formats import Comparison
+from dpojax.data.formats import PreferenceRow
 from dpojax.data.formats.common import Annotations, Answer, Message, answer_text, other_keys
 from dpojax.data.limits import Limits, fit
 from dpojax.data.rows import shown_message
@@ -60,7 +60,7 @@ def prompt_key(example: TokenExample, prompted: bool) -> bytes:
   return example.prompt.tobytes() + (b"" if prompted else example.answers[0].tobytes())
 
 
-def given_prompt(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str | list[Message]:
+def given_prompt(comparison: PreferenceRow, ids: Sequence[int], tokenizer: Tokenizer) -> str | list[Message]:
   """The prompt exactly as the row's format reads it: no template applied, nothing stripped or cut.
 
   Messages where a conversation is answered, the text where a text goes on. Rows of ids hold neither, and theirs are
@@ -69,7 +69,7 @@ def given_prompt(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenize
   return tokenizer.decode(ids) if comparison.kind == "ids" else comparison.prompt
 
 
-def prompt_text(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+def prompt_text(comparison: PreferenceRow, ids: Sequence[int], tokenizer: Tokenizer) -> str:
   """The prompt as a person reads it."""
   given = given_prompt(comparison, ids, tokenizer)
   if isinstance(given, str):
@@ -94,7 +94,7 @@ def odd_in_words(odd: Mapping[str, str], counts: Mapping[str, int]) -> list[str]
   ]
 
 
-def _from_turn_to_turn(first: Comparison, last: Comparison) -> str:
+def _from_turn_to_turn(first: PreferenceRow, last: PreferenceRow) -> str:
   """What a conversation says from one of its turns to another, as a person reads it."""
   ended = last.answers[0]
   conversation = [*last.prompt, {"role": "assistant", "content": ended} if isinstance(ended, str) else ended]
@@ -118,7 +118,7 @@ class RowFilter:
     self.prompts: set[bytes] = set()
     self.every_turn = False  # rows are conversations of which every turn is learned
 
-  def take(self, where: str, read: Sequence[tuple[Comparison | DataError, Tokenised | DataError]]) -> None:
+  def take(self, where: str, read: Sequence[tuple[PreferenceRow | DataError, Tokenised | DataError]]) -> None:
     """Keeps the row, one comparison or the turns of a conversation, or counts why not."""
     self.counts["rows"] += 1
     if len(read) > 1:
@@ -149,7 +149,7 @@ class RowFilter:
     if noted and len(self.notes) < MOST_NOTES:
       self.notes.append(note)
 
-  def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
+  def keep(self, where: str, comparison: PreferenceRow, ids: Tokenised) -> str:
     """Adds the example; or says why it is dropped."""
     texts, prompt, answers = list(comparison.answers), ids.prompt, ids.answers
     if self.answers is Answers.ONE:
@@ -209,12 +209,12 @@ class RowFilter:
     self.metadata.append(self.describe(where, comparison, ids, texts))
     return ""
 
-  def keep_turns(self, where: str, read: Sequence[tuple[Comparison | DataError, Tokenised | DataError]]) -> None:
+  def keep_turns(self, where: str, read: Sequence[tuple[PreferenceRow | DataError, Tokenised | DataError]]) -> None:
     """Adds the turns of a conversation in as few examples as hold them, or counts why the row is dropped.
 
     A turn that cannot be used is left out, and read where it stands in the history of a later one.
     """
-    turns: list[tuple[Comparison, Tokenised, Turn]] = []
+    turns: list[tuple[PreferenceRow, Tokenised, Turn]] = []
     left: list[DataError] = []
     for comparison, ids in read:
       found = self.turn(comparison, ids)
@@ -272,8 +272,8 @@ class RowFilter:
       self.metadata.append(self.describe(where, first, ids, [text]) | {"held_out_by": key.hex()})
 
   def turn(
-    self, comparison: Comparison | DataError, ids: Tokenised | DataError
-  ) -> tuple[Comparison, Tokenised, Turn] | DataError:
+    self, comparison: PreferenceRow | DataError, ids: Tokenised | DataError
+  ) -> tuple[PreferenceRow, Tokenised, Turn] | DataError:
     """A turn within its limits, or why it is left out."""
     if isinstance(comparison, DataError) or isinstance(ids, DataError):
       return comparison if isinstance(comparison, DataError) else ids  # pyright: ignore[reportReturnType]
@@ -296,7 +296,7 @@ class RowFilter:
       self.counts[name] += 1
       self.odd.setdefault(name, f"{where}: {what}")
 
-  def label(self, comparison: Comparison, answers: int) -> float:
+  def label(self, comparison: PreferenceRow, answers: int) -> float:
     """What the row says of its first answer: see `TokenExample`."""
     if comparison.annotations.tie and answers == 2:
       return 0.5
@@ -309,7 +309,7 @@ class RowFilter:
     counts["answers_with_eos"] += sum(bool(ends.intersection(answer.tolist())) for answer in answers)
     counts["eos_inside_answers"] += sum(bool(ends.intersection(answer[:-1].tolist())) for answer in answers)
 
-  def describe(self, where: str, comparison: Comparison, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
+  def describe(self, where: str, comparison: PreferenceRow, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
     """The texts behind an example: for looking at it, and for whoever judges answers to its prompt."""
     if comparison.kind == "ids":
       texts = [self.tokenizer.decode(answer) for answer in texts]

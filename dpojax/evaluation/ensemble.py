@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import wins
 from dpojax.evaluation.estimates import mean, share
+from dpojax.evaluation.scored_pairs import wins
 
 
 def combine(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from dpojax.evaluation import accuracy as acc
 from dpojax.evaluation import calibration as cal
-from dpojax.evaluation.comparisons import Comparisons, ScoredRow, compare
 from dpojax.evaluation.estimates import number
 from dpojax.evaluation.gold_reward import against_gold_reward
 from dpojax.evaluation.rankings import rankings
+from dpojax.evaluation.scored_pairs import ScoredPairs, ScoredRow, compare
 from dpojax.evaluation.temperature import NO_FIT, CrossFit, Temperature, cross_fit, fit_temperature
 
 Tree = dict[str, Any]
@@ -52,7 +52,7 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
   return found
 
 
-def _calibration(comparisons: Comparisons, bins: int) -> Tree:
+def _calibration(comparisons: ScoredPairs, bins: int) -> Tree:
   curve = cal.reliability(comparisons, bins)
   return {
     "nll": cal.nll(comparisons).to_json(),
@@ -86,7 +86,7 @@ def _calibrated(fits: CrossFit, bins: int) -> Tree:
   return {"folds": folds, "nll_change": fits.nll_change.to_json(), **_calibration(fits.calibrated, bins)}
 
 
-def _length(comparisons: Comparisons, within: float) -> Tree:
+def _length(comparisons: ScoredPairs, within: float) -> Tree:
   return {
     "longer_wins": acc.longer_wins(comparisons).to_json(),
     "prefers_longer": acc.prefers_longer(comparisons).to_json(),
@@ -98,7 +98,7 @@ def _length(comparisons: Comparisons, within: float) -> Tree:
   }
 
 
-def _subsets(comparisons: Comparisons) -> Tree:
+def _subsets(comparisons: ScoredPairs) -> Tree:
   parts = acc.by_subset(comparisons)
   if set(parts) <= {""}:
     return {}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import number
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 ROUNDING = 1e-14  # of the largest value: what a sum of float64 may leave of a difference that is 0
 

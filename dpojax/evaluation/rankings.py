@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 
 def top_one(scores: np.ndarray, level: np.ndarray) -> float:

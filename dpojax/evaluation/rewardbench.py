@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import number
 from dpojax.evaluation.rankings import top_one
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 # Subsets of each section of version 1 and their weights: prompts of the filtered split, except that math-prm (447
 # prompts) weighs as much as the six of code together.

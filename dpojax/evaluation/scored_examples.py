@@ -11,8 +11,8 @@ from dpojax.data.annotations import read_annotations
 from dpojax.data.dataset import prompt_keys
 from dpojax.data.examples import TokenDataset
 from dpojax.errors import DataError
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.ensemble import combine
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 ScoreKind = Literal["reward", "implicit", "sum", "mean"]
 
