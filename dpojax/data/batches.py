@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dpojax.config.schema import BatchSettings
+from dpojax.data.batch_shape import choose_shape
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, check_fits, pack, plan_rows
-from dpojax.data.shapes import choose_shape
+from dpojax.data.packing import BatchShape, check_fits, pack, plan_rows
 from dpojax.types import PackedBatch
 
 
@@ -42,7 +42,7 @@ class Batches:
   full. Resuming needs the step number and nothing else.
   """
 
-  def __init__(self, dataset: TokenDataset, batch: BatchSettings, shape: PackShape | None = None):
+  def __init__(self, dataset: TokenDataset, batch: BatchSettings, shape: BatchShape | None = None):
     """Raises DataError if an example does not fit a row, naming where it was read."""
     self.dataset = dataset
     self.settings = batch

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import TokenDataset
-from dpojax.data.packing import PackShape
-from dpojax.data.shapes import bucket
+from dpojax.data.packing import BatchShape
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
@@ -195,14 +195,14 @@ def _score(function: Callable, loaded: Loaded, placed: Placed, what: str, mesh: 
   return placed.in_order([sums for step in steps for sums in step.sums()])
 
 
-def _shape(dataset: TokenDataset, rows: int) -> PackShape:
+def _shape(dataset: TokenDataset, rows: int) -> BatchShape:
   """From a coarse ladder, so that later answers to the same prompts rarely compile again."""
   examples = [dataset[i] for i in range(len(dataset))]
   length = bucket(max(SHORTEST_ROW, dataset.longest_segment))
   scored, total = (sum(sizes) for sizes in zip(*((e.scored, e.row_tokens()) for e in examples), strict=True))
   slots = bucket(max(-(-length * scored // total), *(example.scored for example in examples)))
   slots = max(min(slots, length), *(example.scored for example in examples))
-  return PackShape(-(-AT_ONCE // rows), rows, length, slots, examples=AT_ONCE, answers=dataset.num_answers)
+  return BatchShape(-(-AT_ONCE // rows), rows, length, slots, examples=AT_ONCE, answers=dataset.num_answers)
 
 
 def _fingerprint(models: Sequence[Loaded], options: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import check_ids
-from dpojax.data.shapes import bucket
 from dpojax.errors import ConfigError, DataError
 from dpojax.models.cache import PromptCache
 from dpojax.models.language_model import LanguageModel
