@@ -53,7 +53,7 @@ class DataSettings:
     "hub", "where rows come from; a file given as data.path means file", choices=("hub", "file", "world")
   )
   path: str = option("", "local JSONL, JSON, CSV or Parquet file, .gz allowed, or stage:NAME of a pairs stage")
-  name: str = option("", "data set on the hub, or the built-in world's name")
+  name: str = option("", "data set on the hub, or the built-in environment's name")
   subset: str = option("", "the hub's configuration or data_dir name")
   split: str = option("train", "split to train on")
   revision: str = option("", "commit or tag of the hub data set")
@@ -88,8 +88,8 @@ class DataSettings:
     choices=("drop", "truncate_left", "truncate_right"),
   )
   duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
-  texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1, maximum=10_000_000)
-  seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
+  texts: int = option(30_000, "recipe=sft: texts that a built-in environment writes", minimum=1, maximum=10_000_000)
+  seed: int = option(0, "seed of an environment's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,7 +145,7 @@ def open_source(settings: DataSettings, path: str, split: str) -> Source:
   if path:
     return file_source(path, settings.limit)
   if settings.source == "world":
-    raise ConfigError("data.source=world: a world's rows are made by the run; pass them to dataset_from_rows")
+    raise ConfigError("data.source=world: an environment's rows are made by the run; pass them to dataset_from_rows")
   if settings.source == "file" and not settings.eval_split:
     raise ConfigError("data.source=file needs data.path, a JSONL, JSON, CSV or Parquet file")
   if not settings.name:

@@ -31,7 +31,7 @@ from dpojax.types import Answers
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
 MOST_BYTES = 4 * 2**30  # of all entries; a million pairs like those of HH take about two
-# Settings that decide what is held out, which pairs rankings make, and how many texts a world writes: nothing that becomes of a row of a source.
+# Settings that decide what is held out, which pairs rankings make, and how many texts an environment writes: nothing that becomes of a row of a source.
 AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed", "texts", "pairs")
 LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
 OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row

@@ -1,4 +1,4 @@
-"""Scores against a reward that is known, as that of a built-in world."""
+"""Scores against a reward that is known, as that of a built-in environment."""
 
 from collections.abc import Sequence
 

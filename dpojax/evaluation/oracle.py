@@ -27,7 +27,7 @@ class Curve:
 
   Weights are normalised within a prompt, which biases reward and KL downwards in proportion to 1 / ess. Most of that
   moves a point along the curve, not off it: at 12, 7 and 4 effective answers a prompt the curve lay 0.012, 0.022 and
-  0.049 too low where its reward was 4.2 to 5.0 and the reference's 0.7 (a made-up world of 4,000 answers that can be
+  0.049 too low where its reward was 4.2 to 5.0 and the reference's 0.7 (a made-up environment of 4,000 answers that can be
   enumerated).
 
   Attributes:

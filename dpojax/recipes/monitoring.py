@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from dpojax.config.schema import RunConfig
 from dpojax.data.prompts import PromptRow, prompts_given, prompts_of
 from dpojax.data.splits import Splits
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError, DataError
 from dpojax.models.scoring_model import ScoringModel
 from dpojax.recipes.inputs import Inputs, digest_of_text
@@ -107,7 +107,7 @@ def policy_monitoring(
     config: of the stage.
     inputs: builds the rewards.
     policy: what is trained.
-    held_out: prompts to look with, or examples, whose first different prompts they are; a world gives its own.
+    held_out: prompts to look with, or examples, whose first different prompts they are; an environment gives its own.
     mesh: devices.
 
   Raises:
@@ -134,7 +134,7 @@ def held_out_prompts(
   if wanted == 0 or (isinstance(policy.model, ScoringModel) and not policy.model.writes):
     return [], []
   if config.data.source == "world":
-    found, notes = _world_prompts(config, policy), []
+    found, notes = _environment_prompts(config, policy), []
   else:
     every = prompts_of(held_out.held_out) if isinstance(held_out, Splits) else held_out
     found, notes = _data_prompts(config, policy, every)
@@ -179,11 +179,11 @@ def _as_read(row: PromptRow, policy: LoadedModel) -> PromptRow:
   return dataclasses.replace(row, given=text, text=text) if text else row
 
 
-def _world_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:
-  wanted, world = config.monitor.prompts, get_world(config.data.name)
-  texts = world.prompts(wanted, config.monitor.seed, split="held_out")
+def _environment_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:
+  wanted, environment = config.monitor.prompts, get_environment(config.data.name)
+  texts = environment.prompts(wanted, config.monitor.seed, split="held_out")
   found = prompts_given(texts, dataclasses.replace(config.data, template="auto"), policy.tokenizer)
-  # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
+  # As the environment has them, which is what its reward reads, not as the one message that a template makes of them.
   return [dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True)]
 
 

@@ -23,7 +23,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert ["reward accuracy", "tied", "71.6 %"] in table
   assert "200 steps in 1m40s, 4,000 tokens/s" in text
   assert "before: 5 tokens, true reward 1.50," in text
-  assert text.index("Answer 0 of step 0") < text.index("Answer 0 of step 200")  # as a person reads this world
+  assert text.index("Answer 0 of step 0") < text.index("Answer 0 of step 200")  # as a person reads this environment
   assert "answer 4 of step 0" not in text  # monitor.show is 4
 
 

@@ -6,7 +6,7 @@ They stand best first, or a list beside them says how good each is, and they are
     {"answers": ["a", "b"], "ranks": [2, 1]}                     b > a          rank 1 the best
     {"answers": [{"response": "a", "overall_score": 3}, ...]}                   as UltraFeedback lists them
 
-A column "rewards" with a number for each answer, as a built-in world writes it, is kept in the details and orders nothing:
+A column "rewards" with a number for each answer, as a built-in environment writes it, is kept in the details and orders nothing:
 the order of such answers may have been drawn.
 """
 
