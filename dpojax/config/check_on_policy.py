@@ -12,7 +12,7 @@ from dpojax.rewards.spec import read_reward
 from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 
-ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
+ADAPTIVE_CLIP = 0.2  # at most this fraction of answers / kl_horizon is added or taken, see `objectives.kl_control`
 
 
 def check_on_policy(config: RunConfig) -> None:

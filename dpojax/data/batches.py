@@ -21,9 +21,9 @@ class Fill:
   """How full packed steps are.
 
   Attributes:
-    rows: share of token places that hold a token, over rows in use.
+    rows: fraction of token places that hold a token, over rows in use.
     groups: the same over all rows of the groups in use: what is computed.
-    scored: share of scored slots in use, over rows in use.
+    scored: fraction of scored slots in use, over rows in use.
     groups_per_step: row groups a step goes through, on average.
   """
 

@@ -168,8 +168,8 @@ def longest_within(lengths: Sequence[int], total: int) -> int:
   """The largest cap c for which the lengths, each cut to c, sum to no more than `total`."""
   remaining = total
   for place, length in enumerate(sorted(lengths)):
-    share = remaining // (len(lengths) - place)
-    if length > share:
-      return max(share, 0)
+    allowance = remaining // (len(lengths) - place)
+    if length > allowance:
+      return max(allowance, 0)
     remaining -= length
   return max(lengths)

@@ -172,11 +172,11 @@ def decode(entry: bytes) -> TokenDataset:
     scores, scored = stored["scores"].tolist(), stored["scored"].tolist()
     whole, *metadata = map(json.loads, stored["text"].tobytes().split(b"\n"))
   ends = np.cumsum(lengths).tolist()
-  pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+  arrays = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
   examples: list[TokenExample] = []
   first = at = scores_at = 0
   for number, (weight, label, margin), has_mask in zip(parts.tolist(), judged.tolist(), masked, strict=True):
-    prompt, *answers = pieces[first : first + number]
+    prompt, *answers = arrays[first : first + number]
     first += number
     masks = []
     for answer in answers if has_mask else ():

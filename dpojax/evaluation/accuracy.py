@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.estimates import Estimate, fraction, mean
 from dpojax.evaluation.scored_pairs import ScoredPairs, wins
 
 # Bins of (first - second) / longer of the two, in tokens; the middle one holds lengths alike to within 10 %.
@@ -29,9 +29,9 @@ class LengthBin:
 
 
 def accuracy(comparisons: ScoredPairs) -> Estimate:
-  """Share of the decided comparisons whose better answer scores higher; equal scores count one half."""
+  """Fraction of the decided comparisons whose better answer scores higher; equal scores count one half."""
   decided = comparisons.decided
-  return share(wins(decided.margin), decided.prompt)
+  return fraction(wins(decided.margin), decided.prompt)
 
 
 def margin(comparisons: ScoredPairs) -> Estimate:
@@ -41,16 +41,16 @@ def margin(comparisons: ScoredPairs) -> Estimate:
 
 
 def longer_wins(comparisons: ScoredPairs) -> Estimate:
-  """Accuracy of a judge that takes the answer longer in tokens; equal lengths count one half."""
+  """Accuracy of a model that takes the answer longer in tokens; equal lengths count one half."""
   decided = comparisons.decided
-  return share(wins(decided.tokens[:, 0] - decided.tokens[:, 1]), decided.prompt)
+  return fraction(wins(decided.tokens[:, 0] - decided.tokens[:, 1]), decided.prompt)
 
 
 def prefers_longer(comparisons: ScoredPairs) -> Estimate:
-  """Share of comparisons of unequal length, tied ones too, whose longer answer scores higher; equal scores one half."""
+  """Fraction of comparisons of unequal length, tied ones too, whose longer answer scores higher; equal scores one half."""
   difference = comparisons.tokens[:, 0] - comparisons.tokens[:, 1]
   unequal = difference != 0
-  return share(wins(comparisons.margin * np.sign(difference))[unequal], comparisons.prompt[unequal])
+  return fraction(wins(comparisons.margin * np.sign(difference))[unequal], comparisons.prompt[unequal])
 
 
 def relative_difference(comparisons: ScoredPairs) -> np.ndarray:
@@ -60,7 +60,7 @@ def relative_difference(comparisons: ScoredPairs) -> np.ndarray:
 
 
 def length_matched(comparisons: ScoredPairs, within: float = 0.1) -> Estimate:
-  """Accuracy where lengths differ by at most the share `within` of the longer answer."""
+  """Accuracy where lengths differ by at most the fraction `within` of the longer answer."""
   return accuracy(comparisons.where(np.abs(relative_difference(comparisons)) <= within))
 
 

@@ -112,9 +112,11 @@ def best_of_weights(rewards: np.ndarray, n: int) -> np.ndarray:
   count = rewards.shape[-1]
   ranks = np.arange(count + 1)
   # log of C(rank, n) / C(M, n): choices of n among the lowest `rank`
-  log_share = gammaln(ranks + 1) - gammaln(np.maximum(ranks - n, 0) + 1) - gammaln(count + 1) + gammaln(count - n + 1)
-  share = np.where(ranks >= n, np.exp(log_share), 0.0)
-  return (share[upto] - share[below]) / (upto - below)
+  log_probability = (
+    gammaln(ranks + 1) - gammaln(np.maximum(ranks - n, 0) + 1) - gammaln(count + 1) + gammaln(count - n + 1)
+  )
+  probability = np.where(ranks >= n, np.exp(log_probability), 0.0)
+  return (probability[upto] - probability[below]) / (upto - below)
 
 
 def best_of_points(

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from scipy.special import expit
 
-from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.estimates import Estimate, fraction, mean
 from dpojax.evaluation.scored_pairs import ScoredPairs
 
 BINS = 10  # at most, of the confidence; twice as many over the whole range of p
@@ -27,7 +27,7 @@ class ReliabilityBin:
   Attributes:
     low, high: least and greatest confidence in it.
     predicted: mean confidence.
-    observed: share won by the answer with the higher score; ties of either kind one half.
+    observed: fraction won by the answer with the higher score; ties of either kind one half.
   """
 
   low: float
@@ -48,12 +48,12 @@ def nll_values(comparisons: ScoredPairs) -> np.ndarray:
 
 
 def nll(comparisons: ScoredPairs) -> Estimate:
-  """Mean negative log-likelihood in nats; ln 2 for a judge that knows nothing."""
+  """Mean negative log-likelihood in nats; ln 2 for a model that knows nothing."""
   return mean(nll_values(comparisons), comparisons.prompt)
 
 
 def brier(comparisons: ScoredPairs) -> Estimate:
-  """Mean (p(first wins) - y)^2, in [0, 1]; 1/4 for a judge that knows nothing."""
+  """Mean (p(first wins) - y)^2, in [0, 1]; 1/4 for a model that knows nothing."""
   return mean((expit(comparisons.margin) - targets(comparisons)) ** 2, comparisons.prompt)
 
 
@@ -75,7 +75,7 @@ def reliability(comparisons: ScoredPairs, bins: int = BINS) -> list[ReliabilityB
   found = []
   for b in np.unique(place):
     inside = place == b
-    observed = share(won[inside], comparisons.prompt[inside])
+    observed = fraction(won[inside], comparisons.prompt[inside])
     found.append(
       ReliabilityBin(float(sure[inside].min()), float(sure[inside].max()), float(sure[inside].mean()), observed)
     )
@@ -99,7 +99,7 @@ def ece(curve: list[ReliabilityBin]) -> float:
 
 
 def ece_by_chance(comparisons: ScoredPairs, bins: int = BINS) -> float:
-  """About what ECE a perfectly calibrated judge of the same confidences would show, as shares never fall even.
+  """About what ECE a perfectly calibrated model of the same confidences would show, as fractions never fall even.
 
   sum_b sqrt(2/pi sum_i c_i (1 - c_i)) / N over bins b, the mean of |normal|; repeated prompts are not allowed for.
   """

@@ -22,7 +22,7 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
 
   Args:
     rows: at least one; their order does not matter.
-    within: lengths that differ by at most this share of the longer are called alike.
+    within: lengths that differ by at most this fraction of the longer are called alike.
     bins: of the reliability curve, at most.
 
   Returns:
@@ -46,9 +46,9 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
   }
   if any(len(row.scores) > 2 for row in rows):
     found["rankings"] = {name: estimate.to_json() for name, estimate in rankings(rows).items()}
-  truth = against_gold_reward(rows)
-  if truth is not None:
-    found["truth"] = truth
+  gold_reward = against_gold_reward(rows)
+  if gold_reward is not None:
+    found["truth"] = gold_reward
   return found
 
 

@@ -23,12 +23,12 @@ def against_gold_reward(rows: Sequence[ScoredRow]) -> dict[str, float | int | No
   if not known:
     return None
   scores = np.concatenate([row.scores for row in known])
-  truth = np.concatenate([np.asarray(row.true_reward, np.float64) for row in known])
+  gold_reward = np.concatenate([np.asarray(row.true_reward, np.float64) for row in known])
   prompt = np.concatenate([np.full(len(row.scores), row.prompt, np.int64) for row in known])
   return {
-    "pearson": number(pearson(scores, truth)),
-    "spearman": number(pearson(rankdata(scores), rankdata(truth))),
-    "pearson_within": number(pearson(centred(scores, prompt), centred(truth, prompt))),
+    "pearson": number(pearson(scores, gold_reward)),
+    "spearman": number(pearson(rankdata(scores), rankdata(gold_reward))),
+    "pearson_within": number(pearson(centred(scores, prompt), centred(gold_reward, prompt))),
     "answers": len(scores),
   }
 

@@ -40,7 +40,7 @@ class Temperature:
 
 @dataclasses.dataclass(frozen=True)
 class CrossFit:
-  """Every comparison judged at a temperature fitted without its prompt.
+  """Every comparison evaluated at a temperature fitted without its prompt.
 
   Attributes:
     folds: the two fits.
@@ -84,7 +84,7 @@ def fit_temperature(comparisons: ScoredPairs) -> Temperature:
 
 
 def cross_fit(comparisons: ScoredPairs) -> CrossFit:
-  """Fits on each half of the prompts and judges the other half by it.
+  """Fits on each half of the prompts and evaluates the other half with it.
 
   The halves are every other prompt in the order of their numbers, so they do not depend on the order of rows.
   """

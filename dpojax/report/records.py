@@ -43,7 +43,7 @@ class RunRecords:
   def series(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps i64[N], values f64[N]) of the records that have the metric; empty where none has.
 
-    A share of pairs won is left out where all pairs are ties, see `training.numbers.tied`.
+    A fraction of pairs won is left out where all pairs are ties, see `training.numbers.tied`.
     """
     records = [record for record in self.splits.get(split, []) if metric in record]
     found = [(record["step"], record[metric]) for record in records if not tied(record, metric)]

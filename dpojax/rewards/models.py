@@ -29,7 +29,7 @@ ROWS = 4  # of a group, at least; a mesh needs a multiple of its devices that sh
 SHORTEST_ROW = 256  # tokens
 
 
-class Loaded(Protocol):
+class ModelWithTokenizer(Protocol):
   """A model as it was read: `dpojax.training.model_files.LoadedModel`, or anything with these."""
 
   @property
@@ -56,7 +56,7 @@ class ModelReward:
 
   name: str
   path: str
-  loaded: Loaded
+  loaded: ModelWithTokenizer
   less: float = 0.0
   normalised: bool = False
   policy: Tokenizer | None = None
@@ -124,8 +124,8 @@ class ImplicitReward:
 
   name: str
   path: str
-  loaded: Loaded
-  reference: Callable[[], Loaded]
+  loaded: ModelWithTokenizer
+  reference: Callable[[], ModelWithTokenizer]
   beta: float
   policy: Tokenizer | None = None
   mesh: Mesh | None = None
@@ -159,7 +159,7 @@ class ImplicitReward:
     before = _score(logps_of_rows, self._reference(), placed, f"the reference of {where}", self.mesh)
     return finite(self.beta * (own - before), answers, self.name)
 
-  def _reference(self) -> Loaded:
+  def _reference(self) -> ModelWithTokenizer:
     found = self.reference()
     other = isinstance(found.model, RewardModel)
     if other or found.model.config.vocab_size != self.loaded.model.config.vocab_size:
@@ -169,7 +169,7 @@ class ImplicitReward:
     return found
 
 
-def check_writes(loaded: Loaded, path: str) -> None:
+def check_writes(loaded: ModelWithTokenizer, path: str) -> None:
   """Raises ConfigError where the model of an implicit reward is a reward model."""
   if isinstance(loaded.model, RewardModel):
     raise ConfigError(f"implicit:{path} is a reward model; give it as model:{path}")
@@ -184,7 +184,7 @@ def finite(values: np.ndarray, answers: Sequence[PromptedAnswer], name: str) -> 
   return values
 
 
-def _score(function: Callable, loaded: Loaded, placed: Placed, what: str, mesh: Mesh | None) -> np.ndarray:
+def _score(function: Callable, loaded: ModelWithTokenizer, placed: Placed, what: str, mesh: Mesh | None) -> np.ndarray:
   """[N] log-probs or [N, H] rewards of the answers, by the function of (model, params, rows) that gives them."""
   config = loaded.model.config
   check_fits(placed, config.max_positions, config.vocab_size, loaded.tokenizer, what)
@@ -205,7 +205,7 @@ def _shape(dataset: TokenDataset, rows: int) -> BatchShape:
   return BatchShape(-(-AT_ONCE // rows), rows, length, slots, examples=AT_ONCE, answers=dataset.num_answers)
 
 
-def _fingerprint(models: Sequence[Loaded], options: dict[str, Any]) -> str:
+def _fingerprint(models: Sequence[ModelWithTokenizer], options: dict[str, Any]) -> str:
   digests = [getattr(loaded, "digest", "") for loaded in models]
   if not all(digests):
     return ""

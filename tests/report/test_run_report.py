@@ -94,7 +94,7 @@ def test_the_page_shows_settings_curves_and_samples(tmp_path, make_run):
 
 
 def test_smoothing_passes_over_what_is_not_finite():
-  values = smooth(np.asarray([1.0, np.nan, 1.0, np.inf, 1.0]), share=0.5)
+  values = smooth(np.asarray([1.0, np.nan, 1.0, np.inf, 1.0]), fraction=0.5)
   np.testing.assert_allclose(values, 1.0, rtol=1e-12)
 
 
