@@ -15,9 +15,9 @@ from dpojax.errors import ConfigError, DataError
 from dpojax.models.scoring_model import ScoringModel
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
-from dpojax.training.looks import Looks
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.monitors import KeepBest, SamplePolicy, StopRule
+from dpojax.training.policy_samples import PolicySamples
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.sample_policy import PolicySampler
 from dpojax.training.stage_record import Fingerprint
@@ -86,16 +86,16 @@ class Monitoring:
     for note in self.notes:
       log.message(f"monitor: {note}")
     sampler = self.sampler(folder.path, reference, status=log.status)
-    looks = SamplePolicy(sampler, folder.path, settings.every)
+    sampling = SamplePolicy(sampler, folder.path, settings.every)
     if sampler.truncated:
       if stop.kl_budget:
         log.message("monitor: answers are drawn with top-k, a nucleus or greedily, so stop.kl_budget cannot be watched")
-      return [looks]
-    so_far = Looks(folder.path, log, self.rewards[0].name if self.rewards else "")
+      return [sampling]
+    so_far = PolicySamples(folder.path, log, self.rewards[0].name if self.rewards else "")
     rule = StopRule(stop, so_far, settings.every)
     if not self.rewards:
-      return [looks, rule]
-    return [looks, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
+      return [sampling, rule]
+    return [sampling, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
 
 
 def policy_monitoring(
@@ -187,6 +187,6 @@ def _environment_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptR
   return [dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True)]
 
 
-def without_looks(config: RunConfig) -> RunConfig:
+def without_policy_samples(config: RunConfig) -> RunConfig:
   """The same settings, with no look at the policy."""
   return dataclasses.replace(config, monitor=dataclasses.replace(config.monitor, prompts=0))
