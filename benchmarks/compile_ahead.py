@@ -37,7 +37,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dpojax.config.schema import OptimizerSettings, ParallelSettings
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference
@@ -122,7 +122,7 @@ def step(devices) -> None:
   """A whole training step of DPO, the reference live, 4 rows of 1,024 tokens a group, with the kernels and without."""
   rule = make_optimizer(OptimizerSettings(), 100).in_place()
   objective = Preference(LanguageModel(SMOLLM2, precision="bfloat16"))
-  batch = pack([], PackShape(groups=8, rows=4, length=1024, scored=640, examples=16, answers=2))
+  batch = pack([], BatchShape(groups=8, rows=4, length=1024, scored=640, examples=16, answers=2))
   params = jax.eval_shape(objective.model.init, jax.random.key(0))
   state = jax.eval_shape(lambda params: new_state(params, rule), params)
   hyper = {name: np.float32(1) for name in ("learning_rate", "beta", "label_smoothing")}

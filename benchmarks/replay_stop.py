@@ -17,39 +17,39 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from dpojax.config.schema import StopSettings
 from dpojax.report.records import read_run
 from dpojax.report.tables import markdown
-from dpojax.training.looks import read_look
 from dpojax.training.numbers import rewards_of
-from dpojax.training.stopping import Look, budget, should_stop
+from dpojax.training.policy_samples import read_policy_sample
+from dpojax.training.stopping import PolicySample, budget, should_stop
 
 HEADER = ["run", "patience", "stops after step", "reward there", "KL a token there", "reward at the end", "highest"]
 
 
-def looks_of(folder: pathlib.Path, every: int) -> list[Look]:
+def samples_of(folder: pathlib.Path, every: int) -> list[PolicySample]:
   """Every `every`-th look of a run, by its first reward."""
   records = read_run(folder).splits["policy"]
   reward = next(iter(rewards_of(records[0]))).removeprefix("reward/")
-  return [read_look(folder, record["step"], reward) for record in records[::every]]
+  return [read_policy_sample(folder, record["step"], reward) for record in records[::every]]
 
 
-def replay(looks: list[Look], settings: StopSettings) -> Look | None:
+def replay(samples: list[PolicySample], settings: StopSettings) -> PolicySample | None:
   """The look after which the rule stops the run; None: it never does."""
-  for count in range(1, len(looks)):
-    if should_stop(looks[:count], settings).stop:
-      return looks[count - 1]
+  for count in range(1, len(samples)):
+    if should_stop(samples[:count], settings).stop:
+      return samples[count - 1]
   return None
 
 
-def row(name: str, looks: list[Look], settings: StopSettings) -> list[str]:
+def row(name: str, samples: list[PolicySample], settings: StopSettings) -> list[str]:
   """Cells of `HEADER`."""
-  stopped, last = replay(looks, settings), looks[-1]
-  best = max(looks, key=lambda look: look.reward)
+  stopped, last = replay(samples, settings), samples[-1]
+  best = max(samples, key=lambda sample: sample.reward)
   there = [f"{stopped.step}", said(stopped), f"{stopped.kl_token:.3f}"] if stopped else ["never", "", ""]
   return [name, str(settings.patience), *there, f"{said(last)} ({last.step})", f"{best.reward:.3f} ({best.step})"]
 
 
-def said(look: Look) -> str:
-  error = look.rewards.std(ddof=1) / len(look.rewards) ** 0.5
-  return f"{look.reward:.3f} ± {error:.3f}"
+def said(sample: PolicySample) -> str:
+  error = sample.rewards.std(ddof=1) / len(sample.rewards) ** 0.5
+  return f"{sample.reward:.3f} ± {error:.3f}"
 
 
 def main() -> None:
@@ -60,11 +60,11 @@ def main() -> None:
   given = parser.parse_args()
   rows = []
   for folder in given.runs:
-    looks = looks_of(folder, given.every)
+    samples = samples_of(folder, given.every)
     for patience in given.patience:
-      rows.append(row(folder.name, looks, StopSettings(patience=patience)))
-    within = [look for look in looks[1:] if not budget(look, StopSettings()).over]
-    best = max(within, key=lambda look: look.reward, default=None)
+      rows.append(row(folder.name, samples, StopSettings(patience=patience)))
+    within = [sample for sample in samples[1:] if not budget(sample, StopSettings()).over]
+    best = max(within, key=lambda sample: sample.reward, default=None)
     text = f"step {best.step}: {said(best)} at {best.kl_token:.3f}" if best else "none"
     print(f"{folder.name}: best look within {StopSettings().kl_budget:g} nats a token: {text}")
   print(markdown(HEADER, rows))

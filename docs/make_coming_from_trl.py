@@ -24,7 +24,7 @@ SAME = {
   "gamma": "policy_gradient.gamma; of simpo the margin is loss.gamma",
   "learning_rate": "optimizer.learning_rate",
   "weight_decay": "optimizer.weight_decay, never of norms, biases and, other than there, embeddings: optimizer.decay_rule",
-  "warmup_steps": "optimizer.warmup_steps, whole steps and no share of them",
+  "warmup_steps": "optimizer.warmup_steps, whole steps and no fraction of them",
   "seed": "seed, added to those of every section",
   "temperature": "rollout.temperature, monitor.temperature, pairs.temperature",
   "top_p": "monitor.top_p, pairs.top_p; roll-outs are drawn from the whole distribution",

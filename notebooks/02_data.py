@@ -30,7 +30,7 @@ import numpy as np
 import dpojax
 from dpojax.data.doctor import report
 from dpojax.data.show import show_row
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 
 # %% [markdown]
 # ## Rows
@@ -39,10 +39,10 @@ from dpojax.environments import get_world
 # and a poor answer, and a few rows as real files have them: the same answer twice, an empty one, a number for a text.
 
 # %%
-world = get_world("complaint_desk")
-letters = world.prompts(400, 0)
+environment = get_environment("complaint_desk")
+letters = environment.prompts(400, 0)
 rows = [
-  {"prompt": letter, "chosen": world.good_answer(letter), "rejected": world.answer(letter, (0, i))}
+  {"prompt": letter, "chosen": environment.good_answer(letter), "rejected": environment.answer(letter, (0, i))}
   for i, letter in enumerate(letters)
 ]
 rows[7]["rejected"] = rows[7]["chosen"]

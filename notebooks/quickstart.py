@@ -16,7 +16,7 @@
 # %% [markdown]
 # # DPO in a notebook, from a config to a changed β
 #
-# The pieces that `dpojax train` puts together, a few lines each. The built-in world is a complaint desk: a clerk answers
+# The pieces that `dpojax train` puts together, a few lines each. The built-in environment is a complaint desk: a clerk answers
 # letters, and the true reward of every answer is known. Sizes are cut down here so that the whole page runs in about a
 # minute; `experiments/quickstart.py` as it stands learns more.
 
@@ -47,7 +47,7 @@ config.loss
 # ## Model and data
 #
 # The experiment has two stages before DPO: supervised fine-tuning, and pairs that the fine-tuned model writes and the
-# world's true reward labels. Both run here and keep what they made in a folder; the inputs of the third are read from
+# environment's true reward labels. Both run here and keep what they made in a folder; the inputs of the third are read from
 # there.
 
 # %%

@@ -1,6 +1,6 @@
 """What `gpu_check.py` asks of a device: each a function that returns a line of figures, or fails.
 
-The device is the first GPU, the judge the same machine's processor in float32; without a GPU both are the processor.
+The device is the first GPU, the reference the same machine's processor in float32; without a GPU both are the processor.
 """
 
 import contextlib

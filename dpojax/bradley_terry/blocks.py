@@ -178,7 +178,7 @@ def _csv_form(path: str):
 
 @contextlib.contextmanager
 def _unpacked(path: str):
-  """(the file as a stream, unpacked where its name says so; a function that gives the share of it read)."""
+  """(the file as a stream, unpacked where its name says so; a function that gives the fraction of it read)."""
   import pyarrow as pa
 
   size = max(1, pathlib.Path(path).stat().st_size)

@@ -304,8 +304,8 @@ class Comparisons:
     largest = np.abs(self.covariates).max(axis=0, initial=0)
     largest = np.where(largest > 0, largest, 1.0)  # whose square may overflow, or vanish
     with np.errstate(all="ignore"):
-      share = self.row_weight / self.row_weight.max()
-      size = largest * np.sqrt(share @ (self.covariates / largest) ** 2 / share.sum())
+      relative = self.row_weight / self.row_weight.max()
+      size = largest * np.sqrt(relative @ (self.covariates / largest) ** 2 / relative.sum())
     size = np.where(size > 0, size, 1.0)
     scales = dict(zip(self.covariate_names, size.tolist(), strict=True))
     return dataclasses.replace(self, covariates=self.covariates / size), scales

@@ -137,9 +137,9 @@ def _check_ties(part: Comparisons, spec: Spec) -> None:
 
 
 def _first_tie_parameter(part: Comparisons, spec: Spec) -> float:
-  """The parameter that explains the share of ties if all were equally strong."""
-  share = float(part.row_weight[part.outcome == TIE].sum() / part.total_weight)
-  return float(np.log(2 * share / (1 - share)) if spec.model == "davidson" else 2 * np.arctanh(share))
+  """The parameter that explains the fraction of ties if all were equally strong."""
+  fraction = float(part.row_weight[part.outcome == TIE].sum() / part.total_weight)
+  return float(np.log(2 * fraction / (1 - fraction)) if spec.model == "davidson" else 2 * np.arctanh(fraction))
 
 
 class Strengths:

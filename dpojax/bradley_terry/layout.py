@@ -14,7 +14,7 @@ from dpojax.bradley_terry.columns import FIRST, SECOND, TIE, count_equal
 from dpojax.bradley_terry.comparisons import Comparisons
 
 GRID_ITEMS = 2048  # largest matrix of pairs: 32 MB
-GRID_FILL = 0.05  # least share of ordered pairs that met
+GRID_FILL = 0.05  # least fraction of ordered pairs that met
 
 
 class Spec(NamedTuple):

@@ -257,10 +257,10 @@ class Choices:
     self.left = np.where(there, _sum_after(self.e), 1.0)
     self.choice = there & np.append(there[:, 1:], np.zeros((len(there), 1), bool), axis=1)  # the last is no choice
     self.log_probability = np.where(self.choice, at - top - np.log(self.left), 0.0)
-    share = np.where(self.choice, 1 / self.left, 0.0)
-    self.once = np.cumsum(share, axis=1)
-    self.share = share
-    self.twice = np.cumsum(share * share, axis=1)
+    inverse = np.where(self.choice, 1 / self.left, 0.0)
+    self.once = np.cumsum(inverse, axis=1)
+    self.inverse = inverse
+    self.twice = np.cumsum(inverse * inverse, axis=1)
 
   @functools.cached_property
   def scores(self) -> np.ndarray:
@@ -270,8 +270,8 @@ class Choices:
   def curve(self, v: np.ndarray) -> np.ndarray:
     """The negative Hessian of the log-likelihood times f64[n]."""
     at = np.where(self.rankings.there, v[self.rankings.order], 0.0)
-    mean = _sum_after(self.e * at) * self.share  # of v among the candidates of a choice
-    bent = self.e * (at * self.once - np.cumsum(self.share * mean, axis=1))
+    mean = _sum_after(self.e * at) * self.inverse  # of v among the candidates of a choice
+    bent = self.e * (at * self.once - np.cumsum(self.inverse * mean, axis=1))
     return self.rankings.scatter(self.rankings.weight[:, None] * bent)
 
   def diagonal(self) -> np.ndarray:

@@ -215,7 +215,7 @@ class GoodnessOfFit:
     deviance, pearson: both chi-squared with `degrees_of_freedom` if the model holds and pairs met often.
     p_value, pearson_p_value: of a deviance, and a Pearson statistic, at least as large.
     pairs: pairs that met (in each arrangement of home and away, where home counts).
-    sparse_share: share of expected counts below 5; where it is large, neither p-value can be relied on.
+    sparse_share: fraction of expected counts below 5; where it is large, neither p-value can be relied on.
   """
 
   deviance: float

@@ -120,9 +120,9 @@ def _drawer(part: Comparisons, cells: Cells, unit: str) -> Callable[[np.random.G
     return by_cluster
   total = len(part)
   if part.count is not None and total > LISTED:
-    share = part.count / total
+    probability = part.count / total
     worth = 1.0 if part.weight is None else part.weight
-    return lambda rng: np.bincount(code, rng.multinomial(total, share) * worth, cells.number)
+    return lambda rng: np.bincount(code, rng.multinomial(total, probability) * worth, cells.number)
   order = np.argsort(code, kind="stable")  # what is drawn block by block is then counted in neighbouring cells
   if part.count is not None:
     order = np.repeat(order, part.count[order])

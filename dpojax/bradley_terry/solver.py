@@ -20,7 +20,7 @@ SPARSE_CHOLESKY_ITEMS = 3000  # up to which Cholesky is kept where conjugate gra
 # gradients, which solve to the relative accuracy of the step before, within bounds).
 SMALL_STEP = dict(newton=1e-6, pcg=1e-7)
 CG_ACCURACY = (1e-6, 1e-2)
-BEYOND = 0.1  # share of the slope at the start that may be left, backwards, at the end of a step
+BEYOND = 0.1  # fraction of the slope at the start that may be left, backwards, at the end of a step
 HALVINGS = 60
 
 

@@ -207,7 +207,7 @@ def _equals(fit: "BradleyTerryFit", advantage: float) -> list[str]:
   from dpojax.bradley_terry import likelihood
 
   found = likelihood.probabilities(fit.spec.model, advantage, float(fit.vector[-1]) if fit.spec.has_tie else None)
-  return [f"{100 * float(share):.1f} %" for share in found]
+  return [f"{100 * float(fraction):.1f} %" for fraction in found]
 
 
 def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

@@ -161,9 +161,9 @@ def _tokenizer(config: RunConfig):
 
   path = config.model.path
   if not path:
-    from dpojax.environments import end_token, get_world
+    from dpojax.environments import end_token, get_environment
 
-    return Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
+    return Tokenizer.from_words(get_environment(config.data.name).words, eos=end_token)
   if (pathlib.Path(path) / "model.json").is_file():  # a run of ours
     check_description(pathlib.Path(path))
     return Tokenizer.from_folder(pathlib.Path(path) / "tokenizer")
@@ -184,10 +184,10 @@ def _splits(config: RunConfig, tokenizer) -> "tuple[Splits, str]":
   }
   rows = None
   if data.source == "world":
-    from dpojax.environments import get_world, sft_rows
+    from dpojax.environments import get_environment, sft_rows
 
-    rows = sft_rows(get_world(data.name), data.texts, data.seed)
-    about = f"texts of the world {data.name}, from which a model learns to write"
+    rows = sft_rows(get_environment(data.name), data.texts, data.seed)
+    about = f"texts of the environment {data.name}, from which a model learns to write"
   splits = read_splits(data, tokenizer, rows=rows, row_length=length, max_positions=length, **facts)
   if rows is None:
     template = {"auto": "the tokenizer's" if tokenizer.chat_template else "none"}.get(data.template, data.template)

@@ -124,7 +124,7 @@ def _parser() -> Parser:
     metavar="SHARE",
     type=in_range(float, 0, 1),
     default=0.1,
-    help="lengths are alike when they differ by at most this share of the longer (0.1)",
+    help="lengths are alike when they differ by at most this fraction of the longer (0.1)",
   )
   parser.add_argument(
     "--precision", default="float32", choices=("float32", "bfloat16"), help="operands of matrix products (float32)"

@@ -29,7 +29,10 @@ def main(arguments: list[str]) -> int:
     "--out", metavar="FOLDER", type=file_path, help="where the page is written (DIR/report; of several DIRs: report)"
   )
   parser.add_argument(
-    "--reward", default="", metavar="NAME", help="the reward that judges (true; else the first measured)"
+    "--reward",
+    default="",
+    metavar="NAME",
+    help="the reward that policies are compared by (true; else the first measured)",
   )
   parser.add_argument("--title", default="", help="of the page (the names of the folders)")
   options = parser.parse_args(arguments)

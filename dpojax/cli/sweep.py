@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
   )
   options, experiment = parse_with_config(parser, arguments)
   from dpojax.config.load import load_experiment, load_points
-  from dpojax.sweeps.grid import SweepPoint, make_points, parse_grid, product
+  from dpojax.sweeps.grid import SweepRun, make_points, parse_grid, product
 
   workdir = pathlib.Path(options.workdir)
   values = product(parse_grid(options.grid, list(experiment.stages))) if options.grid else load_points(options.config)
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
   compilation_cache.begin()
   memory = {}  # what points have read
 
-  def run_point(point: SweepPoint) -> str:
+  def run_point(point: SweepRun) -> str:
     with contextlib.closing(pending(point.experiment, point.folders, memory=memory)) as stages:
       for recipe, config, inputs, folder in stages:
         recipe(config, inputs, folder)

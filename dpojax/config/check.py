@@ -99,22 +99,23 @@ def _check_recipe(config: RunConfig) -> None:
 
 
 def _check_pairs(config: RunConfig) -> None:
-  pairs, world = config.pairs, config.data.source == "world"
+  pairs, environment = config.pairs, config.data.source == "world"
   _require(bool(config.model.path), "model.path is empty: name the model that writes the answers of recipe=pairs")
   _require(
     not is_stage(config.data.path),
-    f"data.path={config.data.path}: recipe=pairs reads prompts, from a file, the hub or a built-in world, and no stage "
+    f"data.path={config.data.path}: recipe=pairs reads prompts, from a file, the hub or a built-in environment, and no stage "
     "makes any",
   )
   _require(
-    world or pairs.reward != "auto",
+    environment or pairs.reward != "auto",
     "pairs.reward=auto is the true reward, which only data.source=world has; name what orders the answers, such as "
     "pairs.reward=model:runs/reward or pairs.reward=python:FILE:FUNCTION, see docs/rewards.md",
   )
   _require(
-    not world or pairs.prompts > 0, "pairs.prompts is 0, but a built-in world has no end of prompts; say how many"
+    not environment or pairs.prompts > 0,
+    "pairs.prompts is 0, but a built-in environment has no end of prompts; say how many",
   )
-  read_reward(pairs.reward, "pairs.reward", environment=world)
+  read_reward(pairs.reward, "pairs.reward", environment=environment)
 
 
 def _check_data(config: RunConfig) -> None:
@@ -123,7 +124,9 @@ def _check_data(config: RunConfig) -> None:
     data.source != "hub" or bool(data.name) or is_stage(data.path),
     "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
   )
-  _require(data.source != "world" or bool(data.name), "data.name is empty: name a built-in world (complaint_desk)")
+  _require(
+    data.source != "world" or bool(data.name), "data.name is empty: name a built-in environment (complaint_desk)"
+  )
   if data.source == "world" and config.recipe in ("reward_model", "preference"):
     _require(
       bool(data.path),
@@ -173,7 +176,7 @@ def _check_model(config: RunConfig) -> None:
     return
   _require(
     config.data.source == "world",
-    "model.path is empty: a model from scratch knows only the words of a built-in world; "
+    "model.path is empty: a model from scratch knows only the words of a built-in environment; "
     "give model.path, or set data.source=world",
   )
   _require(

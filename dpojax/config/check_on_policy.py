@@ -5,31 +5,31 @@ import dataclasses
 from dpojax.config.experiment import name_of, names_in
 from dpojax.config.keys import SECTIONS, STAGE, is_stage
 from dpojax.config.schema import RunConfig
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import read_counts
 from dpojax.rewards.spec import read_reward
 from dpojax.rollout.size import check_size
 from dpojax.rollout.stop import stop_texts
 
-ADAPTIVE_CLIP = 0.2  # at most this share of answers / kl_horizon is added or taken, see `objectives.kl_control`
+ADAPTIVE_CLIP = 0.2  # at most this fraction of answers / kl_horizon is added or taken, see `objectives.kl_control`
 
 
 def check_on_policy(config: RunConfig) -> None:
   """Raises ConfigError, naming the key, for the first contradiction in the settings of a stage with roll-outs."""
-  rollout, world = config.rollout, config.data.source == "world"
+  rollout, environment = config.rollout, config.data.source == "world"
   _require(bool(config.model.path), f"model.path is empty: name the model that recipe={config.recipe} starts from")
   _require(
     not is_stage(config.data.path),
-    f"data.path={config.data.path}: recipe={config.recipe} reads prompts, from a file, the hub or a built-in world, and no "
+    f"data.path={config.data.path}: recipe={config.recipe} reads prompts, from a file, the hub or a built-in environment, and no "
     "stage makes any",
   )
   _require(
-    world or rollout.reward != "auto",
+    environment or rollout.reward != "auto",
     "rollout.reward=auto is the true reward, which only data.source=world has; name what scores the answers, such as "
     "rollout.reward=model:runs/reward or rollout.reward=python:FILE:FUNCTION, see docs/rewards.md",
   )
-  read_reward(rollout.reward, "rollout.reward", environment=world)
+  read_reward(rollout.reward, "rollout.reward", environment=environment)
   _require(
     "batch" not in SECTIONS[config.recipe] or rollout.max_tokens < config.batch.row_length,
     f"rollout.max_tokens={rollout.max_tokens} leaves no room for a prompt in rows of "
@@ -152,10 +152,12 @@ def _check_comparison(config: RunConfig) -> None:
     len(paths) < 2 and all(map(is_stage, paths)),
     f"comparison.best_of_n={settings.best_of_n}: wants one stage of recipe=best_of_n, as stage:NAME",
   )
-  world = config.data.source == "world"
-  known = get_world(config.data.name).splits if world else ("held_out", "all")
+  environment = config.data.source == "world"
+  known = get_environment(config.data.name).splits if environment else ("held_out", "all")
   splits = names_in(settings.splits)
-  _require(bool(splits), f"comparison.splits is empty; {config.data.name if world else 'data'} has {', '.join(known)}")
+  _require(
+    bool(splits), f"comparison.splits is empty; {config.data.name if environment else 'data'} has {', '.join(known)}"
+  )
   for split in splits:
     _require(
       split in known and splits.count(split) == 1,
@@ -200,7 +202,7 @@ def _check_best_of_n(config: RunConfig) -> None:
   _check_measured(config)
   _require(
     config.data.source == "world" or config.best_of_n.split == "held_out",
-    "best_of_n.split=train is for the prompts of a built-in world; of data those of data.path are answered",
+    "best_of_n.split=train is for the prompts of a built-in environment; of data those of data.path are answered",
   )
 
 

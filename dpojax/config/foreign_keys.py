@@ -124,7 +124,7 @@ TRAINING = {
   "ref_model_sync_steps": "reference.every",
   "optim": "optimizer.name: adamw_torch is adamw",
   "lr_scheduler_type": "optimizer.schedule: constant, linear or cosine, each after optimizer.warmup_steps",
-  "lr_scheduler_kwargs": "optimizer.final_fraction, share of the peak that the schedule ends at",
+  "lr_scheduler_kwargs": "optimizer.final_fraction, fraction of the peak that the schedule ends at",
   "warmup_ratio": "optimizer.warmup_steps, in steps",
   "max_grad_norm": "optimizer.clip_norm",
   "adam_beta1": "optimizer.b1",

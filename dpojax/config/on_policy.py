@@ -11,7 +11,7 @@ class RolloutSettings:
 
   prompts: int = option(
     0,
-    "prompts that are answered, equal ones each for itself (data.duplicates=drop leaves them out); 0: all of the data, 10,000 of a world; recipes best_of_n, comparison: 256",
+    "prompts that are answered, equal ones each for itself (data.duplicates=drop leaves them out); 0: all of the data, 10,000 of an environment; recipes best_of_n, comparison: 256",
     minimum=0,
     maximum=1_000_000,
   )
@@ -120,7 +120,7 @@ class ComparisonSettings:
   best_of_n: str = option("", "a stage of recipe=best_of_n whose points stand beside them, as stage:NAME; empty: none")
   splits: str = option(
     "held_out",
-    "whose prompts are answered, by commas: a built-in world's splits, or held_out and all of data; frontier, oracle and "
+    "whose prompts are answered, by commas: a built-in environment's splits, or held_out and all of data; frontier, oracle and "
     "tournament are those of the first",
   )
   oracle: str = option(
@@ -142,6 +142,6 @@ class BestOfNSettings:
   counts: str = option("1,2,4,8,16", "N, by commas; the largest at most a quarter of rollout.samples")
   split: str = option(
     "held_out",
-    "whose prompts of a world: held_out, as looks at a policy have them; or train, to make data of the best answers",
+    "whose prompts of an environment: held_out, as looks at a policy have them; or train, to make data of the best answers",
     choices=("held_out", "train"),
   )

@@ -53,7 +53,7 @@ class DataSettings:
     "hub", "where rows come from; a file given as data.path means file", choices=("hub", "file", "world")
   )
   path: str = option("", "local JSONL, JSON, CSV or Parquet file, .gz allowed, or stage:NAME of a pairs stage")
-  name: str = option("", "data set on the hub, or the built-in world's name")
+  name: str = option("", "data set on the hub, or the built-in environment's name")
   subset: str = option("", "the hub's configuration or data_dir name")
   split: str = option("train", "split to train on")
   revision: str = option("", "commit or tag of the hub data set")
@@ -63,7 +63,7 @@ class DataSettings:
   )
   eval_path: str = option("", "file of held-out rows; empty: eval_split, else eval_fraction of the training rows")
   eval_split: str = option("", "held-out split of the hub data set")
-  eval_fraction: float = option(0.1, "share of prompts held out when there is no split", minimum=0.0, below=1.0)
+  eval_fraction: float = option(0.1, "fraction of prompts held out when there is no split", minimum=0.0, below=1.0)
   limit: int = option(0, "read only the first N rows; 0: all", minimum=0)
   template: str = option("auto", "chat template: auto (the tokenizer's, else none), none, or a Jinja file's path")
   after_eos: str = option(
@@ -88,8 +88,8 @@ class DataSettings:
     choices=("drop", "truncate_left", "truncate_right"),
   )
   duplicates: str = option("keep", "keep or drop repeated prompts (counted either way)", choices=("keep", "drop"))
-  texts: int = option(30_000, "recipe=sft: texts that a built-in world writes", minimum=1, maximum=10_000_000)
-  seed: int = option(0, "seed of a world's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
+  texts: int = option(30_000, "recipe=sft: texts that a built-in environment writes", minimum=1, maximum=10_000_000)
+  seed: int = option(0, "seed of an environment's texts and of the held-out choice", minimum=0, maximum=LARGEST_SEED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,9 @@ class LossSettings:
 
   name: str = option("auto", "a name of dpojax.losses or a sum such as dpo+0.2*sft; auto: dpo, or bradley_terry")
   beta: float | None = option(None, "strength of the pull to the reference", kind=float, above=0.0)
-  label_smoothing: float | None = option(None, "assumed share of swapped labels", kind=float, minimum=0.0, maximum=0.5)
+  label_smoothing: float | None = option(
+    None, "assumed fraction of swapped labels", kind=float, minimum=0.0, maximum=0.5
+  )
   gamma: float | None = option(None, "target margin of simpo and alphapo", kind=float)
   alpha: float | None = option(None, "weight or exponent that the loss calls alpha", kind=float)
   penalty: float | None = option(None, "dpop: weight of a chosen answer's fall", kind=float, minimum=0.0)
@@ -169,7 +171,7 @@ class ReferenceSettings:
   )
   every: int = option(512, "moving: steps between moves", minimum=1, only=MOVING)
   mix: float = option(
-    0.6, "moving: share of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0, only=MOVING
+    0.6, "moving: fraction of the policy in a move; 1: the policy itself", above=0.0, maximum=1.0, only=MOVING
   )
 
 
@@ -183,7 +185,7 @@ class OptimizerSettings:
   learning_rate: float = option(1e-6, "peak learning rate", above=0.0)
   schedule: str = option("linear", "after warm-up", choices=("constant", "linear", "cosine"))
   warmup_steps: int = option(0, "steps of linear warm-up", minimum=0)
-  final_fraction: float = option(0.0, "share of the peak that the schedule ends at", minimum=0.0, maximum=1.0)
+  final_fraction: float = option(0.0, "fraction of the peak that the schedule ends at", minimum=0.0, maximum=1.0)
   clip_norm: float = option(1.0, "global gradient norm is clipped to this; 0: never", minimum=0.0)
   weight_decay: float = option(0.0, "decoupled weight decay", minimum=0.0)
   decay_rule: str = option(

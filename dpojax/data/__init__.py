@@ -1,15 +1,15 @@
 """From rows of text to packed batches: source -> format -> template -> tokens -> packed rows. NumPy only."""
 
+from dpojax.data.batch_shape import choose_shape
 from dpojax.data.batches import Batches, Fill, prefetch
 from dpojax.data.dataset import dataset_from_rows, encode_prompts, hold_out, load_dataset
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, pack
-from dpojax.data.shapes import choose_shape
+from dpojax.data.packing import BatchShape, pack
 
 __all__ = [
+  "BatchShape",
   "Batches",
   "Fill",
-  "PackShape",
   "TokenDataset",
   "TokenExample",
   "choose_shape",
@@ -20,3 +20,5 @@ __all__ = [
   "pack",
   "prefetch",
 ]
+
+PackShape = BatchShape  # its earlier name

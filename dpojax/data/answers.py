@@ -10,7 +10,7 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import open_source
 from dpojax.data.examples import as_ids
-from dpojax.data.formats import Comparison, choose_format
+from dpojax.data.formats import PreferenceRow, choose_format
 from dpojax.data.formats.common import Message, other_keys
 from dpojax.data.limits import Limits
 from dpojax.data.rows import RowReader, row_groups
@@ -84,7 +84,7 @@ def read_answers(settings: DataSettings, tokenizer: Tokenizer | None = None) -> 
   return AnswerRows(found, dropped, reader.warnings())
 
 
-def _readable(read: Comparison | DataError) -> Comparison:
+def _readable(read: PreferenceRow | DataError) -> PreferenceRow:
   if isinstance(read, DataError):
     raise read
   keys = [key for answer in read.answers if read.kind == "chat" for key in other_keys(answer)]
@@ -95,7 +95,7 @@ def _readable(read: Comparison | DataError) -> Comparison:
   return read
 
 
-def _answer_row(number: int, where: str, read: Comparison, tokenizer: Tokenizer | None) -> AnswerRow:
+def _answer_row(number: int, where: str, read: PreferenceRow, tokenizer: Tokenizer | None) -> AnswerRow:
   finished = read.finished or (True,) * len(read.answers)
   if read.kind != "ids":
     return AnswerRow(number, where, read.prompt, tuple(read.answers), read.details, finished)

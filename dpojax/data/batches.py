@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dpojax.config.schema import BatchSettings
+from dpojax.data.batch_shape import choose_shape
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, check_fits, pack, plan_rows
-from dpojax.data.shapes import choose_shape
+from dpojax.data.packing import BatchShape, check_fits, pack, plan_rows
 from dpojax.types import PackedBatch
 
 
@@ -21,9 +21,9 @@ class Fill:
   """How full packed steps are.
 
   Attributes:
-    rows: share of token places that hold a token, over rows in use.
+    rows: fraction of token places that hold a token, over rows in use.
     groups: the same over all rows of the groups in use: what is computed.
-    scored: share of scored slots in use, over rows in use.
+    scored: fraction of scored slots in use, over rows in use.
     groups_per_step: row groups a step goes through, on average.
   """
 
@@ -42,7 +42,7 @@ class Batches:
   full. Resuming needs the step number and nothing else.
   """
 
-  def __init__(self, dataset: TokenDataset, batch: BatchSettings, shape: PackShape | None = None):
+  def __init__(self, dataset: TokenDataset, batch: BatchSettings, shape: BatchShape | None = None):
     """Raises DataError if an example does not fit a row, naming where it was read."""
     self.dataset = dataset
     self.settings = batch

@@ -10,10 +10,10 @@ import numpy as np
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, as_ids
-from dpojax.data.formats import Comparison, Format, Row, choose_format
+from dpojax.data.formats import Format, PreferenceRow, Row, choose_format
 from dpojax.data.rankings import expand
+from dpojax.data.row_filter import RowFilter, prompt_key
 from dpojax.data.rows import CHARACTERS_AT_ONCE, RowReader, characters, row_groups
-from dpojax.data.sieve import Sieve, prompt_key
 from dpojax.data.sources import Source, SourceRow, file_source, hub_source, memory_rows
 from dpojax.data.templates import ChatTemplate, template_source
 from dpojax.data.token_cache import TokenCache
@@ -145,7 +145,7 @@ def open_source(settings: DataSettings, path: str, split: str) -> Source:
   if path:
     return file_source(path, settings.limit)
   if settings.source == "world":
-    raise ConfigError("data.source=world: a world's rows are made by the run; pass them to dataset_from_rows")
+    raise ConfigError("data.source=world: an environment's rows are made by the run; pass them to dataset_from_rows")
   if settings.source == "file" and not settings.eval_split:
     raise ConfigError("data.source=file needs data.path, a JSONL, JSON, CSV or Parquet file")
   if not settings.name:
@@ -170,12 +170,12 @@ def _build(
   answers: Answers,
   row_length: int,
 ) -> TokenDataset:
-  """Reads, parses, tokenises and sieves all rows."""
-  sieve = Sieve(settings, tokenizer, answers, row_length)
+  """Reads, parses, tokenises and filters all rows."""
+  row_filter = RowFilter(settings, tokenizer, answers, row_length)
   template = open_template(settings, tokenizer)
   choose = functools.partial(_choose, answers=answers)
-  chat, judged = template is not None, answers is not Answers.ANY
-  reader = RowReader(settings, choose, sieve.limits, chat=chat, judged=judged)
+  chat, annotated = template is not None, answers is not Answers.ANY
+  reader = RowReader(settings, choose, row_filter.limits, chat=chat, annotated=annotated)
   every_turn = answers is Answers.ONE and settings.train_turns == "all"
   tokenised = functools.partial(
     tokenise, tokenizer=tokenizer, template=template, after_eos=settings.after_eos, complete=True
@@ -183,28 +183,28 @@ def _build(
   try:
     for some in row_groups(rows):
       reader.begin(some)
-      sieve.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
+      row_filter.every_turn = every_turn and reader.form is not None and reader.form.turns is not None
       parsed = [reader.read_turns(row) if every_turn else _alone(reader.read(row)) for row in some]
       for part in _parts(list(zip(some, parsed, strict=True))):
-        read = [(row.where, one) for row, p in part for one in p if isinstance(one, Comparison)]
+        read = [(row.where, one) for row, p in part for one in p if isinstance(one, PreferenceRow)]
         done = iter(tokenised([one for _, one in read], [where for where, _ in read]))
         for row, p in part:
-          sieve.take(row.where, [(one, next(done) if isinstance(one, Comparison) else one) for one in p])
+          row_filter.take(row.where, [(one, next(done) if isinstance(one, PreferenceRow) else one) for one in p])
   finally:
     if template is not None:
       template.close()
-  sieve.warnings += reader.warnings()
-  return sieve.dataset(name, reader.form.name if reader.form else "")
+  row_filter.warnings += reader.warnings()
+  return row_filter.dataset(name, reader.form.name if reader.form else "")
 
 
 # Columns that say how good a single answer is.
 GRADES = re.compile(
   r"(.*_)?(scores?|ratings?|rewards?|grade|stars|labels?|thumbs?(_?(up|down))?|likes?|liked|vote|feedback|desirable|preferred)"
 )
-Read = Sequence[Comparison | DataError]  # what a row holds: several turns, or one comparison, or why nothing
+Read = Sequence[PreferenceRow | DataError]  # what a row holds: several turns, or one comparison, or why nothing
 
 
-def _alone(read: Comparison | DataError) -> Read:
+def _alone(read: PreferenceRow | DataError) -> Read:
   return [read]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
 from dpojax.data.rankings import PAIRS, TIED, WITHOUT
+from dpojax.data.row_filter import DROPPED, NOTED
 from dpojax.data.show import answer_names
-from dpojax.data.sieve import DROPPED, NOTED
 from dpojax.data.tokenise import ODDITIES
 from dpojax.screen import Table
 from dpojax.terminal import filled
@@ -119,14 +119,14 @@ def packing_report(batches: Batches) -> str:
       line("example slots a row", shape.examples),
       line("row groups a step", f"{fill.groups_per_step:.2f}") + f"   of at most {shape.groups}",
       line("computed tokens in use", f"{fill.groups:.1%}") + "   with the last group's empty rows",
-      line("  by batch.rows", "") + ", ".join(f"{rows}: {share:.0%}" for rows, share in by_rows(batches)),
+      line("  by batch.rows", "") + ", ".join(f"{rows}: {fraction:.0%}" for rows, fraction in by_rows(batches)),
       line("steps an epoch", batches.steps_per_epoch),
     ]
   )
 
 
 def by_rows(batches: Batches) -> list[tuple[int, float]]:
-  """(rows of a group, share of computed tokens in use) for group sizes one may choose."""
+  """(rows of a group, fraction of computed tokens in use) for group sizes one may choose."""
   found = []
   for rows in (1, 2, 4, 8):
     shape = dataclasses.replace(batches.shape, rows=rows, groups=-(-batches.settings.size // rows))
@@ -185,8 +185,8 @@ def example_tokens(dataset: TokenDataset, index: int) -> int:
 def line(name: str, value: int | str, of: int | None = None) -> str:
   """One aligned line; with `of`, the share too."""
   shown = f"{value:,}" if isinstance(value, int) else value
-  share = f"{value / of:>8.1%}" if of and isinstance(value, int) else ""
-  return f"{name:<{WIDTH + 6}}{shown:>10}{share}"
+  fraction = f"{value / of:>8.1%}" if of and isinstance(value, int) else ""
+  return f"{name:<{WIDTH + 6}}{shown:>10}{fraction}"
 
 
 def words(reason: str) -> str:

@@ -72,7 +72,7 @@ class TokenDataset:
     fingerprint: sha256 over all token ids, weights, labels, margins, what is learned and `origin`.
     counts: what the data doctor counted, name -> number.
     metadata: one mapping per example; `row` (where it was read), `number` (of the row, from 0), `prompt`
-      and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `sieve.given_prompt`),
+      and `answers` (texts), `given` (the prompt as the data have it: text or messages, see `row_filter.given_prompt`),
       `details` (whatever else its format carries: label, score), and `held_out_by` (hexadecimal) where another prompt than
       its own decides on which side it is: that of its conversation's first example.
     notes: messages about single rows, such as the file and line of a malformed one.

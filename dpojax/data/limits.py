@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from dpojax.config.schema import DataSettings
-from dpojax.data.formats.common import Answer, Comparison, Message, answer_text
+from dpojax.data.formats.common import Answer, Message, PreferenceRow, answer_text
 from dpojax.errors import RowError
 
 Ids = list[int]
@@ -45,7 +45,7 @@ class Limits:
     return min(least * CHARACTERS_A_TOKEN, MOST_CHARACTERS) if least else MOST_CHARACTERS
 
 
-def shorten(comparison: Comparison, limits: Limits) -> Comparison:
+def shorten(comparison: PreferenceRow, limits: Limits) -> PreferenceRow:
   """The comparison, its texts cut to what may at most fit its limits, so that what is tokenised stays bounded.
 
   With `overlong=truncate_left` the last characters of a prompt are kept and of a conversation the last messages' text,
@@ -168,8 +168,8 @@ def longest_within(lengths: Sequence[int], total: int) -> int:
   """The largest cap c for which the lengths, each cut to c, sum to no more than `total`."""
   remaining = total
   for place, length in enumerate(sorted(lengths)):
-    share = remaining // (len(lengths) - place)
-    if length > share:
-      return max(share, 0)
+    allowance = remaining // (len(lengths) - place)
+    if length > allowance:
+      return max(allowance, 0)
     remaining -= length
   return max(lengths)

@@ -11,7 +11,7 @@ from dpojax.types import PackedBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class PackShape:
+class BatchShape:
   """Static shape of a packed step.
 
   Attributes:
@@ -93,13 +93,13 @@ def _best_fit(
   return rows
 
 
-def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bool = True) -> PackedBatch:
+def pack(examples: Sequence[TokenExample], shape: BatchShape, *, share_prompt: bool = True) -> PackedBatch:
   """Packs one step of examples into row groups.
 
   Args:
     examples: any number whose rows fit `shape.groups * shape.rows`; `shape` made for a step of that
       many examples always suffices.
-    shape: capacities; see `dpojax.data.shapes.choose_shape`.
+    shape: capacities; see `dpojax.data.batch_shape.choose_shape`.
     share_prompt: store a prompt once for all its answers; otherwise repeat it before each answer, one
       segment per answer.
 
@@ -126,7 +126,7 @@ def pack(examples: Sequence[TokenExample], shape: PackShape, *, share_prompt: bo
   return PackedBatch(**grouped, num_groups=used, answers_per_example=shape.answers, score_prompt=shape.score_prompt)
 
 
-def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape, where: str = "") -> None:
+def check_fits(example: TokenExample, tokens: int, scored: int, shape: BatchShape, where: str = "") -> None:
   """Raises DataError if the example is larger than a row of `shape`."""
   where = where or f"example {example.index}"
   check_example(example, where)
@@ -144,7 +144,7 @@ def check_fits(example: TokenExample, tokens: int, scored: int, shape: PackShape
     raise DataError(f"{where}: it has {len(example.answers)} answers, but the batch has room for {room}")
 
 
-def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
+def empty_rows(rows: int, shape: BatchShape) -> dict[str, np.ndarray]:
   """The arrays of `rows` empty rows, by field of `PackedBatch`."""
 
   def full(width: int, value: float, dtype: type = np.int32) -> np.ndarray:
@@ -167,7 +167,7 @@ def empty_rows(rows: int, shape: PackShape) -> dict[str, np.ndarray]:
 
 
 def fill_row(
-  batch: dict[str, np.ndarray], r: int, examples: Sequence[TokenExample], shape: PackShape, share_prompt: bool
+  batch: dict[str, np.ndarray], r: int, examples: Sequence[TokenExample], shape: BatchShape, share_prompt: bool
 ) -> None:
   """Writes `examples` one after another into row `r`."""
   at = slot = segment = 0

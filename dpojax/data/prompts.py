@@ -13,11 +13,11 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import open_source, open_template
 from dpojax.data.examples import TokenDataset, as_ids
-from dpojax.data.formats import FORMATS, Comparison, Format, Row, choose_format, pretokenised
+from dpojax.data.formats import FORMATS, Format, PreferenceRow, Row, choose_format, pretokenised
 from dpojax.data.formats.common import Message, messages, read_prompt, rest_of, token_ids
 from dpojax.data.limits import Limits, cut_prompt
+from dpojax.data.row_filter import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
 from dpojax.data.rows import RowReader, row_groups
-from dpojax.data.sieve import DROPPED, MOST_NOTES, given_prompt, odd_in_words, prompt_text
 from dpojax.data.sources import Source, SourceRow, find_file, memory_rows
 from dpojax.data.splits import first_distinct_prompts
 from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised, tokenise
@@ -43,7 +43,7 @@ class PromptRow:
   """A prompt that a policy answers.
 
   Attributes:
-    given: exactly as the data have it, see `sieve.given_prompt`: text, or messages.
+    given: exactly as the data have it, see `row_filter.given_prompt`: text, or messages.
     text: as a person reads it.
     ids: i32[P] what the policy reads: template, generation prompt and BOS included. Never empty.
     where: it was read, for messages.
@@ -215,14 +215,14 @@ def _read(
     for some in row_groups(rows):
       reader.begin(some)
       parsed = [reader.read(row) for row in some]
-      good = [(row.where, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, Comparison)]
+      good = [(row.where, p) for row, p in zip(some, parsed, strict=True) if isinstance(p, PreferenceRow)]
       places = [where for where, _ in good]
       done = iter(
         tokenise([p for _, p in good], places, tokenizer, template, after_eos=settings.after_eos, complete=True)
       )
       for row, p in zip(some, parsed, strict=True):
         found.counts["rows"] += 1
-        ids = next(done) if isinstance(p, Comparison) else p
+        ids = next(done) if isinstance(p, PreferenceRow) else p
         if isinstance(p, DataError) or isinstance(ids, DataError):
           error = p if isinstance(p, DataError) else ids
           found.drop(error.reason if isinstance(error, RowError) else "malformed", f"{row.where}: {error}")
@@ -248,7 +248,7 @@ class _Keep:
     self.seen: set[bytes] = set()
     self.odd: dict[str, str] = {}
 
-  def __call__(self, row: SourceRow, read: Comparison, ids: Tokenised) -> None:
+  def __call__(self, row: SourceRow, read: PreferenceRow, ids: Tokenised) -> None:
     found, limits, prompt = self.found, self.limits, ids.prompt
     if not prompt:
       found.drop("empty_prompt", f"{row.where}: its prompt is empty, and the tokenizer puts no BOS before it")
@@ -322,20 +322,20 @@ def _choose(setting: str, row: Row, where: str) -> Format:
   return form
 
 
-def _of_prompt(row: Row, chat: bool) -> Comparison:
+def _of_prompt(row: Row, chat: bool) -> PreferenceRow:
   kind, prompt = read_prompt(row, chat)
-  return Comparison(kind, prompt, (), rest_of(row, "prompt"))
+  return PreferenceRow(kind, prompt, (), rest_of(row, "prompt"))
 
 
-def _of_messages(row: Row, chat: bool) -> Comparison:
+def _of_messages(row: Row, chat: bool) -> PreferenceRow:
   conversation = messages(row, "messages")
   if conversation[-1]["role"] == "assistant" and len(conversation) > 1:
     conversation = conversation[:-1]
-  return Comparison("chat", conversation, (), rest_of(row, "messages"))
+  return PreferenceRow("chat", conversation, (), rest_of(row, "messages"))
 
 
-def _of_ids(row: Row, chat: bool) -> Comparison:
-  return Comparison("ids", token_ids(row, "prompt_ids"), (), rest_of(row, "prompt_ids", *pretokenised.ANSWERS))
+def _of_ids(row: Row, chat: bool) -> PreferenceRow:
+  return PreferenceRow("ids", token_ids(row, "prompt_ids"), (), rest_of(row, "prompt_ids", *pretokenised.ANSWERS))
 
 
 # What a row may be that holds a prompt and nothing else, by the name of `data.format`.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.config.schema import DataSettings
+from dpojax.data.annotations import read_annotations
 from dpojax.data.columns import (
   ANSWER_NAMES,
   JUDGED,
@@ -19,8 +20,7 @@ from dpojax.data.columns import (
   standard_row,
 )
 from dpojax.data.formats.cells import MOST_DEPTH, from_json, is_empty, is_missing, kind_of, shown
-from dpojax.data.formats.common import CALLS, Comparison, Format, Judgement, Message, Row, answer_text
-from dpojax.data.judgement import read_judgement
+from dpojax.data.formats.common import CALLS, Annotations, Format, Message, PreferenceRow, Row, answer_text
 from dpojax.data.limits import Limits, shorten
 from dpojax.data.sources import SourceRow
 from dpojax.errors import DataError, RowError
@@ -28,7 +28,7 @@ from dpojax.errors import DataError, RowError
 AT_ONCE = 256  # rows rendered and tokenised together
 CHARACTERS_AT_ONCE = 4_000_000  # of them; a longer row is alone
 Choose = Callable[[str, Row, str], Format]  # (data.format, a row, its place)
-Parse = Callable[[Row, bool], Sequence[Comparison | DataError]]  # as `Format.turns`
+Parse = Callable[[Row, bool], Sequence[PreferenceRow | DataError]]  # as `Format.turns`
 
 
 def row_groups(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
@@ -103,7 +103,7 @@ class RowReader:
     limits: Limits,
     *,
     chat: bool,
-    judged: bool = False,
+    annotated: bool = False,
     prompts: bool = False,
     rendered: bool = True,
   ):
@@ -113,7 +113,7 @@ class RowReader:
       choose: the format for a row of standard columns.
       limits: beyond which texts are left out, or cut, before they are tokenised.
       chat: whether there is a chat template.
-      judged: whether ties, margins and weights are read.
+      annotated: whether ties, margins and weights are read.
       prompts: read prompts alone.
       rendered: whether what is read becomes text for a model; else a system message needs no template.
 
@@ -121,7 +121,7 @@ class RowReader:
       ConfigError: `data.columns` is wrong.
     """
     self.settings, self.choose, self.limits = settings, choose, limits
-    self.chat, self.judged, self.prompts, self.rendered = chat, judged, prompts, rendered
+    self.chat, self.annotated, self.prompts, self.rendered = chat, annotated, prompts, rendered
     self.columns = parse_columns(settings.columns)
     self.form: Format | None = None
     self.count = 0
@@ -159,7 +159,7 @@ class RowReader:
         wrong.append(DataError(f"{row.where}: {error}"))
     raise wrong[0]
 
-  def read(self, row: SourceRow) -> Comparison | DataError:
+  def read(self, row: SourceRow) -> PreferenceRow | DataError:
     """The comparison that a row holds, or why it is left out."""
     try:
       (found,) = self._comparisons(row, lambda form: lambda values, chat: [form.parse(values, chat)])
@@ -167,7 +167,7 @@ class RowReader:
       return error
     return found
 
-  def read_turns(self, row: SourceRow) -> list[Comparison | DataError]:
+  def read_turns(self, row: SourceRow) -> list[PreferenceRow | DataError]:
     """A comparison for each turn of a conversation that is to be learned, or why it is left out; one error for the row.
 
     Rows of formats without turns hold one comparison.
@@ -177,7 +177,7 @@ class RowReader:
     except DataError as error:
       return [error]
 
-  def _comparisons(self, row: SourceRow, parser: Callable[[Format], Parse]) -> list[Comparison | DataError]:
+  def _comparisons(self, row: SourceRow, parser: Callable[[Format], Parse]) -> list[PreferenceRow | DataError]:
     """What `parser` of the format makes of a row; DataError where that is nothing."""
     if row.fault or self.form is None:
       raise DataError(row.fault)
@@ -187,7 +187,7 @@ class RowReader:
     system, tools = values.pop("system", None), _tools(values.pop("tools", None))
     chat = self.chat or (not self.rendered and not (is_empty(system) and tools is None))
     parsed = parser(self.form)(values, chat)
-    found: list[Comparison | DataError] = []
+    found: list[PreferenceRow | DataError] = []
     for comparison in parsed:
       if isinstance(comparison, DataError):
         found.append(comparison)
@@ -198,8 +198,8 @@ class RowReader:
         comparison = _with_system(comparison, system, chat)
         comparison = _with_tools(comparison, tools, chat)
         check_prompt(comparison)
-        judgement = read_judgement(values, len(comparison.answers)) if self.judged else Judgement()
-        found.append(shorten(dataclasses.replace(comparison, judgement=judgement), self.limits))
+        annotations = read_annotations(values, len(comparison.answers)) if self.annotated else Annotations()
+        found.append(shorten(dataclasses.replace(comparison, annotations=annotations), self.limits))
       except DataError as error:
         found.append(error)
     errors = [one for one in found if isinstance(one, DataError)]
@@ -233,7 +233,7 @@ def _left_out(names) -> str:
   return ",".join(f"-{name.removesuffix(' (not read)')}" for name in names)
 
 
-def _with_system(comparison: Comparison, system: Any, chat: bool) -> Comparison:
+def _with_system(comparison: PreferenceRow, system: Any, chat: bool) -> PreferenceRow:
   """The column `system` as the first message."""
   if is_empty(system) or is_missing(system):
     return comparison
@@ -266,7 +266,7 @@ def _tools(value: Any) -> list[Any] | None:
   return found
 
 
-def _with_tools(comparison: Comparison, tools: list[Any] | None, chat: bool) -> Comparison:
+def _with_tools(comparison: PreferenceRow, tools: list[Any] | None, chat: bool) -> PreferenceRow:
   if tools is None:
     return comparison
   if comparison.kind != "chat":
@@ -278,7 +278,7 @@ def _with_tools(comparison: Comparison, tools: list[Any] | None, chat: bool) -> 
   return dataclasses.replace(comparison, tools=tools, details={**comparison.details, "tools": tools})
 
 
-def check_prompt(comparison: Comparison) -> None:
+def check_prompt(comparison: PreferenceRow) -> None:
   """Raises RowError for a conversation that says nothing, DataError for one that ends in an answer."""
   if comparison.kind != "chat":
     return
@@ -295,7 +295,7 @@ def _says_something(message: Message) -> bool:
   return bool(message["content"].strip()) or any(message.get(key) for key in CALLS)
 
 
-def characters(comparison: Comparison | DataError) -> int:
+def characters(comparison: PreferenceRow | DataError) -> int:
   """Characters of a conversation's messages and answers."""
   if isinstance(comparison, DataError) or comparison.kind != "chat":
     return 0

@@ -99,8 +99,8 @@ def show_row(
   per_example = batch.answers_per_example
 
   def shown(places) -> tuple[ShownToken, ...]:
-    pieces = readable_pieces(tokenizer, tokens[places].tolist())
-    numbers = zip(pieces, places.tolist(), strict=True)
+    texts = token_texts(tokenizer, tokens[places].tolist())
+    numbers = zip(texts, places.tolist(), strict=True)
     return tuple(ShownToken(text, int(tokens[i]), int(position[i]), i in scored) for text, i in numbers)
 
   examples = []
@@ -116,21 +116,21 @@ def show_row(
   return RowView(tuple(examples))
 
 
-def readable_pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
   """Text of each token; where tokens split a character, the last of them carries it and the others are empty."""
-  pieces = tokenizer.pieces(ids)
+  texts = tokenizer.pieces(ids)
   start = 0
   while start < len(ids):
     end = start + 1
-    if "\ufffd" in pieces[start]:
+    if "\ufffd" in texts[start]:
       for longer in range(start + 1, min(start + 6, len(ids)) + 1):  # UTF-8 takes up to four bytes a character
         text = tokenizer.decode(ids[start:longer])
         if "\ufffd" not in text:
-          pieces[start:longer] = [""] * (longer - start - 1) + [text]
+          texts[start:longer] = [""] * (longer - start - 1) + [text]
           end = longer
           break
     start = end
-  return pieces
+  return texts
 
 
 def answer_names(dataset: TokenDataset | None, count: int) -> tuple[str, ...]:

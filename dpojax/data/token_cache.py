@@ -31,7 +31,7 @@ from dpojax.types import Answers
 FOLDER = "DPOJAX_TOKEN_CACHE"
 ENTRY = ".tokens"
 MOST_BYTES = 4 * 2**30  # of all entries; a million pairs like those of HH take about two
-# Settings that decide what is held out, which pairs rankings make, and how many texts a world writes: nothing that becomes of a row of a source.
+# Settings that decide what is held out, which pairs rankings make, and how many texts an environment writes: nothing that becomes of a row of a source.
 AFTERWARDS = ("eval_path", "eval_split", "eval_fraction", "seed", "texts", "pairs")
 LIBRARIES = ("tokenizers", "jinja2", "datasets", "pyarrow", "numpy")
 OUR_CODE = ("data", "interop")  # packages whose source decides what becomes of a row
@@ -172,11 +172,11 @@ def decode(entry: bytes) -> TokenDataset:
     scores, scored = stored["scores"].tolist(), stored["scored"].tolist()
     whole, *metadata = map(json.loads, stored["text"].tobytes().split(b"\n"))
   ends = np.cumsum(lengths).tolist()
-  pieces = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+  arrays = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
   examples: list[TokenExample] = []
   first = at = scores_at = 0
   for number, (weight, label, margin), has_mask in zip(parts.tolist(), judged.tolist(), masked, strict=True):
-    prompt, *answers = pieces[first : first + number]
+    prompt, *answers = arrays[first : first + number]
     first += number
     masks = []
     for answer in answers if has_mask else ():
@@ -184,8 +184,8 @@ def decode(entry: bytes) -> TokenDataset:
       at += len(answer)
     count, units = scored[len(examples)]
     mine, scores_at = tuple(scores[scores_at : scores_at + count]), scores_at + count
-    judged_as = {"weight": weight, "label": label, "margin": margin}
+    annotations = {"weight": weight, "label": label, "margin": margin}
     known = {"learned": tuple(masks), "scores": mine, "scores_have_units": bool(units)}
-    examples.append(TokenExample(prompt, tuple(answers), **judged_as, **known))
+    examples.append(TokenExample(prompt, tuple(answers), **annotations, **known))
   whole["dropped"] = [(number, why) for number, why in whole["dropped"]]
   return TokenDataset(examples, metadata=metadata, **whole)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dpojax.data.formats.cells import is_missing, shown
-from dpojax.data.formats.common import REASONING, Answer, Comparison, Message, answer_text, shared_length
+from dpojax.data.formats.common import REASONING, Answer, Message, PreferenceRow, answer_text, shared_length
 from dpojax.data.templates import ChatTemplate, changed, left_out, tools_left_out
 from dpojax.errors import DataError, RowError, TemplateError
 from dpojax.interop.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ class Tokenised:
 
 
 def tokenise(
-  comparisons: Sequence[Comparison],
+  comparisons: Sequence[PreferenceRow],
   places: Sequence[str],
   tokenizer: Tokenizer,
   template: ChatTemplate | None,
@@ -143,7 +143,7 @@ def _encode(texts: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[list
 
 
 def _texts(
-  comparisons: Sequence[Comparison],
+  comparisons: Sequence[PreferenceRow],
   places: Sequence[str],
   tokenizer: Tokenizer,
   template: ChatTemplate | None,
@@ -178,7 +178,7 @@ def _eos(tokenizer: Tokenizer) -> str:
 
 
 def _render(
-  template: ChatTemplate, comparisons: Sequence[Comparison], places: Sequence[str], eos: str
+  template: ChatTemplate, comparisons: Sequence[PreferenceRow], places: Sequence[str], eos: str
 ) -> list[Texts | DataError]:
   functions = [comparison.tools for comparison in comparisons]
   prompts = template.render([c.prompt for c in comparisons], places, add_generation_prompt=True, tools=functions)
@@ -204,7 +204,7 @@ def _message(answer: Answer, eos: str) -> Message:
   return {**others, "role": "assistant", "content": answer_text(answer).removesuffix(eos)}
 
 
-def _checked(comparison: Comparison, rendered: Texts, template: ChatTemplate, eos: str) -> Texts | DataError:
+def _checked(comparison: PreferenceRow, rendered: Texts, template: ChatTemplate, eos: str) -> Texts | DataError:
   """The texts with what is odd about them; RowError where the template leaves out part of an answer."""
   prompt, *fulls = rendered.texts
   odd: dict[str, str] = {}
@@ -248,7 +248,7 @@ def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
   return re.compile("|".join(map(re.escape, texts))) if texts else None
 
 
-def _control_token_in(comparison: Comparison, control: re.Pattern[str] | None, eos: str) -> str:
+def _control_token_in(comparison: PreferenceRow, control: re.Pattern[str] | None, eos: str) -> str:
   """The first control token that a row's own text holds, the EOS at an answer's end left out; "" where there is none."""
   if control is None or comparison.kind == "ids":
     return ""
@@ -256,12 +256,12 @@ def _control_token_in(comparison: Comparison, control: re.Pattern[str] | None, e
   return next((found.group() for found in map(control.search, texts) if found), "")
 
 
-def _prompt_texts(comparison: Comparison) -> list[str]:
+def _prompt_texts(comparison: PreferenceRow) -> list[str]:
   prompt = comparison.prompt
   return [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
 
 
-def _odd_texts(comparison: Comparison) -> dict[str, str]:
+def _odd_texts(comparison: PreferenceRow) -> dict[str, str]:
   """What is odd about a row's texts as they were given: of `ODDITIES`, and in words."""
   odd: dict[str, str] = {}
   prompt, answers = _prompt_texts(comparison), [answer_text(answer) for answer in comparison.answers]
@@ -311,7 +311,7 @@ def _divide(prompt: Ids, fulls: list[Ids]) -> Tokenised:
   return Tokenised(prompt[:shared], [ids[shared:] for ids in fulls], mismatch=shared < len(prompt))
 
 
-def _given_ids(comparison: Comparison, vocab_size: int) -> Tokenised | DataError:
+def _given_ids(comparison: PreferenceRow, vocab_size: int) -> Tokenised | DataError:
   for ids in (comparison.prompt, *comparison.answers):
     wrong = [i for i in ids if not 0 <= i < vocab_size]
     if wrong:

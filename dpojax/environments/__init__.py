@@ -1,6 +1,6 @@
-"""Built-in worlds: made-up text whose true reward is known, so that what a method gains can be measured.
+"""Built-in environments: made-up text whose true reward is known, so that what a method gains can be measured.
 
-A world gives prompts, answers to learn writing from, and a reward. `sft_rows` makes rows as a data file would hold
+An environment gives prompts, answers to learn writing from, and a reward. `sft_rows` makes rows as a data file would hold
 them; pairs are made of what a model writes, see `dpojax.recipes.pairs`.
 
 `environments.bandit` has no text: arms of known reward, whose optimum and divergences are closed forms.
@@ -12,13 +12,13 @@ from typing import Protocol
 from dpojax.environments.complaint_desk import ComplaintDesk, ComplaintDeskGaps
 from dpojax.errors import ConfigError
 
-__all__ = ["World", "end_token", "get_world", "sft_rows"]
+__all__ = ["Environment", "end_token", "get_environment", "sft_rows"]
 
-end_token = "<eos>"  # what ends an answer in the vocabulary of every world
+end_token = "<eos>"  # what ends an answer in the vocabulary of every environment
 
 
-class World(Protocol):
-  """What a world offers. All of it is a pure function of its arguments."""
+class Environment(Protocol):
+  """What an environment offers. All of it is a pure function of its arguments."""
 
   name: str
   words: list[str]  # every word of prompts and answers; text is words between single spaces
@@ -49,21 +49,24 @@ class World(Protocol):
     ...
 
 
-_WORLDS: dict[str, type[World]] = {world.name: world for world in (ComplaintDesk, ComplaintDeskGaps)}
+_ENVIRONMENTS: dict[str, type[Environment]] = {kind.name: kind for kind in (ComplaintDesk, ComplaintDeskGaps)}
 
 
-def get_world(name: str) -> World:
-  """The world of that name.
+def get_environment(name: str) -> Environment:
+  """The environment of that name.
 
   Raises:
     ConfigError: there is none.
   """
-  if name not in _WORLDS:
-    raise ConfigError(f"data.name: no built-in world {name!r}; there is {', '.join(sorted(_WORLDS))}")
-  return _WORLDS[name]()
+  if name not in _ENVIRONMENTS:
+    raise ConfigError(f"data.name: no built-in environment {name!r}; there is {', '.join(sorted(_ENVIRONMENTS))}")
+  return _ENVIRONMENTS[name]()
 
 
-def sft_rows(world: World, n: int, seed: int, split: str = "train") -> list[dict[str, str]]:
+World, get_world = Environment, get_environment  # their earlier names
+
+
+def sft_rows(environment: Environment, n: int, seed: int, split: str = "train") -> list[dict[str, str]]:
   """`n` prompts with one answer each: rows {"prompt", "completion"}."""
-  prompts = world.prompts(n, seed, split)
-  return [{"prompt": p, "completion": world.answer(p, (seed, i))} for i, p in enumerate(prompts)]
+  prompts = environment.prompts(n, seed, split)
+  return [{"prompt": p, "completion": environment.answer(p, (seed, i))} for i, p in enumerate(prompts)]

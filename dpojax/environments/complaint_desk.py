@@ -124,7 +124,7 @@ def split_sentences(text: str) -> tuple[list[str], str]:
 
 
 class ComplaintDesk:
-  """The world itself: prompts, a clerk's answers, and the true reward. Every method is pure."""
+  """The environment itself: prompts, a clerk's answers, and the true reward. Every method is pure."""
 
   name = "complaint_desk"
 
@@ -156,13 +156,13 @@ class ComplaintDesk:
     """What the letter says.
 
     Raises:
-      DataError: it is not a letter of this world.
+      DataError: it is not a letter of this environment.
     """
     try:
       return _COMPLAINTS[prompt]
     except KeyError:
       example = self.prompts(1, 0)[0]
-      raise DataError(f"complaint_desk: no letter of this world: {prompt!r}; one is {example!r}") from None
+      raise DataError(f"complaint_desk: no letter of this environment: {prompt!r}; one is {example!r}") from None
 
   def reward(self, prompt: str, answer: str) -> float:
     """The true reward of an answer to a letter, the sum of `explain`."""

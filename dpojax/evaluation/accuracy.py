@@ -5,8 +5,8 @@ import itertools
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import Comparisons, wins
-from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.estimates import Estimate, fraction, mean
+from dpojax.evaluation.scored_pairs import ScoredPairs, wins
 
 # Bins of (first - second) / longer of the two, in tokens; the middle one holds lengths alike to within 10 %.
 LENGTH_EDGES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
@@ -14,7 +14,7 @@ LENGTH_EDGES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class LengthBin:
-  """Comparisons whose relative length difference lies between two edges.
+  """Pairs whose relative length difference lies between two edges.
 
   Attributes:
     low, high: of (better - worse) / longer, in [-1, 1].
@@ -28,43 +28,43 @@ class LengthBin:
   accuracy: Estimate
 
 
-def accuracy(comparisons: Comparisons) -> Estimate:
-  """Share of the decided comparisons whose better answer scores higher; equal scores count one half."""
+def accuracy(comparisons: ScoredPairs) -> Estimate:
+  """Fraction of the decided comparisons whose better answer scores higher; equal scores count one half."""
   decided = comparisons.decided
-  return share(wins(decided.margin), decided.prompt)
+  return fraction(wins(decided.margin), decided.prompt)
 
 
-def margin(comparisons: Comparisons) -> Estimate:
+def margin(comparisons: ScoredPairs) -> Estimate:
   """Mean score of the better answer minus that of the worse one."""
   decided = comparisons.decided
   return mean(decided.margin, decided.prompt)
 
 
-def longer_wins(comparisons: Comparisons) -> Estimate:
-  """Accuracy of a judge that takes the answer longer in tokens; equal lengths count one half."""
+def longer_wins(comparisons: ScoredPairs) -> Estimate:
+  """Accuracy of a model that takes the answer longer in tokens; equal lengths count one half."""
   decided = comparisons.decided
-  return share(wins(decided.tokens[:, 0] - decided.tokens[:, 1]), decided.prompt)
+  return fraction(wins(decided.tokens[:, 0] - decided.tokens[:, 1]), decided.prompt)
 
 
-def prefers_longer(comparisons: Comparisons) -> Estimate:
-  """Share of comparisons of unequal length, tied ones too, whose longer answer scores higher; equal scores one half."""
+def prefers_longer(comparisons: ScoredPairs) -> Estimate:
+  """Fraction of comparisons of unequal length, tied ones too, whose longer answer scores higher; equal scores one half."""
   difference = comparisons.tokens[:, 0] - comparisons.tokens[:, 1]
   unequal = difference != 0
-  return share(wins(comparisons.margin * np.sign(difference))[unequal], comparisons.prompt[unequal])
+  return fraction(wins(comparisons.margin * np.sign(difference))[unequal], comparisons.prompt[unequal])
 
 
-def relative_difference(comparisons: Comparisons) -> np.ndarray:
+def relative_difference(comparisons: ScoredPairs) -> np.ndarray:
   """f64[N] (first - second) / longer of the two lengths in tokens, in (-1, 1)."""
   first, second = comparisons.tokens[:, 0], comparisons.tokens[:, 1]
   return (first - second) / np.maximum(np.maximum(first, second), 1)
 
 
-def length_matched(comparisons: Comparisons, within: float = 0.1) -> Estimate:
-  """Accuracy where lengths differ by at most the share `within` of the longer answer."""
+def length_matched(comparisons: ScoredPairs, within: float = 0.1) -> Estimate:
+  """Accuracy where lengths differ by at most the fraction `within` of the longer answer."""
   return accuracy(comparisons.where(np.abs(relative_difference(comparisons)) <= within))
 
 
-def by_length(comparisons: Comparisons, edges: tuple[float, ...] = LENGTH_EDGES) -> list[LengthBin]:
+def by_length(comparisons: ScoredPairs, edges: tuple[float, ...] = LENGTH_EDGES) -> list[LengthBin]:
   """Accuracy in bins of the relative length difference, shorter winners first.
 
   An edge belongs to the bin nearer to 0, so that the middle bin holds what `length_matched` counts.
@@ -82,6 +82,6 @@ def by_length(comparisons: Comparisons, edges: tuple[float, ...] = LENGTH_EDGES)
   return bins
 
 
-def by_subset(comparisons: Comparisons) -> dict[str, Comparisons]:
+def by_subset(comparisons: ScoredPairs) -> dict[str, ScoredPairs]:
   """The comparisons of each subset, by name in alphabetical order."""
   return {name: comparisons.where(comparisons.subset == name) for name in sorted(set(comparisons.subset.tolist()))}

@@ -114,9 +114,9 @@ def best_of_weights(rewards: np.ndarray, n: int) -> np.ndarray:
   # log of C(rank, n) / C(M, n): choices of n among the lowest `rank`
   log_gamma = scipy.special.gammaln
   others = np.maximum(ranks - n, 0)
-  log_share = log_gamma(ranks + 1) - log_gamma(others + 1) - log_gamma(count + 1) + log_gamma(count - n + 1)
-  share = np.where(ranks >= n, np.exp(log_share), 0.0)
-  return (share[upto] - share[below]) / (upto - below)
+  log_probability = log_gamma(ranks + 1) - log_gamma(others + 1) - log_gamma(count + 1) + log_gamma(count - n + 1)
+  probability = np.where(ranks >= n, np.exp(log_probability), 0.0)
+  return (probability[upto] - probability[below]) / (upto - below)
 
 
 def best_of_points(

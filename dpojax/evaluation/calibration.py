@@ -13,8 +13,8 @@ import math
 import numpy as np
 import scipy
 
-from dpojax.evaluation.comparisons import Comparisons
-from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.estimates import Estimate, fraction, mean
+from dpojax.evaluation.scored_pairs import ScoredPairs
 
 BINS = 10  # at most, of the confidence; twice as many over the whole range of p
 FEWEST = 10  # comparisons of a bin, else there are fewer bins
@@ -22,12 +22,12 @@ FEWEST = 10  # comparisons of a bin, else there are fewer bins
 
 @dataclasses.dataclass(frozen=True)
 class ReliabilityBin:
-  """Comparisons of similar confidence.
+  """Pairs of similar confidence.
 
   Attributes:
     low, high: least and greatest confidence in it.
     predicted: mean confidence.
-    observed: share won by the answer with the higher score; ties of either kind one half.
+    observed: fraction won by the answer with the higher score; ties of either kind one half.
   """
 
   low: float
@@ -36,35 +36,35 @@ class ReliabilityBin:
   observed: Estimate
 
 
-def targets(comparisons: Comparisons) -> np.ndarray:
+def targets(comparisons: ScoredPairs) -> np.ndarray:
   """f64[N], the label of p(first wins): 1, or 1/2 for a tie."""
   return np.where(comparisons.tied, 0.5, 1.0)
 
 
-def nll_values(comparisons: Comparisons) -> np.ndarray:
+def nll_values(comparisons: ScoredPairs) -> np.ndarray:
   """f64[N] nats: -y log sigmoid(d) - (1 - y) log sigmoid(-d)."""
   y, d = targets(comparisons), comparisons.margin
   return y * np.logaddexp(0.0, -d) + (1 - y) * np.logaddexp(0.0, d)
 
 
-def nll(comparisons: Comparisons) -> Estimate:
-  """Mean negative log-likelihood in nats; ln 2 for a judge that knows nothing."""
+def nll(comparisons: ScoredPairs) -> Estimate:
+  """Mean negative log-likelihood in nats; ln 2 for a model that knows nothing."""
   return mean(nll_values(comparisons), comparisons.prompt)
 
 
-def brier(comparisons: Comparisons) -> Estimate:
-  """Mean (p(first wins) - y)^2, in [0, 1]; 1/4 for a judge that knows nothing."""
+def brier(comparisons: ScoredPairs) -> Estimate:
+  """Mean (p(first wins) - y)^2, in [0, 1]; 1/4 for a model that knows nothing."""
   return mean((scipy.special.expit(comparisons.margin) - targets(comparisons)) ** 2, comparisons.prompt)
 
 
-def confidence(comparisons: Comparisons) -> tuple[np.ndarray, np.ndarray]:
+def confidence(comparisons: ScoredPairs) -> tuple[np.ndarray, np.ndarray]:
   """(f64[N] confidence in the answer with the higher score, in [1/2, 1]; f64[N] 1, 1/2 or 0 as it won, tied, lost)."""
   d = comparisons.margin
   won = np.where(comparisons.tied | (d == 0), 0.5, d > 0)
   return scipy.special.expit(np.abs(d)), won
 
 
-def reliability(comparisons: Comparisons, bins: int = BINS) -> list[ReliabilityBin]:
+def reliability(comparisons: ScoredPairs, bins: int = BINS) -> list[ReliabilityBin]:
   """The reliability curve in bins of equally many comparisons, least confident first.
 
   Equal confidences are never parted, so the bins do not depend on the order of rows; a bin may then be larger,
@@ -75,7 +75,7 @@ def reliability(comparisons: Comparisons, bins: int = BINS) -> list[ReliabilityB
   found = []
   for b in np.unique(place):
     inside = place == b
-    observed = share(won[inside], comparisons.prompt[inside])
+    observed = fraction(won[inside], comparisons.prompt[inside])
     found.append(
       ReliabilityBin(float(sure[inside].min()), float(sure[inside].max()), float(sure[inside].mean()), observed)
     )
@@ -98,8 +98,8 @@ def ece(curve: list[ReliabilityBin]) -> float:
   return gaps / total if total else math.nan
 
 
-def ece_by_chance(comparisons: Comparisons, bins: int = BINS) -> float:
-  """About what ECE a perfectly calibrated judge of the same confidences would show, as shares never fall even.
+def ece_by_chance(comparisons: ScoredPairs, bins: int = BINS) -> float:
+  """About what ECE a perfectly calibrated model of the same confidences would show, as fractions never fall even.
 
   sum_b sqrt(2/pi sum_i c_i (1 - c_i)) / N over bins b, the mean of |normal|; repeated prompts are not allowed for.
   """

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import wins
-from dpojax.evaluation.estimates import mean, share
+from dpojax.evaluation.estimates import fraction, mean
+from dpojax.evaluation.scored_pairs import wins
 
 
 def combine(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,11 +29,11 @@ def ensemble_figures(margins: np.ndarray, prompt: np.ndarray) -> dict:
   joint = wins(np.mean(margins, axis=0))
   return {
     "members": len(margins),
-    "accuracy_of_each": [share(wins(row), prompt).to_json() for row in margins],
+    "accuracy_of_each": [fraction(wins(row), prompt).to_json() for row in margins],
     "margin_disagreement": mean(np.std(margins, axis=0), prompt).to_json(),
-    "unanimous": share(agreed.astype(np.float64), prompt).to_json(),
-    "accuracy_when_unanimous": share(joint[agreed], prompt[agreed]).to_json(),
-    "accuracy_otherwise": share(joint[~agreed], prompt[~agreed]).to_json(),
+    "unanimous": fraction(agreed.astype(np.float64), prompt).to_json(),
+    "accuracy_when_unanimous": fraction(joint[agreed], prompt[agreed]).to_json(),
+    "accuracy_otherwise": fraction(joint[~agreed], prompt[~agreed]).to_json(),
   }
 
 

@@ -47,10 +47,10 @@ def number(value: float) -> float | None:
   return float(value) if math.isfinite(value) else None
 
 
-def share(values: np.ndarray, prompt: np.ndarray) -> Estimate:
-  """A share with its Wilson interval.
+def fraction(values: np.ndarray, prompt: np.ndarray) -> Estimate:
+  """A fraction with its Wilson interval.
 
-  The interval is that of a binomial share of n trials. n is the number of values where every prompt appears
+  The interval is that of a binomial fraction of n trials. n is the number of values where every prompt appears
   once. Otherwise n is the effective number: the count divided by the design effect, which is the clustered
   variance over that of independent values, and never below 1.
 
@@ -70,7 +70,7 @@ def share(values: np.ndarray, prompt: np.ndarray) -> Estimate:
 
 
 def mean(values: np.ndarray, prompt: np.ndarray) -> Estimate:
-  """A mean with its normal interval, value ± 1.96 standard errors. Arguments as of `share`."""
+  """A mean with its normal interval, value ± 1.96 standard errors. Arguments as of `fraction`."""
   if len(values) == 0:
     return NOTHING
   value, error = float(np.mean(values)), math.sqrt(clustered_variance(values, prompt))
@@ -78,7 +78,7 @@ def mean(values: np.ndarray, prompt: np.ndarray) -> Estimate:
 
 
 def wilson(value: float, count: float) -> tuple[float, float]:
-  """Wilson's 95 % interval of a share `value` of `count` trials, which need not be whole numbers."""
+  """Wilson's 95 % interval of a fraction `value` of `count` trials, which need not be whole numbers."""
   centre = (value + Z * Z / (2 * count)) / (1 + Z * Z / count)
   half = Z / (1 + Z * Z / count) * math.sqrt(value * (1 - value) / count + Z * Z / (4 * count * count))
   return max(0.0, centre - half), min(1.0, centre + half)

@@ -8,10 +8,10 @@ import numpy as np
 
 from dpojax.evaluation import accuracy as acc
 from dpojax.evaluation import calibration as cal
-from dpojax.evaluation.comparisons import Comparisons, ScoredRow, compare
 from dpojax.evaluation.estimates import number
 from dpojax.evaluation.gold_reward import against_gold_reward
 from dpojax.evaluation.rankings import rankings
+from dpojax.evaluation.scored_pairs import ScoredPairs, ScoredRow, compare
 from dpojax.evaluation.temperature import NO_FIT, CrossFit, Temperature, cross_fit, fit_temperature
 
 Tree = dict[str, Any]
@@ -22,7 +22,7 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
 
   Args:
     rows: at least one; their order does not matter.
-    within: lengths that differ by at most this share of the longer are called alike.
+    within: lengths that differ by at most this fraction of the longer are called alike.
     bins: of the reliability curve, at most.
 
   Returns:
@@ -46,13 +46,13 @@ def evaluate(rows: Sequence[ScoredRow], *, within: float = 0.1, bins: int = cal.
   }
   if any(len(row.scores) > 2 for row in rows):
     found["rankings"] = {name: estimate.to_json() for name, estimate in rankings(rows).items()}
-  truth = against_gold_reward(rows)
-  if truth is not None:
-    found["truth"] = truth
+  gold_reward = against_gold_reward(rows)
+  if gold_reward is not None:
+    found["truth"] = gold_reward
   return found
 
 
-def _calibration(comparisons: Comparisons, bins: int) -> Tree:
+def _calibration(comparisons: ScoredPairs, bins: int) -> Tree:
   curve = cal.reliability(comparisons, bins)
   return {
     "nll": cal.nll(comparisons).to_json(),
@@ -86,7 +86,7 @@ def _calibrated(fits: CrossFit, bins: int) -> Tree:
   return {"folds": folds, "nll_change": fits.nll_change.to_json(), **_calibration(fits.calibrated, bins)}
 
 
-def _length(comparisons: Comparisons, within: float) -> Tree:
+def _length(comparisons: ScoredPairs, within: float) -> Tree:
   return {
     "longer_wins": acc.longer_wins(comparisons).to_json(),
     "prefers_longer": acc.prefers_longer(comparisons).to_json(),
@@ -98,7 +98,7 @@ def _length(comparisons: Comparisons, within: float) -> Tree:
   }
 
 
-def _subsets(comparisons: Comparisons) -> Tree:
+def _subsets(comparisons: ScoredPairs) -> Tree:
   parts = acc.by_subset(comparisons)
   if set(parts) <= {""}:
     return {}

@@ -1,12 +1,12 @@
-"""Scores against a reward that is known, as that of a built-in world."""
+"""Scores against a reward that is known, as that of a built-in environment."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import scipy
 
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import number
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 ROUNDING = 1e-14  # of the largest value: what a sum of float64 may leave of a difference that is 0
 
@@ -23,12 +23,12 @@ def against_gold_reward(rows: Sequence[ScoredRow]) -> dict[str, float | int | No
   if not known:
     return None
   scores = np.concatenate([row.scores for row in known])
-  truth = np.concatenate([np.asarray(row.true_reward, np.float64) for row in known])
+  gold_reward = np.concatenate([np.asarray(row.true_reward, np.float64) for row in known])
   prompt = np.concatenate([np.full(len(row.scores), row.prompt, np.int64) for row in known])
   return {
-    "pearson": number(pearson(scores, truth)),
-    "spearman": number(pearson(scipy.stats.rankdata(scores), scipy.stats.rankdata(truth))),
-    "pearson_within": number(pearson(centred(scores, prompt), centred(truth, prompt))),
+    "pearson": number(pearson(scores, gold_reward)),
+    "spearman": number(pearson(scipy.stats.rankdata(scores), scipy.stats.rankdata(gold_reward))),
+    "pearson_within": number(pearson(centred(scores, prompt), centred(gold_reward, prompt))),
     "answers": len(scores),
   }
 

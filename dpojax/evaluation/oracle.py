@@ -27,7 +27,7 @@ class Curve:
 
   Weights are normalised within a prompt, which biases reward and KL downwards in proportion to 1 / ess. Most of that
   moves a point along the curve, not off it: at 12, 7 and 4 effective answers a prompt the curve lay 0.012, 0.022 and
-  0.049 too low where its reward was 4.2 to 5.0 and the reference's 0.7 (a made-up world of 4,000 answers that can be
+  0.049 too low where its reward was 4.2 to 5.0 and the reference's 0.7 (a made-up environment of 4,000 answers that can be
   enumerated).
 
   Attributes:
@@ -85,13 +85,13 @@ def oracle_curve(
     ValueError: shapes or counts that do not agree, a lambda that is not above 0, or a number that is not finite.
   """
   rewards, reference_logps, logps = (np.asarray(x, np.float64) for x in (rewards, reference_logps, logps))
-  shares = np.asarray(counts, np.float64)
-  if rewards.ndim != 2 or reference_logps.shape != rewards.shape or logps.shape != (*rewards.shape, len(shares)):
+  written = np.asarray(counts, np.float64)
+  if rewards.ndim != 2 or reference_logps.shape != rewards.shape or logps.shape != (*rewards.shape, len(written)):
     raise ValueError(
       f"rewards {rewards.shape} must be [P, K], reference_logps {reference_logps.shape} too and logps {logps.shape} "
-      f"[P, K, {len(shares)}], a policy for each of counts"
+      f"[P, K, {len(written)}], a policy for each of counts"
     )
-  if np.any(shares <= 0) or shares.sum() != rewards.shape[1]:
+  if np.any(written <= 0) or written.sum() != rewards.shape[1]:
     raise ValueError(f"counts {list(counts)} must be above 0 and add up to the {rewards.shape[1]} answers of a prompt")
   if not all(np.isfinite(x).all() for x in (rewards, reference_logps, logps)):
     raise ValueError("rewards and log-probs must be finite")
@@ -99,7 +99,7 @@ def oracle_curve(
   if not len(falling) or not np.all(falling > 0):
     raise ValueError(f"lambdas must be above 0, got {list(lambdas)}")
 
-  log_ratio = reference_logps - log_sum_exp(logps + np.log(shares / shares.sum()))
+  log_ratio = reference_logps - log_sum_exp(logps + np.log(written / written.sum()))
   log_one = log_sum_exp(log_ratio)
   found = []
   for value in falling:
@@ -155,10 +155,10 @@ def curve_points(curve: Curve, weights: np.ndarray) -> list[dict[str, float]]:
   ]
 
 
-def share_of_oracle(
+def fraction_of_oracle(
   curve: Curve, kl: np.ndarray, reward: np.ndarray, reference_reward: np.ndarray, weights: np.ndarray
 ) -> dict[str, float | None]:
-  """What a policy gains over the reference, as a share of what the oracle gains at the policy's KL.
+  """What a policy gains over the reference, as a fraction of what the oracle gains at the policy's KL.
 
   Args:
     curve: of the same P prompts.
@@ -182,11 +182,11 @@ def share_of_oracle(
   if min(gains[0], np.percentile(gains[1:], INTERVAL[0])) <= 0:
     return nothing
   with np.errstate(divide="ignore", invalid="ignore"):  # of single draws without a gain
-    shares = (every @ reward - before) / gains
-  low, high = np.percentile(shares[1:], INTERVAL)
+    fractions = (every @ reward - before) / gains
+  low, high = np.percentile(fractions[1:], INTERVAL)
   return {
     "oracle": float(oracle[0]),
-    "share": float(shares[0]),
+    "share": float(fractions[0]),
     "share_low": number(low),
     "share_high": number(high),
   }

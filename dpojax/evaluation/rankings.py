@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import ScoredRow
-from dpojax.evaluation.estimates import Estimate, mean, share
+from dpojax.evaluation.estimates import Estimate, fraction, mean
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 
 def top_one(scores: np.ndarray, level: np.ndarray) -> float:
-  """1 if the highest score is that of an answer of the best level; of m answers sharing it, their share of the best.
+  """1 if the highest score is that of an answer of the best level; of m answers sharing it, their fraction of the best.
 
   With one best answer this is RewardBench 2's rule: 1/m where the best answer is one of m with the highest score.
   """
@@ -33,7 +33,7 @@ def rankings(rows: Sequence[ScoredRow]) -> dict[str, Estimate]:
   first = np.asarray([top_one(row.scores, row.level) for row in compared])
   tau = np.asarray([kendall_tau(row.scores, row.level) for row in compared])
   return {
-    "top_one": share(first, prompt),
+    "top_one": fraction(first, prompt),
     "kendall_tau": mean(tau, prompt),
-    "ordered_pairs": share((tau + 1) / 2, prompt),
+    "ordered_pairs": fraction((tau + 1) / 2, prompt),
   }

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.estimates import number
 from dpojax.evaluation.rankings import top_one
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 # Subsets of each section of version 1 and their weights: prompts of the filtered split, except that math-prm (447
 # prompts) weighs as much as the six of code together.
@@ -117,11 +117,11 @@ def ties_score(rows: Sequence[ScoredRow], ids: Sequence[str]) -> float:
   Its prompts N come twice: "tied:N" with several right answers, "ref:N" with one. With gap = worst right - best wrong
   and spread = best right - worst right, the score is
 
-    0.3 share(gap_tied > 0) + 0.3 share(gap_ref > 0) + 0.2 share(gap_tied > spread_tied)
-    + 0.2 share(min(gap_ref, gap_tied) > spread_tied) + 0.01 mean(tanh(min(gap_ref, gap_tied) / spread_tied - 1))
+    0.3 fraction(gap_tied > 0) + 0.3 fraction(gap_ref > 0) + 0.2 fraction(gap_tied > spread_tied)
+    + 0.2 fraction(min(gap_ref, gap_tied) > spread_tied) + 0.01 mean(tanh(min(gap_ref, gap_tied) / spread_tied - 1))
 
   the first two over all prompts of their kind, the others over the prompts that come as both with a spread, the last
-  where it is above 0; a share of nothing is 0. A row without a right or a wrong answer is not accurate, has gap 0
+  where it is above 0; a fraction of nothing is 0. A row without a right or a wrong answer is not accurate, has gap 0
   and no spread; neither has a row with one right answer. NaN where prompts come as both but none with a spread.
   """
   gaps: dict[str, dict[int, tuple[float, float, bool]]] = {"ref": {}, "tied": {}}

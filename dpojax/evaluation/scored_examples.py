@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dpojax.data.annotations import read_annotations
 from dpojax.data.dataset import prompt_keys
 from dpojax.data.examples import TokenDataset
-from dpojax.data.judgement import read_judgement
 from dpojax.errors import DataError
-from dpojax.evaluation.comparisons import ScoredRow
 from dpojax.evaluation.ensemble import combine
+from dpojax.evaluation.scored_pairs import ScoredRow
 
 ScoreKind = Literal["reward", "implicit", "sum", "mean"]
 
@@ -90,7 +90,7 @@ def combined(
       left_out[number] = f"{where}: {NOT_FINITE}"
       continue
     try:
-      tied = read_judgement({"tie": details.get("tie")}, members.shape[1]).tie
+      tied = read_annotations({"tie": details.get("tie")}, members.shape[1]).tie
     except DataError as error:
       left_out[number] = f"{where}: {error}"
       continue

@@ -7,8 +7,8 @@ import numpy as np
 import scipy
 
 from dpojax.evaluation.calibration import nll_values, targets
-from dpojax.evaluation.comparisons import Comparisons
 from dpojax.evaluation.estimates import Estimate, Z, cluster_sums, mean
+from dpojax.evaluation.scored_pairs import ScoredPairs
 
 TOLERANCE = 1e-13  # of 1/T, relative
 NEGLIGIBLE = 1e-12  # of the largest margin: a margin below it holds no temperature above 0
@@ -40,7 +40,7 @@ class Temperature:
 
 @dataclasses.dataclass(frozen=True)
 class CrossFit:
-  """Every comparison judged at a temperature fitted without its prompt.
+  """Every comparison evaluated at a temperature fitted without its prompt.
 
   Attributes:
     folds: the two fits.
@@ -49,11 +49,11 @@ class CrossFit:
   """
 
   folds: tuple[Temperature, Temperature]
-  calibrated: Comparisons | None
+  calibrated: ScoredPairs | None
   nll_change: Estimate | None
 
 
-def fit_temperature(comparisons: Comparisons) -> Temperature:
+def fit_temperature(comparisons: ScoredPairs) -> Temperature:
   """Maximises sum_i y_i log sigmoid(d_i / T) + (1 - y_i) log sigmoid(-d_i / T) over T > 0, y = 1 or 1/2 for ties.
 
   The log-likelihood is concave in a = 1/T with gradient g(a) = sum_i d_i (y_i - sigmoid(a d_i)), which falls from
@@ -83,8 +83,8 @@ def fit_temperature(comparisons: Comparisons) -> Temperature:
   return Temperature("fitted", scale / a, scale / a * error / a, scale / (a + Z * error), high)
 
 
-def cross_fit(comparisons: Comparisons) -> CrossFit:
-  """Fits on each half of the prompts and judges the other half by it.
+def cross_fit(comparisons: ScoredPairs) -> CrossFit:
+  """Fits on each half of the prompts and evaluates the other half with it.
 
   The halves are every other prompt in the order of their numbers, so they do not depend on the order of rows.
   """

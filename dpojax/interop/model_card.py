@@ -144,7 +144,7 @@ def _data(data: dict[str, Any]) -> str:
     return f"the file {code(data['path'])}"
   if data["source"] == "world":
     pairs = "pairs that a model wrote in " if data["path"] else ""
-    return f"{pairs}the built-in world {code(data['name'])}"
+    return f"{pairs}the built-in environment {code(data['name'])}"
   revision = f" at revision {escape(data['revision'])}" if data["revision"] else ""
   return f"{code(data['name'])}{revision}, split {code(data['split'])}"
 

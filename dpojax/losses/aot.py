@@ -24,7 +24,7 @@ def aot(
 
   Options:
     beta: > 0; larger holds the policy nearer the reference.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
 
   Value:
     log 2 wherever policy == reference. Value i is that of the quantile where the policy's margin of pair i lies, 0
@@ -55,7 +55,7 @@ def aot_unpaired(
 
   Options:
     beta: > 0; larger holds the policy nearer the reference.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
 
   Value:
     log 2 wherever policy == reference. Value i is that of the quantile where the log-ratio of the chosen answer i lies,

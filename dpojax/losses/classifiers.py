@@ -1,4 +1,4 @@
-"""Losses that judge each answer of a pair by itself: is its reward beta a above a threshold or below?"""
+"""Losses that classify each answer of a pair by itself: is its reward beta a above a threshold or below?"""
 
 import jax
 import jax.numpy as jnp

@@ -62,7 +62,7 @@ def cdpo(
   label_smoothing=0.1,
   f_divergence: FDivergence = reverse_kl,
 ) -> Float[jax.Array, " B"]:
-  """Conservative DPO: the loss expected when a share of the labels is swapped, one value per pair.
+  """Conservative DPO: the loss expected when a fraction of the labels is swapped, one value per pair.
 
   With the margin m as in `dpo`::
 
@@ -72,7 +72,7 @@ def cdpo(
 
   Options:
     beta: > 0; larger holds the policy nearer the reference.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
     f_divergence: score that takes the place of the log-ratio.
 
   Value:

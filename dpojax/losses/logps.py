@@ -106,7 +106,7 @@ class RankedLogps:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SingleLogps:
-  """Log-probs of B single answers, each judged desirable or not, under one model.
+  """Log-probs of B single answers, each labelled desirable or not, under one model.
 
   Attributes:
     logp: f32[B] nats, summed over answer tokens.

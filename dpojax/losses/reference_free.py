@@ -149,7 +149,7 @@ def cpo(
 
   Options:
     beta: > 0. 0.1: the paper's setting.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
     alpha: >= 0, weight of the likelihood. 1 in the paper.
 
   Value:
@@ -184,7 +184,7 @@ def tpo(
 
   Options:
     beta: > 0. 0.01: TRL 1.16's default.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
     alpha: >= 0, weight of the likelihood.
 
   Value:
@@ -220,7 +220,7 @@ def tpo_l(
 
   Options:
     beta: > 0. 0.01: TRL 1.16's default.
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
     gamma: >= 0, the target margin in units of beta times nats. 0.5: TRL 1.16's default.
     alpha: >= 0, weight of the likelihood.
 

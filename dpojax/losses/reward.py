@@ -21,7 +21,7 @@ def bradley_terry(
   It is binary cross-entropy with label 1 and logit d. A tie counts as half a win of each.
 
   Options:
-    label_smoothing: eps, assumed share of swapped labels, in [0, 0.5].
+    label_smoothing: eps, assumed fraction of swapped labels, in [0, 0.5].
     centring: c >= 0, pulls rewards to mean 0, of which the rest says nothing. 0.01 in arXiv:2312.09244.
 
   Value:

@@ -208,7 +208,7 @@ def _term(found: re.Match) -> Term:
   known = numeric_options(name)  # raises where there is no such loss
   options = []
   for item in filter(None, map(str.strip, (found["options"] or "").split(","))):
-    option, _, value = (piece.strip() for piece in item.partition("="))
+    option, _, value = (part.strip() for part in item.partition("="))
     if option not in known:
       raise ConfigError(f"loss.name: {name} has no option {option!r}; it has {', '.join(known) or 'none'}")
     options.append((option, _number(value, f"{name}({option}=...)")))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.environments.bandit import groups
 from dpojax.errors import ShapeError
 from dpojax.objectives import Objective
@@ -137,7 +137,7 @@ def _group_rows(members: np.ndarray, prompt: Sequence[int], params: Params) -> P
   count, samples = members.shape
   ids = np.asarray(prompt, np.int32)
   examples = [TokenExample(ids, tuple(group[:, None]), index=i) for i, group in enumerate(members.astype(np.int32))]
-  rows = pack(examples, PackShape(1, count, len(ids) + samples, samples, 1, samples)).group(0)
+  rows = pack(examples, BatchShape(1, count, len(ids) + samples, samples, 1, samples)).group(0)
   assert np.array_equal(rows.target, members), "rows are in the order of groups"
   return _like(params, rows)
 

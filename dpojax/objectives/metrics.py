@@ -5,7 +5,7 @@ model. Of each example first, then the mean over examples, so that a ranking cou
 
 - `rewards/chosen`: the score of the first answer; `rewards/rejected`: the mean over the others;
 - `rewards/margins`: the first less the mean over the others;
-- `rewards/accuracies`: the share of its pairs in the right order. A tie (label 1/2) has no order and is left out, a label
+- `rewards/accuracies`: the fraction of its pairs in the right order. A tie (label 1/2) has no order and is left out, a label
   of 0 turns it round, and equal scores are not right. Where every example is a tie its count is 0;
 - `accuracy/length_matched`: the same of pairs of about the same length.
 """
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from dpojax.losses.logps import PairLogps, SingleLogps, log_ratios, ranked_log_ratios, single_log_ratios
 from dpojax.types import Metrics, PackedBatch, sum_by_answer
 
-ALIKE = 0.1  # lengths count as alike when they differ by at most this share of the longer
+ALIKE = 0.1  # lengths count as alike when they differ by at most this fraction of the longer
 
 
 def reward_metrics(rewards: jax.Array, present: jax.Array, rows: PackedBatch) -> Metrics:

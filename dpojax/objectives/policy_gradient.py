@@ -121,18 +121,18 @@ class PolicyGradient(Objective):
     weight, answers = jnp.where(here, jnp.exp(of_answers), 0.0), jnp.sum(here, dtype=ratio.dtype)
     part = tokens / normalizers["tokens"]  # parts of a step's loss add up to it, and these to 1
 
-    def share(where) -> tuple[jax.Array, jax.Array]:
+    def fraction(where) -> tuple[jax.Array, jax.Array]:
       return jnp.sum(filled & where, dtype=ratio.dtype), tokens
 
     metrics: Metrics = {
       "policy/loss": (policy_loss, part),
       "policy/approx_kl": (0.5 * jnp.sum(jnp.square(moved)), tokens),
-      "policy/clip_fraction": share(jnp.abs(ratio - 1) > clip),
+      "policy/clip_fraction": fraction(jnp.abs(ratio - 1) > clip),
       "policy/ratio": (jnp.sum(ratio), tokens),
       "policy/ratio_square": (jnp.sum(jnp.square(ratio)), tokens),
       # About 1, which is the ratio's mean under the policy that wrote the tokens.
       "policy/ratio_variance": (jnp.sum(jnp.where(filled, jnp.square(ratio - 1), 0.0)), tokens),
-      # Of whole answers: products over their tokens. (mean)^2 / mean of squares is the share of samples that still count.
+      # Of whole answers: products over their tokens. (mean)^2 / mean of squares is the fraction of samples that still count.
       "policy/answer_ratio": (jnp.sum(weight), answers),
       "policy/answer_ratio_square": (jnp.sum(jnp.square(weight)), answers),
       "policy/entropy": (jnp.sum(jnp.where(filled, outputs.entropy, 0.0)), tokens),
@@ -148,7 +148,7 @@ class PolicyGradient(Objective):
       errors = jnp.where(filled, clipped_value_loss(outputs.value, old, target, clip=hyper["value_clip"]), 0.0)
       loss = loss + hyper["value_coef"] * jnp.sum(errors) / normalizers["tokens"]
       metrics["value/loss"] = (jnp.sum(errors), tokens)
-      metrics["value/clip_fraction"] = share(jnp.abs(outputs.value - old) > hyper["value_clip"])
+      metrics["value/clip_fraction"] = fraction(jnp.abs(outputs.value - old) > hyper["value_clip"])
     metrics["loss"] = (loss, part)
     return loss, jax.lax.stop_gradient(metrics)
 

@@ -173,13 +173,13 @@ class Preference(Objective):
       tokens = length_desensitised(tokens, hyper["ld_alpha"])
     sums = tokens.by_example(tokens.sums())
     weight = jnp.asarray(rows.example_weight).reshape(-1)
-    share = normalizers["examples"] / normalizers["tokens"]
+    pairs_per_token = normalizers["examples"] / normalizers["tokens"]
     if self.spec.answers is Answers.UNPAIRED:
       desirable = jnp.asarray(rows.example_label).reshape(-1) > 0.5
       mismatched = sums[:, 1] if self.spec.reads("mismatched") else None
       return SingleLogps(sums[:, 0], lengths[:, 0], desirable, weight, mismatched, tokens)
     if self.spec.answers in (Answers.RANKING, Answers.TRIPLE):
-      return RankedLogps(sums, lengths, weight, share, tokens)
+      return RankedLogps(sums, lengths, weight, pairs_per_token, tokens)
     details: dict[str, Any] = {}
     if self.spec.margins:
       details["margin"] = hyper["margin_scale"] * jnp.asarray(rows.example_margin).reshape(-1)
@@ -201,7 +201,7 @@ class Preference(Objective):
       lengths[:, 0],
       lengths[:, 1],
       weight=weight,
-      pairs_per_token=share,
+      pairs_per_token=pairs_per_token,
       tokens=tokens,
       **details,
     )

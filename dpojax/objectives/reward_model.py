@@ -61,10 +61,10 @@ class RewardObjective(Objective):
       return jnp.sum(jnp.where(weight > 0, values * weight, 0.0), axis=0)
 
     heads = self._weight(jnp.asarray(rows.example_index).reshape(-1), weight)
-    share = jnp.mean(total(heads) / normalizers["heads"])
+    partial_loss = jnp.mean(total(heads) / normalizers["heads"])
     metrics = reward_metrics(rewards, present, rows)
     metrics["loss"] = (jnp.mean(total(weight[:, None])), jnp.sum(weight))
-    return share, jax.lax.stop_gradient(metrics)
+    return partial_loss, jax.lax.stop_gradient(metrics)
 
   def _values(self, rewards: jax.Array, present: jax.Array, rows: PackedBatch, hyper: dict) -> jax.Array:
     """f32[B] values of the loss for one head's [B, K] rewards."""

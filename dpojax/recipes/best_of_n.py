@@ -1,6 +1,6 @@
 """Best of N: what a policy gains that answers N times and keeps the answer with the highest reward. Nothing is trained.
 
-prompts (a world's held-out ones, or the user's) -> answers.jsonl, rollout.samples a prompt -> rollout.reward chooses,
+prompts (an environment's held-out ones, or the user's) -> answers.jsonl, rollout.samples a prompt -> rollout.reward chooses,
 monitor.rewards are measured beside it -> best_of_n.json, best.jsonl, report.md
 """
 

@@ -4,7 +4,7 @@
 
   for each policy, of model.path first:  prompts of each split -> answers/NAME.SPLIT.jsonl, rollout.samples a prompt
     -> rollout.reward and monitor.rewards, exact KL to model.path along the answers
-  comparison.oracle: answers of these, scored under all of them -> the oracle curve, and what share of it each has gained
+  comparison.oracle: answers of these, scored under all of them -> the oracle curve, and what fraction of it each has gained
   comparison.games: the first answers play each other -> Bradley-Terry strengths
     -> comparison.json, answers.jsonl, scores.npz, report.md
 
@@ -23,7 +23,7 @@ from dpojax.config.experiment import names_in
 from dpojax.config.keys import STAGE
 from dpojax.data.examples import TokenDataset, TokenExample
 from dpojax.data.prompts import PromptRows
-from dpojax.evaluation.oracle import Curve, bootstrap_weights, curve_points, oracle_curve, share_of_oracle
+from dpojax.evaluation.oracle import Curve, bootstrap_weights, curve_points, fraction_of_oracle, oracle_curve
 from dpojax.evaluation.policies import Measured
 from dpojax.evaluation.tournament import tournament
 from dpojax.files import replacing, write_json, write_json_lines
@@ -77,10 +77,11 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
     folder.say_prompts(rows, split)
   count = sum(map(len, prompts.values()))
   folder.log.message(
-    f"comparison: {len(policies)} policies answer {count:,} prompts, {rollout.samples} times each; {rewards[0].name} judges"
+    f"comparison: {len(policies)} policies answer {count:,} prompts, {rollout.samples} times each; compared by "
+    f"{rewards[0].name}"
   )
 
-  first, judging = next(iter(prompts)), rewards[0].name
+  first, main_reward = next(iter(prompts)), rewards[0].name
   found: dict[str, dict[str, Answered]] = {}  # by policy and split
   for number, policy in enumerate(policies, 1):
     found[policy.name] = {
@@ -88,8 +89,8 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
       for split, rows in prompts.items()
     }
     measured = found[policy.name][first].measured.summary()
-    reward, kl = measured[f"reward/{judging}"], measured["kl"]
-    folder.log.message(f"{policy.name}: {judging} {reward:.3f} at {kl:.3f} nats an answer")
+    reward, kl = measured[f"reward/{main_reward}"], measured["kl"]
+    folder.log.message(f"{policy.name}: {main_reward} {reward:.3f} at {kl:.3f} nats an answer")
 
   of_first = {name: splits[first] for name, splits in found.items()}
   draws = bootstrap_weights(len(prompts[first]), seed=config.seed)
@@ -97,16 +98,18 @@ def run(config, inputs: Inputs, folder: RunFolder) -> RunResult:
   curve = None
   if len(carrying) > 1:
     chosen = [policy for policy in policies if policy.name in carrying]
-    curve = oracle(chosen, prompts[first], of_first, judging, folder.log.status, shared)
+    curve = oracle(chosen, prompts[first], of_first, main_reward, folder.log.status, shared)
   rows = []
   for policy in policies:
     measured = {split: one.measured.summary() for split, one in found[policy.name].items()}
-    gained = share(curve, of_first[policy.name].measured, of_first[policies[0].name].measured, judging, draws)
+    gained = oracle_fraction(
+      curve, of_first[policy.name].measured, of_first[policies[0].name].measured, main_reward, draws
+    )
     rows.append(policy.facts(folder.path) | {"splits": measured} | gained)
   names = list(found)
-  played = np.stack([of_first[name].measured.rewards[judging][:, 0] for name in names], axis=1)
+  played = np.stack([of_first[name].measured.rewards[main_reward][:, 0] for name in names], axis=1)
   result = {
-    "reward": judging,
+    "reward": main_reward,
     "rewards": [each.name for each in rewards],
     "reference": names[0],
     "splits": list(prompts),
@@ -173,7 +176,7 @@ def oracle(
   policies: Sequence[Compared],
   prompts: PromptRows,
   found: Mapping[str, Answered],
-  judging: str,
+  main_reward: str,
   status: Callable[[str], None],
   mesh: Mesh | None = None,
 ) -> Curve:
@@ -189,7 +192,7 @@ def oracle(
     status(f"oracle: {policy.name} scores {sum(map(len, samples)):,} answers")
     scores = score_answers(policy.loaded.model, policy.loaded.params, TokenDataset(examples), rows=ROWS, mesh=mesh)
     logps.append(np.concatenate([each.logps for each in scores]).reshape(len(prompts), -1))
-  rewards = [found[policy.name].measured.rewards[judging] for policy in policies]
+  rewards = [found[policy.name].measured.rewards[main_reward] for policy in policies]
   counts = [values.shape[1] for values in rewards]
   return oracle_curve(np.concatenate(rewards, axis=1), logps[0], np.stack(logps, axis=-1), counts)
 
@@ -200,14 +203,14 @@ def curve_facts(curve: Curve, draws: np.ndarray, policies: Sequence[str]) -> dic
   return {"points": curve_points(curve, draws), "cut_at": cut, "policies": list(policies)}
 
 
-def share(
-  curve: Curve | None, policy: Measured, reference: Measured, judging: str, draws: np.ndarray
+def oracle_fraction(
+  curve: Curve | None, policy: Measured, reference: Measured, main_reward: str, draws: np.ndarray
 ) -> dict[str, Any]:
   """Of the oracle's gain at the policy's KL; nothing of the reference, which has no gain."""
   if curve is None or policy is reference:
     return dict.fromkeys(("oracle", "share", "share_low", "share_high"))
   own, before = policy.by_prompt(), reference.by_prompt()
-  return share_of_oracle(curve, own["kl"], own[f"reward/{judging}"], before[f"reward/{judging}"], draws)
+  return fraction_of_oracle(curve, own["kl"], own[f"reward/{main_reward}"], before[f"reward/{main_reward}"], draws)
 
 
 def best_of_points(inputs: Inputs, path: str) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def critic_start(inputs: Inputs, policy: LoadedModel, tokens: int = 0) -> Critic
     return CriticStart(_without_head(policy), False, f"the policy's own decoder, which it shares, {ZERO}")
   path, of = settings.critic_path, ""
   if not path:
-    spec = read_reward(config.rollout.reward, "rollout.reward", environment=inputs.world() is not None)
+    spec = read_reward(config.rollout.reward, "rollout.reward", environment=inputs.environment() is not None)
     if [term.kind for term in spec.terms] == ["model"]:
       path, of = spec.terms[0].argument, ", the model of rollout.reward"
   if not path:

@@ -16,7 +16,7 @@ from dpojax.config.keys import STAGE, is_stage, reads_section
 from dpojax.config.schema import ModelSettings, RunConfig
 from dpojax.data.splits import Splits, as_the_loss_reads, read_splits
 from dpojax.data.templates import with_template
-from dpojax.environments import World, get_world, sft_rows
+from dpojax.environments import Environment, get_environment, sft_rows
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import expanded
 from dpojax.interop import hub
@@ -88,7 +88,7 @@ class Inputs:
     return found
 
   def policy(self) -> LoadedModel:
-    """The model that the stage starts from: of `model.path`, or new with the world's words.
+    """The model that the stage starts from: of `model.path`, or new with the environment's words.
 
     Its tokenizer carries the chat template that the stage uses, and so it goes with the run.
 
@@ -157,7 +157,7 @@ class Inputs:
       if is_stage(data.path):
         rows = self.rows(facts["answers"])
       elif data.source == "world" and rows is None:
-        rows = sft_rows(get_world(data.name), data.texts, data.seed)
+        rows = sft_rows(get_environment(data.name), data.texts, data.seed)
       self.memory[key] = read_splits(data, policy.tokenizer, rows=rows, **facts)
     return self.memory[key]
 
@@ -195,12 +195,12 @@ class Inputs:
     Raises:
       InputError: one cannot be read or built; names the setting.
     """
-    world = self.world()
-    return [self._build(spec, tokenizer, mesh) for spec in read_rewards(text, key, environment=world is not None)]
+    environment = self.environment()
+    return [self._build(spec, tokenizer, mesh) for spec in read_rewards(text, key, environment=environment is not None)]
 
   def reward(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Reward:
     """The one reward that the setting `key` names; arguments and errors as `rewards`."""
-    return self._build(read_reward(text, key, environment=self.world() is not None), tokenizer, mesh)
+    return self._build(read_reward(text, key, environment=self.environment() is not None), tokenizer, mesh)
 
   def rows(self, answers: Answers) -> list[dict[str, Any]]:
     """What the stage that `data.path` names wrote.
@@ -259,19 +259,19 @@ class Inputs:
 
   def judge(self, text: str, key: str, tokenizer: Tokenizer, *, mesh: Mesh | None = None) -> Judge:
     """Who decides which of two answers is better, as the setting `key` says; arguments and errors as `rewards`."""
-    spec = read_judge(text, key, environment=self.world() is not None)
+    spec = read_judge(text, key, environment=self.environment() is not None)
     return build_judge(spec, lambda reward: self._build(reward, tokenizer, mesh))
 
-  def world(self) -> World | None:
+  def environment(self) -> Environment | None:
     data = self.config.data
-    return get_world(data.name) if data.source == "world" else None
+    return get_environment(data.name) if data.source == "world" else None
 
   def _build(self, spec: RewardSpec, tokenizer: Tokenizer, mesh: Mesh | None) -> Reward:
     return build(
       spec,
       load=self._scorer,
       compare=self._compare,
-      environment=self.world(),
+      environment=self.environment(),
       tokenizer=tokenizer,
       mesh=mesh,
       given=self.given.rewards,

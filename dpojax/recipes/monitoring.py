@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from dpojax.config.schema import RunConfig
 from dpojax.data.prompts import PromptRow, prompts_given, prompts_of
 from dpojax.data.splits import Splits
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError, DataError
 from dpojax.models.scoring_model import ScoringModel
 from dpojax.recipes.inputs import Inputs, digest_of_text
 from dpojax.rewards.reward import Judge, Reward
-from dpojax.training.looks import Looks
 from dpojax.training.model_files import LoadedModel
 from dpojax.training.monitors import KeepBest, SamplePolicy, StopRule
+from dpojax.training.policy_samples import PolicySamples
 from dpojax.training.run_folder import RunFolder
 from dpojax.training.sample_policy import PolicySampler
 from dpojax.training.stage_record import Fingerprint
@@ -86,16 +86,16 @@ class Monitoring:
     for note in self.notes:
       log.message(f"monitor: {note}")
     sampler = self.sampler(folder.path, reference, status=log.status)
-    looks = SamplePolicy(sampler, folder.path, settings.every)
+    sampling = SamplePolicy(sampler, folder.path, settings.every)
     if sampler.truncated:
       if stop.kl_budget:
         log.message("monitor: answers are drawn with top-k, a nucleus or greedily, so stop.kl_budget cannot be watched")
-      return [looks]
-    so_far = Looks(folder.path, log, self.rewards[0].name if self.rewards else "")
+      return [sampling]
+    so_far = PolicySamples(folder.path, log, self.rewards[0].name if self.rewards else "")
     rule = StopRule(stop, so_far, settings.every)
     if not self.rewards:
-      return [looks, rule]
-    return [looks, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
+      return [sampling, rule]
+    return [sampling, KeepBest(stop, so_far, folder.checkpointer, settings.every), rule]
 
 
 def policy_monitoring(
@@ -107,7 +107,7 @@ def policy_monitoring(
     config: of the stage.
     inputs: builds the rewards.
     policy: what is trained.
-    held_out: prompts to look with, or examples, whose first different prompts they are; a world gives its own.
+    held_out: prompts to look with, or examples, whose first different prompts they are; an environment gives its own.
     mesh: devices.
 
   Raises:
@@ -134,7 +134,7 @@ def held_out_prompts(
   if wanted == 0 or (isinstance(policy.model, ScoringModel) and not policy.model.writes):
     return [], []
   if config.data.source == "world":
-    found, notes = _world_prompts(config, policy), []
+    found, notes = _environment_prompts(config, policy), []
   else:
     every = prompts_of(held_out.held_out) if isinstance(held_out, Splits) else held_out
     found, notes = _data_prompts(config, policy, every)
@@ -179,14 +179,14 @@ def _as_read(row: PromptRow, policy: LoadedModel) -> PromptRow:
   return dataclasses.replace(row, given=text, text=text) if text else row
 
 
-def _world_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:
-  wanted, world = config.monitor.prompts, get_world(config.data.name)
-  texts = world.prompts(wanted, config.monitor.seed, split="held_out")
+def _environment_prompts(config: RunConfig, policy: LoadedModel) -> list[PromptRow]:
+  wanted, environment = config.monitor.prompts, get_environment(config.data.name)
+  texts = environment.prompts(wanted, config.monitor.seed, split="held_out")
   found = prompts_given(texts, dataclasses.replace(config.data, template="auto"), policy.tokenizer)
-  # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
+  # As the environment has them, which is what its reward reads, not as the one message that a template makes of them.
   return [dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True)]
 
 
-def without_looks(config: RunConfig) -> RunConfig:
+def without_policy_samples(config: RunConfig) -> RunConfig:
   """The same settings, with no look at the policy."""
   return dataclasses.replace(config, monitor=dataclasses.replace(config.monitor, prompts=0))

@@ -1,6 +1,6 @@
 """Comparisons that a model writes itself: several answers to each prompt, ordered by a reward.
 
-prompts (the world's, or the user's) -> answers.jsonl of model.path -> pairs.reward -> pairs.jsonl, rankings.jsonl,
+prompts (the environment's, or the user's) -> answers.jsonl of model.path -> pairs.reward -> pairs.jsonl, rankings.jsonl,
 triples.jsonl, provenance.json
 """
 

@@ -3,7 +3,7 @@
 from dpojax.config.resolved import resolved as with_autos
 from dpojax.config.schema import RunConfig
 from dpojax.recipes import online, rollouts
-from dpojax.recipes.prompts import BEST_OF_PROMPTS, WORLD_PROMPTS
+from dpojax.recipes.prompts import BEST_OF_PROMPTS, ENVIRONMENT_PROMPTS
 from dpojax.rollout.pair_making import prompts_of_rollout
 
 
@@ -27,7 +27,7 @@ def planned(config: RunConfig) -> str:
   else:
     return ""
   answers = size * rollout.samples
-  prompts = rollout.prompts or WORLD_PROMPTS
+  prompts = rollout.prompts or ENVIRONMENT_PROMPTS
   if not config.train.steps and config.data.source != "world":
     return (
       f"roll-outs of {answers:,} answers ({rollout.samples:,} to each of {size:,} prompts), {updates:,} "

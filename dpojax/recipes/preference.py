@@ -1,4 +1,4 @@
-"""Learning from preferences: DPO and its relatives on pairs, rankings, triples or single judged answers.
+"""Learning from preferences: DPO and its relatives on pairs, rankings, triples or single labelled answers.
 
 policy = reference = model.path
 data -> packed batches (+ cached reference log-probs) -> loss of log-probs -> monitors -> checkpoint

@@ -1,4 +1,4 @@
-"""Prompts that a stage answers: those of a built-in world, or the user's; and those it keeps apart to look at."""
+"""Prompts that a stage answers: those of a built-in environment, or the user's; and those it keeps apart to look at."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from dpojax.data.prompts import (
   prompts_given,
   read_prompts,
 )
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError, DataError
 from dpojax.training.model_files import LoadedModel
 
-WORLD_PROMPTS = 10_000  # of a world, which has no end of them, where no number is given
+ENVIRONMENT_PROMPTS = 10_000  # of an environment, which has no end of them, where no number is given
 BEST_OF_PROMPTS = 256  # for best-of-N, where every prompt has dozens of answers
 
 
 def rollout_prompts(
   config: RunConfig, policy: LoadedModel, given: Sequence[Mapping[str, Any]] | None = None
 ) -> tuple[PromptRows, list[PromptRow]]:
-  """(prompts that roll-outs answer, others that the policy is looked at with; a world gives the latter itself).
+  """(prompts that roll-outs answer, others that the policy is looked at with; an environment gives the latter itself).
 
   Args:
     config: as it was given: `rollout.seed` and `seed` are added here.
@@ -40,7 +40,7 @@ def rollout_prompts(
   rollout, data = config.rollout, config.data
   room = _room(config) if "batch" in SECTIONS[config.recipe] else 0
   if data.source == "world":
-    count = rollout.prompts or WORLD_PROMPTS
+    count = rollout.prompts or ENVIRONMENT_PROMPTS
     seed = rollout.seed + config.seed
     return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", room), []
   rows = _answered(config, policy, 0, 0, rollout.max_tokens, "rollout", room, given=given)
@@ -68,7 +68,7 @@ def _room(config: RunConfig) -> int:
 
 
 def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
-  """The first `pairs.prompts` usable prompts of the data, or as many of the world's, drawn by `pairs.seed`.
+  """The first `pairs.prompts` usable prompts of the data, or as many of the environment's, drawn by `pairs.seed`.
 
   Raises:
     InputError: a file, row or column is wrong, no prompt can be used, or the model has no positions left for one.
@@ -78,14 +78,14 @@ def prompts_to_answer(config: RunConfig, policy: LoadedModel) -> PromptRows:
 
 
 def best_of_prompts(config: RunConfig, policy: LoadedModel) -> PromptRows:
-  """The first `rollout.prompts` usable prompts of the data, or as many of a world's `best_of_n.split`; errors as above."""
+  """The first `rollout.prompts` usable prompts of the data, or as many of an environment's `best_of_n.split`; errors as above."""
   rollout = config.rollout
   count, seed = rollout.prompts or BEST_OF_PROMPTS, rollout.seed + config.seed
   return _answered(config, policy, count, seed, rollout.max_tokens, "rollout", split=config.best_of_n.split)
 
 
 def comparison_prompts(config: RunConfig, policy: LoadedModel) -> dict[str, PromptRows]:
-  """`rollout.prompts` (0: 256) of each of `comparison.splits`: of a world's, or of data those held out ("held_out") or all ("all");
+  """`rollout.prompts` (0: 256) of each of `comparison.splits`: of an environment's, or of data those held out ("held_out") or all ("all");
   errors as above.
   """
   rollout, data = config.rollout, config.data
@@ -131,7 +131,7 @@ def _answered(
   held_out: bool = False,
   given: Sequence[Mapping[str, Any]] | None = None,
 ) -> PromptRows:
-  """The first `count` usable prompts (0: all), of a world's `split`; `room` is what a row leaves for one (0: any).
+  """The first `count` usable prompts (0: all), of an environment's `split`; `room` is what a row leaves for one (0: any).
 
   With `held_out`, those of `data.eval_path` or `data.eval_split` where one is given.
   """
@@ -149,7 +149,7 @@ def _answered(
       f"rows of batch.row_length={config.batch.row_length}"
     )
   if data.source == "world":
-    texts = get_world(data.name).prompts(count, seed, split)
+    texts = get_environment(data.name).prompts(count, seed, split)
     found = prompts_given(texts, data, tokenizer)
     most = max(len(row.ids) for row in found)
     if model.max_positions and most + max_tokens > model.max_positions:
@@ -157,7 +157,7 @@ def _answered(
         f"{section}.max_tokens={max_tokens} after the longest prompt of data.name={data.name} ({most} tokens) passes the "
         f"{model.max_positions} positions of the model; lower it, or give another model.path"
       )
-    # As the world has them, which is what its reward reads, not as the one message that a template makes of them.
+    # As the environment has them, which is what its reward reads, not as the one message that a template makes of them.
     rows = PromptRows(dataclasses.replace(row, given=text) for row, text in zip(found, texts, strict=True))
     rows.counts = found.counts
     return rows

@@ -6,7 +6,7 @@ data (one answer a prompt, or the turns of a conversation) -> packed batches -> 
 from dpojax.objectives.sft import Sft
 from dpojax.parallel import make_mesh
 from dpojax.recipes.inputs import Inputs
-from dpojax.recipes.monitoring import policy_monitoring, without_looks
+from dpojax.recipes.monitoring import policy_monitoring, without_policy_samples
 from dpojax.recipes.session import Session
 from dpojax.recipes.steps import fit_rows, make_batches, planned_steps, say_rows
 from dpojax.training.loop import RunResult, train
@@ -33,7 +33,7 @@ def prepare(config, inputs: Inputs, folder: RunFolder) -> Session:
   batches, held_out = make_batches(config, splits)
   steps = planned_steps(config, batches)
 
-  watched = config if config.monitor.every else without_looks(config)
+  watched = config if config.monitor.every else without_policy_samples(config)
   watching, start = policy_monitoring(watched, inputs, model, splits, mesh), model.params
   folder.begin(inputs.fingerprints(model, splits) | watching.fingerprints, inputs.files())
   say_rows(folder, config)

@@ -5,8 +5,8 @@ import dataclasses
 from jax.sharding import Mesh
 
 from dpojax.config.schema import RunConfig
+from dpojax.data.batch_shape import choose_shape
 from dpojax.data.batches import Batches
-from dpojax.data.shapes import choose_shape
 from dpojax.data.splits import Splits
 from dpojax.errors import ConfigError
 from dpojax.parallel.rules import whole_rows

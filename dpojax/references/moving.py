@@ -16,7 +16,7 @@ class Moving:
   Attributes:
     start: initial parameters; copied into the state, so they survive donation.
     every: steps between moves, at least 1.
-    mix: share of the policy in a move, in (0, 1]; 1: the policy itself.
+    mix: fraction of the policy in a move, in (0, 1]; 1: the policy itself.
 
   References:
     Gorbatovski et al. 2024, arXiv:2404.09656, Eq. 7 and 8: soft and hard updates.

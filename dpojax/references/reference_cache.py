@@ -18,7 +18,7 @@ import numpy as np
 
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.data.slots import locate
 from dpojax.errors import DataError, WeightsError
 from dpojax.files import write_atomically
@@ -97,7 +97,7 @@ class ReferenceCache:
         reduced.append(dataclasses.replace(example, answers=tuple(answers), index=n))
     return reduced
 
-  def fill(self, dataset: TokenDataset, score: Score, shape: PackShape, progress: Progress | None = None) -> int:
+  def fill(self, dataset: TokenDataset, score: Score, shape: BatchShape, progress: Progress | None = None) -> int:
     """Computes what is missing, in packed batches, each stored as soon as it is computed.
 
     Interrupted at any moment and called again, it goes on with the same batches, so the stored values
@@ -201,7 +201,7 @@ class CachedBatches:
     return self.batches.dataset
 
   @property
-  def shape(self) -> PackShape:
+  def shape(self) -> BatchShape:
     return self.batches.shape
 
   @property

@@ -29,7 +29,7 @@ def comparison_report(folder: pathlib.Path, *, width: int = 100) -> Page:
   """The same for a terminal of `width` columns; 0: a file, whose tables are as wide as they need."""
   found = read_comparison(folder)
   header, rows = policies_table(found)
-  others = header[3:-1] if found["oracle"] else header[3:]  # the KL, the reward that judges and the share stay
+  others = header[3:-1] if found["oracle"] else header[3:]  # the KL, the main reward and the share stay
   prose = width or PROSE
   parts: list[str | ScreenTable] = [ScreenTable(header, rows, may_go=others[::-1]), filled(_sentence(found), prose)]
   if found["tournament"]:

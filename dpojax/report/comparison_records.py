@@ -32,7 +32,7 @@ class Comparison:
 
   @property
   def reward(self) -> str:
-    """The name of the reward that judges."""
+    """The name of the main reward, by which policies are compared."""
     return str(self.content["reward"])
 
   @property

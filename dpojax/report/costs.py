@@ -35,7 +35,7 @@ class Cost:
     stages: what was counted, upstream first.
     notes: what could not be counted, a sentence each.
     data: (digest, number) of each set of labelled examples, held-out ones among them, that a loss or a reward model read.
-    judged: answers scored while training by a reward that is no model: by a person, a rule or the truth.
+    judged: answers scored while training by a reward that is no model: by a person, a rule or the true reward.
   """
 
   trained: int = 0

@@ -25,7 +25,7 @@ def draw_evaluation(figures: Tree, folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def draw_reliability(figures: Tree) -> Figure | None:
-  """Share of comparisons won against the probability given, as scored and at the cross-fitted temperature."""
+  """Fraction of comparisons won against the probability given, as scored and at the cross-fitted temperature."""
   panels = [("as scored", figures["calibration"], ORANGE)]
   if "reliability" in figures["calibrated"]:
     panels.append(("at the cross-fitted temperature", figures["calibrated"], BLUE))
@@ -77,7 +77,7 @@ def draw_length(figures: Tree) -> Figure | None:
   axis.set_ylim(min(45.0, 100 * min(_bounds(b["accuracy"])[0] for b in bins)) - 4, 104)
   labels = [f"{_edge(b['low'])} to {_edge(b['high'])}\n({b['accuracy']['count']:,})" for b in every]
   axis.set_xticks(range(len(every)), labels, fontsize=8)
-  axis.set_xlabel("better answer longer by this share of the longer one (%), and comparisons")
+  axis.set_xlabel("better answer longer by this fraction of the longer one (%), and comparisons")
   baseline = 100 * figures["length"]["longer_wins"]["value"]
   title(axis, f"accuracy (%): {total:.1f} in all; always the longer answer: {baseline:.1f}")
   return figure

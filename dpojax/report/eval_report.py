@@ -90,9 +90,9 @@ def table(result: Tree) -> list[list[str]]:
         "",
       ],
     ]
-  if truth := figures.get("truth"):
+  if gold_reward := figures.get("truth"):
     for name, key in (("Pearson", "pearson"), ("Spearman", "spearman"), ("Pearson within prompts", "pearson_within")):
-      rows.append([f"true reward: {name}", _number(truth[key]), "", f"{truth['answers']:,} answers"])
+      rows.append([f"true reward: {name}", _number(gold_reward[key]), "", f"{gold_reward['answers']:,} answers"])
   if ensemble := result.get("ensemble"):
     rows += _ensemble(ensemble)
   return rows
@@ -113,7 +113,7 @@ def subset_table(result: Tree) -> list[list[str]]:
     [
       name or "(none)",
       _percent(part["accuracy"]["value"]),
-      _interval(part["accuracy"], share=True),
+      _interval(part["accuracy"], fraction=True),
       _percent(part["longer_wins"]["value"]),
       _number(part["nll"]["value"]),
       f"{part['accuracy']['count']:,}",
@@ -192,18 +192,18 @@ def _accuracy(figures: Tree) -> list[str]:
 
 
 def _share(name: str, estimate: Tree, what: str) -> list[str]:
-  return [name, _percent(estimate["value"]), _interval(estimate, share=True), f"{estimate['count']:,} {what}"]
+  return [name, _percent(estimate["value"]), _interval(estimate, fraction=True), f"{estimate['count']:,} {what}"]
 
 
 def _mean(name: str, estimate: Tree, what: str) -> list[str]:
-  return [name, _number(estimate["value"]), _interval(estimate, share=False), f"{estimate['count']:,} {what}"]
+  return [name, _number(estimate["value"]), _interval(estimate, fraction=False), f"{estimate['count']:,} {what}"]
 
 
-def _interval(estimate: Tree, *, share: bool) -> str:
+def _interval(estimate: Tree, *, fraction: bool) -> str:
   if estimate["interval"] is None:
     return "-"
   low, high = estimate["interval"]
-  return f"{100 * low:.1f} to {100 * high:.1f} %" if share else f"{_number(low)} to {_number(high)}"
+  return f"{100 * low:.1f} to {100 * high:.1f} %" if fraction else f"{_number(low)} to {_number(high)}"
 
 
 def _percent(value: float | None, decimals: int = 1) -> str:

@@ -64,8 +64,8 @@ def reward_names(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> 
   found = [name for comparison in comparisons for name in (comparison.reward, *comparison.content.get("rewards", ()))]
   for stage in stages:
     if stage.recipe in POLICIES:
-      looks = dict.fromkeys(name for record in stage.splits.get("policy", []) for name in record)
-      found += [name.removeprefix("reward/") for name in rewards_of(looks)]
+      samples = dict.fromkeys(name for record in stage.splits.get("policy", []) for name in record)
+      found += [name.removeprefix("reward/") for name in rewards_of(samples)]
   return sorted(dict.fromkeys(found), key=lambda name: name != TRUE)
 
 
@@ -81,7 +81,7 @@ def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], 
       points += comparison_points(comparison, reward, split, methods)
   shown = comparisons[0].split if comparisons else ""
   measured = {pathlib.Path(point.path) for point in points if point.path and point.split == shown}
-  looks = look_points([stage for stage in stages if stage.recipe in POLICIES], reward, methods, measured)
+  samples = points_while_training([stage for stage in stages if stage.recipe in POLICIES], reward, methods, measured)
   best = [
     point for comparison in comparisons for point in best_of_n_points(comparison.content, comparison.stage, reward)
   ]
@@ -90,10 +90,10 @@ def frontier_points(stages: Sequence[Stage], comparisons: Sequence[Comparison], 
       continue  # those of a comparison are of the same prompts as its policies
     if not _of_a_policy(stage):  # of one the KL is that to itself, and not to the reference
       best += best_of_n_points({"best_of_n": read_best_of_n(stage.path)["points"]}, stage, reward)
-  return points + best + looks
+  return points + best + samples
 
 
-def look_points(
+def points_while_training(
   stages: Sequence[Stage], reward: str, methods: Mapping[pathlib.Path, Method], measured: Collection[pathlib.Path] = ()
 ) -> list[Point]:
   """A point a look that measured `reward` and KL; looks before training are one point of the reference a seed."""

@@ -18,20 +18,20 @@ class Label:
 
   name: str
   unit: str = ""
-  share: bool = False
+  fraction: bool = False
   decimals: int = 4
   tiny: bool = False
 
   def axis(self) -> str:
     """The text of a plot's axis."""
-    unit = "%" if self.share else self.unit
+    unit = "%" if self.fraction else self.unit
     return f"{self.name} ({unit})" if unit else self.name
 
   def format(self, value: float | None, error: float | None = None) -> str:
     """'0.6931', '71.2 %', '2.310 ± 0.081', or '-' where nothing was measured."""
-    if value is None or (self.share and math.isnan(value)):
+    if value is None or (self.fraction and math.isnan(value)):
       return "-"
-    if self.share:
+    if self.fraction:
       text = f"{100 * value:.1f} %"
       return "0.0 %" if text == "-0.0 %" else text
     if self.tiny:
@@ -44,7 +44,7 @@ class Label:
 def _labels(*names: str) -> dict[str, Label]:
   """Labels of these metrics, from the one table of them."""
   return {
-    name: Label(m.label, m.unit, share=m.fraction, decimals=m.decimals, tiny=m.tiny)
+    name: Label(m.label, m.unit, fraction=m.fraction, decimals=m.decimals, tiny=m.tiny)
     for name, m in ((name, METRICS[name]) for name in names)
   }
 

@@ -194,9 +194,9 @@ def policies_at(where: str, problems: list[str]) -> list[Answers]:
   comparisons = [found for stage in stages if (found := comparison_of(stage)) is not None]
   if name:
     found = [answers for comparison in comparisons for answers in _of_comparison(comparison, name)]
-    found = found or [a for stage in stages if stage.path.name == name for a in _of_looks(stage)]
+    found = found or [a for stage in stages if stage.path.name == name for a in _while_training(stage)]
   else:
-    found = [answers for stage in stages if stage.recipe in POLICIES for answers in _of_looks(stage)]
+    found = [answers for stage in stages if stage.recipe in POLICIES for answers in _while_training(stage)]
   if not found:
     known = sorted(
       {str(p["name"]) for c in comparisons for p in c.policies} | {s.path.name for s in stages if s.samples()}
@@ -267,7 +267,7 @@ def _same_prompts(several: Sequence[Sequence[str]]) -> bool:
   return all(set(prompts) == set(several[0]) for prompts in several[1:])
 
 
-def _of_looks(stage: Stage) -> list[Answers]:
+def _while_training(stage: Stage) -> list[Answers]:
   newest = stage.samples()
   if newest is None:
     return []

@@ -52,13 +52,13 @@ def draw_training(run: RunRecords) -> Figure | None:
   return figure
 
 
-def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
+def smooth(values: np.ndarray, fraction: float = 0.05) -> np.ndarray:
   """Exponential moving average over about `share` of the values, without the bias of its start.
 
   >>> smooth(np.asarray([2.0, 2.0, 2.0])).tolist()
   [2.0, 2.0, 2.0]
   """
-  keep = 1 - 1 / max(1.0, share * len(values))
+  keep = 1 - 1 / max(1.0, fraction * len(values))
   out, total, weight = np.empty_like(values), 0.0, 0.0
   for i, value in enumerate(values):
     if np.isfinite(value):
@@ -68,7 +68,7 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def _curves(axis: Axes, run: RunRecords, metric: str, label: Label) -> None:
-  scale = 100 if label.share else 1
+  scale = 100 if label.fraction else 1
   steps, values = run.series("train", metric)
   if len(steps):
     axis.plot(steps, scale * values, color=GREY, alpha=0.35, linewidth=0.8)
@@ -76,7 +76,7 @@ def _curves(axis: Axes, run: RunRecords, metric: str, label: Label) -> None:
   steps, values = run.series("eval", metric)
   if len(steps):
     axis.plot(steps, scale * values, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="held out")
-  if label.share:
+  if label.fraction:
     percent(axis)
   title(axis, label.axis())
   legend(axis)

@@ -197,7 +197,7 @@ def _length(axis: Axes, curve: Curve) -> None:
 
 
 def _line(axis: Axes, curve: Curve, colour: str, name: str = "") -> None:
-  scale = 100 if curve.label.share else 1
+  scale = 100 if curve.label.fraction else 1
   size = 4 if len(curve.steps) < MANY else 0
   values, low, high = scale * curve.values, scale * curve.low, scale * curve.high
   axis.plot(curve.steps, values, color=colour, linewidth=1.8, marker="o" if size else None, markersize=size, label=name)

@@ -14,8 +14,8 @@ from dpojax.config.schema import RunConfig
 from dpojax.errors import CheckpointError
 from dpojax.files import lines_of, parse_json
 from dpojax.report.when_to_stop import WhenToStop, read_when_to_stop
-from dpojax.training.looks import SAMPLES
 from dpojax.training.numbers import tied
+from dpojax.training.policy_samples import SAMPLES
 from dpojax.training.runlog import METRICS, read_metrics
 
 LOOKS = "samples/step_*.jsonl"
@@ -43,7 +43,7 @@ class RunRecords:
   def series(self, split: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(steps i64[N], values f64[N]) of the records that have the metric; empty where none has.
 
-    A share of pairs won is left out where all pairs are ties, see `training.numbers.tied`.
+    A fraction of pairs won is left out where all pairs are ties, see `training.numbers.tied`.
     """
     records = [record for record in self.splits.get(split, []) if metric in record]
     found = [(record["step"], record[metric]) for record in records if not tied(record, metric)]
@@ -58,7 +58,7 @@ def read_run(folder: str | pathlib.Path) -> RunRecords:
   check_listed(folder / METRICS)
   for record in read_metrics(folder / METRICS):
     splits.setdefault(record["split"], []).append(record)
-  samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in look_files(folder)}
+  samples = {int(file.stem.rpartition("_")[2]): read_lines(file) for file in sample_files(folder)}
   return RunRecords(folder, config, splits, dict(sorted(samples.items())), read_when_to_stop(folder))
 
 
@@ -98,7 +98,7 @@ def read_lines(
   return records
 
 
-def look_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def sample_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Answers of the looks at a policy, oldest first; those too that are gone and that digests.json lists."""
   listed = [name for name in digests.read_list(folder).files if fnmatch.fnmatch(name, LOOKS)]
   return sorted({*folder.glob(LOOKS), *(folder / name for name in listed)})

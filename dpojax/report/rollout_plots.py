@@ -82,7 +82,7 @@ def draw_rollouts(run: RunRecords) -> Figure | None:
 
 def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None:
   main = ROLLOUT[panel.metrics[0]]
-  scale = 100 if main.share else 1
+  scale = 100 if main.fraction else 1
   drawn: list[np.ndarray] = []
   for metric, colour in zip(panel.metrics, (BLUE, ORANGE), strict=False):
     numbers, values = series(records, metric)
@@ -95,7 +95,7 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
   values = values[np.isfinite(values)]
   line = panel.line(config)
   shown = np.append(values, line[0]) if line else values
-  _limits(axis, panel, shown, share=main.share)
+  _limits(axis, panel, shown, fraction=main.fraction)
   if line:
     axis.axhline(line[0], color=ORANGE, linewidth=1.2, linestyle="--")
     axis.annotate(  # beside the panel, where no curve runs
@@ -110,19 +110,19 @@ def _draw(axis: Axes, panel: Panel, records: Records, config: RunConfig) -> None
     axis.set_xticks([0])
 
 
-def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None:
+def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, fraction: bool) -> None:
   """The y axis: from 0 of what cannot be below, logarithmic where its values differ much; of shares up to 100 %."""
   low = float(np.min(shown, initial=0.0))
   if not panel.positive or low < 0:  # an estimate of KL may be below 0
     if panel.positive:
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)
-    if share:  # a variance explained may be far below 0 while a critic starts
-      axis.set_ylim(max(-100.0, 1.1 * low), _top_of_shares(shown))
+    if fraction:  # a variance explained may be far below 0 while a critic starts
+      axis.set_ylim(max(-100.0, 1.1 * low), _top_of_fractions(shown))
       axis.axhline(0, color="#b0b4bb", linewidth=0.8)
     return
   above = shown[shown > 0]
-  if share:
-    axis.set_ylim(0, _top_of_shares(shown))
+  if fraction:
+    axis.set_ylim(0, _top_of_fractions(shown))
   elif panel.spans and len(above) > 2 and np.max(above) > LOG_FROM * np.quantile(above, 0.1):
     axis.set_yscale("log")
     # What rounding leaves of nothing, as in a step at the roll-out's own policy, is not worth its decades.
@@ -132,7 +132,7 @@ def _limits(axis: Axes, panel: Panel, shown: np.ndarray, *, share: bool) -> None
     axis.set_ylim(0, 1.2 * float(np.max(shown, initial=1e-9)))
 
 
-def _top_of_shares(shown: np.ndarray) -> float:
+def _top_of_fractions(shown: np.ndarray) -> float:
   top = float(np.max(shown, initial=0.0))
   return 105 if top > 50 else max(1.15 * top, 1e-3)
 

@@ -60,7 +60,7 @@ def first_and_last(records: Records) -> tuple[dict[str, float], dict[str, float]
 
 
 def cost(run: RunRecords) -> dict[str, float]:
-  """{"rollouts": how many, "steps_taken": of all, "sampling": share of the run's time} of a run with roll-outs, else {}."""
+  """{"rollouts": how many, "steps_taken": of all, "sampling": fraction of the run's time} of a run with roll-outs, else {}."""
   rollouts, train = run.splits.get(SPLIT, []), run.splits.get("train", [])
   if not rollouts:
     return {}

@@ -126,7 +126,7 @@ def summarise(run: RunRecords, reason: str) -> dict[str, Any]:
 
 
 def with_ties(result: dict[str, Any]) -> dict[str, Any]:
-  """The same result.json with 'tied' in the place of shares that say nothing (`training.numbers.tied`)."""
+  """The same result.json with 'tied' in the place of fractions that say nothing (`training.numbers.tied`)."""
   times = {
     time: {
       split: {name: "tied" if tied(metrics, name) else value for name, value in metrics.items()}

@@ -125,7 +125,7 @@ def device_in_words(device: Mapping[str, Any]) -> str:
 
 
 def final_metrics(stage: Stage) -> dict[str, float]:
-  """{"SPLIT/METRIC": value} as `load_runs` says; shares of pairs won that say nothing (`numbers.tied`) are left out."""
+  """{"SPLIT/METRIC": value} as `load_runs` says; fractions of pairs won that say nothing (`numbers.tied`) are left out."""
   found = {}
   for split in SPLITS:
     last = stage.last(split)

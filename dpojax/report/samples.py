@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dpojax import terminal
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError
 from dpojax.markdown import escape
 from dpojax.training.numbers import reward_in_words
@@ -47,7 +47,7 @@ def display_of(source: object, name: object) -> Callable[[str], str]:
   if source != "world":
     return str
   try:
-    return get_world(str(name)).display
+    return get_environment(str(name)).display
   except ConfigError:  # of another version
     return str
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dpojax.errors import CheckpointError, InputError
 from dpojax.files import lines_of, parse_json
-from dpojax.report.records import Records, check_figures, check_listed, check_prompt, look_files, read_lines
+from dpojax.report.records import Records, check_figures, check_listed, check_prompt, read_lines, sample_files
 from dpojax.terminal import in_line
 from dpojax.training.runlog import LOG, METRICS, read_metrics
 from dpojax.training.stage_record import FILE, StageRecord, read_record
@@ -121,7 +121,7 @@ class Stage:
 
   def samples(self) -> tuple[int, Records] | None:
     """(step, records) of the newest look at the policy; None where there was none."""
-    files = look_files(self.path)
+    files = sample_files(self.path)
     if not files:
       return None
     return int(files[-1].stem.rpartition("_")[2]), read_lines(files[-1], {"prompt": object, "answer": str}, _check)

@@ -55,7 +55,7 @@ def table(rows: Sequence[SweepRow]) -> tuple[list[str], list[list[str]]]:
   """(header, cells): the settings of each point, what it reached, how it ended."""
   columns = measured_columns(rows)
   looked_at = any(row.prompts for row in rows)
-  header = [*rows[0].values, *(label.name if label.share else label.axis() for _, _, label in columns)]
+  header = [*rows[0].values, *(label.name if label.fraction else label.axis() for _, _, label in columns)]
   header += ["prompts looked at"] * looked_at + ["status"]
   cells = []
   for row in rows:

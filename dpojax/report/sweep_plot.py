@@ -31,7 +31,7 @@ def draw_sweep(rows: Sequence[SweepRow]) -> Figure:
   for axis, (split, metric, label) in zip(axes, columns, strict=False):
     for colour, (name, members) in zip(_cycle(len(groups)), groups.items(), strict=True):
       _line(axis, members, places, key, split, metric, label, colour, name)
-    if label.share:
+    if label.fraction:
       percent(axis)
     title(axis, label.axis())
     axis.set_xlabel(NAMES.get(key, key))
@@ -86,7 +86,7 @@ def _line(
   if not points:
     return
   x, y, errors = zip(*sorted(points), strict=True)
-  scale = 100 if label.share else 1
+  scale = 100 if label.fraction else 1
   axis.errorbar(
     x,
     [scale * v for v in y],

@@ -7,7 +7,7 @@ from typing import Any
 from dpojax import digests
 from dpojax.errors import CheckpointError
 from dpojax.files import parse_json
-from dpojax.training.looks import STOP
+from dpojax.training.policy_samples import STOP
 from dpojax.training.stopping import BudgetDecision, Decision
 
 

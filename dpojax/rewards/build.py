@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from dpojax.errors import ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.rewards.combined import Sum, SumTerm
-from dpojax.rewards.models import ImplicitReward, Loaded, ModelReward, check_writes
+from dpojax.rewards.models import ImplicitReward, ModelReward, ModelWithTokenizer, check_writes
 from dpojax.rewards.reward import Reward
 from dpojax.rewards.terms import GIVEN, RewardSpec, TermSpec
 from dpojax.rewards.text import Environment, LengthReward, RegexReward, SentimentReward, TrueReward
@@ -23,13 +23,15 @@ class Compare(Protocol):
   finds them.
   """
 
-  def __call__(self, path: str, reference: str, beta: float | None) -> tuple[Callable[[], Loaded], float]: ...
+  def __call__(
+    self, path: str, reference: str, beta: float | None
+  ) -> tuple[Callable[[], ModelWithTokenizer], float]: ...
 
 
 def build(
   spec: RewardSpec,
   *,
-  load: Callable[[str], Loaded],
+  load: Callable[[str], ModelWithTokenizer],
   compare: Compare | None = None,
   environment: Environment | None = None,
   tokenizer: Tokenizer | None = None,
@@ -66,7 +68,7 @@ def build(
 @dataclasses.dataclass(frozen=True)
 class _Builder:
   key: str
-  load: Callable[[str], Loaded]
+  load: Callable[[str], ModelWithTokenizer]
   compare: Compare | None
   environment: Environment | None
   tokenizer: Tokenizer | None

@@ -8,7 +8,7 @@ import numpy as np
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import open_template
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
-from dpojax.data.formats.common import Comparison
+from dpojax.data.formats.common import PreferenceRow
 from dpojax.data.formats.hh import ANSWER, turns_and_answers
 from dpojax.data.templates import ChatTemplate
 from dpojax.data.tokenise import tokenise
@@ -127,7 +127,7 @@ def _tokenised(answers: Sequence[tuple[int, PromptedAnswer]], tokenizer: Tokeniz
     yield prompt, tokens
 
 
-def _comparison(answer: PromptedAnswer, template: ChatTemplate | None, name: str) -> Comparison:
+def _comparison(answer: PromptedAnswer, template: ChatTemplate | None, name: str) -> PreferenceRow:
   prompt, text = answer.prompt, answer.answer
   if not isinstance(prompt, str):
     if template is None:
@@ -135,7 +135,7 @@ def _comparison(answer: PromptedAnswer, template: ChatTemplate | None, name: str
         f"{name}: its prompt is a list of messages, but the reward's model has no chat template to read them by; train it "
         "with the data.template that the policy has"
       )
-    return Comparison("chat", list(prompt), (text,), tools=answer.details.get("tools"))
+    return PreferenceRow("chat", list(prompt), (text,), tools=answer.details.get("tools"))
   if template is not None and prompt.startswith("\n\nHuman:") and prompt.endswith(ANSWER):
-    return Comparison("chat", *turns_and_answers(prompt, (text.strip(),)))
-  return Comparison("text", prompt, (text,))
+    return PreferenceRow("chat", *turns_and_answers(prompt, (text.strip(),)))
+  return PreferenceRow("text", prompt, (text,))

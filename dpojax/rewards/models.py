@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import TokenDataset
-from dpojax.data.packing import PackShape
-from dpojax.data.shapes import bucket
+from dpojax.data.packing import BatchShape
 from dpojax.errors import ConfigError, DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.reward_model import RewardModel
@@ -29,7 +29,7 @@ ROWS = 4  # of a group, at least; a mesh needs a multiple of its devices that sh
 SHORTEST_ROW = 256  # tokens
 
 
-class Loaded(Protocol):
+class ModelWithTokenizer(Protocol):
   """A model as it was read: `dpojax.training.model_files.LoadedModel`, or anything with these."""
 
   @property
@@ -56,7 +56,7 @@ class ModelReward:
 
   name: str
   path: str
-  loaded: Loaded
+  loaded: ModelWithTokenizer
   less: float = 0.0
   normalised: bool = False
   policy: Tokenizer | None = None
@@ -124,8 +124,8 @@ class ImplicitReward:
 
   name: str
   path: str
-  loaded: Loaded
-  reference: Callable[[], Loaded]
+  loaded: ModelWithTokenizer
+  reference: Callable[[], ModelWithTokenizer]
   beta: float
   policy: Tokenizer | None = None
   mesh: Mesh | None = None
@@ -159,7 +159,7 @@ class ImplicitReward:
     before = _score(logps_of_rows, self._reference(), placed, f"the reference of {where}", self.mesh)
     return finite(self.beta * (own - before), answers, self.name)
 
-  def _reference(self) -> Loaded:
+  def _reference(self) -> ModelWithTokenizer:
     found = self.reference()
     other = isinstance(found.model, RewardModel)
     if other or found.model.config.vocab_size != self.loaded.model.config.vocab_size:
@@ -169,7 +169,7 @@ class ImplicitReward:
     return found
 
 
-def check_writes(loaded: Loaded, path: str) -> None:
+def check_writes(loaded: ModelWithTokenizer, path: str) -> None:
   """Raises ConfigError where the model of an implicit reward is a reward model."""
   if isinstance(loaded.model, RewardModel):
     raise ConfigError(f"implicit:{path} is a reward model; give it as model:{path}")
@@ -184,7 +184,7 @@ def finite(values: np.ndarray, answers: Sequence[PromptedAnswer], name: str) -> 
   return values
 
 
-def _score(function: Callable, loaded: Loaded, placed: Placed, what: str, mesh: Mesh | None) -> np.ndarray:
+def _score(function: Callable, loaded: ModelWithTokenizer, placed: Placed, what: str, mesh: Mesh | None) -> np.ndarray:
   """[N] log-probs or [N, H] rewards of the answers, by the function of (model, params, rows) that gives them."""
   config = loaded.model.config
   check_fits(placed, config.max_positions, config.vocab_size, loaded.tokenizer, what)
@@ -195,17 +195,17 @@ def _score(function: Callable, loaded: Loaded, placed: Placed, what: str, mesh: 
   return placed.in_order([sums for step in steps for sums in step.sums()])
 
 
-def _shape(dataset: TokenDataset, rows: int) -> PackShape:
+def _shape(dataset: TokenDataset, rows: int) -> BatchShape:
   """From a coarse ladder, so that later answers to the same prompts rarely compile again."""
   examples = [dataset[i] for i in range(len(dataset))]
   length = bucket(max(SHORTEST_ROW, dataset.longest_segment))
   scored, total = (sum(sizes) for sizes in zip(*((e.scored, e.row_tokens()) for e in examples), strict=True))
   slots = bucket(max(-(-length * scored // total), *(example.scored for example in examples)))
   slots = max(min(slots, length), *(example.scored for example in examples))
-  return PackShape(-(-AT_ONCE // rows), rows, length, slots, examples=AT_ONCE, answers=dataset.num_answers)
+  return BatchShape(-(-AT_ONCE // rows), rows, length, slots, examples=AT_ONCE, answers=dataset.num_answers)
 
 
-def _fingerprint(models: Sequence[Loaded], options: dict[str, Any]) -> str:
+def _fingerprint(models: Sequence[ModelWithTokenizer], options: dict[str, Any]) -> str:
   digests = [getattr(loaded, "digest", "") for loaded in models]
   if not all(digests):
     return ""

@@ -17,7 +17,7 @@ from dpojax.rewards.reward import PromptedAnswer, Reward
 from dpojax.rewards.scores import scored
 
 Recorded = dict[str, dict[str, Any]]
-FLAT = 1e-12  # a standard deviation below this share of the values' size is rounding
+FLAT = 1e-12  # a standard deviation below this fraction of the values' size is rounding
 
 
 def measure(reward: Reward, answers: Sequence[PromptedAnswer]) -> Recorded:

@@ -16,7 +16,7 @@ from dpojax.rewards.reward import PromptedAnswer
 
 
 class Environment(Protocol):
-  """What knows a true reward; `dpojax.environments.World` is one."""
+  """What the true reward reads of a `dpojax.environments.Environment`."""
 
   name: str
 

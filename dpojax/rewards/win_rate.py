@@ -32,7 +32,7 @@ class WinRate:
 def win_rate(preference: np.ndarray) -> WinRate:
   """Mean and 95 % interval of preferences.
 
-  The interval is Wilson's score interval (1927, equation 1) with the mean preference for the share of wins. It is for
+  The interval is Wilson's score interval (1927, equation 1) with the mean preference for the fraction of wins. It is for
   wins that are 0 or 1; of preferences in [0, 1] with mean p none vary more than those (variance at most p(1 - p), Bhatia
   & Davis 2000), so ties and probabilities only make it wider than it need be: with a fraction t of ties by 1/sqrt(1 - t).
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, empty_rows, pack
+from dpojax.data.packing import BatchShape, empty_rows, pack
 from dpojax.data.slots import locate
 from dpojax.errors import ConfigError
 from dpojax.types import PackedBatch
@@ -39,7 +39,7 @@ class PackedRows:
     tokens: i64[count], tokens of each row, counted as each answer alone, its prompt included.
   """
 
-  def __init__(self, prompts: Sequence[np.ndarray], answers: Sequence[Sequence[np.ndarray]], shape: PackShape):
+  def __init__(self, prompts: Sequence[np.ndarray], answers: Sequence[Sequence[np.ndarray]], shape: BatchShape):
     examples, first = [], []
     number = 0
     for prompt, several in zip(prompts, answers, strict=True):
@@ -119,7 +119,7 @@ def minibatch_shape(
   minibatches: int,
   rows: int,
   length: int,
-) -> PackShape:
+) -> BatchShape:
   """The static shape that every minibatch of every roll-out fits.
 
   A prompt with its K answers is one example where they fit a row together, else several of as many as fit.
@@ -142,7 +142,7 @@ def minibatch_shape(
     )
   examples = prompts * -(-samples // answers)
   rows_of_minibatch = -(-examples // minibatches)  # one example a row is the worst case
-  return PackShape(
+  return BatchShape(
     groups=-(-rows_of_minibatch // rows),
     rows=rows,
     length=length,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpojax.config.schema import BatchSettings, OnlineSettings
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.errors import ConfigError
 from dpojax.rollout.comparisons import BELOW_MARGIN, IDENTICAL, NOT_CHOSEN, TIED, WRITTEN, pairs_of
 
@@ -62,7 +62,7 @@ def prompts_of_rollout(batch_size: int, samples: int, settings: OnlineSettings) 
 
 def pair_shape(
   batch: BatchSettings, *, longest_prompt: int, shortest_prompt: int, max_tokens: int, score_prompt: bool = False
-) -> PackShape:
+) -> BatchShape:
   """The static shape that every step of every roll-out fits, from limits alone: nothing compiles anew on the way.
 
   Args:
@@ -87,7 +87,7 @@ def pair_shape(
       f"batch.scored={scored} has no room for two answers of rollout.max_tokens={max_tokens}"
       f"{' and their prompt, which the loss reads' * score_prompt}; set it to {needed} or more, or to 0"
     )
-  return PackShape(
+  return BatchShape(
     groups=-(-batch.size // batch.rows),
     rows=batch.rows,
     length=batch.row_length,

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import check_ids
-from dpojax.data.shapes import bucket
 from dpojax.errors import ConfigError, DataError
 from dpojax.models.cache import PromptCache
 from dpojax.models.language_model import LanguageModel
@@ -211,7 +211,7 @@ def _check_options(ends: Ends, draws: Draws, samples: int) -> None:
   if draws.top_k < 0:
     raise DataError(f"top_k is {draws.top_k}; 0 leaves all tokens, k >= 1 the k most probable ones")
   if not 0 < draws.top_p <= 1:
-    raise DataError(f"top_p is {draws.top_p}; it is a share of the probability, above 0 and at most 1")
+    raise DataError(f"top_p is {draws.top_p}; it is a fraction of the probability, above 0 and at most 1")
 
 
 def _check_stop(stop: Sequence[str], decode: Callable[[np.ndarray], str] | None) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from dpojax.data.shapes import bucket
+from dpojax.data.batch_shape import bucket
 
 Ended = Literal["eos", "stop", "length"]
 FEWEST_ROWS = 16  # fewer are hardly faster: a step reads all weights whatever the rows

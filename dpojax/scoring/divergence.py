@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape
-from dpojax.data.shapes import bucket
+from dpojax.data.packing import BatchShape
 from dpojax.models.language_model import LanguageModel
 from dpojax.scoring.packed import Scorer, score_steps
 from dpojax.types import PackedBatch, Params
@@ -96,7 +96,7 @@ def measure_divergence(
   return Divergence(summed(kl), summed(k1), summed(np.expm1(-k1) + k1), summed(entropy), tokens)
 
 
-def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> PackShape:
+def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> BatchShape:
   """A shape from the same coarse ladder as generation's, so that later samples rarely compile again."""
   length = bucket(max(row_length, *(example.longest for example in examples)))
   total = sum(example.row_tokens() for example in examples)
@@ -104,7 +104,7 @@ def _shape(examples: Sequence[TokenExample], rows: int, row_length: int) -> Pack
   slots = max(bucket(-(-length * scored // total)), *(example.scored for example in examples))
   slots = min(bucket(slots), length)
   # As many example slots as scored ones never bind; more groups than rows could need never do either.
-  return PackShape(-(-len(examples) // rows), rows, length, slots, examples=slots, answers=1)
+  return BatchShape(-(-len(examples) // rows), rows, length, slots, examples=slots, answers=1)
 
 
 def compared_rows(model: LanguageModel, params: tuple[Params, Params, jax.Array], rows: PackedBatch) -> jax.Array:

@@ -17,10 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.config.schema import BatchSettings
+from dpojax.data.batch_shape import bucket
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, pack
-from dpojax.data.shapes import bucket
+from dpojax.data.packing import BatchShape, pack
 from dpojax.data.slots import locate
 from dpojax.errors import DataError
 from dpojax.parallel.placement import place_batch, place_params, to_host
@@ -146,7 +146,7 @@ def _sums(vectors: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def score_steps(
-  score: Score, examples: Sequence[TokenExample] | TokenDataset, shape: PackShape, *, size: int
+  score: Score, examples: Sequence[TokenExample] | TokenDataset, shape: BatchShape, *, size: int
 ) -> Iterator[ScoredStep]:
   """Scores `size` examples at a time, in order, each exactly once.
 

@@ -18,7 +18,7 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepPoint:
+class SweepRun:
   """One point: its name, the settings it changes, its stages, and the folder of each.
 
   Stages that come out the same at several points have one folder.
@@ -65,7 +65,7 @@ def product(grid: Grid) -> list[Values]:
 
 def make_points(
   points: Sequence[Values], load: Callable[[Values], Experiment], workdir: pathlib.Path
-) -> list[SweepPoint]:
+) -> list[SweepRun]:
   """The experiments of a sweep.
 
   Args:
@@ -93,7 +93,7 @@ def make_points(
       )
   folders = _folders(points, experiments, workdir)
   return [
-    SweepPoint(point_name(values), values, experiment, places)
+    SweepRun(point_name(values), values, experiment, places)
     for values, experiment, places in zip(points, experiments, folders, strict=True)
   ]
 

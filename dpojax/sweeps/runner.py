@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 
 from dpojax.errors import InputError
 from dpojax.files import write_atomically
-from dpojax.sweeps.grid import SweepPoint
+from dpojax.sweeps.grid import SweepRun
 
-RunPoint = Callable[[SweepPoint], str]
+RunPoint = Callable[[SweepRun], str]
 Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class PointOutcome:
+class SweepRunResult:
   """How a point ended: `status` is finished, stopped, failed or preempted."""
 
-  point: SweepPoint
+  point: SweepRun
   folder: pathlib.Path
   status: str
   message: str = ""
 
 
-def run_sweep(points: Sequence[SweepPoint], run_point: RunPoint, say: Say) -> list[PointOutcome]:
+def run_sweep(points: Sequence[SweepRun], run_point: RunPoint, say: Say) -> list[SweepRunResult]:
   """Runs each point and returns how its last stage ended.
 
   A point that fails is reported and the next one starts; a point asked to stop ends the sweep, and
@@ -47,16 +47,16 @@ def run_sweep(points: Sequence[SweepPoint], run_point: RunPoint, say: Say) -> li
   return outcomes
 
 
-def _run(point: SweepPoint, run_point: RunPoint) -> PointOutcome:
+def _run(point: SweepRun, run_point: RunPoint) -> SweepRunResult:
   folder = list(point.folders.values())[-1]
   try:
-    return PointOutcome(point, folder, run_point(point))
+    return SweepRunResult(point, folder, run_point(point))
   except (InputError, OSError) as error:
-    return PointOutcome(point, folder, "failed", str(error))
+    return SweepRunResult(point, folder, "failed", str(error))
   except Exception as error:
     # A defect or a full device: the other points may still run, and the traceback is kept.
     with contextlib.suppress(OSError):
       folder.mkdir(parents=True, exist_ok=True)
       write_atomically(folder / "error.txt", traceback.format_exc())
     first_line = (str(error).splitlines() or [""])[0]
-    return PointOutcome(point, folder, "failed", f"{type(error).__name__}: {first_line} (see {folder / 'error.txt'})")
+    return SweepRunResult(point, folder, "failed", f"{type(error).__name__}: {first_line} (see {folder / 'error.txt'})")

@@ -79,7 +79,7 @@ def run_side_by_side(
     ConfigError: fewer processors than jobs.
   """
   check_stages(experiment, until=until)
-  shares = processor_shares(jobs)
+  sets = processor_sets(jobs)
   names = list(experiment.stages)
   waiting = names[: names.index(until) + 1] if until else names
   wanted = list(waiting)
@@ -135,7 +135,7 @@ def run_side_by_side(
             done[name] = "ended before"
             say(f"stage {name}: ended before, skipped")
             continue
-          free = next(share for share in shares if all(job.processors != share for job in running))
+          free = next(one for one in sets if all(job.processors != one for job in running))
           running.append(_start(name, command, free, workdir / JOBS / f"{name}.txt", variables or {}))
           say(f"stage {name}: {folders[name]}")
       if time.monotonic() - told > TOLD or not (waiting or running):
@@ -172,7 +172,7 @@ def stages_table(
   )
 
 
-def processor_shares(jobs: int) -> list[frozenset[int]]:
+def processor_sets(jobs: int) -> list[frozenset[int]]:
   """The processors of this process in `jobs` parts, as equal as can be.
 
   Raises:

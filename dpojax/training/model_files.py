@@ -13,7 +13,7 @@ import jax
 
 from dpojax import digests
 from dpojax.config.schema import RunConfig
-from dpojax.environments import end_token, get_world
+from dpojax.environments import end_token, get_environment
 from dpojax.errors import CheckpointError, ConfigError
 from dpojax.files import parse_json
 from dpojax.interop.files import check_listed, find_model_files, open_model_files, place_of
@@ -88,9 +88,9 @@ class LoadedModel:
 
 
 def new_model(config: RunConfig) -> LoadedModel:
-  """A model from scratch, random, that knows the words of the world."""
+  """A model from scratch, random, that knows the words of the environment."""
   settings = config.model
-  tokenizer = Tokenizer.from_words(get_world(config.data.name).words, eos=end_token)
+  tokenizer = Tokenizer.from_words(get_environment(config.data.name).words, eos=end_token)
   decoder = ModelConfig(
     vocab_size=tokenizer.vocab_size,
     hidden=settings.hidden,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from dpojax.config.schema import StopSettings
 from dpojax.training.checkpoint import CHECKPOINTS, UNDER_BUDGET, Checkpointer
-from dpojax.training.looks import Looks, write_look, write_stop
+from dpojax.training.policy_samples import PolicySamples, write_policy_sample, write_stop
 from dpojax.training.runlog import RunLog
 from dpojax.training.sample_policy import PolicySampler
 from dpojax.training.stopping import best_under_budget, budget, should_stop
@@ -112,7 +112,7 @@ class SamplePolicy:
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
     metrics, records = self.sampler(trainer.policy_params)
-    write_look(self.folder, step, records)
+    write_policy_sample(self.folder, step, records)
     return metrics
 
 
@@ -145,13 +145,13 @@ class KeepBest:
 
   Attributes:
     settings: the budget.
-    looks: of `SamplePolicy`, with a reward that decides.
+    samples: of `SamplePolicy`, with a reward that decides.
     checkpointer: keeps the best by `checkpoint.UNDER_BUDGET`.
     interval: steps between looks.
   """
 
   settings: StopSettings
-  looks: Looks
+  samples: PolicySamples
   checkpointer: Checkpointer
   interval: int = 0
   name: str = "under_budget"
@@ -160,11 +160,11 @@ class KeepBest:
     return step > 0 and every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    looks, log = self.looks.so_far(), self.looks.log
-    best = best_under_budget(looks, self.settings)
-    if best is None or looks[best].step != step:
+    samples, log = self.samples.so_far(), self.samples.log
+    best = best_under_budget(samples, self.settings)
+    if best is None or samples[best].step != step:
       return None
-    metrics = {UNDER_BUDGET: looks[best].reward}
+    metrics = {UNDER_BUDGET: samples[best].reward}
     if step < log.total_steps:  # the run itself saves its last state, with what is recorded of it
       self.checkpointer.save(step, trainer.state, metrics=log.measured_at(step) | metrics)
     return metrics
@@ -178,12 +178,12 @@ class StopRule:
 
   Attributes:
     settings: see `StopSettings` and `dpojax.training.stopping`.
-    looks: of `SamplePolicy`; without a reward that decides only the budget is watched.
+    samples: of `SamplePolicy`; without a reward that decides only the budget is watched.
     interval: steps between looks.
   """
 
   settings: StopSettings
-  looks: Looks
+  samples: PolicySamples
   interval: int = 0
   name: str = "stop"
 
@@ -191,23 +191,23 @@ class StopRule:
     return bool(self.settings.patience or self.settings.kl_budget) and every(step, self.interval, last)
 
   def __call__(self, step: int, trainer: Trainer) -> Measured:
-    settings, looks, log, reward = self.settings, self.looks.so_far(), self.looks.log, self.looks.reward
-    over = budget(looks[-1], settings)
+    settings, samples, log, reward = self.settings, self.samples.so_far(), self.samples.log, self.samples.reward
+    over = budget(samples[-1], settings)
     said: dict[str, Any] = {"budget": over.as_json()}
-    decision = should_stop(looks, settings) if reward else None
+    decision = should_stop(samples, settings) if reward else None
     if decision is not None and settings.patience:
       said["decision"] = decision.as_json()
       log.message(decision.said())
-    best = best_under_budget(looks, settings) if reward else None
+    best = best_under_budget(samples, settings) if reward else None
     if best is not None:
-      look = looks[best]
-      best_of: dict[str, Any] = {"step": look.step, "reward": look.reward, "kl_token": look.kl_token}
-      best_of["start"] = looks[0].reward if looks[0].step == 0 else None
-      said["best"] = best_of | {"label": reward, "checkpoint": f"{CHECKPOINTS}/{look.step}"}
+      sample = samples[best]
+      best_of: dict[str, Any] = {"step": sample.step, "reward": sample.reward, "kl_token": sample.kl_token}
+      best_of["start"] = samples[0].reward if samples[0].step == 0 else None
+      said["best"] = best_of | {"label": reward, "checkpoint": f"{CHECKPOINTS}/{sample.step}"}
     verdict = decision.reason if decision is not None and decision.stop else over.said() if over.stop else ""
     said["ended"] = bool(verdict) and step < log.total_steps
-    write_stop(self.looks.folder, said)
-    if over.over and not (len(looks) > 1 and budget(looks[-2], settings).over):
+    write_stop(self.samples.folder, said)
+    if over.over and not (len(samples) > 1 and budget(samples[-2], settings).over):
       log.message(over.said())
     if said["ended"]:
       raise EndRun(verdict)

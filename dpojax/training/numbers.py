@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Shares of pairs won.
+# Fractions of pairs won.
 WON = ("rewards/accuracies", "accuracy/length_matched", "displacement/chosen")
 TIE = 1e-6  # a mean reward margin below this
 
@@ -31,7 +31,7 @@ def format_number(value: float) -> str:
 
 
 def tied(metrics: Mapping[str, Any], name: str) -> bool:
-  """Whether the metric called `name` is a share of pairs won that says nothing.
+  """Whether the metric called `name` is a fraction of pairs won that says nothing.
 
   While the policy still is the reference every pair is a tie, decided by rounding. Where all labels are ties nothing is
   to be won, and `rewards/accuracies` is NaN.

@@ -22,7 +22,7 @@ import numpy as np
 from dpojax.config.schema import BatchSettings, OnlineSettings, RolloutSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.data.prompts import PromptRow
 from dpojax.errors import DataError
 from dpojax.objectives.preference import Preference
@@ -130,7 +130,7 @@ class OnlinePairs(OnPolicy[PairRollout]):
     online: OnlineSettings,
     batch: BatchSettings,
     *,
-    shape: PackShape,
+    shape: BatchShape,
     opponent: Callable[[], Params] | None = None,
     **options: Any,
   ):

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from dpojax.config.schema import PolicyGradientSettings, RolloutSettings
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.data.prompts import PromptRow
 from dpojax.objectives import advantages
 from dpojax.objectives.kl_control import CONTROLLERS
@@ -130,7 +130,7 @@ class Rollouts(OnPolicy[Rollout]):
     rollout: RolloutSettings,
     settings: PolicyGradientSettings,
     *,
-    shape: PackShape,
+    shape: BatchShape,
     **options: Any,
   ):
     assert isinstance(trainer.objective, PolicyGradient)

@@ -36,11 +36,11 @@ SHOWN = {
   "objective/score": ("score", lambda value: thousandths(value)),
   "objective/kl": ("KL", lambda value: thousandths(value)),
   "policy/approx_kl": ("moved", lambda value: f"{value:.4f}" if value >= 5e-5 else "0"),
-  "policy/clip_fraction": ("clipped", lambda value: share(value)),
+  "policy/clip_fraction": ("clipped", lambda value: percent(value)),
   "loss": ("loss", format_number),
-  "rewards/accuracies": ("accuracy", lambda value: share(value)),
+  "rewards/accuracies": ("accuracy", lambda value: percent(value)),
   "rewards/margins": ("margin", lambda value: no_rounding(value)),
-  "mean_token_accuracy": ("token accuracy", lambda value: share(value)),
+  "mean_token_accuracy": ("token accuracy", lambda value: percent(value)),
   "taken": ("", lambda value: "" if value else "stopped"),
   "tokens_per_second": ("tokens/s", format_number),
 }
@@ -48,9 +48,9 @@ SHOWN = {
 SHOWN_OF_POLICY = {
   "kl/token": ("KL a token", lambda value: no_rounding(value)),
   "path_kl/token": ("KL a token along truncated samples", format_number),
-  "win_rate": ("win rate", lambda value: share(value)),
+  "win_rate": ("win rate", lambda value: percent(value)),
   "length/policy": ("length", format_number),
-  "finished": ("ended", lambda value: share(value, 0)),
+  "finished": ("ended", lambda value: percent(value, 0)),
   "kl/sequence": ("KL an answer", lambda value: no_rounding(value)),
 }
 
@@ -309,8 +309,8 @@ def fields_in_words(metrics: Mapping[str, float]) -> list[str]:
   return [word for word in words if word]
 
 
-def share(value: float, decimals: int = 1) -> str:
-  """A share in percent; `-` of none."""
+def percent(value: float, decimals: int = 1) -> str:
+  """A fraction in percent; `-` of none."""
   return "-" if math.isnan(value) else f"{value:.{decimals}%}"
 
 

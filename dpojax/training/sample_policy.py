@@ -26,7 +26,7 @@ from dpojax.rollout.stop import stop_texts
 from dpojax.rollout.text import distinct
 from dpojax.scoring import Divergence, measure_divergence
 from dpojax.training.answering import prompted, text_of
-from dpojax.training.looks import SAMPLES
+from dpojax.training.policy_samples import SAMPLES
 from dpojax.training.stopping import kl_per_token, standard_error
 from dpojax.training.stored_files import MEASURED_ANEW, read_json, save_json
 from dpojax.types import Params

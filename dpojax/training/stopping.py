@@ -32,7 +32,7 @@ KL_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class PolicySample:
   """What was measured of the answers to N prompts after `step`.
 
   Attributes:
@@ -196,11 +196,11 @@ class BudgetDecision:
     return f"{text} keeps to the budget of {self.budget:g}"
 
 
-def should_stop(looks: Sequence[Look], settings: StopSettings) -> Decision:
+def should_stop(samples: Sequence[PolicySample], settings: StopSettings) -> Decision:
   """The rule of the module, applied to the newest look.
 
   Args:
-    looks: every look so far at the same prompts, oldest first. Only the last `patience` + 1 are read.
+    samples: every look so far at the same prompts, oldest first. Only the last `patience` + 1 are read.
     settings: `patience`, `kl_tolerance`, `kl_budget`.
 
   Raises:
@@ -209,18 +209,20 @@ def should_stop(looks: Sequence[Look], settings: StopSettings) -> Decision:
   patience = settings.patience
   if patience == 0:
     return Decision(False, "stop.patience is 0: never")
-  missing = patience + 1 - len(looks)
+  missing = patience + 1 - len(samples)
   if missing > 0:
-    newest = looks[-1].step if looks else None
+    newest = samples[-1].step if samples else None
     return Decision(False, f"{missing} more look{'s' * (missing > 1)} to come before it applies", newest)
-  window = looks[-patience - 1 :]
+  window = samples[-patience - 1 :]
   first, last = window[0], window[-1]
   _check_paired(window)
   if len(last.rewards) == 1:
     reason = "one prompt has no standard error; set monitor.prompts to 2 or more"
     return Decision(False, reason, last.step, first.step, 1)
 
-  change, error = reward_change(np.stack([look.rewards for look in window]), np.asarray([look.step for look in window]))
+  change, error = reward_change(
+    np.stack([sample.rewards for sample in window]), np.asarray([sample.step for sample in window])
+  )
   before, now, kl_error = kl_change(first.kl, first.tokens, last.kl, last.tokens)
   tolerance = stable_within(before, kl_error, settings.kl_tolerance)
   rises, moves = bool(change > REWARD_ERRORS * error), bool(abs(now - before) > tolerance)
@@ -248,21 +250,21 @@ def should_stop(looks: Sequence[Look], settings: StopSettings) -> Decision:
   )
 
 
-def budget(look: Look, settings: StopSettings) -> BudgetDecision:
+def budget(sample: PolicySample, settings: StopSettings) -> BudgetDecision:
   """Whether the look's KL exceeds `stop.kl_budget`, which is not scaled by the loss's beta."""
-  over = settings.kl_budget > 0 and look.kl_token > settings.kl_budget
+  over = settings.kl_budget > 0 and sample.kl_token > settings.kl_budget
   stop = over and settings.over_budget == "stop"
-  return BudgetDecision(look.step, look.kl_token, look.kl_token_error, settings.kl_budget, over, stop)
+  return BudgetDecision(sample.step, sample.kl_token, sample.kl_token_error, settings.kl_budget, over, stop)
 
 
-def best_under_budget(looks: Sequence[Look], settings: StopSettings) -> int | None:
+def best_under_budget(samples: Sequence[PolicySample], settings: StopSettings) -> int | None:
   """Index of the look of highest mean reward among those that keep to the budget; None where none does.
 
   Step 0 is left out: there the policy is the reference. Of equal rewards the earlier look is taken, which moved less.
   The highest of several noisy means is too high on average; a run's report gives its standard error beside it.
   """
-  within = [i for i, look in enumerate(looks) if look.step > 0 and not budget(look, settings).over]
-  return max(within, key=lambda i: looks[i].reward, default=None)
+  within = [i for i, sample in enumerate(samples) if sample.step > 0 and not budget(sample, settings).over]
+  return max(within, key=lambda i: samples[i].reward, default=None)
 
 
 def reward_change(rewards: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,16 +325,16 @@ def _ratio(change: float, error: float) -> float:
   return 0.0 if change == 0 else math.copysign(math.inf, change)
 
 
-def _check_paired(looks: Sequence[Look]) -> None:
-  first = looks[0]
-  for before, look in itertools.pairwise(looks):
-    if len(look.rewards) != len(first.rewards):
+def _check_paired(samples: Sequence[PolicySample]) -> None:
+  first = samples[0]
+  for before, sample in itertools.pairwise(samples):
+    if len(sample.rewards) != len(first.rewards):
       raise InputError(
-        f"looks at steps {first.step} and {look.step} are of {len(first.rewards)} and {len(look.rewards)} prompts: the "
+        f"looks at steps {first.step} and {sample.step} are of {len(first.rewards)} and {len(sample.rewards)} prompts: the "
         "prompts changed on the way, and looks are compared prompt by prompt. Start again in a new --workdir"
       )
-    if look.step <= before.step:
-      raise InputError(f"a look at step {look.step} comes after one at step {before.step}; looks are oldest first")
+    if sample.step <= before.step:
+      raise InputError(f"a look at step {sample.step} comes after one at step {before.step}; looks are oldest first")
 
 
 def _nats(value: float, of: float | None = None) -> str:

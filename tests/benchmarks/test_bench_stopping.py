@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks import stopping
 from dpojax.config.schema import StopSettings
-from dpojax.training.stopping import Look, should_stop
+from dpojax.training.stopping import PolicySample, should_stop
 
 
 def test_runs_in_arrays_are_decided_as_the_rule_decides_each():
@@ -16,7 +16,7 @@ def test_runs_in_arrays_are_decided_as_the_rule_decides_each():
     stops = stopping.reward_is_flat(rewards, patience) & stopping.kl_is_stable(kl, tokens, patience)
     assert 0.02 < stops.mean() < 0.9
     for run in range(20):
-      looks = [Look(k, rewards[run, k], kl[run, k], tokens[run, k]) for k in range(len(curve))]
+      looks = [PolicySample(k, rewards[run, k], kl[run, k], tokens[run, k]) for k in range(len(curve))]
       decided = [should_stop(looks[: k + 1], StopSettings(patience=patience)).stop for k in range(len(curve))]
       assert decided == stops[run].tolist()
 

@@ -105,7 +105,7 @@ def test_formats_and_slots_are_known_before_data_are_read():
       {},
       "data.name is empty: name a data set of the hub, give a file as data.path, or set data.source=world",
     ),
-    (WORLD, {"data.name": ""}, "data.name is empty: name a built-in world (complaint_desk)"),
+    (WORLD, {"data.name": ""}, "data.name is empty: name a built-in environment (complaint_desk)"),
     (FILE, {"data.path": ""}, "data.path is empty, but data.source=file needs a file to read"),
     (FILE, {"data.eval_split": "test"}, "data.eval_split is set, but only data.source=hub has splits"),
     (
@@ -121,7 +121,7 @@ def test_formats_and_slots_are_known_before_data_are_read():
     (
       FILE,
       {"model.path": ""},
-      "model.path is empty: a model from scratch knows only the words of a built-in world; "
+      "model.path is empty: a model from scratch knows only the words of a built-in environment; "
       "give model.path, or set data.source=world",
     ),
     (SFT, {"model.hidden": 12}, "model.hidden must be a multiple of 2 * model.heads = 8, got 12"),
@@ -170,9 +170,9 @@ def test_formats_and_slots_are_known_before_data_are_read():
     (
       PROMPTS,
       {"data.path": "stage:pairs"},
-      "data.path=stage:pairs: recipe=pairs reads prompts, from a file, the hub or a built-in world, and no stage makes any",
+      "data.path=stage:pairs: recipe=pairs reads prompts, from a file, the hub or a built-in environment, and no stage makes any",
     ),
-    (PAIRS, {"pairs.prompts": 0}, "pairs.prompts is 0, but a built-in world has no end of prompts; say how many"),
+    (PAIRS, {"pairs.prompts": 0}, "pairs.prompts is 0, but a built-in environment has no end of prompts; say how many"),
     (
       {"data.path": "stage:pairs", "model.path": "model"},
       {"data.eval_path": "held_out.jsonl"},

@@ -60,7 +60,7 @@ def test_sound_settings_pass(start):
     (
       FILE,
       {"data.path": "stage:pairs", "data.source": "world", "data.name": "complaint_desk"},
-      "data.path=stage:pairs: recipe=policy_gradient reads prompts, from a file, the hub or a built-in world, and no stage "
+      "data.path=stage:pairs: recipe=policy_gradient reads prompts, from a file, the hub or a built-in environment, and no stage "
       "makes any",
     ),
     (

@@ -10,7 +10,7 @@ import pytest
 from dpojax.config.schema import DataSettings
 from dpojax.data import dataset_from_rows, sources
 from dpojax.data.formats.cells import MOST_DEPTH
-from dpojax.data.formats.common import Comparison
+from dpojax.data.formats.common import PreferenceRow
 from dpojax.data.limits import CHARACTERS_A_TOKEN, MOST_CHARACTERS, Limits, shorten
 from dpojax.data.prompts import read_prompts
 from dpojax.data.rows import AT_ONCE, CHARACTERS_AT_ONCE, row_groups
@@ -93,10 +93,10 @@ def test_each_limit_has_its_reason_and_without_any_there_is_still_one():
   long = "a" * (10 * CHARACTERS_A_TOKEN + 1)
   limits = dict(prompt=0, answer=0, example=0, row=0, overlong="drop")
   for key, comparison, reason in (
-    ("prompt", Comparison("text", long, ("b",)), "prompt_too_long"),
-    ("answer", Comparison("chat", [], ("b", {"role": "assistant", "content": long})), "answer_too_long"),
-    ("example", Comparison("text", "a", (long,)), "example_too_long"),
-    ("row", Comparison("chat", [{"role": "user", "content": long}], ("b",)), "example_too_long"),
+    ("prompt", PreferenceRow("text", long, ("b",)), "prompt_too_long"),
+    ("answer", PreferenceRow("chat", [], ("b", {"role": "assistant", "content": long})), "answer_too_long"),
+    ("example", PreferenceRow("text", "a", (long,)), "example_too_long"),
+    ("row", PreferenceRow("chat", [{"role": "user", "content": long}], ("b",)), "example_too_long"),
   ):
     assert shorten(comparison, Limits(**limits)) is comparison
     assert shorten(comparison, Limits(**{**limits, key: 11})) is comparison
@@ -104,15 +104,15 @@ def test_each_limit_has_its_reason_and_without_any_there_is_still_one():
       shorten(comparison, Limits(**{**limits, key: 10}))
     assert refused.value.reason == reason
   with pytest.raises(RowError, match="8,000,001 characters, more than 8,000,000"):
-    shorten(Comparison("text", "a" * (MOST_CHARACTERS + 1), ("b",)), Limits(**limits))
-  ids = Comparison("ids", list(range(10**4)), ([1],))
+    shorten(PreferenceRow("text", "a" * (MOST_CHARACTERS + 1), ("b",)), Limits(**limits))
+  ids = PreferenceRow("ids", list(range(10**4)), ([1],))
   assert shorten(ids, Limits(**{**limits, "row": 1})) is ids  # `fit` counts them
 
 
 def test_a_conversation_is_cut_from_its_far_end():
   turns = [{"role": "user", "content": c * 400} for c in "abc"]
   kept = {
-    side: [m["content"] for m in shorten(Comparison("chat", turns, ()), Limits(10, 0, 0, 0, side)).prompt]
+    side: [m["content"] for m in shorten(PreferenceRow("chat", turns, ()), Limits(10, 0, 0, 0, side)).prompt]
     for side in ("truncate_left", "truncate_right")
   }
   assert kept["truncate_left"] == ["", "b" * 240, "c" * 400]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dpojax.config.schema import DataSettings
 from dpojax.data import TokenDataset, dataset_from_rows, hold_out, load_dataset
 from dpojax.data.doctor import gist
-from dpojax.data.sieve import DROPPED
+from dpojax.data.row_filter import DROPPED
 from dpojax.errors import DataError
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.types import Answers

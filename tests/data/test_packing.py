@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpojax.config.schema import BatchSettings
-from dpojax.data import PackShape, TokenDataset, TokenExample, choose_shape, pack
+from dpojax.data import BatchShape, TokenDataset, TokenExample, choose_shape, pack
 from dpojax.data.packing import plan_rows
 from dpojax.errors import DataError
 
@@ -90,7 +90,7 @@ def locate_prompts(batch):
 
 def test_what_was_observed_of_an_example_travels_with_it():
   given = [TokenExample(np.arange(3), (np.arange(2), np.arange(4)), weight=0.5, label=0.5, margin=1.25)]
-  batch = pack(given, PackShape(1, 1, 16, 8, 2, 2))
+  batch = pack(given, BatchShape(1, 1, 16, 8, 2, 2))
   assert batch.example_label.tolist() == [[[0.5, 0.0]]]
   assert batch.example_margin.tolist() == [[[1.25, 0.0]]]
   assert batch.answer_end.tolist() == [[[4, 8, 0, 0]]]
@@ -119,7 +119,7 @@ def test_empty_places_hold_the_documented_fillers(raw, rows):
 def test_the_picture_of_the_container():
   """The row drawn in `PackedBatch`, by hand."""
   dataset = TokenDataset.from_examples([([10, 11, 12], [[1, 2], [3, 4, 5]]), ([20, 21], [[6, 7], [8, 9, 6]])])
-  shape = PackShape(groups=1, rows=1, length=16, scored=12, examples=2, answers=2)
+  shape = BatchShape(groups=1, rows=1, length=16, scored=12, examples=2, answers=2)
   batch = pack([dataset[0], dataset[1]], shape)
   assert batch.tokens[0, 0].tolist() == [10, 11, 12, 1, 2, 3, 4, 5, 20, 21, 6, 7, 8, 9, 6, 0]
   assert batch.position[0, 0].tolist() == [0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3, 2, 3, 4, 0]
@@ -133,7 +133,7 @@ def test_the_picture_of_the_container():
 
 def test_repeated_prompts_get_one_segment_an_answer():
   dataset = TokenDataset.from_examples([([10, 11], [[1, 2], [3]])])
-  shape = PackShape(groups=1, rows=1, length=8, scored=4, examples=1, answers=2)
+  shape = BatchShape(groups=1, rows=1, length=8, scored=4, examples=1, answers=2)
   batch = pack([dataset[0]], shape, share_prompt=False)
   assert batch.tokens[0, 0].tolist() == [10, 11, 1, 2, 10, 11, 3, 0]
   assert batch.segment[0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, -1]
@@ -196,6 +196,6 @@ def fewest_rows(tokens, length):
 )
 def test_an_example_that_cannot_be_packed_is_named(prompt, answers, message):
   example = TokenExample(np.asarray(prompt, np.int32), tuple(np.asarray(a, np.int32) for a in answers))
-  shape = PackShape(groups=1, rows=1, length=24, scored=10, examples=1, answers=2)
+  shape = BatchShape(groups=1, rows=1, length=24, scored=10, examples=1, answers=2)
   with pytest.raises(DataError, match=message):
     pack([example], shape)

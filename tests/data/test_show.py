@@ -10,7 +10,7 @@ import pytest
 from dpojax.config.schema import BatchSettings, DataSettings
 from dpojax.data import Batches, choose_shape, dataset_from_rows, hold_out
 from dpojax.data.doctor import facts, gist, histogram, report
-from dpojax.data.show import readable_pieces, show_row
+from dpojax.data.show import show_row, token_texts
 from dpojax.data.unpaired import with_mismatched
 from dpojax.types import Answers
 
@@ -62,9 +62,9 @@ def test_colours_and_html_hold_the_same_text(plain, batches):
 
 def test_characters_split_over_tokens_are_shown_whole(plain):
   ids = plain.encode("née 漢 ok")
-  pieces = readable_pieces(plain, ids)
+  pieces = token_texts(plain, ids)
   assert len(pieces) == len(ids) and "".join(pieces) == "née 漢 ok"
-  assert readable_pieces(plain, ids[: ids.index(plain.encode("漢")[0]) + 1])[-1] == "\ufffd"
+  assert token_texts(plain, ids[: ids.index(plain.encode("漢")[0]) + 1])[-1] == "\ufffd"
 
 
 def test_rankings_and_single_answers_are_named(plain):

@@ -190,7 +190,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    (dict(source="world", name="complaint_desk"), "data.source=world: a world's rows are made by the run"),
+    (dict(source="world", name="complaint_desk"), "data.source=world: an environment's rows are made by the run"),
     (dict(source="file"), "data.source=file needs data.path"),
     (dict(source="hub"), "data.name is empty; name a data set of the hub, or give a local file as data.path"),
   ],

@@ -8,7 +8,7 @@ from tokenizers import decoders, models
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import dataset_from_rows, encode_prompts
-from dpojax.data.formats import Comparison
+from dpojax.data.formats import PreferenceRow
 from dpojax.data.templates import ChatTemplate
 from dpojax.data.tokenise import Tokenised, _divide, tokenise
 from dpojax.errors import DataError, TemplateError
@@ -26,7 +26,7 @@ def merging() -> Tokenizer:
 
 
 def tokenised(tokenizer, prompt, *answers, kind="text", template=None, after_eos="drop") -> Tokenised:
-  found = tokenise([Comparison(kind, prompt, answers)], ["row"], tokenizer, template, after_eos=after_eos)[0]
+  found = tokenise([PreferenceRow(kind, prompt, answers)], ["row"], tokenizer, template, after_eos=after_eos)[0]
   if isinstance(found, DataError):
     raise found
   return found
@@ -51,7 +51,7 @@ def test_an_answer_that_did_not_end_by_itself_has_no_eos(chat_template, kind, af
   tokenizer = merging()
   source = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}$b{% endif %}{% endfor %}"
   prompt = "d" if kind == "text" else [{"role": "user", "content": "d"}]
-  row = Comparison(kind, prompt, ("ac", "ad"), finished=(False, True))
+  row = PreferenceRow(kind, prompt, ("ac", "ad"), finished=(False, True))
   template = chat_template(tokenizer, source) if kind == "chat" else None
   (found,) = tokenise([row], ["row"], tokenizer, template, after_eos=after_eos)
   behind = ["b"] if kind == "chat" and after_eos == "keep" else []

@@ -186,7 +186,7 @@ def test_the_same_seed_gives_the_same():
 
 
 def test_wrong_prompts():
-  with pytest.raises(DataError, match=r"complaint_desk: no letter of this world: 'hello there'; one is '.* \.'"):
+  with pytest.raises(DataError, match=r"complaint_desk: no letter of this environment: 'hello there'; one is '.* \.'"):
     WORLD.reward("hello there", "hello ,")
 
 

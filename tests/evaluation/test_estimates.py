@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpojax.evaluation.estimates import Z, clustered_variance, effective_count, mean, share, wilson
+from dpojax.evaluation.estimates import Z, clustered_variance, effective_count, fraction, mean, wilson
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -17,7 +17,7 @@ def test_wilson_is_scipys(case):
   expected = stats.binomtest(won, count).proportion_ci(confidence_level=0.95, method="wilson")
   assert wilson(won / count, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
   values = np.repeat([1.0, 0.0], [won, count - won])
-  estimate = share(values, np.arange(count))
+  estimate = fraction(values, np.arange(count))
   assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
@@ -34,7 +34,7 @@ def test_copies_of_a_prompt_add_no_certainty(copies, count, seed):
   """A file with every row c times says as much as the file: same error, same interval."""
   values = (np.random.default_rng(seed).random(count) < 0.7).astype(float)
   prompt = np.arange(count)
-  once, often = (share(np.tile(values, c), np.tile(prompt, c)) for c in (1, copies))
+  once, often = (fraction(np.tile(values, c), np.tile(prompt, c)) for c in (1, copies))
   assert often.value == pytest.approx(once.value)
   assert often.standard_error == pytest.approx(once.standard_error)
   assert effective_count(np.tile(values, copies), np.tile(prompt, copies)) == pytest.approx(count, rel=0.5)
@@ -57,18 +57,18 @@ def test_independent_values_of_shared_prompts_keep_their_number():
 
 
 def test_what_cannot_be_known_is_none():
-  assert share(np.zeros(0), np.zeros(0, int)).to_json() == {
+  assert fraction(np.zeros(0), np.zeros(0, int)).to_json() == {
     "value": None,
     "standard_error": None,
     "interval": None,
     "count": 0,
   }
-  one_prompt = share(np.asarray([1.0, 0.0, 1.0]), np.zeros(3, int))
+  one_prompt = fraction(np.asarray([1.0, 0.0, 1.0]), np.zeros(3, int))
   assert math.isnan(one_prompt.standard_error)
   assert (one_prompt.low, one_prompt.high) == wilson(2 / 3, 1)
   assert mean(np.ones(1), np.zeros(1, int)).to_json()["interval"] is None
 
 
 def test_when_all_are_right_prompts_count():
-  estimate = share(np.ones(40), np.arange(40) // 4)
+  estimate = fraction(np.ones(40), np.arange(40) // 4)
   assert estimate.low == pytest.approx(stats.binomtest(10, 10).proportion_ci(method="wilson").low)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpojax.evaluation import oracle
-from dpojax.evaluation.oracle import Curve, bootstrap_weights, curve_points, oracle_curve, share_of_oracle
+from dpojax.evaluation.oracle import Curve, bootstrap_weights, curve_points, fraction_of_oracle, oracle_curve
 
 LAMBDAS = (5.0, 2.0, 1.0, 0.6, 0.4)
 TOKENS, LENGTH = 4, 4  # every text of 4 tokens: 256 answers
@@ -165,18 +165,18 @@ def test_the_share_of_a_known_policy():
   curve = with_ess([50, 50, 50], reward=[1, 3, 4], kl=[1, 2, 3])
   weights = bootstrap_weights(100, 200, seed=1)
   flat = np.ones(100)
-  between = share_of_oracle(curve, 1.5 * flat, 1.0 * flat, 0 * flat, weights)
+  between = fraction_of_oracle(curve, 1.5 * flat, 1.0 * flat, 0 * flat, weights)
   assert between["oracle"] == pytest.approx(2.0) and between["share"] == pytest.approx(0.5)
   assert between["share_low"] == pytest.approx(0.5) == between["share_high"]  # all prompts alike
   # Below the first point the curve goes on to the reference's own reward, at KL 0.
-  near = share_of_oracle(curve, 0.5 * flat, 0.6 * flat, 0.2 * flat, weights)
+  near = fraction_of_oracle(curve, 0.5 * flat, 0.6 * flat, 0.2 * flat, weights)
   assert near["oracle"] == pytest.approx(0.6) and near["share"] == pytest.approx(1.0)
   nothing = dict.fromkeys(("oracle", "share", "share_low", "share_high"))
-  assert share_of_oracle(curve, 3.1 * flat, 1.0 * flat, 0 * flat, weights) == nothing
-  assert share_of_oracle(curve, 0 * flat, 0 * flat, 0 * flat, weights) == nothing
+  assert fraction_of_oracle(curve, 3.1 * flat, 1.0 * flat, 0 * flat, weights) == nothing
+  assert fraction_of_oracle(curve, 0 * flat, 0 * flat, 0 * flat, weights) == nothing
   noisy = np.where(np.arange(100) < 10, 9.0, 0.0)  # 0.9 before, against 1: a gain within the noise
-  assert share_of_oracle(curve, 1 * flat, 2 * flat, noisy, weights) == nothing
-  assert share_of_oracle(curve, 1 * flat, 2 * flat, 1.5 * flat, weights) == nothing  # its start is above the curve
+  assert fraction_of_oracle(curve, 1 * flat, 2 * flat, noisy, weights) == nothing
+  assert fraction_of_oracle(curve, 1 * flat, 2 * flat, 1.5 * flat, weights) == nothing  # its start is above the curve
 
 
 def test_the_oracle_itself_has_all_of_its_gain():
@@ -185,10 +185,10 @@ def test_the_oracle_itself_has_all_of_its_gain():
   curve = curve_of(rewards, reference, (reference, trained), (150, 150), generator, np.geomspace(20, 0.3, 60))
   _, reward, kl = exact(rewards, reference, 0.8)
   start = np.sum(np.exp(reference) * rewards, axis=1)
-  found = share_of_oracle(curve, kl, reward, start, bootstrap_weights(60))
+  found = fraction_of_oracle(curve, kl, reward, start, bootstrap_weights(60))
   assert found["share"] == pytest.approx(1, abs=0.03)  # the curve's own standard error is 0.01
   assert found["share_low"] < found["share"] < found["share_high"] < found["share"] + 0.1
-  worse = share_of_oracle(curve, kl, 0.5 * reward + 0.5 * start, start, bootstrap_weights(60))
+  worse = fraction_of_oracle(curve, kl, 0.5 * reward + 0.5 * start, start, bootstrap_weights(60))
   assert worse["share"] == pytest.approx(found["share"] / 2)
 
 
@@ -227,6 +227,6 @@ def test_draws_beyond_the_end_go_on_along_the_slope():
   # A straight curve, reward = KL, and a policy on it whose KL is that of the end: its share is 1 in every draw.
   curve = dataclasses.replace(with_ess([50, 50], reward=[1, 2], kl=[1, 2]), lambdas=np.ones(2))
   kl = np.linspace(1, 2.99, 100)
-  found = share_of_oracle(curve, kl, kl, np.zeros(100), bootstrap_weights(100, 200))
+  found = fraction_of_oracle(curve, kl, kl, np.zeros(100), bootstrap_weights(100, 200))
   assert found["oracle"] == pytest.approx(kl.mean())
   assert [found[name] for name in ("share", "share_low", "share_high")] == pytest.approx([1, 1, 1])

@@ -45,7 +45,7 @@ def test_the_settings_in_it_are_the_runs_settings():
       {"data.source": "file", "data.path": "p.jsonl"},
       "on the file `p.jsonl`, starting from a model trained from scratch",
     ),
-    ({"data.source": "world", "data.name": "desk"}, "on the built-in world `desk`"),
+    ({"data.source": "world", "data.name": "desk"}, "on the built-in environment `desk`"),
     ({"recipe": "sft"}, "- dpojax\n- sft\n---"),
     ({"data.revision": "v1"}, "on `a/b` at revision v1, split `train`"),
   ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.interop.files import open_model_files
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -33,7 +33,7 @@ def packed_logits(model, params, tokens):
   """Logits [B, T, V] of whole rows through the packed path, two texts a row."""
   examples = [TokenExample(row[:1], (row[1:],), index=i) for i, row in enumerate(tokens)]
   length = tokens.shape[1]
-  rows = pack(examples, PackShape(1, 2, 2 * length, 2 * length, 2, 1)).group(0)
+  rows = pack(examples, BatchShape(1, 2, 2 * length, 2 * length, 2, 1)).group(0)
   logits = model.logits(params, model.hidden(params, rows))
   out = np.zeros((*tokens.shape, logits.shape[-1]), np.float32)
   for r, e in zip(*np.nonzero(rows.example_index >= 0), strict=True):
@@ -105,7 +105,7 @@ def test_what_is_recomputed_changes_memory_but_no_gradient():
   model, params, tokens, _ = open_golden("mistral_window")
   model = dataclasses.replace(model, precision="bfloat16")
   examples = [TokenExample(row[:3], (row[3:9], row[9:]), index=i) for i, row in enumerate(tokens)]
-  rows = pack(examples, PackShape(1, 32, 24, 24, 1, 2)).group(0)
+  rows = pack(examples, BatchShape(1, 32, 24, 24, 1, 2)).group(0)
   gradient, memory = {}, {}
   for remat in ("layer", "dots", "none"):
     again = dataclasses.replace(model, remat=remat)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.ops.rotary import RopeScaling
@@ -51,9 +51,9 @@ def alone(examples):
 def compare_rows(model, params, examples, *, rows, length, scored, slots, longest, singles, share_prompt=True):
   """`compare` of one row group to answers alone in rows of `longest` tokens; shapes fixed by the caller."""
   answers = max(ANSWERS)
-  packed = pack(examples, PackShape(1, rows, length, scored, slots, answers), share_prompt=share_prompt).group(0)
+  packed = pack(examples, BatchShape(1, rows, length, scored, slots, answers), share_prompt=share_prompt).group(0)
   assert (packed.example_index >= 0).sum(-1).max() > 1, "several examples a row"
-  lonely = pack(alone(examples), PackShape(1, singles, longest, longest, 1, 1)).group(0)
+  lonely = pack(alone(examples), BatchShape(1, singles, longest, longest, 1, 1)).group(0)
   return compare(model, params, examples, packed, lonely)
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy_decoder import hidden_states
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import Normalisation, RewardModel
@@ -48,7 +48,7 @@ def random_examples(counts, seed=0, vocabulary=TINY.vocab_size, longest=8):
 
 
 def packed_rows(examples, *, rows=2, length=96, answers=5, share_prompt=True):
-  return pack(examples, PackShape(1, rows, length, length, len(examples), answers), share_prompt=share_prompt).group(0)
+  return pack(examples, BatchShape(1, rows, length, length, len(examples), answers), share_prompt=share_prompt).group(0)
 
 
 def by_answer(values, rows):

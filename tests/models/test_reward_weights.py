@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.errors import WeightsError
 from dpojax.interop.files import open_model_files
 from dpojax.interop.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def open_golden(name):
 
 def scores(model, params, examples, *, rows, length):
   """{example: [K] scores} of examples packed into one group."""
-  batch = pack(examples, PackShape(1, rows, length, length, len(examples), len(examples[0].answers))).group(0)
+  batch = pack(examples, BatchShape(1, rows, length, length, len(examples), len(examples[0].answers))).group(0)
   rewards = np.asarray(jax.jit(model.rewards)(params, batch))[..., 0]
   found = {}
   for r, e in zip(*np.nonzero(batch.example_index >= 0), strict=True):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.errors import ShapeError
 from dpojax.models.tabular import TabularModel
 
@@ -20,7 +20,7 @@ def rows():
   examples = [
     TokenExample(np.zeros(1, np.int32), tuple(np.array([[a], [b]], np.int32)), index=i) for i, (a, b) in enumerate(ARMS)
   ]
-  return pack(examples, PackShape(groups=1, rows=2, length=6, scored=5, examples=2, answers=2)).group(0)
+  return pack(examples, BatchShape(groups=1, rows=2, length=6, scored=5, examples=2, answers=2)).group(0)
 
 
 def log_softmax(logits):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpojax.config.schema import DataSettings
-from dpojax.data import PackShape, dataset_from_rows, pack
+from dpojax.data import BatchShape, dataset_from_rows, pack
 from dpojax.data.slots import locate
 from dpojax.interop.tokenizer import Tokenizer
 from dpojax.models.language_model import LanguageModel
@@ -18,7 +18,7 @@ from dpojax.types import Answers, floats_as
 from tests.data.conftest import CHATML, trained
 from tests.models.test_packed_equals_alone import TINY
 
-SHAPE = PackShape(groups=1, rows=2, length=256, scored=64, examples=5, answers=1)
+SHAPE = BatchShape(groups=1, rows=2, length=256, scored=64, examples=5, answers=1)
 TALKS = [
   ["And what to pack?", "Clothes.", "And in summer?", "A hat.", "Thanks!", "Any time."],
   ["2 + 2?", "4", "3 + 3?", "6, or so."],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
 from dpojax.models.reward_model import RewardModel
@@ -29,9 +29,9 @@ HYPER = dict(  # none that a loss has by default
 )
 # groups, rows, row length, answers an example: an example alone or with others, its answers together or apart.
 SHAPES = {
-  "one row a group": PackShape(groups=8, rows=1, length=24, scored=24, examples=3, answers=3),
-  "all in one group": PackShape(groups=1, rows=6, length=40, scored=40, examples=4, answers=3),
-  "answers apart": PackShape(groups=12, rows=2, length=16, scored=16, examples=6, answers=1),
+  "one row a group": BatchShape(groups=8, rows=1, length=24, scored=24, examples=3, answers=3),
+  "all in one group": BatchShape(groups=1, rows=6, length=40, scored=40, examples=4, answers=3),
+  "answers apart": BatchShape(groups=12, rows=2, length=16, scored=16, examples=6, answers=1),
 }
 REDUCTIONS = ("token", "answer", "sequence", "constant")
 
@@ -212,7 +212,7 @@ def test_normalizers_count_the_step_s_tokens_and_answers_and_are_never_0():
 @pytest.mark.slow
 def test_an_answer_of_one_token_to_a_prompt_of_one_counts():
   one = np.ones(1, np.int32)
-  rows = PackedRows([one, one], [[one], [one]], PackShape(groups=2, rows=1, length=2, scored=2, examples=1, answers=1))
+  rows = PackedRows([one, one], [[one], [one]], BatchShape(groups=2, rows=1, length=2, scored=2, examples=1, answers=1))
   objective, none = PolicyGradient(MODEL), np.zeros((2, 2))
   batch = rows.batch(np.arange(2), {"behaviour_logp": none, "advantage": none})
   found, zeros = objective.normalizers(batch), jnp.zeros((1, 2))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.losses.policy_gradient import clipped_value_loss, kl_k1, kl_k3
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel
@@ -107,7 +107,7 @@ def whole_step(reduction, dual_clip):
   objective = PolicyGradient(LanguageModel(config), reduction=reduction)
   ids = [np.ones(n, np.int32) for n in LENGTH]
   groups = [ids[i : i + SAMPLES] for i in range(0, len(ids), SAMPLES)]
-  shape = PackShape(groups=1, rows=2, length=60, scored=60, examples=3, answers=SAMPLES)
+  shape = BatchShape(groups=1, rows=2, length=60, scored=60, examples=3, answers=SAMPLES)
   rows = PackedRows([np.ones(2, np.int32)] * len(groups), groups, shape)
   arrays = {name: rows.by_slot(padded(DATA[key])) for name, key in PER_SLOT.items()}
   batch = rows.batch(np.arange(rows.count), arrays)

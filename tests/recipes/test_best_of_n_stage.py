@@ -11,7 +11,7 @@ from dpojax.cli.train import main
 from dpojax.config.keys import replace_values
 from dpojax.config.load import load_experiment
 from dpojax.config.schema import RunConfig
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError
 from dpojax.evaluation.best_of_n import kl_bound
 from dpojax.recipes import answers
@@ -208,10 +208,10 @@ def test_prompts_of_a_world_are_held_out():
   config = replace_values(RunConfig(), values)
   policy = new_model(config)
   texts = [row.given for row in best_of_prompts(config, policy)]
-  world = get_world("complaint_desk")
-  assert texts == world.prompts(40, 5, split="held_out")
+  environment = get_environment("complaint_desk")
+  assert texts == environment.prompts(40, 5, split="held_out")
   trained = best_of_prompts(replace_values(config, {"best_of_n.split": "train"}), policy)
-  assert [row.given for row in trained] == world.prompts(40, 5)
+  assert [row.given for row in trained] == environment.prompts(40, 5)
   assert len(best_of_prompts(replace_values(config, {"rollout.prompts": 0}), policy)) == 256
 
 
@@ -247,7 +247,7 @@ def test_the_rewards_of_a_prompt_come_from_one_call():
     ({"rollout.normalise": True}, "rollout.normalise is set, but recipe=best_of_n reads the reward as it is"),
     ({"rollout.missing_eos": "replace"}, "rollout.missing_eos is set"),
     ({"monitor.every": 5}, "monitor.every is set, but recipe=best_of_n trains no policy to look at"),
-    ({"best_of_n.split": "train"}, "best_of_n.split=train is for the prompts of a built-in world"),
+    ({"best_of_n.split": "train"}, "best_of_n.split=train is for the prompts of a built-in environment"),
     ({"rollout.reward": "auto"}, "rollout.reward=auto is the true reward"),
     ({"model.path": ""}, "model.path is empty"),
     ({"loss.beta": 0.1}, "loss.beta is set, but recipe=best_of_n does not read it"),

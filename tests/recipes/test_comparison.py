@@ -12,7 +12,7 @@ from dpojax.config.keys import replace_values
 from dpojax.config.load import load_experiment
 from dpojax.config.schema import RunConfig
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError
 from dpojax.recipes import Inputs, answers
 from dpojax.scoring import score_answers
@@ -93,15 +93,15 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_figures_are_those_of_its_answers(folder):
-  made, world = folder / "run/comparison", get_world("complaint_desk_gaps")
+  made, environment = folder / "run/comparison", get_environment("complaint_desk_gaps")
   found, scores = stated(folder), np.load(made / "scores.npz")
   assert found["splits"] == ["held_out", "unseen_pair"] and found["rewards"] == ["true", "length"]
   assert [policy["name"] for policy in found["policies"]] == ["sft", "near", "far"]
   for policy in found["policies"]:
     for split, own in policy["splits"].items():
       rows = lines(made / "answers" / f"{policy['name']}.{split}.jsonl")
-      assert {row["prompt"] for row in rows} <= set(world.prompts(20_000, 0, split)) and len(rows) == 12
-      rewards = np.asarray([[world.reward(row["prompt"], s["text"]) for s in row["samples"]] for row in rows])
+      assert {row["prompt"] for row in rows} <= set(environment.prompts(20_000, 0, split)) and len(rows) == 12
+      rewards = np.asarray([[environment.reward(row["prompt"], s["text"]) for s in row["samples"]] for row in rows])
       tokens = np.asarray([[len(s["tokens"]) for s in row["samples"]] for row in rows])
       by_prompt = rewards.mean(axis=1)
       assert own["reward/true"] == pytest.approx(by_prompt.mean())

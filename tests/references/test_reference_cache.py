@@ -20,14 +20,14 @@ import pytest
 from dpojax.config.schema import BatchSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.errors import DataError, WeightsError
 from dpojax.references import weights_fingerprint
 from dpojax.references.record_store import SUFFIX
 from dpojax.references.reference_cache import ReferenceCache
 
 MODEL = dict(weights="w", config={"layers": 2, "rope_theta": 1e4}, precision="float32")
-SHAPE = PackShape(groups=2, rows=2, length=64, scored=40, examples=6, answers=3)
+SHAPE = BatchShape(groups=2, rows=2, length=64, scored=40, examples=6, answers=3)
 
 
 def token_logp(prompt, answer, t) -> np.float32:
@@ -112,7 +112,7 @@ def test_fill_then_attach(tmp_path):
 def test_reused_by_a_later_run_whatever_its_batches(tmp_path):
   dataset = make_dataset()
   opened(tmp_path).fill(dataset, score, SHAPE)
-  other_shape = PackShape(groups=1, rows=3, length=80, scored=60, examples=2, answers=4)
+  other_shape = BatchShape(groups=1, rows=3, length=80, scored=60, examples=2, answers=4)
   cache = opened(tmp_path)
   assert cache.fill(dataset, refuse, other_shape) == 0
   check(cache, dataset, size=1)

@@ -69,7 +69,7 @@ def test_the_accuracy_of_a_sweep_whose_points_all_win(tmp_path):
 def test_a_share_of_nothing_is_no_nan_percent(tmp_path):
   nan = float("nan")
   assert in_words({"loss": 0.5, "mean_token_accuracy": nan, "finished": nan}) == "loss 0.5  token accuracy -  ended -"
-  assert all(label.format(nan) == "-" for label in HELD_OUT.values() if label.share)
+  assert all(label.format(nan) == "-" for label in HELD_OUT.values() if label.fraction)
   stream = io.StringIO()
   with RunLog(tmp_path, total_steps=2, stream=stream) as log:
     log.progress(1, {"loss": 0.5, "mean_token_accuracy": nan})

@@ -12,7 +12,7 @@ from dpojax.errors import CheckpointError
 from dpojax.report import terminal_report, write_report
 from dpojax.report.policy_plots import draw_policy
 from dpojax.report.records import read_run
-from dpojax.training.stopping import Look, best_under_budget, budget, should_stop
+from dpojax.training.stopping import PolicySample, best_under_budget, budget, should_stop
 
 REWARDS = {"true": (0.6, 2.3), "model:runs/reward": (-0.4, 1.9), "length": (26.0, 20.0)}
 
@@ -31,7 +31,7 @@ def make_run(folder, *, steps=range(0, 301, 50), rewards=REWARDS, kl=0.13, kl_na
     lines.append(record | more)
     values = noise.normal(size=16)
     values += record[f"reward/{next(iter(rewards), 'none')}"] - values.mean() if rewards else 0
-    looks.append(Look(step, values, np.full(16, 30 * kl * progress), np.full(16, 30)))
+    looks.append(PolicySample(step, values, np.full(16, 30 * kl * progress), np.full(16, 30)))
   (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   rule = StopSettings(patience=2)
   best = best_under_budget(looks, rule)

@@ -23,7 +23,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert ["reward accuracy", "tied", "71.6 %"] in table
   assert "200 steps in 1m40s, 4,000 tokens/s" in text
   assert "before: 5 tokens, true reward 1.50," in text
-  assert text.index("Answer 0 of step 0") < text.index("Answer 0 of step 200")  # as a person reads this world
+  assert text.index("Answer 0 of step 0") < text.index("Answer 0 of step 200")  # as a person reads this environment
   assert "answer 4 of step 0" not in text  # monitor.show is 4
 
 
@@ -94,7 +94,7 @@ def test_the_page_shows_settings_curves_and_samples(tmp_path, make_run):
 
 
 def test_smoothing_passes_over_what_is_not_finite():
-  values = smooth(np.asarray([1.0, np.nan, 1.0, np.inf, 1.0]), share=0.5)
+  values = smooth(np.asarray([1.0, np.nan, 1.0, np.inf, 1.0]), fraction=0.5)
   np.testing.assert_allclose(values, 1.0, rtol=1e-12)
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError, DataError
 from dpojax.rewards.build import build
 from dpojax.rewards.reward import PromptedAnswer
@@ -29,11 +29,11 @@ def user(tmp_path, code, name="mine.py"):
 
 
 def test_the_true_reward_is_the_environments():
-  world = get_world("complaint_desk")
-  prompt = world.prompts(1, 0)[0]
-  texts = [world.good_answer(prompt), world.answer(prompt, 3), ""]
-  reward = make("true", environment=world)
-  expected = [world.reward(prompt, text) for text in texts]
+  environment = get_environment("complaint_desk")
+  prompt = environment.prompts(1, 0)[0]
+  texts = [environment.good_answer(prompt), environment.answer(prompt, 3), ""]
+  reward = make("true", environment=environment)
+  expected = [environment.reward(prompt, text) for text in texts]
   assert len(set(expected)) > 1
   np.testing.assert_array_equal(reward([PromptedAnswer(prompt, text) for text in texts]), expected)
   as_message = [{"role": "user", "content": prompt}]  # what a chat template makes of the environment's prompt

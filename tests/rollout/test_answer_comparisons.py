@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpojax.data.prompts import PromptRow
-from dpojax.environments import get_world
+from dpojax.environments import get_environment
 from dpojax.errors import ConfigError
 from dpojax.rollout.answers_file import SampledAnswer
 from dpojax.rollout.comparison_rows import comparison_rows
 from dpojax.rollout.comparisons import CHOICES, LABELS, pairs_of, ranking_of
 
-WORLD = get_world("complaint_desk")
+WORLD = get_environment("complaint_desk")
 NO_IDS = np.zeros(0, np.int32)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from toy_model import ToyModel, next_probabilities
 
+from dpojax.data.batch_shape import bucket
 from dpojax.data.examples import TokenDataset
-from dpojax.data.shapes import bucket
 from dpojax.errors import ConfigError, DataError
 from dpojax.models.config import ModelConfig
 from dpojax.models.language_model import LanguageModel

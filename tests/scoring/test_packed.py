@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from dpojax.data.examples import TokenDataset, TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.errors import DataError
 from dpojax.scoring.packed import ScoredStep, Scorer, score_steps
 
-SHAPE = PackShape(groups=4, rows=2, length=32, scored=24, examples=3, answers=3)
+SHAPE = BatchShape(groups=4, rows=2, length=32, scored=24, examples=3, answers=3)
 
 
 def make_examples(n=21, seed=0):

@@ -16,7 +16,7 @@ from dpojax.cli.train import main
 from dpojax.config.load import load_experiment
 from dpojax.errors import ConfigError
 from dpojax.sweeps import side_by_side
-from dpojax.sweeps.side_by_side import processor_shares, run_side_by_side
+from dpojax.sweeps.side_by_side import processor_sets, run_side_by_side
 from dpojax.training.stage_record import read_record
 from tests.training.runs import ROOT, state_digest, timeless_metrics
 
@@ -197,12 +197,12 @@ def test_nothing_goes_on_behind_it(experiment, folder):
 
 def test_processors_are_shared_out():
   every = sorted(os.sched_getaffinity(0))
-  shares = processor_shares(len(every))
+  shares = processor_sets(len(every))
   assert sorted(processor for share in shares for processor in share) == every
-  assert processor_shares(1) == [frozenset(every)]
+  assert processor_sets(1) == [frozenset(every)]
   for jobs in (0, -1, len(every) + 1):
     with pytest.raises(ConfigError, match=rf"--jobs={jobs}: wants 1 to {len(every)}, the number of processors"):
-      processor_shares(jobs)
+      processor_sets(jobs)
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ import numpy as np
 from dpojax.config.schema import BatchSettings, ParallelSettings
 from dpojax.data.batches import Batches
 from dpojax.data.examples import TokenDataset
-from dpojax.data.packing import PackShape
+from dpojax.data.packing import BatchShape
 from dpojax.data.unpaired import unpaired, with_mismatched
 from dpojax.losses import LOSSES
 from dpojax.losses.spec import loss_spec
@@ -55,7 +55,7 @@ def batch_for(dataset, rows, score_prompt):
   """The whole data set as one step, one example a row: the same packing in every layout."""
   settings = BatchSettings(size=len(dataset), rows=rows, row_length=64)
   answers = dataset.num_answers + score_prompt
-  shape = PackShape(-(-len(dataset) // rows), rows, 64, 64, 1, answers, score_prompt)
+  shape = BatchShape(-(-len(dataset) // rows), rows, 64, 64, 1, answers, score_prompt)
   return with_opponents(Batches(dataset, settings, shape)(0))
 
 

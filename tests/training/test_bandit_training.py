@@ -14,7 +14,7 @@ import pytest
 from dpojax.config.resolved import resolved
 from dpojax.config.schema import PolicyGradientSettings
 from dpojax.data.examples import TokenExample
-from dpojax.data.packing import PackShape, pack
+from dpojax.data.packing import BatchShape, pack
 from dpojax.environments.bandit import Bandit, total_variation
 from dpojax.losses.spec import loss_spec
 from dpojax.models.reward_model import RewardModel
@@ -77,7 +77,7 @@ class Comparisons:
     self.cells = tuple(np.asarray(pairs).T)
     ids = lambda arm: np.asarray([arm], np.int32)  # noqa: E731
     self.examples = [TokenExample(ids(0), (ids(a), ids(b)), index=i) for i, (a, b) in enumerate(pairs)]
-    self.shape = PackShape(groups=1, rows=len(pairs), length=3, scored=2, examples=1, answers=2)
+    self.shape = BatchShape(groups=1, rows=len(pairs), length=3, scored=2, examples=1, answers=2)
 
   def counts(self, step):
     logits = MODEL.log_probs(self.trainer.policy_params) if self.writer is None else self.writer

@@ -10,10 +10,10 @@ from dpojax.config.schema import CheckpointSettings, OptimizerSettings, RunConfi
 from dpojax.errors import CheckpointError
 from dpojax.objectives.preference import Preference
 from dpojax.training.checkpoint import Checkpointer
-from dpojax.training.looks import Looks, look_name, write_look
 from dpojax.training.loop import train
 from dpojax.training.monitors import Checkpoint, EndRun, Every, KeepBest, StopRule
 from dpojax.training.optimizer import make_optimizer
+from dpojax.training.policy_samples import PolicySamples, sample_file_name, write_policy_sample
 from dpojax.training.runlog import RunLog, read_metrics
 from dpojax.training.trainer import Trainer
 from tests.training.tiny import MODEL, tiny_batches, tiny_params
@@ -178,7 +178,7 @@ class WrittenLooks:
   def __call__(self, step, trainer):
     rewards, kl = self.rewards[step] + self.spread, self.kl[step] * np.ones(8)
     pairs = zip(rewards.tolist(), kl.tolist(), strict=True)
-    write_look(self.folder, step, [{"rewards": {"r": reward}, "kl": k, "tokens": 10} for reward, k in pairs])
+    write_policy_sample(self.folder, step, [{"rewards": {"r": reward}, "kl": k, "tokens": 10} for reward, k in pairs])
     return {"reward/r": self.rewards[step], "kl/token": self.kl[step] / 10}
 
 
@@ -188,8 +188,8 @@ def watched(tmp_path, rewards, kl, **settings):
   folder = Kept(tmp_path)
   with Checkpointer(tmp_path / "checkpoints", CheckpointSettings(keep=1)) as checkpointer:
     looks = WrittenLooks(tmp_path, rewards, kl)
-    best = KeepBest(settings, Looks(tmp_path, folder.log, "r"), checkpointer, 1)
-    rule = StopRule(settings, best.looks, 1)
+    best = KeepBest(settings, PolicySamples(tmp_path, folder.log, "r"), checkpointer, 1)
+    rule = StopRule(settings, best.samples, 1)
     every = Checkpoint(checkpointer, folder.log, 1)
     result = train(folder, new_trainer(), tiny_batches(), [looks, best, rule, every], steps=STEPS, what="a test")
     checkpointer.wait()
@@ -244,28 +244,28 @@ def test_the_best_within_the_budget_is_kept_with_its_own_figures(tmp_path):
 def test_a_run_without_rewards_watches_the_budget_alone(tmp_path):
   folder = Kept(tmp_path)
   looks = WrittenLooks(tmp_path, [0] * 7, [0, 0.1, 0.6, 0.6, 0.6, 0.6, 0.6])
-  rule = StopRule(StopSettings(patience=1), Looks(tmp_path, folder.log, ""), 1)
+  rule = StopRule(StopSettings(patience=1), PolicySamples(tmp_path, folder.log, ""), 1)
   assert train(folder, new_trainer(), tiny_batches(), [looks, rule], steps=STEPS, what="a test").reason == "finished"
   assert "times the budget" in (tmp_path / "log.txt").read_text()
-  assert not StopRule(StopSettings(patience=0, kl_budget=0.0), Looks(tmp_path, folder.log, ""), 1).due(3, STEPS)
+  assert not StopRule(StopSettings(patience=0, kl_budget=0.0), PolicySamples(tmp_path, folder.log, ""), 1).due(3, STEPS)
 
 
 def test_a_look_that_is_gone_is_named(tmp_path):
   folder = Kept(tmp_path)
   looks = WrittenLooks(tmp_path, [0] * 7, [0] * 7)
   folder.log.record(1, "policy", looks(1, None))
-  (tmp_path / look_name(1)).unlink()
+  (tmp_path / sample_file_name(1)).unlink()
   with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: it is gone, and digests.json lists it"):
-    StopRule(StopSettings(), Looks(tmp_path, folder.log, "r"), 1)(1, None)
+    StopRule(StopSettings(), PolicySamples(tmp_path, folder.log, "r"), 1)(1, None)
   (tmp_path / "digests.json").unlink()
   with pytest.raises(CheckpointError, match=r"step_00000001.jsonl: no such file, but metrics.jsonl has a look"):
-    StopRule(StopSettings(), Looks(tmp_path, folder.log, "r"), 1)(1, None)
+    StopRule(StopSettings(), PolicySamples(tmp_path, folder.log, "r"), 1)(1, None)
 
 
 def test_a_look_is_read_once(tmp_path):
   folder = Kept(tmp_path)
-  written, looks = WrittenLooks(tmp_path, [1, 2, 3], [0, 0, 0]), Looks(tmp_path, folder.log, "r")
+  written, looks = WrittenLooks(tmp_path, [1, 2, 3], [0, 0, 0]), PolicySamples(tmp_path, folder.log, "r")
   for step in range(3):
     folder.log.record(step, "policy", written(step, None))
     assert [look.reward for look in looks.so_far()] == pytest.approx(list(range(1, step + 2)))
-    (tmp_path / look_name(step)).unlink()
+    (tmp_path / sample_file_name(step)).unlink()

@@ -13,7 +13,7 @@ from dpojax.errors import InputError
 from dpojax.training.stopping import (
   BudgetDecision,
   Decision,
-  Look,
+  PolicySample,
   best_under_budget,
   budget,
   kl_change,
@@ -30,7 +30,7 @@ def looks_of(rewards, kl_token=0.1, *, steps=None, tokens=10):
   kl_token = np.broadcast_to(kl_token, len(rewards))
   steps = range(0, 100 * len(rewards), 100) if steps is None else steps
   counts = np.full(rewards.shape[1], tokens)
-  return [Look(int(s), r, k * counts, counts) for s, r, k in zip(steps, rewards, kl_token, strict=True)]
+  return [PolicySample(int(s), r, k * counts, counts) for s, r, k in zip(steps, rewards, kl_token, strict=True)]
 
 
 def waves(curve, prompts=50, size=0.5):
@@ -44,7 +44,7 @@ def first_stops(curve, kl_of_runs, settings, generator):
   rewards = Noise().draw(RUNS, len(curve), PROMPTS, generator) + curve[:, None]
   kl, tokens = kl_of_runs(len(curve))
   for run in range(RUNS):
-    looks = [Look(k, rewards[run, k], kl[run, k], tokens[run, k]) for k in range(len(curve))]
+    looks = [PolicySample(k, rewards[run, k], kl[run, k], tokens[run, k]) for k in range(len(curve))]
     stops = (k for k in range(len(curve)) if should_stop(looks[: k + 1], settings).stop)
     yield next(stops, None)
 
@@ -127,10 +127,10 @@ def test_noise_of_kl_is_no_move():
   spread = kl[1] - kl[1].mean()
   kl[1] = 1.0 + 1 / 3 + spread / scipy.stats.sem(spread) * (1 / 3) / 1.5
   tokens = np.full(50, 10)
-  looks = [Look(step, r, k, tokens) for step, r, k in zip((0, 100), waves([1.0, 1.0]), kl, strict=True)]
+  looks = [PolicySample(step, r, k, tokens) for step, r, k in zip((0, 100), waves([1.0, 1.0]), kl, strict=True)]
   decision = should_stop(looks, StopSettings(patience=1))
   assert decision.stop and abs(decision.kl_change / decision.kl_error - 1.5) < 1e-9
-  looks[1] = Look(100, looks[1].rewards, 1 + (kl[1] - 1) + 0.2, tokens)  # the same noise, 2.4 standard errors
+  looks[1] = PolicySample(100, looks[1].rewards, 1 + (kl[1] - 1) + 0.2, tokens)  # the same noise, 2.4 standard errors
   assert not should_stop(looks, StopSettings(patience=1)).stop
 
 
@@ -169,23 +169,23 @@ def test_a_number_that_is_none_is_named(name, value):
   with pytest.raises(
     InputError, match=rf"step 300: {name} of prompt 2 \(the first is 0\) is {value}; .* stop.patience"
   ):
-    Look(300, **values)
+    PolicySample(300, **values)
 
 
 def test_looks_that_cannot_be_paired_are_refused():
   ones, settings = np.ones(4), StopSettings(patience=1)
   with pytest.raises(InputError, match=r"a number for each prompt each, not arrays of shape \(4,\), \(3,\), \(4,\)"):
-    Look(0, ones, np.ones(3), ones)
+    PolicySample(0, ones, np.ones(3), ones)
   with pytest.raises(InputError, match="shape"):
-    Look(0, np.ones((4, 1)), ones, ones)
+    PolicySample(0, np.ones((4, 1)), ones, ones)
   with pytest.raises(InputError, match="shape"):
-    Look(0, [], [], [])
+    PolicySample(0, [], [], [])
   with pytest.raises(InputError, match="one at least is not empty"):
-    Look(0, ones, ones, np.zeros(4))
+    PolicySample(0, ones, ones, np.zeros(4))
   with pytest.raises(InputError, match="steps 0 and 100 are of 4 and 5 prompts: the prompts changed on the way"):
-    should_stop([Look(0, ones, ones, ones), Look(100, np.ones(5), np.ones(5), np.ones(5))], settings)
+    should_stop([PolicySample(0, ones, ones, ones), PolicySample(100, np.ones(5), np.ones(5), np.ones(5))], settings)
   with pytest.raises(InputError, match="a look at step 100 comes after one at step 100"):
-    should_stop([Look(100, ones, ones, ones)] * 2, settings)
+    should_stop([PolicySample(100, ones, ones, ones)] * 2, settings)
 
 
 def test_the_decision_in_a_line_and_in_numbers():
@@ -209,7 +209,7 @@ def test_the_decision_in_a_line_and_in_numbers():
 
 def test_the_budget():
   kl = np.asarray([1.0, 2.0, 4.0])
-  look = Look(300, np.zeros(3), kl, [10, 20, 30])  # 7 nats in 60 tokens
+  look = PolicySample(300, np.zeros(3), kl, [10, 20, 30])  # 7 nats in 60 tokens
   over = budget(look, StopSettings())
   assert over.over and not over.stop and over.times == pytest.approx(7 / 3)
   assert over.said() == f"KL 0.117 ± {over.error:.3f} nats a token at step 300 is 2.3 times the budget of 0.05"
@@ -219,7 +219,7 @@ def test_the_budget():
   assert not within.over and not within.stop and within.said().endswith("step 300 keeps to the budget of 0.117")
   free = budget(look, StopSettings(kl_budget=0.0, over_budget="stop"))
   assert not free.over and not free.stop and free.times is None and free.said().endswith("; no budget is set")
-  alone = budget(Look(300, [0.0], [1.0], [10]), StopSettings())
+  alone = budget(PolicySample(300, [0.0], [1.0], [10]), StopSettings())
   assert alone.over and alone.said() == "KL 0.100 nats a token at step 300 is 2.0 times the budget of 0.05"
   read = BudgetDecision.from_json(json.loads(json.dumps(alone.as_json(), allow_nan=False)))
   assert math.isnan(read.error) and read.said() == alone.said() and read.over

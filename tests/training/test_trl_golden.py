@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dpojax.config.schema import BatchSettings, OptimizerSettings
+from dpojax.data.batch_shape import choose_shape
 from dpojax.data.examples import TokenDataset
 from dpojax.data.packing import pack
-from dpojax.data.shapes import choose_shape
 from dpojax.models import weights
 from dpojax.models.language_model import LanguageModel
 from dpojax.objectives.preference import Preference

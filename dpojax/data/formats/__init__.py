@@ -20,10 +20,10 @@ from dpojax.data.formats import (
   ultrafeedback,
   unpaired,
 )
-from dpojax.data.formats.common import Comparison, Format, Row
+from dpojax.data.formats.common import Format, PreferenceRow, Row
 from dpojax.errors import ConfigError, DataError
 
-__all__ = ["FORMATS", "Comparison", "Format", "Row", "choose_format"]
+__all__ = ["FORMATS", "Format", "PreferenceRow", "Row", "choose_format"]
 
 # In the order in which `auto` asks them: the more particular before the more general.
 _IN_ORDER = [

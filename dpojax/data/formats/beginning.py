@@ -11,14 +11,14 @@ are prompts made in the DPO paper (arXiv 2305.18290, section 6), of 2 to 8 token
 import hashlib
 import re
 
-from dpojax.data.formats.common import Comparison, Format, Row, rest_of, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, rest_of, text
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
 LEAST, MOST = 2, 8  # words of a prompt
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   whole = text(row, "text").strip()
   ends = [word.end() for word in re.finditer(r"\S+", whole)]
   if len(ends) < 2 * LEAST:
@@ -26,7 +26,7 @@ def parse(row: Row, chat: bool) -> Comparison:
   most = min(MOST, len(ends) // 2)
   words = LEAST + int.from_bytes(hashlib.sha256(whole.encode()).digest()[:8], "big") % (most - LEAST + 1)
   end = ends[words - 1]
-  return Comparison("text", whole[:end], (whole[end:],), rest_of(row, "text"))
+  return PreferenceRow("text", whole[:end], (whole[end:],), rest_of(row, "text"))
 
 
 FORMAT = Format(

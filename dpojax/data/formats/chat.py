@@ -8,8 +8,8 @@
 import itertools
 
 from dpojax.data.formats.common import (
-  Comparison,
   Format,
+  PreferenceRow,
   Row,
   answer_after,
   as_answer,
@@ -26,14 +26,14 @@ MOST_HISTORY = 32_000_000
 A_MESSAGE = 64  # characters that a template may write around one
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   conversation = messages(row, "messages")
   prompt = conversation[:-1]
   answer = answer_after(prompt, conversation, "messages")
-  return Comparison("chat", prompt, (answer,), rest_of(row, "messages"))
+  return PreferenceRow("chat", prompt, (answer,), rest_of(row, "messages"))
 
 
-def turns(row: Row, chat: bool) -> list[Comparison | DataError]:
+def turns(row: Row, chat: bool) -> list[PreferenceRow | DataError]:
   """The turns of the assistant that are to be learned; those that a flag `weight` or `train` leaves out are read only.
 
   Raises:
@@ -48,7 +48,7 @@ def turns(row: Row, chat: bool) -> list[Comparison | DataError]:
     raise DataError(
       "column 'messages' has no message of the assistant that its flags let be learned; leave the row out"
     )
-  found: list[Comparison | DataError] = []
+  found: list[PreferenceRow | DataError] = []
   before = list(itertools.accumulate((len(message["content"]) + A_MESSAGE for message in conversation), initial=0))
   room = MOST_HISTORY
   for i in learned:
@@ -56,7 +56,7 @@ def turns(row: Row, chat: bool) -> list[Comparison | DataError]:
     if room < 0 and found:
       found.append(RowError("example_too_long", "the histories of its turns are too long to be read again for each"))
     else:
-      found.append(Comparison("chat", conversation[:i], (as_answer(conversation[i]),), details))
+      found.append(PreferenceRow("chat", conversation[:i], (as_answer(conversation[i]),), details))
   return found
 
 

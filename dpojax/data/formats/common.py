@@ -37,7 +37,7 @@ SHAREGPT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class Annotations:
   """What a row says of its comparison beside the order of its answers.
 
   Attributes:
@@ -54,7 +54,7 @@ class Judgement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class PreferenceRow:
   """A row in the one form that tokenisation reads: a prompt and its answers, best first.
 
   Attributes:
@@ -64,7 +64,7 @@ class Comparison:
     prompt: text, messages or ids.
     answers: texts, messages or ids, best first where they are ranked.
     details: whatever else of the row is worth keeping (labels, scores).
-    judgement: how sure the order is; read after the format's `parse`, since any format may have its columns.
+    annotations: how sure the order is; read after the format's `parse`, since any format may have its columns.
     finished: which answers ended by themselves; those that did not get no EOS. Empty: all did.
     tools: functions that the answers may call, as the template reads them; None: none.
     scores: how good each answer is, the higher the better; equal ones tie. Empty: nothing but their order is known.
@@ -75,7 +75,7 @@ class Comparison:
   prompt: Any
   answers: tuple[Any, ...]
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
-  judgement: Judgement = Judgement()
+  annotations: Annotations = Annotations()
   finished: tuple[bool, ...] = ()
   tools: list[Any] | None = None
   scores: tuple[float, ...] = ()
@@ -92,9 +92,9 @@ class Format:
     columns: the columns it cannot do without.
     reads: further columns that it reads where a row has them.
     detects: whether a row looks like this format; `auto` asks the formats in turn.
-    parse: (row, chat) -> Comparison; chat says that a chat template will be used. Raises DataError
+    parse: (row, chat) -> PreferenceRow; chat says that a chat template will be used. Raises DataError
       that says what is wrong with the row, without its place.
-    turns: of whole conversations: (row, chat) -> one Comparison for every turn of the assistant that is to be learned, what
+    turns: of whole conversations: (row, chat) -> one PreferenceRow for every turn of the assistant that is to be learned, what
       stands before it as the prompt, or why it is left out; None: a row has no earlier turns to learn.
     answers: what a row holds: RANKING: two or more answers, best first; ONE, or UNPAIRED with a label: a single answer,
       which cannot be compared; ANY: several of equal standing, which is no ranking to learn from.
@@ -104,10 +104,10 @@ class Format:
   wants: str
   columns: tuple[str, ...]
   detects: Callable[[Row], bool]
-  parse: Callable[[Row, bool], Comparison]
+  parse: Callable[[Row, bool], PreferenceRow]
   answers: Answers = Answers.RANKING
   reads: tuple[str, ...] = ()
-  turns: Callable[[Row, bool], Sequence[Comparison | DataError]] | None = None
+  turns: Callable[[Row, bool], Sequence[PreferenceRow | DataError]] | None = None
 
 
 def has(row: Row, *columns: str) -> bool:
@@ -293,11 +293,11 @@ def dialogue(prompt: str) -> str:
   return f"\n\nHuman: {prompt.strip()}\n\nAssistant:"
 
 
-def single_turn(prompt: str, answers: tuple[str, ...], chat: bool, details: dict[str, Any]) -> Comparison:
+def single_turn(prompt: str, answers: tuple[str, ...], chat: bool, details: dict[str, Any]) -> PreferenceRow:
   """A question and its answers: messages for a chat template, else the plain dialogue form."""
   if chat:
-    return Comparison("chat", [{"role": "user", "content": prompt}], answers, details)
-  return Comparison("text", dialogue(prompt), tuple(f" {answer.strip()}" for answer in answers), details)
+    return PreferenceRow("chat", [{"role": "user", "content": prompt}], answers, details)
+  return PreferenceRow("text", dialogue(prompt), tuple(f" {answer.strip()}" for answer in answers), details)
 
 
 def rest_of(row: Row, *columns: str) -> dict[str, Any]:

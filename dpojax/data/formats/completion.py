@@ -1,8 +1,8 @@
 """A prompt and the one answer to learn: {"prompt": text or messages, "completion": text or messages}."""
 
 from dpojax.data.formats.common import (
-  Comparison,
   Format,
+  PreferenceRow,
   Row,
   answer_after,
   has,
@@ -15,13 +15,13 @@ from dpojax.data.formats.common import (
 from dpojax.types import Answers
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   details = rest_of(row, "prompt", "completion")
   if is_messages(row.get("completion")):
     _, prompt = read_prompt(row, True)
-    return Comparison("chat", prompt, (answer_after(prompt, messages(row, "completion"), "completion"),), details)
+    return PreferenceRow("chat", prompt, (answer_after(prompt, messages(row, "completion"), "completion"),), details)
   kind, prompt = read_prompt(row, chat)
-  return Comparison(kind, prompt, (text(row, "completion"),), details)
+  return PreferenceRow(kind, prompt, (text(row, "completion"),), details)
 
 
 FORMAT = Format(

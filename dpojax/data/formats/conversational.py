@@ -6,9 +6,9 @@ assistant.
 """
 
 from dpojax.data.formats.common import (
-  Comparison,
   Format,
   Message,
+  PreferenceRow,
   Row,
   answer_after,
   has,
@@ -28,11 +28,11 @@ def shared_messages(first: list[Message], second: list[Message]) -> list[Message
   return first[:count]
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   chosen, rejected = messages(row, "chosen"), messages(row, "rejected")
   prompt = read_prompt(row, True)[1] if "prompt" in row else shared_messages(chosen, rejected)
   answers = (answer_after(prompt, chosen, "chosen"), answer_after(prompt, rejected, "rejected"))
-  return Comparison("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected"))
+  return PreferenceRow("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected"))
 
 
 def detects(row: Row) -> bool:

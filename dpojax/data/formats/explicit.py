@@ -5,11 +5,11 @@ With a chat template the prompt is the user's message and the answers the assist
 prompt and answer are joined exactly as they stand, so the space between them must be written in one.
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, read_prompt, rest_of, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, read_prompt, rest_of, text
 from dpojax.data.formats.hh import is_dialogue, turns_and_answers
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   kind, prompt = read_prompt(row, chat)
   answers = (text(row, "chosen"), text(row, "rejected"))
   if (
@@ -17,7 +17,7 @@ def parse(row: Row, chat: bool) -> Comparison:
   ):  # HH with its prompt in a column of its own
     prompt, answers = turns_and_answers(row["prompt"], answers)
   details = rest_of(row, "prompt", "chosen", "rejected")
-  return Comparison(kind, prompt, answers, details)
+  return PreferenceRow(kind, prompt, answers, details)
 
 
 FORMAT = Format(

@@ -7,7 +7,7 @@ messages; without one the text stays as it is, its markers included. (Bai et al.
 import re
 from collections.abc import Sequence
 
-from dpojax.data.formats.common import Comparison, Format, Message, Row, has, rest_of, text
+from dpojax.data.formats.common import Format, Message, PreferenceRow, Row, has, rest_of, text
 from dpojax.errors import DataError
 
 ANSWER = "\n\nAssistant:"
@@ -67,15 +67,15 @@ def turns_and_answers(dialogue: str, answers: Sequence[str]) -> tuple[list[Messa
   return found, tuple(f"{said}\n\n{answer.strip()}".strip() if said else answer for answer in answers)
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   prompt, chosen = split_answer(text(row, "chosen"), "chosen")
   other, rejected = split_answer(text(row, "rejected"), "rejected")
   if prompt != other:
     raise DataError("'chosen' and 'rejected' differ before their last '\\n\\nAssistant:', so they share no prompt")
   details = rest_of(row, "chosen", "rejected")
   if not chat:
-    return Comparison("text", prompt, (chosen, rejected), details)
-  return Comparison("chat", *turns_and_answers(prompt, (chosen.strip(), rejected.strip())), details)
+    return PreferenceRow("text", prompt, (chosen, rejected), details)
+  return PreferenceRow("chat", *turns_and_answers(prompt, (chosen.strip(), rejected.strip())), details)
 
 
 def detects(row: Row) -> bool:

@@ -5,7 +5,7 @@ The prompt is what they share, cut back to the last gap between words: the commo
 happen to begin with still counts as prompt; only an explicit prompt can tell.
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, shared_length, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, rest_of, shared_length, text
 from dpojax.errors import DataError
 
 
@@ -18,13 +18,13 @@ def shared_prompt(first: str, second: str) -> str:
   return shared[: end + 1] if shared[end] == "\n" else shared[:end]
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   chosen, rejected = text(row, "chosen"), text(row, "rejected")
   prompt = shared_prompt(chosen, rejected)
   if not prompt.strip():
     raise DataError("'chosen' and 'rejected' begin differently, so they share no prompt; give it in a column 'prompt'")
   answers = (chosen[len(prompt) :], rejected[len(prompt) :])
-  return Comparison("text", prompt, answers, rest_of(row, "chosen", "rejected"))
+  return PreferenceRow("text", prompt, answers, rest_of(row, "chosen", "rejected"))
 
 
 FORMAT = Format(

@@ -7,13 +7,13 @@ The prompt is an HH dialogue that ends in "Assistant:". Answers of equal rank ke
 from collections.abc import Mapping
 
 from dpojax.data.formats.cells import fits_float32, from_json, is_message, kind_of, shown
-from dpojax.data.formats.common import Comparison, Format, Row, rest_of, single_turn, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, rest_of, single_turn, text
 from dpojax.data.formats.hh import ANSWER, split_answer, turns_and_answers
 from dpojax.data.formats.ranked import is_listed_with_scores
 from dpojax.errors import DataError
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   prompt, entries = text(row, "prompt"), from_json(row.get("answers"))
   if not isinstance(entries, list):
     raise DataError(f"column 'answers' holds {kind_of(entries)}, not a list of objects with 'answer' and 'rank'")
@@ -30,8 +30,8 @@ def parse(row: Row, chat: bool) -> Comparison:
     return single_turn(prompt, ordered, chat, details)
   before, _ = split_answer(prompt, "prompt")
   if chat:
-    return Comparison("chat", *turns_and_answers(before, ordered), details)
-  return Comparison("text", before, tuple(f" {answer.strip()}" for answer in ordered), details)
+    return PreferenceRow("chat", *turns_and_answers(before, ordered), details)
+  return PreferenceRow("text", before, tuple(f" {answer.strip()}" for answer in ordered), details)
 
 
 def detects(row: Row) -> bool:

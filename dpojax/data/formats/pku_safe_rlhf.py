@@ -5,13 +5,13 @@ The pair is ordered by `better_response_id` (helpfulness); the safety labels sta
 """
 
 from dpojax.data.formats.cells import kind_of, shown, truth
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 
 COLUMNS = ("prompt", "response_0", "response_1", "better_response_id")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   answers = (text(row, "response_0"), text(row, "response_1"))
   better = row.get("better_response_id")
   second_is_better = truth(better)

@@ -4,13 +4,13 @@
 """
 
 from dpojax.data.formats.cells import from_json, kind_of
-from dpojax.data.formats.common import Comparison, Format, Row, check_ids, rest_of, token_ids
+from dpojax.data.formats.common import Format, PreferenceRow, Row, check_ids, rest_of, token_ids
 from dpojax.errors import DataError
 
 ANSWERS = ("chosen_ids", "rejected_ids", "answers_ids", "completion_ids")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   prompt = token_ids(row, "prompt_ids")
   if "answers_ids" in row:
     lists = from_json(row["answers_ids"])
@@ -21,7 +21,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     answers = (token_ids(row, "completion_ids"),)
   else:
     answers = (token_ids(row, "chosen_ids"), token_ids(row, "rejected_ids"))
-  return Comparison("ids", prompt, answers, rest_of(row, "prompt_ids", *ANSWERS))
+  return PreferenceRow("ids", prompt, answers, rest_of(row, "prompt_ids", *ANSWERS))
 
 
 FORMAT = Format(

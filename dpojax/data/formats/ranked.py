@@ -6,7 +6,7 @@ They stand best first, or a list beside them says how good each is, and they are
     {"answers": ["a", "b"], "ranks": [2, 1]}                     b > a          rank 1 the best
     {"answers": [{"response": "a", "overall_score": 3}, ...]}                   as UltraFeedback lists them
 
-A column "rewards" with a number for each answer, as a built-in world writes it, is kept in the details and orders nothing:
+A column "rewards" with a number for each answer, as a built-in environment writes it, is kept in the details and orders nothing:
 the order of such answers may have been drawn.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 from dpojax.data.formats.cells import fits_float32, from_json, kind_of
 from dpojax.data.formats.common import (
   Answer,
-  Comparison,
   Format,
+  PreferenceRow,
   Row,
   answer_after,
   has,
@@ -34,7 +34,7 @@ TEXTS = ("response", "answer", "text", "completion", "output", "content")  # an 
 POINTS = ("score", "overall_score", "rating", "reward")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   answers = from_json(row.get("answers"))
   if is_listed_with_scores(answers):
     row = {**row, **_columns_of(answers)}
@@ -56,7 +56,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     read, scores = tuple(read[i] for i in order), tuple(scores[i] for i in order)
     if "rewards" in details:
       details["rewards"] = [rewards[i] for i in order]
-  return Comparison(kind, prompt, read, details, scores=scores, scores_have_units=units)
+  return PreferenceRow(kind, prompt, read, details, scores=scores, scores_have_units=units)
 
 
 def _scores(row: Row, answers: int) -> tuple[tuple[float, ...], bool]:

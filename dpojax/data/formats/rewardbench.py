@@ -4,14 +4,24 @@ Its prior sets (preference-test-sets) have a list of messages as the prompt, and
 (Lambert et al. 2024, arXiv:2403.13787)
 """
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, is_messages, messages, rest_of, single_turn, text
+from dpojax.data.formats.common import (
+  Format,
+  PreferenceRow,
+  Row,
+  has,
+  is_messages,
+  messages,
+  rest_of,
+  single_turn,
+  text,
+)
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   answers = (text(row, "chosen"), text(row, "rejected"))
   details = rest_of(row, "prompt", "chosen", "rejected")
   if is_messages(row.get("prompt")):
-    return Comparison("chat", messages(row, "prompt"), answers, details)
+    return PreferenceRow("chat", messages(row, "prompt"), answers, details)
   return single_turn(text(row, "prompt"), answers, chat, details)
 
 

@@ -7,14 +7,14 @@ prompts come twice, with the ids "ref:N" and "tied:N". (Malik et al. 2025, arXiv
 import re
 
 from dpojax.data.formats.cells import from_json, kind_of, number, shown
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
 TIES_ID = re.compile(r"(ref|tied):\d+")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   right, wrong = _texts(row, "chosen"), _texts(row, "rejected")
   if not right and not wrong:
     raise DataError("columns 'chosen' and 'rejected' are both empty")

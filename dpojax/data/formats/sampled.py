@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from dpojax.data.formats.cells import from_json, kind_of, shown
 from dpojax.data.formats.common import (
-  Comparison,
   Format,
+  PreferenceRow,
   Row,
   has,
   read_prompt,
@@ -21,7 +21,7 @@ from dpojax.types import Answers
 ENDED = ("eos", "stop", "length")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   if _unanswered(row):
     raise DataError(f"it has no answers: {row['error'] if isinstance(row['error'], str) else shown(row['error'])}")
   samples = from_json(row.get("samples"))
@@ -34,7 +34,7 @@ def parse(row: Row, chat: bool) -> Comparison:
   finished = tuple(sample["ended"] != "length" for sample in samples)
   details = rest_of(row, "prompt", "samples")
   kind, prompt = read_prompt(row, chat)
-  return Comparison(kind, prompt, answers, details, finished=finished)
+  return PreferenceRow(kind, prompt, answers, details, finished=finished)
 
 
 def detects(row: Row) -> bool:

@@ -4,13 +4,13 @@
 """
 
 from dpojax.data.formats.cells import kind_of, shown, truth
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, single_turn, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, rest_of, single_turn, text
 from dpojax.errors import DataError
 
 COLUMNS = ("history", "human_ref_A", "human_ref_B", "labels")
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   first, second = text(row, "human_ref_A"), text(row, "human_ref_B")
   label = row.get("labels")
   first_is_better = truth(label)

@@ -1,11 +1,11 @@
 """Plain text to learn as a whole: {"text": text}. Never put through a chat template."""
 
-from dpojax.data.formats.common import Comparison, Format, Row, has, rest_of, text
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has, rest_of, text
 from dpojax.types import Answers
 
 
-def parse(row: Row, chat: bool) -> Comparison:
-  return Comparison("text", "", (text(row, "text"),), rest_of(row, "text"))
+def parse(row: Row, chat: bool) -> PreferenceRow:
+  return PreferenceRow("text", "", (text(row, "text"),), rest_of(row, "text"))
 
 
 FORMAT = Format(

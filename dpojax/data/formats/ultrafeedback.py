@@ -6,9 +6,9 @@ layout of HuggingFaceH4/ultrafeedback_binarized)
 
 from dpojax.data.formats.cells import shown
 from dpojax.data.formats.common import (
-  Comparison,
   Format,
   Message,
+  PreferenceRow,
   Row,
   answer_after,
   has,
@@ -21,7 +21,7 @@ from dpojax.data.formats.conversational import shared_messages
 from dpojax.errors import DataError
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   chosen, rejected = messages(row, "chosen"), messages(row, "rejected")
   given, prompt = text(row, "prompt"), shared_messages(chosen, rejected)
   if not _is_of(given, prompt):
@@ -31,7 +31,7 @@ def parse(row: Row, chat: bool) -> Comparison:
     )
   prompt = prompt or [{"role": "user", "content": given}]
   answers = (answer_after(prompt, chosen, "chosen"), answer_after(prompt, rejected, "rejected"))
-  return Comparison("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected", "messages"))
+  return PreferenceRow("chat", prompt, answers, rest_of(row, "prompt", "chosen", "rejected", "messages"))
 
 
 def _is_of(given: str, prompt: list[Message]) -> bool:

@@ -7,13 +7,13 @@ One answer a row; its label is kept in the details. For `sft`, rows with label f
 import dataclasses
 
 from dpojax.data.formats.cells import kind_of, shown, truth
-from dpojax.data.formats.common import Comparison, Format, Row, has
+from dpojax.data.formats.common import Format, PreferenceRow, Row, has
 from dpojax.data.formats.completion import parse as parse_completion
 from dpojax.errors import DataError
 from dpojax.types import Answers
 
 
-def parse(row: Row, chat: bool) -> Comparison:
+def parse(row: Row, chat: bool) -> PreferenceRow:
   label = truth(row.get("label"))
   if label is None:
     value = row.get("label")

@@ -68,7 +68,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
   """What the page of these stages holds.
 
   Args:
-    reward: the name of the reward that judges; "": the true one, else that of the comparison, else the first measured.
+    reward: the name of the reward that policies are compared by; "": the true one, else that of the comparison, else the first measured.
 
   Raises:
     InputError: no run measured a reward of that name.
@@ -82,7 +82,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
       f"measured are {', '.join(names)}" if names else "no reward is measured, set monitor.every and monitor.rewards"
     )
     raise InputError(f"--reward={reward}: no run measured it; {known}")
-  judge = reward or (names[0] if names else None)
+  main_reward = reward or (names[0] if names else None)
   sections: list[Section] = []
   missing: list[tuple[str, str]] = []
 
@@ -94,17 +94,17 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     else:
       sections.append(Section(key, title, kind, charts=parts))
 
-  methods = None if judge is None else methods_on(stages, comparisons, judge)
+  methods = None if main_reward is None else methods_on(stages, comparisons, main_reward)
   points = methods.on() if methods else []
-  judged = [comparison for comparison in comparisons if comparison.reward == judge]
+  by_main_reward = [comparison for comparison in comparisons if comparison.reward == main_reward]
   styles = styles_of(in_order(with_compared(stages, comparisons)), points)
-  frontier = None if judge is None else frontier_chart(points, judged, judge, styles)
+  frontier = None if main_reward is None else frontier_chart(points, by_main_reward, main_reward, styles)
   split = comparisons[0].split if comparisons else ""
   for other in (comparison for comparison in comparisons if comparison.split != split):
     missing.append(
       (f"Frontier of {other.stage.name}", f"its prompts are {other.split}, these {split}; make a page of its folder")
     )
-  problems += _diverged(stages, judge)
+  problems += _diverged(stages, main_reward)
   add(
     "frontier",
     "Frontier",
@@ -112,7 +112,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     _there([frontier]),
     "set monitor.every, and monitor.rewards where no true reward is known",
   )
-  if frontier and not any(comparison.content.get("oracle") for comparison in judged):
+  if frontier and not any(comparison.content.get("oracle") for comparison in by_main_reward):
     missing.append(("Oracle curve on the frontier", "a stage of recipe=comparison where the true reward is known"))
   costs = costs_of(methods) if methods else {}
   tables = (
@@ -136,7 +136,7 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     tournament_tables(comparisons),
     "a stage of recipe=comparison that holds a tournament",
   )
-  two = [] if judge is None else two_rewards_charts(stages, judge, styles)
+  two = [] if main_reward is None else two_rewards_charts(stages, main_reward, styles)
   add("two_rewards", "Learned against true reward", "charts", two, "monitor.rewards with two rewards or more")
   curves, names_of_curves = curve_charts(stages, styles)
   add("curves", "Training curves", "curves", curves, "a run of two steps or more")
@@ -145,9 +145,9 @@ def content_of(stages: Sequence[Stage], problems: Sequence[str] = (), reward: st
     sections.append(Section("samples", "Samples side by side", "samples"))
   else:
     missing.append(("Samples side by side", "set monitor.every, or a stage of recipe=comparison"))
-  sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, judge)]))
+  sections.append(Section("runs", "All runs", "tables", tables=[runs_table(stages, main_reward)]))
   first = summary(methods, costs) if methods else []
-  return Content(stages, judge, sections, missing, problems, styles, names_of_curves, samples, note, first)
+  return Content(stages, main_reward, sections, missing, problems, styles, names_of_curves, samples, note, first)
 
 
 def methods_on(stages: Sequence[Stage], comparisons: Sequence[Comparison], reward: str) -> Methods:

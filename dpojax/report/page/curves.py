@@ -98,7 +98,7 @@ def _curve(stage: Stage, panel: Panel) -> list[tuple[int, float]]:
   if panel.kind and panel.kinds is not None and panel.kinds(stage) != panel.kind:
     return []
   metric = panel.metric
-  scale = 100 if HELD_OUT.get(metric, Label("")).share else 1
+  scale = 100 if HELD_OUT.get(metric, Label("")).fraction else 1
   records = stage.splits.get(panel.split, [])
   found = [(r["step"], scale * float(r[metric])) for r in records if metric in r and not tied(r, metric)]
   return found if len(found) > 1 else []

@@ -59,9 +59,11 @@ def frontier_chart(
   points, left_out = drawable(points)
   oracle = oracle_rows(comparisons)
   drawing = _Drawing(points, oracle, words, styles)
-  looks = any(not point.final for point in points)
+  samples = any(not point.final for point in points)
   small = (
-    " Small circles: looks on the way, joined along each run where a method was run with one setting." if looks else ""
+    " Small circles: looks on the way, joined along each run where a method was run with one setting."
+    if samples
+    else ""
   )
   curve = " Dashed: the oracle, the most reward at each KL, with its 95 % band." if oracle else ""
   note = (
@@ -77,7 +79,7 @@ def frontier_chart(
     names=drawing.names,
     file=finished(drawing.chart(size=(WIDTH - AXIS, HEIGHT), font=9, radius=5), height=HEIGHT),
     column=finished(
-      drawing.chart(size=(COLUMN_WIDTH - COLUMN_AXIS, COLUMN_HEIGHT), font=6, radius=3, looks=False),
+      drawing.chart(size=(COLUMN_WIDTH - COLUMN_AXIS, COLUMN_HEIGHT), font=6, radius=3, samples=False),
       height=COLUMN_HEIGHT,
     ),
   )
@@ -101,19 +103,19 @@ class _Drawing:
     self.names = [*self.methods, *([BAND] if oracle else []), *on_the_way]
 
   def chart(
-    self, *, size: tuple[float, float] | None = None, font: float = 9, radius: float = 5, looks: bool = True
+    self, *, size: tuple[float, float] | None = None, font: float = 9, radius: float = 5, samples: bool = True
   ) -> Any:
     """All layers; with the settings beside their points where a plot of this `size` has room for them."""
-    named = [name for name in self.names if looks or name is not LOOKS]
+    named = [name for name in self.names if samples or name is not LOOKS]
     settings = self.styles.ordered(self.styles.settings[point.group] for point in self.points)
     all_names = {name.name: name for name in [*settings, *named]}  # a method without settings is called as they are
     paints = {field: paint(field, list(all_names.values()), legend(named)) for field in ("series", "setting")}
     layers = [*self._oracle(), *self._joined(paints)]
-    if looks and LOOKS in named:
-      layers.append(self._looks(paints))
+    if samples and LOOKS in named:
+      layers.append(self._policy_samples(paints))
     layers += self._ends(paints)
     if size is not None:
-      layers += self._texts(size, font, radius, looks)
+      layers += self._texts(size, font, radius, samples)
     return alt.layer(*layers).add_params(hidden())
 
   def _oracle(self) -> list[Any]:
@@ -132,7 +134,7 @@ class _Drawing:
     joined = choosable(alt.Chart(data(self.lines)), "series").mark_line(strokeWidth=1.6, opacity=0.75)
     return [joined.encode(self.x("kl"), self.y("reward"), paints["series"], detail="line:N", order="order:Q")]
 
-  def _looks(self, paints: dict[str, Any]) -> Any:
+  def _policy_samples(self, paints: dict[str, Any]) -> Any:
     on_the_way = choosable(alt.Chart(data([row for row in self.rows if not row["final"]])), "series", LOOKS.name)
     circles = on_the_way.mark_point(size=22, filled=False, strokeWidth=1.1, opacity=0.7)
     return circles.encode(self.x("kl"), self.y("reward"), paints["setting"], tooltip=tooltips(TOOLTIP))
@@ -149,7 +151,7 @@ class _Drawing:
       marks.encode(self.x("kl"), self.y("reward"), paints["setting"], shape, tooltip=tooltips(TOOLTIP)),
     ]
 
-  def _texts(self, size: tuple[float, float], font: float, radius: float, looks: bool) -> list[Any]:
+  def _texts(self, size: tuple[float, float], font: float, radius: float, samples: bool) -> list[Any]:
     ends = [point for point in self.points if point.final]
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in ends:
@@ -172,7 +174,7 @@ class _Drawing:
     for i, row in enumerate(row for row in self.rows if row["final"]):
       drawn[f"rewards {i}"] = [(row["kl"], row[end]) for end in ("low", "high") if math.isfinite(row[end])]
       drawn[f"KLs {i}"] = [(row[end], row["reward"]) for end in ("kl_low", "kl_high") if math.isfinite(row[end])]
-    marks = [(point.kl, point.reward) for point in (self.points if looks else ends)]
+    marks = [(point.kl, point.reward) for point in (self.points if samples else ends)]
     texts = placed(middles, drawn.values(), marks, size=size, font=font, radius=radius, sqrt=self.spread)
     text = alt.Chart(data(texts)).mark_text(fontSize=font)
     ink = alt.Color("ink:N", scale=None, legend=None)

@@ -34,7 +34,7 @@ class Methods:
   """The methods of a page and their points.
 
   Attributes:
-    reward: that judges.
+    reward: that policies are compared by.
     points: on all prompts.
     series: method -> its runs, in the order of the page.
     splits: sets of prompts; the first is that of the frontier, [""] where there are none.
@@ -122,7 +122,7 @@ def _difference(found: tuple[Interval, int] | None) -> Cell:
 
 
 def _prompts(name: str, stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> Cell:
-  """How many prompts judge the method: of the comparison that measured its runs, else of their looks."""
+  """How many prompts the method is evaluated on: of the comparison that measured its runs, else of their looks."""
   paths = {stage.path for stage in stages}
   for comparison in comparisons:
     own = [p for p in comparison.policies if (stage := comparison.stage_of(p)) is not None and stage.path in paths]

@@ -64,12 +64,12 @@ def _axes(places: Sequence[Place], size: Place, sqrt: bool) -> tuple[Callable, C
   tall = (high - low) or 1.0
 
   def to_plot(x: float, y: float) -> Place:
-    share = max(0.0, x) / end
-    return size[0] * (math.sqrt(share) if sqrt else share), size[1] * (high - y) / tall
+    fraction = max(0.0, x) / end
+    return size[0] * (math.sqrt(fraction) if sqrt else fraction), size[1] * (high - y) / tall
 
   def from_plot(right: float, down: float) -> Place:
-    share = max(0.0, right / size[0])
-    return end * (share**2 if sqrt else share), high - tall * down / size[1]
+    fraction = max(0.0, right / size[0])
+    return end * (fraction**2 if sqrt else fraction), high - tall * down / size[1]
 
   return to_plot, from_plot
 

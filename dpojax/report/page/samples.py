@@ -23,7 +23,7 @@ def sample_sets(stages: Sequence[Stage], comparisons: Sequence[Comparison]) -> t
   """
   sets = [found for comparison in comparisons for found in _of_comparison(comparison)]
   covered = {stage.path for c in comparisons for p in c.policies if (stage := c.stage_of(p)) is not None}
-  sets += _of_looks([stage for stage in stages if stage.path not in covered])
+  sets += _while_training([stage for stage in stages if stage.path not in covered])
   if not sets:
     return [], ""
   budget, shown, total = MOST_BYTES // len(sets), 0, 0
@@ -68,7 +68,7 @@ def _label(comparison: Comparison, policy: Mapping[str, Any]) -> str:
   return method_of(stage).label if stage is not None else str(policy.get("label", ""))
 
 
-def _of_looks(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+def _while_training(stages: Sequence[Stage]) -> list[dict[str, Any]]:
   groups: dict[tuple, list[Stage]] = {}
   for stage in stages:
     if stage.recipe in POLICIES:

@@ -37,8 +37,8 @@ def shades(colour: str, count: int) -> list[str]:
 
 def on_black(colour: str) -> str:
   """The shade of a colour that is seen as well on black as the colour on white."""
-  share = min(1.0, max(0.0, (lightness_of(colour) - LEAST) / (MOST - LEAST)))
-  return shade(colour, LEAST_ON_BLACK + share * (MOST_ON_BLACK - LEAST_ON_BLACK))
+  fraction = min(1.0, max(0.0, (lightness_of(colour) - LEAST) / (MOST - LEAST)))
+  return shade(colour, LEAST_ON_BLACK + fraction * (MOST_ON_BLACK - LEAST_ON_BLACK))
 
 
 def _to_oklab(colour: str) -> Triple:

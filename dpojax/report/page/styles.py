@@ -76,7 +76,7 @@ def styles_of(stages: Sequence[Stage], points: Sequence[Point] = ()) -> Styles:
   methods: dict[str, Name] = {}
   settings: dict[tuple[str, str], Name] = {}
   for name in sorted(series, key=_rank):
-    colour, shape = OWN.get(name) or _look(sum(other not in OWN for other in methods))
+    colour, shape = OWN.get(name) or _colour_and_shape(sum(other not in OWN for other in methods))
     methods[name] = Name(name, colour, shape)
     members = sorted(series[name].values(), key=setting_order)
     for method, own in zip(members, shades(colour, len(members)), strict=True):
@@ -89,7 +89,7 @@ def _rank(series: str) -> int:
   return list(OWN).index(series) + 1 if series in OWN else 0
 
 
-def _look(index: int) -> tuple[str, str]:
+def _colour_and_shape(index: int) -> tuple[str, str]:
   rounds, i = divmod(index, len(PALETTE))
   colour, change = PALETTE[i], ROUNDS[rounds % len(ROUNDS)]
   return shade(colour, lightness_of(colour) + change) if change else colour, SHAPES[index % len(SHAPES)]

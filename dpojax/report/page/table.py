@@ -49,11 +49,11 @@ class Table:
 NOTHING = Cell("-")
 
 
-def number(value: Any, *, share: bool = False) -> Cell:
-  """A number by its significant digits, or a share in percent; "-" where there is none."""
+def number(value: Any, *, fraction: bool = False) -> Cell:
+  """A number by its significant digits, or a fraction in percent; "-" where there is none."""
   if value is None or not math.isfinite(float(value)):
     return NOTHING
-  return Cell(f"{100 * value:.1f} %" if share else format_number(float(value)), float(value))
+  return Cell(f"{100 * value:.1f} %" if fraction else format_number(float(value)), float(value))
 
 
 def count(value: float | None) -> Cell:
@@ -83,11 +83,11 @@ def interval(found: Interval | None, seeds: int = 1, decimals: int = 2) -> Cell:
   return Cell(text, found.value, of, found.low, found.high)
 
 
-def bounds(value: Any, low: Any, high: Any, *, decimals: int = 2, share: bool = False) -> Cell:
+def bounds(value: Any, low: Any, high: Any, *, decimals: int = 2, fraction: bool = False) -> Cell:
   """A value with a given interval; "-" where there is none."""
   if value is None:
     return NOTHING
-  scale, unit = (100, " %") if share else (1, "")
+  scale, unit = (100, " %") if fraction else (1, "")
   text = f"{scale * value:.{decimals}f}"
   if low is None or high is None:
     return Cell(text + unit, float(value))

@@ -68,13 +68,13 @@ def bradley_terry_table(stages: Sequence[Stage]) -> Table | None:
 
 
 def policy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-  """Every policy of the comparisons on each distribution of prompts: the reward that judges, and what else was measured."""
+  """Every policy of the comparisons on each distribution of prompts: the main reward, and what else was measured."""
   if not comparisons:
     return []
   splits = list(dict.fromkeys(split for comparison in comparisons for split in comparison.content["splits"]))
-  judging = list(dict.fromkeys(comparison.reward for comparison in comparisons))
+  main_rewards = list(dict.fromkeys(comparison.reward for comparison in comparisons))
   others = list(
-    dict.fromkeys(name for c in comparisons for name in c.content.get("rewards", ()) if name not in judging)
+    dict.fromkeys(name for c in comparisons for name in c.content.get("rewards", ()) if name not in main_rewards)
   )
   known = methods_of(with_compared([], comparisons))
   first, second = [], []
@@ -83,10 +83,10 @@ def policy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     label = known[stage.path].label if stage is not None and stage.path in known else str(policy.get("label", ""))
     named = [Cell(f"{comparison.stage.name}:{policy['name']}"), Cell(label)]
     found: list[dict[str, Any]] = [policy["splits"].get(split, {}) for split in splits]
-    rewards = [with_error(f.get(f"reward/{r}"), f.get(f"reward/{r}_error")) for f in found for r in judging]
-    share = bounds(policy.get("share"), policy.get("share_low"), policy.get("share_high"), decimals=1, share=True)
+    rewards = [with_error(f.get(f"reward/{r}"), f.get(f"reward/{r}_error")) for f in found for r in main_rewards]
+    fraction = bounds(policy.get("share"), policy.get("share_low"), policy.get("share_high"), decimals=1, fraction=True)
     kls = [with_error(f.get("kl"), f.get("kl_error")) for f in found]
-    first.append([*named, count(policy.get("step")), kls[0], *rewards, share])
+    first.append([*named, count(policy.get("step")), kls[0], *rewards, fraction])
     rest = [with_error(f.get(f"reward/{r}"), f.get(f"reward/{r}_error")) for f in found for r in others]
     second.append([*named, *kls[1:], *rest, *(number(f.get("length")) for f in found)])
 
@@ -96,7 +96,7 @@ def policy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
   of_rewards = [
     f"{reward_in_words(f'reward/{name}')}, {split}" if split else reward_in_words(f"reward/{name}")
     for split in splits
-    for name in judging
+    for name in main_rewards
   ]
   of_others = [
     f"{reward_in_words(f'reward/{name}')}, {split}" if split else reward_in_words(f"reward/{name}")
@@ -106,7 +106,7 @@ def policy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
   answers = ", ".join(dict.fromkeys(str(c.content.get("samples_a_prompt", "?")) for c in comparisons))
   note = (
     f"KL to the reference in nats an answer, and rewards; ± standard error over prompts, of {answers} answers to each. Share: what the "
-    "policy gains over the reference, as a share of what the oracle gains at the policy's KL, with its 95 % interval."
+    "policy gains over the reference, as a fraction of what the oracle gains at the policy's KL, with its 95 % interval."
   )
   header = ["policy", "method", "step", *on("KL", splits[:1]), *of_rewards, "share of the oracle's gain"]
   more = ["policy", "method", *on("KL", splits[1:]), *of_others, *on("length")]
@@ -148,7 +148,7 @@ def tournament_tables(comparisons: Sequence[Comparison]) -> list[Table]:
         _ranks(item),
         count(item.get("true_rank")),
         number(item.get("reward")),
-        number(item["wins"] / item["games"] if item.get("games") else None, share=True),
+        number(item["wins"] / item["games"] if item.get("games") else None, fraction=True),
         count(item.get("games")),
       ]
       for item in found["items"]
@@ -225,7 +225,7 @@ def runs_table(stages: Sequence[Stage], reward: str | None) -> Table:
 def _final(final: dict[str, float], metric: str) -> Cell:
   if f"{metric}_error" in final:
     return with_error(final[metric], final[f"{metric}_error"])
-  return number(final.get(metric), share=metric.endswith(("win_rate", ACCURACY)))
+  return number(final.get(metric), fraction=metric.endswith(("win_rate", ACCURACY)))
 
 
 def _setting(value: Any) -> Cell:
@@ -235,13 +235,13 @@ def _setting(value: Any) -> Cell:
 
 
 def _share(record: Any, name: str, pairs: int = 0) -> Cell:
-  """A share of pairs in percent, with the standard error of a share of so many."""
+  """A fraction of pairs in percent, with the standard error of a fraction of so many."""
   if name not in record:
     return NOTHING
   if tied(record, name):
     return Cell("tied")
   value = float(record[name])
   if not pairs:
-    return number(value, share=True)
+    return number(value, fraction=True)
   error = math.sqrt(value * (1 - value) / pairs)
   return Cell(f"{100 * value:.1f} ± {100 * error:.1f} %", value, error=error)

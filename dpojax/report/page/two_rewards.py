@@ -26,14 +26,16 @@ from dpojax.report.stages import Stage
 from dpojax.training.numbers import reward_in_words
 
 
-def two_rewards_rows(stages: Sequence[Stage], judge: str, styles: Styles) -> list[Row]:
-  """A row a look and learned reward of policies that measured `judge` and others: both, and their changes since step 0."""
+def two_rewards_rows(stages: Sequence[Stage], main_reward: str, styles: Styles) -> list[Row]:
+  """A row a look and learned reward of policies that measured `main_reward` and others: both, and their changes since step 0."""
   rows = []
   for stage in stages:
-    records = [r for r in stage.splits.get("policy", []) if f"reward/{judge}" in r and KL in r]
+    records = [r for r in stage.splits.get("policy", []) if f"reward/{main_reward}" in r and KL in r]
     if stage.recipe not in POLICIES or len(records) < 2:
       continue
-    others = [n for n in records[0] if n.startswith("reward/") and not n.endswith("_error") and n != f"reward/{judge}"]
+    others = [
+      n for n in records[0] if n.startswith("reward/") and not n.endswith("_error") and n != f"reward/{main_reward}"
+    ]
     for name in others:
       for record in (r for r in records if name in r):
         rows.append(
@@ -43,11 +45,11 @@ def two_rewards_rows(stages: Sequence[Stage], judge: str, styles: Styles) -> lis
             "reward": name.removeprefix("reward/"),
             "step": int(record["step"]),
             "kl": float(record[KL]),
-            "judge": float(record[f"reward/{judge}"]),
+            "judge": float(record[f"reward/{main_reward}"]),
             "other": float(record[name]),
-            "judge_change": float(record[f"reward/{judge}"] - records[0][f"reward/{judge}"]),
+            "judge_change": float(record[f"reward/{main_reward}"] - records[0][f"reward/{main_reward}"]),
             "other_change": float(record[name] - records[0].get(name, math.nan)),
-            "true": with_error(record[f"reward/{judge}"], record.get(f"reward/{judge}_error", math.nan)),
+            "true": with_error(record[f"reward/{main_reward}"], record.get(f"reward/{main_reward}_error", math.nan)),
             "learned": with_error(record[name], record.get(f"{name}_error", math.nan)),
             "KL": with_error(record[KL], record.get(f"{KL}_error", math.nan)),
           }
@@ -55,15 +57,15 @@ def two_rewards_rows(stages: Sequence[Stage], judge: str, styles: Styles) -> lis
   return rows
 
 
-def two_rewards_charts(stages: Sequence[Stage], judge: str, styles: Styles) -> list[Chart]:
-  """Other rewards against `judge`: along each run, and both over KL; [] where no run measured two."""
-  rows = two_rewards_rows(stages, judge, styles)
+def two_rewards_charts(stages: Sequence[Stage], main_reward: str, styles: Styles) -> list[Chart]:
+  """Other rewards against `main_reward`: along each run, and both over KL; [] where no run measured two."""
+  rows = two_rewards_rows(stages, main_reward, styles)
   if not rows:
     return []
   runs = {row["run"] for row in rows}
   names = styles.ordered(styles.runs[stage.path] for stage in stages if stage.name in runs)
   thin = 1.6 if len(names) == len(runs) else 0.9
-  words, others = reward_in_words(f"reward/{judge}"), list(dict.fromkeys(row["reward"] for row in rows))
+  words, others = reward_in_words(f"reward/{main_reward}"), list(dict.fromkeys(row["reward"] for row in rows))
   other = reward_in_words(f"reward/{others[0]}") if len(others) == 1 else "the other reward"
   seen = tooltips(
     {

@@ -1,4 +1,4 @@
-"""Looks at what the policy writes, as a run's folder keeps them: read by the rule that stops it and by reports."""
+"""Policy samples (looks at what the policy writes), as a run's folder keeps them: read by the rule that stops it and by reports."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,32 +10,32 @@ from dpojax import digests
 from dpojax.errors import CheckpointError
 from dpojax.files import parse_json
 from dpojax.training.runlog import RunLog
-from dpojax.training.stopping import Look
+from dpojax.training.stopping import PolicySample
 
 SAMPLES, STOP = "samples", "stop.json"
 
 
-def look_name(step: int) -> str:
+def sample_file_name(step: int) -> str:
   """The file of a run's folder that holds the answers of the look after `step`, one JSON object a prompt."""
   return f"{SAMPLES}/step_{step:08d}.jsonl"
 
 
-def write_look(folder: pathlib.Path, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+def write_policy_sample(folder: pathlib.Path, step: int, records: Sequence[Mapping[str, Any]]) -> None:
   """Keeps the answers of a look."""
-  digests.write_json_lines(folder, look_name(step), records)
+  digests.write_json_lines(folder, sample_file_name(step), records)
 
 
-def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
+def read_policy_sample(folder: pathlib.Path, step: int, reward: str) -> PolicySample:
   """The look after `step`, with the reward of that name; "": a run without rewards, whose rewards are all 0.
 
   Raises:
     CheckpointError: the file is missing or damaged, or has no such reward.
   """
-  path = folder / look_name(step)
+  path = folder / sample_file_name(step)
   try:
-    records = [parse_json(line) for line in digests.read(folder, look_name(step)).splitlines()]
+    records = [parse_json(line) for line in digests.read(folder, sample_file_name(step)).splitlines()]
     rewards = [float(record["rewards"][reward]) if reward else 0.0 for record in records]
-    return Look(
+    return PolicySample(
       step,
       np.asarray(rewards),
       np.asarray([float(r["kl"]) for r in records]),
@@ -49,7 +49,7 @@ def read_look(folder: pathlib.Path, step: int, reward: str) -> Look:
     raise CheckpointError(f"{path}: it is not the look of a run with reward {reward!r} ({error})") from None
 
 
-class Looks:
+class PolicySamples:
   """Every look of a run so far, each read once.
 
   Args:
@@ -60,14 +60,14 @@ class Looks:
 
   def __init__(self, folder: pathlib.Path, log: RunLog, reward: str):
     self.folder, self.log, self.reward = folder, log, reward
-    self._read: dict[int, Look] = {}
+    self._read: dict[int, PolicySample] = {}
 
-  def so_far(self) -> list[Look]:
-    """Oldest first; errors as of `read_look`."""
+  def so_far(self) -> list[PolicySample]:
+    """Oldest first; errors as of `read_policy_sample`."""
     steps = [record["step"] for record in self.log.records("policy")]
     for step in steps:
       if step not in self._read:
-        self._read[step] = read_look(self.folder, step, self.reward)
+        self._read[step] = read_policy_sample(self.folder, step, self.reward)
     return [self._read[step] for step in steps]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from dpojax.config.schema import BatchSettings
 from dpojax.data.examples import TokenDataset
-from dpojax.data.packing import PackShape, plan_rows
+from dpojax.data.packing import BatchShape, plan_rows
 from dpojax.errors import DataError
 
 SIMULATED_STEPS = 8
@@ -13,7 +13,7 @@ HEAD_COST = 0.25  # cost of a scored slot's vocabulary head relative to a token'
 
 def choose_shape(
   dataset: TokenDataset, batch: BatchSettings, held_out: TokenDataset | None = None, *, score_prompt: bool = False
-) -> PackShape:
+) -> BatchShape:
   """The shape that packs this data at least cost, and that `held_out` fits too (one compilation for both).
 
   More scored slots a row let rows fill up with tokens; fewer let the vocabulary head run on fewer
@@ -50,7 +50,7 @@ def choose_shape(
   busiest = max(len(row) for plan in planned(slots, batch.size) for row in plan)
   # Example slots cost next to nothing; a quarter more than seen keeps them from binding.
   examples = batch.examples or min(batch.size, busiest + -(-busiest // 4))
-  return PackShape(
+  return BatchShape(
     groups=-(-batch.size // batch.rows),
     rows=batch.rows,
     length=batch.row_length,

@@ -1,4 +1,4 @@
-"""What becomes of each row: kept as an example, or dropped for a counted reason."""
+"""Filters rows: each is kept as an example, or dropped for a counted reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 
 from dpojax.config.schema import DataSettings
 from dpojax.data.examples import TokenDataset, TokenExample, as_ids
-from dpojax.data.formats import Comparison
-from dpojax.data.formats.common import Answer, Judgement, Message, answer_text, other_keys
+from dpojax.data.formats import PreferenceRow
+from dpojax.data.formats.common import Annotations, Answer, Message, answer_text, other_keys
 from dpojax.data.limits import Limits, fit
 from dpojax.data.rows import shown_message
 from dpojax.data.tokenise import ODDITIES, PROMPT_DIFFERS, Tokenised
@@ -60,7 +60,7 @@ def prompt_key(example: TokenExample, prompted: bool) -> bytes:
   return example.prompt.tobytes() + (b"" if prompted else example.answers[0].tobytes())
 
 
-def given_prompt(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str | list[Message]:
+def given_prompt(comparison: PreferenceRow, ids: Sequence[int], tokenizer: Tokenizer) -> str | list[Message]:
   """The prompt exactly as the row's format reads it: no template applied, nothing stripped or cut.
 
   Messages where a conversation is answered, the text where a text goes on. Rows of ids hold neither, and theirs are
@@ -69,7 +69,7 @@ def given_prompt(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenize
   return tokenizer.decode(ids) if comparison.kind == "ids" else comparison.prompt
 
 
-def prompt_text(comparison: Comparison, ids: Sequence[int], tokenizer: Tokenizer) -> str:
+def prompt_text(comparison: PreferenceRow, ids: Sequence[int], tokenizer: Tokenizer) -> str:
   """The prompt as a person reads it."""
   given = given_prompt(comparison, ids, tokenizer)
   if isinstance(given, str):
@@ -94,7 +94,7 @@ def odd_in_words(odd: Mapping[str, str], counts: Mapping[str, int]) -> list[str]
   ]
 
 
-def _from_turn_to_turn(first: Comparison, last: Comparison) -> str:
+def _from_turn_to_turn(first: PreferenceRow, last: PreferenceRow) -> str:
   """What a conversation says from one of its turns to another, as a person reads it."""
   ended = last.answers[0]
   conversation = [*last.prompt, {"role": "assistant", "content": ended} if isinstance(ended, str) else ended]
@@ -102,7 +102,7 @@ def _from_turn_to_turn(first: Comparison, last: Comparison) -> str:
   return "\n\n".join([shown_message(answer), *(f"{message['role']}: {shown_message(message)}" for message in rest)])
 
 
-class Sieve:
+class RowFilter:
   """Keeps what can be used, and counts and notes what cannot."""
 
   def __init__(self, settings: DataSettings, tokenizer: Tokenizer, answers: Answers, row_length: int):
@@ -118,7 +118,7 @@ class Sieve:
     self.prompts: set[bytes] = set()
     self.every_turn = False  # rows are conversations of which every turn is learned
 
-  def take(self, where: str, read: Sequence[tuple[Comparison | DataError, Tokenised | DataError]]) -> None:
+  def take(self, where: str, read: Sequence[tuple[PreferenceRow | DataError, Tokenised | DataError]]) -> None:
     """Keeps the row, one comparison or the turns of a conversation, or counts why not."""
     self.counts["rows"] += 1
     if len(read) > 1:
@@ -149,7 +149,7 @@ class Sieve:
     if noted and len(self.notes) < MOST_NOTES:
       self.notes.append(note)
 
-  def keep(self, where: str, comparison: Comparison, ids: Tokenised) -> str:
+  def keep(self, where: str, comparison: PreferenceRow, ids: Tokenised) -> str:
     """Adds the example; or says why it is dropped."""
     texts, prompt, answers = list(comparison.answers), ids.prompt, ids.answers
     if self.answers is Answers.ONE:
@@ -178,13 +178,13 @@ class Sieve:
       scores = tuple(scores[i] for i in first) if scores else ()
       repeated = len(cut_answers) - len(distinct)
       cut_answers = [list(answer) for answer in distinct]
-    judged = comparison.judgement
+    annotations = comparison.annotations
     example = TokenExample(
       as_ids(cut_prompt),
       tuple(as_ids(answer) for answer in cut_answers),
-      weight=1.0 if judged.weight is None else judged.weight,
+      weight=1.0 if annotations.weight is None else annotations.weight,
       label=0.5 if len(set(scores)) == 1 and len(scores) == 2 else self.label(comparison, len(cut_answers)),
-      margin=judged.margin or 0.0,
+      margin=annotations.margin or 0.0,
       scores=scores,
       scores_have_units=bool(scores) and comparison.scores_have_units,
     )
@@ -197,11 +197,11 @@ class Sieve:
     self.counts["truncated/answers"] += cuts
     self.counts["duplicate_prompts"] += seen
     self.counts["boundary_mismatches"] += ids.mismatch and PROMPT_DIFFERS not in ids.odd
-    self.note_odd(where, ids.odd, judged)
+    self.note_odd(where, ids.odd, annotations)
     self.counts["repeated_answers"] += repeated
     self.counts["ties"] += example.label == 0.5
-    self.counts["with_margin"] += judged.margin is not None
-    self.counts["with_weight"] += judged.weight is not None
+    self.counts["with_margin"] += annotations.margin is not None
+    self.counts["with_weight"] += annotations.weight is not None
     self.counts["kept"] += 1
     self.counts["turns"] += self.every_turn
     self.count_ends(example.answers)
@@ -209,12 +209,12 @@ class Sieve:
     self.metadata.append(self.describe(where, comparison, ids, texts))
     return ""
 
-  def keep_turns(self, where: str, read: Sequence[tuple[Comparison | DataError, Tokenised | DataError]]) -> None:
+  def keep_turns(self, where: str, read: Sequence[tuple[PreferenceRow | DataError, Tokenised | DataError]]) -> None:
     """Adds the turns of a conversation in as few examples as hold them, or counts why the row is dropped.
 
     A turn that cannot be used is left out, and read where it stands in the history of a later one.
     """
-    turns: list[tuple[Comparison, Tokenised, Turn]] = []
+    turns: list[tuple[PreferenceRow, Tokenised, Turn]] = []
     left: list[DataError] = []
     for comparison, ids in read:
       found = self.turn(comparison, ids)
@@ -226,7 +226,7 @@ class Sieve:
       self.drop_for(where, left[0])
       return
     joined = join([turn for _, _, turn in turns])
-    weight = turns[0][0].judgement.weight
+    weight = turns[0][0].annotations.weight
     examples = [
       TokenExample(
         as_ids(group.prompt),
@@ -256,7 +256,7 @@ class Sieve:
       odd = {**ids.odd, **odd}
       self.count_ends([as_ids(turn.answer)])
     counts["boundary_mismatches"] += any(ids.mismatch and PROMPT_DIFFERS not in ids.odd for _, ids, _ in turns)
-    self.note_odd(where, odd, turns[0][0].judgement)
+    self.note_odd(where, odd, turns[0][0].annotations)
     if left:
       self.odd.setdefault("turns_left_out", f"{where}: {left[0]}")
     if len(joined) > 1:
@@ -272,8 +272,8 @@ class Sieve:
       self.metadata.append(self.describe(where, first, ids, [text]) | {"held_out_by": key.hex()})
 
   def turn(
-    self, comparison: Comparison | DataError, ids: Tokenised | DataError
-  ) -> tuple[Comparison, Tokenised, Turn] | DataError:
+    self, comparison: PreferenceRow | DataError, ids: Tokenised | DataError
+  ) -> tuple[PreferenceRow, Tokenised, Turn] | DataError:
     """A turn within its limits, or why it is left out."""
     if isinstance(comparison, DataError) or isinstance(ids, DataError):
       return comparison if isinstance(comparison, DataError) else ids  # pyright: ignore[reportReturnType]
@@ -287,18 +287,18 @@ class Sieve:
     prompt, (answer,) = fitted
     return comparison, ids, Turn(prompt, answer)
 
-  def note_odd(self, where: str, odd: Mapping[str, str], judged: Judgement) -> None:
+  def note_odd(self, where: str, odd: Mapping[str, str], annotations: Annotations) -> None:
     """Counts what is odd about a row that is kept."""
     found = dict(odd)
-    if judged.contradicts:
+    if annotations.contradicts:
       found["contradicting_scores"] = "its scores, margin, winner or label say that the second answer is the better one"
     for name, what in found.items():
       self.counts[name] += 1
       self.odd.setdefault(name, f"{where}: {what}")
 
-  def label(self, comparison: Comparison, answers: int) -> float:
+  def label(self, comparison: PreferenceRow, answers: int) -> float:
     """What the row says of its first answer: see `TokenExample`."""
-    if comparison.judgement.tie and answers == 2:
+    if comparison.annotations.tie and answers == 2:
       return 0.5
     return float(comparison.details["label"]) if self.answers is Answers.UNPAIRED and answers == 1 else 1.0
 
@@ -309,7 +309,7 @@ class Sieve:
     counts["answers_with_eos"] += sum(bool(ends.intersection(answer.tolist())) for answer in answers)
     counts["eos_inside_answers"] += sum(bool(ends.intersection(answer[:-1].tolist())) for answer in answers)
 
-  def describe(self, where: str, comparison: Comparison, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
+  def describe(self, where: str, comparison: PreferenceRow, ids: Tokenised, texts: list[Any]) -> dict[str, Any]:
     """The texts behind an example: for looking at it, and for whoever judges answers to its prompt."""
     if comparison.kind == "ids":
       texts = [self.tokenizer.decode(answer) for answer in texts]

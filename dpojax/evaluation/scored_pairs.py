@@ -30,7 +30,7 @@ class ScoredRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparisons:
+class ScoredPairs:
   """N comparisons of two answers to one prompt, the first the better one by the label.
 
   Attributes:
@@ -50,17 +50,17 @@ class Comparisons:
   def __len__(self) -> int:
     return len(self.margin)
 
-  def where(self, mask: np.ndarray) -> "Comparisons":
+  def where(self, mask: np.ndarray) -> "ScoredPairs":
     """Those for which `mask` (bool[N]) holds."""
-    return Comparisons(self.margin[mask], self.tied[mask], self.tokens[mask], self.prompt[mask], self.subset[mask])
+    return ScoredPairs(self.margin[mask], self.tied[mask], self.tokens[mask], self.prompt[mask], self.subset[mask])
 
   @property
-  def decided(self) -> "Comparisons":
+  def decided(self) -> "ScoredPairs":
     """Those with a better answer: accuracy has no meaning for the others."""
     return self.where(~self.tied)
 
 
-def compare(rows: Sequence[ScoredRow]) -> Comparisons:
+def compare(rows: Sequence[ScoredRow]) -> ScoredPairs:
   """Every two answers of a row that differ in level, and the two of a tied pair.
 
   A ranking of K answers gives K(K-1)/2 comparisons, m right and n wrong answers give m·n.
@@ -77,7 +77,7 @@ def compare(rows: Sequence[ScoredRow]) -> Comparisons:
     tied.append(np.full(count, row.tied))
     prompts.append(np.full(count, row.prompt, np.int64))
     subsets += [row.subset] * count
-  return Comparisons(
+  return ScoredPairs(
     np.concatenate([np.zeros(0), *margins]),
     np.concatenate([np.zeros(0, bool), *tied]),
     np.concatenate([np.zeros((0, 2), np.int64), *tokens]),

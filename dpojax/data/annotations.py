@@ -1,4 +1,4 @@
-"""How sure a row is of its order: the columns `tie`, `margin` (or two scores) and `weight`, of any format."""
+"""Reads how sure a row is of its order: the columns `tie`, `margin` (or two scores) and `weight`, of any format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from dpojax.data.formats.cells import fits_float32, is_empty, number, shown, truth
-from dpojax.data.formats.common import Judgement, Row
+from dpojax.data.formats.common import Annotations, Row
 from dpojax.errors import DataError
 
 SCORES = ("score_chosen", "score_rejected")
 SHP_SCORES = ("score_A", "score_B")
 
 
-def read_judgement(row: Row, answers: int) -> Judgement:
+def read_annotations(row: Row, answers: int) -> Annotations:
   """Reads `tie`, `margin`, `weight`, and as the margin score_chosen - score_rejected where there is no `margin`.
 
   A column that is absent, or empty in this row, says nothing.
@@ -46,7 +46,7 @@ def read_judgement(row: Row, answers: int) -> Judgement:
     or _shp_otherwise(row)
     or _says_rejected(row)
   )
-  return Judgement(tie, margin, weight, contradicts)
+  return Annotations(tie, margin, weight, contradicts)
 
 
 def _shp_otherwise(row: Row) -> bool:

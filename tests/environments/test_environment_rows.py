@@ -1,12 +1,12 @@
-"""Rows of a world: reproducible, and in the words of its tokenizer."""
+"""Rows of an environment: reproducible, and in the words of its tokenizer."""
 
 import pytest
 
-from dpojax.environments import end_token, get_world, sft_rows
+from dpojax.environments import end_token, get_environment, sft_rows
 from dpojax.errors import ConfigError
 from dpojax.interop.tokenizer import Tokenizer
 
-WORLD = get_world("complaint_desk")
+WORLD = get_environment("complaint_desk")
 
 
 @pytest.mark.slow
@@ -27,5 +27,5 @@ def test_a_word_tokenizer_keeps_every_text():
 
 
 def test_a_wrong_name():
-  with pytest.raises(ConfigError, match=r"data.name: no built-in world 'zoo'; there is complaint_desk"):
-    get_world("zoo")
+  with pytest.raises(ConfigError, match=r"data.name: no built-in environment 'zoo'; there is complaint_desk"):
+    get_environment("zoo")
