@@ -37,6 +37,7 @@ def test_a_row_that_cannot_be_scored_is_an_error_and_shifts_nothing(policy):  # 
     dpojax.score(policy, [ROWS[0], {"prompt": "word1", "chosen": 3, "rejected": "word2"}, ROWS[1]])
 
 
+@pytest.mark.slow
 def test_a_reward_model_gives_rewards(policy):  # noqa: F811
   model = RewardModel(policy.model, 2)
   params = jax.device_get(model.with_head(policy.params, jax.random.key(1)))

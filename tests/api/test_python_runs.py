@@ -20,6 +20,8 @@ from dpojax.references import weights_fingerprint
 from dpojax.training.stage_record import read_record, write_record
 from tests.api.tiny import SHORT, make_rows, policy  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 ROWS = make_rows()
 OPTIONS = {"batch_size": 8, "steps": 6, "learning_rate": 1e-2, "quiet": True}
 
@@ -62,7 +64,6 @@ def test_the_command_line_trains_the_same(tmp_path, policy, straight):  # noqa: 
     assert run.step == 6 and digest(run) == straight[0]
 
 
-@pytest.mark.slow
 def test_a_saved_run_goes_on_to_the_same_end(tmp_path, policy, straight):  # noqa: F811
   with dpo(policy, workdir=tmp_path) as run:
     run.train(3)
@@ -75,7 +76,6 @@ def test_a_saved_run_goes_on_to_the_same_end(tmp_path, policy, straight):  # noq
     dpo(policy, workdir=tmp_path, beta=0.5)
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_reads_the_commits_that_it_began_with(tmp_path, policy, monkeypatch):  # noqa: F811
   with dpo(policy, workdir=tmp_path) as run:
     run.train(1)
@@ -145,7 +145,6 @@ def test_what_is_wrong_is_named(policy, options, said):  # noqa: F811
     run.train()
 
 
-@pytest.mark.slow
 def test_an_own_metric_is_a_mean_over_examples(policy):  # noqa: F811
   def length_gap(policy, reference):
     return (policy.chosen_length - policy.rejected_length).astype(jnp.float32) + 0 * reference.chosen
@@ -157,7 +156,6 @@ def test_an_own_metric_is_a_mean_over_examples(policy):  # noqa: F811
     assert run.metrics[-1]["length_gap"] == pytest.approx(2.0)  # answers of 5 and of 3 words
 
 
-@pytest.mark.slow
 def test_an_own_optimizer_and_monitor(policy):  # noqa: F811
   seen = []
 
@@ -177,7 +175,6 @@ def test_an_own_optimizer_and_monitor(policy):  # noqa: F811
   assert seen == [0, 1, 0, 1]
 
 
-@pytest.mark.slow
 def test_references(policy, straight):  # noqa: F811
   live = straight[1]["loss"]
   for reference, same in (("cache", True), (policy, True), ("moving", False)):
@@ -198,7 +195,6 @@ def test_tokenised_examples_and_other_data_to_evaluate_on(policy, straight):  # 
       run.evaluate()
 
 
-@pytest.mark.slow
 def test_an_export_is_the_model_as_it_is_now(tmp_path, policy):  # noqa: F811
   with dpo(policy) as run:
     run.train(2)
@@ -210,7 +206,6 @@ def test_an_export_is_the_model_as_it_is_now(tmp_path, policy):  # noqa: F811
       run.export(tmp_path / "out")
 
 
-@pytest.mark.slow
 def test_the_policy_of_a_run_is_where_another_starts(policy):  # noqa: F811
   with dpojax.SFT(policy, ROWS, settings=SHORT, **OPTIONS) as sft:
     sft.train(3)

@@ -397,6 +397,7 @@ def test_wrong_options_are_named(tiny, reward, tmp_path, monkeypatch, capsys, op
   assert not list(tmp_path.glob(".eval*"))
 
 
+@pytest.mark.slow
 def test_scores_of_different_kinds_have_no_mean(tiny, reward, other, tmp_path, capsys):
   data = write_rows(tmp_path / "rows.jsonl", PAIRS[:4])
   models = [f"--model={reward[0]}", f"--model={make_run(tmp_path / 'run', tiny, model__path=other.path)}"]

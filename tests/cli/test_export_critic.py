@@ -18,6 +18,8 @@ from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.model_files import LoadedModel, load_model, save_description
 from dpojax.types import Answers
 
+pytestmark = pytest.mark.slow
+
 KL_COEF = 0.25
 ROWS = [
   {"prompt_ids": [4, 9, 6], "chosen_ids": [11, 12, 3], "rejected_ids": [5]},
@@ -63,7 +65,6 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options, step", [([], 2), (["--step=1"], 1)])
 def test_the_critic_is_exported_as_a_reward_model_bit_for_bit(run, tmp_path, options, step):
   workdir, tiny, by_step, shared = run
@@ -79,7 +80,6 @@ def test_the_critic_is_exported_as_a_reward_model_bit_for_bit(run, tmp_path, opt
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.slow
 def test_its_score_is_the_value_at_the_last_token(run, tmp_path):
   workdir, tiny, by_step, shared = run
   out = tmp_path / "out"
@@ -111,7 +111,6 @@ def test_without_the_option_the_policy_is_exported(run, tmp_path):
   assert_same(params, by_step[2]["policy"])
 
 
-@pytest.mark.slow
 def test_the_card_says_which_of_the_two_it_is(run, tmp_path):
   workdir = run[0]
   for name, options in (("critic", ["--critic", "--pad-token=<user>"]), ("policy", [])):
@@ -166,7 +165,6 @@ def scored(tmp_path, *options):
 CLOSE = dict(rtol=1e-5, atol=1e-4)  # log-probs near 100 nats in float32
 
 
-@pytest.mark.slow
 def test_its_implicit_reward_is_the_weight_of_kl_times_the_log_ratio(run, expected, tmp_path):
   workdir = run[0]
   policy, reference = expected
@@ -177,13 +175,11 @@ def test_its_implicit_reward_is_the_weight_of_kl_times_the_log_ratio(run, expect
   assert np.min(np.abs(ratio)) > 1
 
 
-@pytest.mark.slow
 def test_log_probs_are_those_of_the_policy(run, expected, tmp_path):
   row = scored(tmp_path, f"--model={run[0]}")
   np.testing.assert_allclose([row[f"{side}_logp"] for side in SIDES], expected[0], **CLOSE)
 
 
-@pytest.mark.slow
 def test_eval_compares_the_policy_with_where_it_started(run, expected, tmp_path):
   data, out = tmp_path / "rows.jsonl", tmp_path / "eval"
   data.write_text(json.dumps(PAIR) + "\n")

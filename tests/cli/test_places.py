@@ -76,6 +76,7 @@ def refused(inputs, command, place, capsys, path=None):
   return said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "name"), NONE)
 def test_names_that_are_none(inputs, tmp_path, monkeypatch, capsys, command, name):
   monkeypatch.chdir(tmp_path)

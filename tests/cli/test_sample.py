@@ -38,6 +38,7 @@ def test_known_answer_of_a_real_model(capsys):
   assert "tokens/s, after " in log
 
 
+@pytest.mark.slow
 def test_template_unless_raw(tiny, capsys):
   for options, text in ([], "<user> my parcel <bot>"), (["--raw"], "my parcel"):
     page, log = sample(capsys, tiny, "--prompt=my parcel", "--greedy", "--max-tokens=6", *options)
@@ -45,6 +46,7 @@ def test_template_unless_raw(tiny, capsys):
     assert ("1 of 1 cut at --max-tokens=6" in log) == (len(page.split()) == 6)
 
 
+@pytest.mark.slow
 def test_a_system_text_and_a_conversation_are_written_by_the_template(tiny, capsys, tmp_path):
   talk = [
     {"role": "user", "content": "my parcel"},

@@ -80,6 +80,7 @@ def test_logits_are_those_of_transformers(name):
   assert_same_logits(packed_logits(model, params, tokens), expected)
 
 
+@pytest.mark.slow
 def test_goldens_notice_each_option():
   """Every option the golden models were made for changes their logits, so the test above can fail."""
   for name, option in (

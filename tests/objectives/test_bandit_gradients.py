@@ -127,6 +127,7 @@ def test_it_vanishes_at_the_optimum(name):
   assert np.max(np.abs(policy_gradient(name, BANDIT.start))) >= CLEARLY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNBIASED)
 @pytest.mark.parametrize("logits", [ELSEWHERE, BANDIT.start])
 def test_it_is_the_gradient_of_the_objective(name, logits):

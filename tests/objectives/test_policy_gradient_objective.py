@@ -152,6 +152,7 @@ def test_answers_of_one_token_at_most_make_the_constant_the_number_of_answers():
   np.testing.assert_allclose(loss, of_sequence, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_metrics_are_means_over_tokens():
   objective = PolicyGradient(MODEL, reduction="sequence", **PARTS["all"])
   batch, now = drawn()

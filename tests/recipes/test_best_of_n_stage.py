@@ -186,6 +186,7 @@ def test_a_stage_that_was_killed_goes_on(folder, monkeypatch):
     assert (made / name).read_bytes() == (folder / "whole" / "best" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_reward_is_another_stage(folder):
   run(load(folder), folder / "run")
   (folder / "reward.py").write_text(REWARD.replace("float(", "2 * float("))

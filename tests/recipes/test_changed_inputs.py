@@ -19,6 +19,8 @@ from dpojax.training.stage_record import read_record, write_record
 from tests.recipes.staged import tiny
 from tests.training.runs import write_config, write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
   "train.steps": 4,
   "checkpoint.every": 2,
@@ -140,7 +142,6 @@ OF_ONE = {
 
 
 @pytest.mark.sampled(14)
-@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True], ids=["ended", "begun"])
 @pytest.mark.parametrize("case", OF_ONE)
 def test_a_run_that_is_started_again_names_what_changed(one, case, begun):
@@ -167,7 +168,6 @@ def test_what_was_not_changed_is_skipped_or_gone_on_with(one):
     assert (folder / "run" / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_change_can_be_allowed(one):
   folder, file = one
   with restored(folder):
@@ -288,7 +288,6 @@ OF_SEVERAL = {
 
 
 @pytest.mark.sampled(5)
-@pytest.mark.slow
 @pytest.mark.parametrize("case", OF_SEVERAL)
 def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
   change, message = OF_SEVERAL[case]
@@ -299,7 +298,6 @@ def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
     assert not (several / "dpo" / "checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_a_stage_made_anew_from_other_settings_is_not_what_the_next_one_started_from(several):
   with restored(several):
     run(tiny(), several)

@@ -10,6 +10,8 @@ from dpojax.training.preemption import Preemption
 from dpojax.training.runlog import read_metrics
 from tests.training.runs import state_digest, timeless_metrics, write_tiny_model
 
+pytestmark = pytest.mark.slow
+
 TINY = {
   "model.hidden": 16,
   "model.ffn": 32,
@@ -80,7 +82,6 @@ def test_a_run_records_its_roll_outs_and_looks(finished):
   assert "roll-out 0: " in (finished / "online" / "log.txt").read_text()
 
 
-@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_a_roll_out_ends_as_one_that_was_left_alone(finished, tmp_path, monkeypatch):
   for step in (0, 3, 4, 5):
     with monkeypatch.context() as patch:
@@ -111,7 +112,6 @@ def test_a_run_asked_to_stop_while_it_samples_saves_at_once(finished, tmp_path, 
   assert state_digest(tmp_path / "online", 6) == state_digest(finished / "online", 6)
 
 
-@pytest.mark.slow
 def test_xpo_against_a_moving_reference(tmp_path):
   changed = dict(
     loss__name="xpo", loss__alpha=0.01, online__opponent="reference", reference__kind="moving", reference__every=3
@@ -128,7 +128,6 @@ def test_xpo_against_a_moving_reference(tmp_path):
   assert first < np.log(2) - 0.01  # the bonus: 0.01 times the log-prob of an answer
 
 
-@pytest.mark.slow
 def test_a_refresh_longer_than_the_run_is_one_roll_out(tmp_path):
   run(tiny(online__online__refresh=1000, online__loss__name="simpo", online__train__steps=3), tmp_path)
   rows = [row for row in read_metrics(tmp_path / "online" / "metrics.jsonl") if row["split"] == "rollout"]
@@ -139,7 +138,6 @@ def test_a_refresh_longer_than_the_run_is_one_roll_out(tmp_path):
   )
 
 
-@pytest.mark.slow
 def test_prompts_of_a_file_that_leave_no_room_for_two_answers_are_dropped(tmp_path):
   from dpojax.config.load import load_config
 
@@ -169,7 +167,6 @@ def test_prompts_of_a_file_that_leave_no_room_for_two_answers_are_dropped(tmp_pa
     run(load_config(str(file), values | {"rollout.max_tokens": 20}), tmp_path / "other")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ("changed", "message"),
   [

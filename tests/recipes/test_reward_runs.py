@@ -19,6 +19,8 @@ from dpojax.types import Answers
 from tests.tolerances import assert_sums_close
 from tests.training.runs import write_config, write_pairs
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
   "recipe": "reward_model",
   "reward.heads": 2,
@@ -92,7 +94,6 @@ def test_an_earlier_checkpoint_has_its_own_head_and_no_spread(trained):
   assert (params["score"] != late["score"]).all() and "head" not in params
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_from_a_reward_model_with_its_heads(trained, tmp_path):
   config_file, workdir = trained
   again = changed(config_file, **{"model.path": str(workdir), "reward.heads": 1, "loss.margin_scale": 1.0})
@@ -119,7 +120,6 @@ def test_what_a_reward_model_cannot_start(trained, tmp_path, settings, message):
     run(changed(config_file, **{"model.path": str(workdir)} | settings), tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_rankings_of_different_lengths(trained, tmp_path):
   config_file, _ = trained
   draws = np.random.default_rng(0)

@@ -10,6 +10,8 @@ from dpojax.recipes import online, policy_gradient
 from dpojax.recipes.inputs import Inputs
 from dpojax.sweeps.stages import run
 
+pytestmark = pytest.mark.slow
+
 RECIPES = {"policy_gradient": policy_gradient, "online": online}
 
 
@@ -55,7 +57,6 @@ def made_from(model, recipe, **values):
   return caught.value.args[0]
 
 
-@pytest.mark.slow
 def test_the_seed_of_a_stage_is_added_to_that_of_roll_outs_once(model):
   found = {
     (recipe, seed, own): made_from(model, recipe, seed=seed, rollout__seed=own)["prompts"].digest
@@ -69,7 +70,6 @@ def test_the_seed_of_a_stage_is_added_to_that_of_roll_outs_once(model):
 SUMS = [[(0, 0)], [(1, 0), (0, 1)], [(1, 1), (0, 2)]]  # (seed, rollout.seed) of the same prompts
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "steps, refresh, more, served",
   [(4, 100, 10, (4, 10)), (6, 8, 20, (6, 8)), (8, 8, 20, (8, 8)), (20, 8, 30, (8, 8))],

@@ -23,6 +23,8 @@ from dpojax.report.page.curves import MOST_POINTS, thinned
 from dpojax.report.page.files import as_file
 from dpojax.report.page.html import embedded, escape
 
+pytestmark = pytest.mark.slow
+
 
 class Reader(html.parser.HTMLParser):
   """Elements of a page with their attributes, and the text of each table's cells by its id."""
@@ -228,7 +230,6 @@ def test_thinning_keeps_means():
   assert thinned([(1, float("nan")), (2, 4.0)], 1) == [(2.0, 4.0)]
 
 
-@pytest.mark.slow
 def test_sections_without_data_are_named_with_what_would_give_them(tmp_path, capsys):
   make_stage(tmp_path / "sft", "sft", metrics=train_rows(4))
   assert main(["report", str(tmp_path)]) == 0
@@ -239,7 +240,6 @@ def test_sections_without_data_are_named_with_what_would_give_them(tmp_path, cap
   assert capsys.readouterr().out.startswith("1 run: Training curves, All runs\n")
 
 
-@pytest.mark.slow
 def test_a_page_made_anew_forgets_old_files(tmp_path):
   runs = tmp_path / "runs"
   make_stage(runs / "d", "preference", metrics=[look(0, 0, 0.5), *train_rows(4), look(4, 1.0, 1.0)])
@@ -254,7 +254,6 @@ def test_a_page_made_anew_forgets_old_files(tmp_path):
   ).exists()
 
 
-@pytest.mark.slow
 def test_another_reward_may_judge(tmp_path, capsys):
   make_experiment(tmp_path / "runs")
   assert main(["report", str(tmp_path / "runs"), "--reward=learned", f"--out={tmp_path / 'page'}"]) == 0
@@ -288,7 +287,6 @@ def test_a_missing_library_is_named_with_how_to_get_it(tmp_path, monkeypatch, ca
   assert capsys.readouterr().err == "dpojax: error: dpojax report needs altair: pip install 'dpojax[report]'\n"
 
 
-@pytest.mark.slow
 def test_a_damaged_run_is_left_out_and_said(tmp_path, capsys):
   make_stage(tmp_path / "runs" / "good", "sft", metrics=train_rows(4))
   bad = make_stage(tmp_path / "runs" / "bad", "sft")
@@ -302,7 +300,6 @@ def test_a_damaged_run_is_left_out_and_said(tmp_path, capsys):
   assert str(bad / "stage.json") in (tmp_path / "page" / "index.html").read_text()
 
 
-@pytest.mark.slow
 def test_only_the_command_imports_the_libraries():
   code = "import sys, dpojax, dpojax.report; print([m for m in ('altair', 'vl_convert', 'pandas') if m in sys.modules])"
   root = str(pathlib.Path(__file__).parents[2])

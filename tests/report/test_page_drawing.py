@@ -94,6 +94,7 @@ def test_more_methods_than_colours_are_told_apart(tmp_path):
   assert len(methods) == len({name.colour for name in methods.values()}) == len(PALETTE) + 4
 
 
+@pytest.mark.slow
 def test_losses_of_unlike_kinds_have_charts_of_their_own(seeds, tmp_path):
   found = charts(seeds)
   assert {found[f"curve_loss_{kind}"].title for kind in ("dpo", "ipo", "preferred_ft")} == {

@@ -15,6 +15,7 @@ from dpojax.report.records import read_run
 from dpojax.report.run_report import footnotes
 
 
+@pytest.mark.slow
 def test_the_table_holds_first_and_last_measurement(finished_run):
   text = terminal_report(finished_run)
   table = [re.split(r" {2,}", line.strip()) for line in text.split("\n\n")[0].splitlines()]

@@ -190,6 +190,7 @@ def test_draws_depend_on_seed_and_place_only():
   assert rows[: 3 * 10] == pair_rows(prompts[:10], answers[:10], "bradley_terry", 7)
 
 
+@pytest.mark.slow
 def test_rankings_follow_plackett_luce():
   prompts, answers = some_answers(1500, 4)
   rows = rows_of(prompts, answers, "bradley_terry", 1).rankings

@@ -107,6 +107,7 @@ def test_a_model_goes_where_a_plain_loop_takes_it(name):
   assert_trees_close(one.params, by_hand(Sft(MODEL), TRANSFORMATIONS[name](), start, batches, 4), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_our_optimizer_is_an_optax_transformation():
   """Its `update`, in a plain loop, and its update in place give the same."""

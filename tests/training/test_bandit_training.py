@@ -215,6 +215,7 @@ def test_twice_the_rewards_and_the_penalty_is_twice_the_step(tmp_path):
   np.testing.assert_allclose(trained(trainer, batches, 4), after_some(settings_of("rloo"), tmp_path), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_reward_of_seven_tenths_counts_as_seven_tenths(tmp_path):
   settings = settings_of("rloo", kl_coef=0.0)
   bandit = Bandit([0.7, 0.0, 0.0, 0.0], np.zeros(4))

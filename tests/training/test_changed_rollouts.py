@@ -12,6 +12,8 @@ from dpojax.training.runlog import RunLog
 from tests.training.test_rollouts import same
 from tests.training.tiny_rollouts import EvenShare, make_stage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.long
 def test_what_was_written_after_a_rollout_that_is_made_anew_is_not_read(tmp_path):
@@ -58,7 +60,6 @@ CONTROLLERS = {"fixed": {}, "adaptive": dict(kl_horizon=50.0), "exponential": di
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.slow
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("at", [3, 4, 5])
 def test_another_kl_coef_is_what_the_next_rollout_begins_with(tmp_path, controller, at):

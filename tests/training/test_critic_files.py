@@ -71,6 +71,7 @@ def critic_params(params, shared):
   return {n: x for n, x in decoder.items() if n not in ("head", "score")} | {"score": params["critic"]["score"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [None, *STEPS])
 def test_policy_and_critic_of_a_run_or_a_checkpoint_come_back_exactly(run, start, step):
   folder, params, shared = run

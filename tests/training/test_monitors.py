@@ -18,6 +18,8 @@ from dpojax.training.runlog import RunLog, read_metrics
 from dpojax.training.trainer import Trainer
 from tests.training.tiny import MODEL, tiny_batches, tiny_params
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 
 
@@ -87,7 +89,6 @@ def test_records_of_a_step_are_on_disk_before_its_monitors_are_called(tmp_path):
   run(tmp_path, Every(2, look))
 
 
-@pytest.mark.slow
 def test_monitors_are_due_at_the_start_the_end_and_in_between(tmp_path):
   called = []
   run(
@@ -199,7 +200,6 @@ def watched(tmp_path, rewards, kl, **settings):
   return result, kept, (tmp_path / "log.txt").read_text(), said
 
 
-@pytest.mark.slow
 def test_a_run_ends_when_its_reward_is_flat_and_its_kl_stable(tmp_path):
   result, _, text, said = watched(tmp_path, [0, 1, 2, 3, 3, 3, 3], [0, 1, 2, 2, 2, 2, 2], patience=2, kl_budget=0.0)
   assert (result.reason, result.step) == ("stopped", 5)
@@ -207,7 +207,6 @@ def test_a_run_ends_when_its_reward_is_flat_and_its_kl_stable(tmp_path):
   assert said["decision"]["stop"] is True and said["decision"]["first_step"] == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ("rewards", "kl"), [([0, 1, 2, 3, 4, 5, 6], [0, 1, 1, 1, 1, 1, 1]), ([1] * 7, [0, 1, 2, 4, 8, 16, 32])]
 )
@@ -217,7 +216,6 @@ def test_a_run_goes_on_while_reward_rises_or_kl_moves(tmp_path, rewards, kl):
   assert said["decision"]["stop"] is False and said["decision"]["step"] == STEPS
 
 
-@pytest.mark.slow
 def test_over_the_budget_a_run_says_so_once_and_goes_on(tmp_path):
   result, _, text, said = watched(tmp_path, [0, 1, 2, 3, 4, 5, 6], [0, 0.3, 0.4, 0.6, 0.7, 0.8, 1.3], kl_budget=0.05)
   assert (result.reason, result.step) == ("finished", STEPS)
@@ -231,7 +229,6 @@ def test_over_the_budget_a_run_ends_where_that_is_asked_for(tmp_path):
   assert (result.reason, result.step) == ("stopped", 3)
 
 
-@pytest.mark.slow
 def test_the_best_within_the_budget_is_kept_with_its_own_figures(tmp_path):
   _, kept, _, said = watched(tmp_path, [9, 1, 3, 2, 5, 6, 7], [0, 0.1, 0.2, 0.3, 0.9, 0.9, 0.9], kl_budget=0.05)
   figures = {"step": 2, "reward": pytest.approx(3.0), "kl_token": pytest.approx(0.02), "start": 9.0}

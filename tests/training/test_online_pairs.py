@@ -27,6 +27,8 @@ from dpojax.training.preemption import Interrupted
 from dpojax.training.trainer import Trainer
 from tests.training.tiny import MODEL, tiny_params, train
 
+pytestmark = pytest.mark.slow
+
 BATCH = BatchSettings(size=4, rows=2, row_length=32)
 ROLLOUT = RolloutSettings(samples=3, max_tokens=6)
 ONLINE = OnlineSettings(refresh=4, choose="all")

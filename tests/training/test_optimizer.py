@@ -34,6 +34,7 @@ def chained(settings):
   return optax.chain(optax.clip_by_global_norm(settings.clip_norm), scale, decay)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["adamw", "rmsprop"])
 @pytest.mark.parametrize("size", [0.1, 10.0])  # gradients below and above the norm at which they are clipped

@@ -19,6 +19,8 @@ from dpojax.training.checkpoint import Checkpointer
 from dpojax.training.stage_record import read_record, write_record
 from tests.training.runs import start, state_digest, timeless_metrics, train, write_config
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("DPOJAX_KILLS", "5"))
 STEPS = 60 + 8 * KILLS
 
@@ -49,7 +51,6 @@ def wait_for_line(process, workdir, wanted):
     time.sleep(0.002)
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(config, undisturbed, tmp_path):
   draws = random.Random(0)
   killed = 0
@@ -87,7 +88,6 @@ def test_sigterm_saves_exits_and_the_same_command_goes_on(config, undisturbed, t
   assert timeless_metrics(tmp_path) == metrics
 
 
-@pytest.mark.slow
 def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undisturbed, tmp_path):
   process = start(config, tmp_path)
   wait_for_line(process, tmp_path, 40)
@@ -107,7 +107,6 @@ def test_a_flipped_byte_names_the_file_and_falls_back_a_checkpoint(config, undis
   assert timeless_metrics(tmp_path) == metrics
 
 
-@pytest.mark.slow
 def test_the_fresh_state_makes_room_before_a_checkpoint_is_read(config, tmp_path, monkeypatch):
   """Otherwise a run that resumes holds parameters and moments twice, and needs more memory than it had before."""
   settings = load_config(str(config), ["--config.train.steps=2"])
@@ -138,7 +137,6 @@ def test_a_changed_config_is_refused_with_what_changed(config, undisturbed):
   assert "loss.beta: its default -> 0.3" in output and "--allow-config-change" in output
 
 
-@pytest.mark.slow
 def test_one_and_eight_devices_train_alike(config, undisturbed, tmp_path):
   """The eight along every axis: data, fsdp and tensor."""
   options = ("--config.train.steps=12", "--config.optimizer.schedule=constant")

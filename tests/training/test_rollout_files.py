@@ -45,6 +45,7 @@ def test_a_roll_out_under_the_name_of_another_is_damaged(run):
     going_on(folder, state).run(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes",
   [dict(epochs=3, minibatches=1), dict(minibatches=1), dict(epochs=4), dict(epochs=1, minibatches=3)],

@@ -11,6 +11,8 @@ from tests.training.test_online_pairs import ONLINE, ROLLOUT, LowTokens, pairs_o
 from tests.training.tiny import tiny_params
 from tests.training.tiny_rollouts import EvenShare, make_stage
 
+pytestmark = pytest.mark.slow
+
 
 class Same(EvenShare):
   """1/3 of every answer, with rounding."""

@@ -18,6 +18,8 @@ from dpojax.training.rollout_files import digest_of
 from dpojax.training.rollouts import Rollout
 from tests.training.tiny_rollouts import EvenShare, make_prompts, make_stage
 
+pytestmark = pytest.mark.slow
+
 MANY_ROWS = dict(rows=4, prompts=make_prompts(40))
 WITH_KL_LOSS = dict(critic="shared", kl="loss", entropy_coef=0.01)
 FIELDS = [field.name for field in dataclasses.fields(Rollout)]
@@ -50,7 +52,6 @@ def test_the_first_minibatch_of_every_rollout_has_ratio_one_and_the_sampler_is_n
     assert 0 < metrics["rollout/logp_gap"] <= metrics["rollout/logp_gap_max"] <= 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "options",
   [

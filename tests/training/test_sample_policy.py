@@ -55,6 +55,7 @@ def sampler(folder, *rewards, judge=None, status=None, **settings):
   )
 
 
+@pytest.mark.slow
 def test_a_look_says_how_far_it_is(tmp_path):
   said = []
   look = sampler(tmp_path, Words(), status=said.append)
@@ -92,6 +93,7 @@ def test_every_figure_of_a_look_is_what_its_name_says(tmp_path):
   assert records[0]["prompt"] == prompts()[0].text
 
 
+@pytest.mark.slow
 def test_the_error_of_kl_a_token_is_that_of_a_jackknife(tmp_path):
   metrics, records = sampler(tmp_path)(POLICY)
   kl, tokens = (np.asarray([record[name] for record in records], np.float64) for name in ("kl", "tokens"))

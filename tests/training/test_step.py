@@ -17,6 +17,8 @@ from dpojax.training.trainer import Trainer
 from tests.tolerances import assert_gradients_close
 from tests.training.tiny import MODEL, tiny_batches, tiny_dataset, tiny_params, train
 
+pytestmark = pytest.mark.slow
+
 HYPER = {"beta": 0.1}
 OPTIMIZER = OptimizerSettings(learning_rate=1e-3)
 
@@ -52,7 +54,6 @@ def test_loss_and_gradient_do_not_depend_on_grouping_or_packing(objective):
       np.testing.assert_allclose(other_metrics[name][1], count, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.slow
 def test_sft_gradient_is_that_of_the_mean_over_all_tokens():
   batches = tiny_batches(size=3, rows=1, row_length=32)
 
@@ -109,7 +110,6 @@ def test_the_objective_is_traced_once_for_every_pass_over_the_groups(losses, pas
   assert len(traced) == passes
 
 
-@pytest.mark.slow
 def test_hyper_parameters_are_traced_so_a_sweep_compiles_once():
   batches = tiny_batches()
   # An optimizer of its own, so that no other test has compiled this step.
@@ -183,7 +183,6 @@ def test_schedules_warm_up_and_then_fall(schedule, expected):
   np.testing.assert_allclose([float(share(np.int32(s))) for s in range(6)], expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_adamw_follows_its_equations_in_float64():
   """Three steps against Loshchilov & Hutter (arXiv:1711.05101, Alg. 2) with global clipping."""
   optimizer = OptimizerSettings(

@@ -49,6 +49,7 @@ def first_stops(curve, kl_of_runs, settings, generator):
     yield next(stops, None)
 
 
+@pytest.mark.slow
 def test_no_more_than_one_rising_run_in_twenty_is_stopped():
   """The whole run counts, at a rise of 3.7 standard errors a window; KL as stable as can be, which is the worst case."""
   curve = linear(3.7 * Noise().error(PATIENCE, PROMPTS) / PATIENCE, 0)
@@ -57,6 +58,7 @@ def test_no_more_than_one_rising_run_in_twenty_is_stopped():
   assert len(stops) == RUNS and sum(stop is not None for stop in stops) <= 0.05 * RUNS
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_within_three_looks_of_the_end_of_its_rise():
   """KL does not move either, but is as noisy as at the complaint desk. Runs stopped before are others' matter."""
   generator = np.random.default_rng(2)

@@ -34,6 +34,7 @@ def same_params(folder, step):
   return bits(found) == bits(make_state(step, finite=True).params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumable, expected", [(0, [5]), (1, [5]), (2, [4, 5]), (3, [3, 4, 5])])
 def test_the_newest_keep_their_state_and_the_others_their_weights(tmp_path, resumable, expected):
   reward = {1: 0.9, 2: 0.1, 3: 0.1, 4: 0.1, 5: 0.1}
