@@ -81,6 +81,7 @@ def test_what_does_not_hear_is_ended_too(tmp_path, body):
   assert (found, errors) == (143, "dpojax: stopped by SIGTERM\n") and seconds < 2
 
 
+@pytest.mark.slow
 def test_who_has_saved_and_does_not_end_is_ended(tmp_path):
   body = f"with signals.held() as stop:\n  {READY}\n  while not stop.number: time.sleep(0.01)\ndeaf()"
   process = start(tmp_path, "train", body)

@@ -49,6 +49,7 @@ def test_nothing_shown_is_obeyed(text):
   assert "\n" not in terminal.in_line(text) and "\t" not in terminal.in_line(text)
 
 
+@pytest.mark.slow
 def test_every_hidden_character_is_written_out_and_those_of_living_scripts_stay():
   signs = {
     *range(0x600, 0x606),

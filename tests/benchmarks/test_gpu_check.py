@@ -111,6 +111,7 @@ def stand_in(monkeypatch, tmp_path):
 WRITES = "import json, sys\nopen(sys.argv[-1], 'a').write(json.dumps(dict(part=sys.argv[2], passed=True)) + '\\n')\n"
 
 
+@pytest.mark.slow
 def test_what_a_part_found_before_it_was_killed_is_kept(stand_in, capsys):
   runner = gpu_check.Runner("tiny", 60)
   stand_in.write_text(WRITES + "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")

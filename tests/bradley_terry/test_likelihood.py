@@ -33,6 +33,7 @@ def test_probabilities_are_the_papers_and_sum_to_one(model, tie):
   np.testing.assert_allclose(won + tied + lost, 1, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "tie"), MODELS)
 def test_terms_are_the_derivatives_of_the_log_likelihood(model, tie):
   """First and second ones, against automatic differentiation of the papers' formulas."""

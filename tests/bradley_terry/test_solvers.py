@@ -98,6 +98,7 @@ def test_auto_factors_small_matrices():
   assert fit(case("thirty items")[0]).solver == "newton"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_too_few_steps_are_said_not_hidden(solver):
   data, _ = case("grid of 200")

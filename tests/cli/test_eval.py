@@ -138,6 +138,7 @@ def test_implicit_reward_is_beta_times_the_log_ratio(tiny, other, tmp_path):
       assert line[f"{side}_score"] == pytest.approx(0.25 * ratio, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_its_reference_knows_nothing(tiny, tmp_path):
   figures = run_eval(tmp_path, PAIRS, f"--model={tiny.path}", f"--reference={tiny.path}", "--beta=3")[0]["figures"]
   assert figures["equal_scores"] == 24 and figures["accuracy"]["value"] == 0.5
@@ -209,6 +210,7 @@ def test_the_reference_of_a_model_from_scratch_is_made_again(tmp_path):
   assert {line["chosen_score"] for line in lines} == {0.0}
 
 
+@pytest.mark.slow
 def test_every_row_is_scored_or_listed(tiny, tmp_path, capsys):
   rows: list = [dict(row) for row in PAIRS]
   bad = {
@@ -301,6 +303,7 @@ def test_rewardbench_is_scored_by_its_rules(tiny, tmp_path, capsys):
   assert (result["rewardbench"]["subsets"]["Ties"] >= 0.3) == (min(right) > wrong or lines[1]["chosen_score"] > wrong)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_its_mean(tiny, other, tmp_path):
   result, lines = run_eval(tmp_path, PAIRS, f"--model={tiny.path}", f"--model={other.path}", "--score=sum")
   assert [model["path"] for model in result["models"]] == [tiny.path, other.path] and result["ensemble"]["members"] == 2
@@ -426,6 +429,7 @@ def test_a_reference_that_cannot_be_known(tiny, tmp_path, capsys, settings, mess
   assert message in error and "--reference=PATH" in error
 
 
+@pytest.mark.slow
 def test_a_reference_over_other_ids_is_refused(tiny, tmp_path, capsys):
   from tests.training.runs import write_tiny_model
 

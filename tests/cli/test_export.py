@@ -128,6 +128,7 @@ def test_whoever_loads_an_exported_folder_is_told_of_a_damaged_file(exported, tm
   assert score(model, f"--model={model}") == 0
 
 
+@pytest.mark.slow
 def test_a_template_changed_on_purpose_is_refused_until_the_list_is_deleted(exported, tmp_path, capsys):
   model = tmp_path / "model"
   shutil.copytree(exported, model)

@@ -42,6 +42,7 @@ def rows_file(folder):
   return f"--data={folder / 'rows.jsonl'}"
 
 
+@pytest.mark.slow
 def test_scores_of_a_model_that_overflows(overflowing, tmp_path, capsys):
   out = tmp_path / "out.jsonl"
   assert main(["score", f"--model={overflowing.path}", rows_file(tmp_path), f"--out={out}"]) == 1
@@ -52,6 +53,7 @@ def test_scores_of_a_model_that_overflows(overflowing, tmp_path, capsys):
   assert warned.startswith(f"dpojax: warning: {nulls} figures are not finite, null in {out}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows.jsonl", "null"])
 def test_finite_scores_are_a_success_wherever_they_go(tiny, tmp_path, capsys, name):
   data, out = rows_file(tmp_path), tmp_path / "scores.jsonl"

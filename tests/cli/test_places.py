@@ -96,6 +96,7 @@ def test_a_file_or_a_circle_where_a_folder_is_wanted(inputs, tmp_path, capsys, c
   assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "file"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "sweep", "eval", "export", "report"])
 def test_a_file_where_the_folder_itself_should_be(inputs, tmp_path, capsys, command):
   (tmp_path / "file").write_text("kept")

@@ -133,6 +133,7 @@ def test_the_same_command_again_makes_nothing_and_another_replaces(tiny, data, t
   assert out.read_bytes() != first
 
 
+@pytest.mark.slow
 def test_an_unfinished_file_belongs_to_its_job(tiny, data, tmp_path, capsys, monkeypatch):
   out = tmp_path / "answers.jsonl"
 

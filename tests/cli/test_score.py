@@ -41,6 +41,7 @@ def test_equals_transformers_on_real_pairs(tmp_path):
       assert line[f"{side}_tokens"] == row[f"{side}_tokens"]
 
 
+@pytest.mark.slow
 def test_text_conversations_and_ids_are_scored_alike(tiny, tmp_path):
   chat = {
     "prompt": [{"role": "user", "content": "my parcel is calm"}],
@@ -63,6 +64,7 @@ def test_text_conversations_and_ids_are_scored_alike(tiny, tmp_path):
     assert score(tiny.path, tmp_path, [row]) == [expected]
 
 
+@pytest.mark.slow
 def test_every_row_appears_once_in_order(tiny, tmp_path, capsys):
   """Good rows of many lengths among bad ones of every kind; good ones equal each answer alone."""
   rows: list = []
@@ -94,11 +96,13 @@ def test_every_row_appears_once_in_order(tiny, tmp_path, capsys):
       assert line[f"{side}_logp"] == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_equal_answers_are_scored_too(tiny, tmp_path):
   (line,) = score(tiny.path, tmp_path, [{"prompt_ids": [1, 2], "chosen_ids": [3, 0], "rejected_ids": [3, 0]}])
   assert line["chosen_logp"] == line["rejected_logp"]
 
 
+@pytest.mark.slow
 def test_rankings_are_lists(tiny, tmp_path):
   rows = [
     {"prompt_ids": [1, 2], "answers_ids": [[3, 0], [4, 5, 0], [6, 0], [7, 8, 9, 0]]},
@@ -111,6 +115,7 @@ def test_rankings_are_lists(tiny, tmp_path):
     assert line["logps"] == pytest.approx([tiny.logp(row["prompt_ids"], a) for a in row["answers_ids"]], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near(tiny, tmp_path):
   rows = [{"prompt_ids": [1, 2, 3], "chosen_ids": [4, 5, 0], "rejected_ids": [6, 0]}]
   (exact,), (rounded,) = score(tiny.path, tmp_path, rows), score(tiny.path, tmp_path, rows, "--precision=bfloat16")

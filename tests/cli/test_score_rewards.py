@@ -104,12 +104,14 @@ def test_rules_need_no_model(tmp_path, capsys):
   assert "rows scored: 2, not scored: 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_length_counts_tokens_of_the_model_named(tiny, models, tmp_path):
   assert score(tmp_path, [SINGLE], f"--model={tiny.path}", "--rewards=length") == [{"row": 0, "reward": 6.0}]
   found = score(tmp_path, [SINGLE], f"--rewards=r=model:{models[1][0]}, length")
   assert found[0]["reward"]["length"] == 6
 
 
+@pytest.mark.slow
 def test_ids_are_scored_as_they_are(models, tmp_path, capsys):
   """Not decoded and tokenised again, which would end them with EOS."""
   row = {"prompt_ids": [1, 2, 3], "completion_ids": [4, 5]}

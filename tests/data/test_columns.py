@@ -127,6 +127,7 @@ def test_a_mapping_of_columns_that_are_standard_already_changes_nothing(chatml):
     read([{"a": "hello", **PAIR}], chatml, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("setting", "message"),
   [

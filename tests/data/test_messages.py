@@ -54,6 +54,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN.keys())
 @pytest.mark.parametrize("given", [("chosen", "rejected"), ("prompt", "chosen", "rejected")])
 def test_messages_written_as_text_are_read_as_lists_are(chatml, tmp_path, write, given):

@@ -52,6 +52,7 @@ def test_answers_that_begin_with_the_prompt_again_are_counted(chatml):
   assert any("rows[1]: its answers begin with the whole prompt again" in line for line in data.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["User", "USER", "human", " Human "])
 @pytest.mark.parametrize("write", [lambda messages: messages, json.dumps, repr], ids=["list", "JSON", "Python"])
 def test_roles_of_other_names_mean_the_usual_ones(chatml, role, write):

@@ -42,6 +42,7 @@ def read_back(batch, num_answers):
   return found
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(example_lists, st.integers(1, 4), st.booleans())
 def test_every_example_reads_back_from_its_row(raw, rows, share_prompt):
@@ -96,6 +97,7 @@ def test_what_was_observed_of_an_example_travels_with_it():
   assert batch.answer_end.tolist() == [[[4, 8, 0, 0]]]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(example_lists, st.integers(1, 3))
 def test_empty_places_hold_the_documented_fillers(raw, rows):

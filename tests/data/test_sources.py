@@ -238,6 +238,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_of_the_hub_is_read(hub, chatml, layout):
   files, options = LAYOUTS[layout]

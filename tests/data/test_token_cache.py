@@ -73,6 +73,7 @@ def entries(tmp_path):
   return sorted((tmp_path / "tokens").rglob(f"*{ENTRY}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [Answers.PAIR, Answers.ONE, Answers.ANY, Answers.UNPAIRED])
 def test_what_is_read_back_is_what_was_made(settings, chatml, cache, tmp_path, answers):
   made, _ = load(settings, chatml, None, answers)
@@ -145,6 +146,7 @@ def test_other_rows_paths_kinds_and_lengths_have_their_own(settings, file, chatm
   assert tokenised and contents(found[0]) == contents(load(settings, chatml, None)[0][0])
 
 
+@pytest.mark.slow
 def test_other_tokenizers_templates_code_and_libraries_have_their_own(
   settings, chatml, llama, cache, monkeypatch, tmp_path
 ):

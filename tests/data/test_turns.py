@@ -63,6 +63,7 @@ def alone(conversations, tokenizer, **options):
   return learned_turns(read([{"messages": talk} for talk in conversations], tokenizer, train_turns="last", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_eos", ["drop", "keep"])
 @pytest.mark.parametrize("name", ["chatml", "llama"])
 def test_every_turn_stands_after_what_it_would_stand_after_alone(name, after_eos, request):

@@ -32,6 +32,7 @@ def test_every_setting_has_one_row_with_its_default_and_meaning(script):
   assert rows["checkpoint.keep"] == "`2` | newest checkpoints kept (≥ 1) *execution*"
 
 
+@pytest.mark.slow
 def test_every_metric_has_one_row(script):
   page = script("make_site").metrics_page()
   assert sorted(re.findall(r"^\| \[`([\w/]+)`\]", page, re.MULTILINE)) == sorted(METRICS)
@@ -57,6 +58,7 @@ def test_the_house_is_drawn_from_the_imports(script):
   assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.slow
 def test_arrows_that_are_left_out_stand_for_a_longer_way(script):
   house = script("make_house")
   kept = house.reduced(house.GRAPH)

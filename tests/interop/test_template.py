@@ -30,6 +30,7 @@ def test_plain():
   assert render(PLAIN, prompt=True).endswith("</s>\n<assistant>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("template", "text"),
   [

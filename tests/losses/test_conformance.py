@@ -114,6 +114,7 @@ def test_trl(record):
   close(slopes, want, of_gradient, np.nanmax(np.abs(flat(want)), initial=1e-3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", [r for r in trl.TRL["records"] if r["loss"] == "bradley_terry"], ids=trl.label)
 def test_trl_reward(record):
   dtype = np.float64 if record["precision"] == "float64" else np.float32

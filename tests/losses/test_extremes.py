@@ -82,6 +82,7 @@ def of_margin(name):
   return jax.jit(jax.value_and_grad(lambda margin, beta: at_margin(name, margin, beta=beta)))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(margin=st.floats(-1e4, 1e4), beta=st.floats(0.01, 1.0))
 @pytest.mark.parametrize("name", ["dpo", "discopop", "exo_pair"])

@@ -44,6 +44,7 @@ def test_alpha_divergences_join_the_two_kls():
   np.testing.assert_allclose(chosen(x), alpha_divergence(0.2)(x), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_divergences_are_0_at_the_reference_and_never_fall(name):
   # The slope there is f''(1).

@@ -87,6 +87,7 @@ def test_values(record):
     close(record, got - likelihood(record, policy), record["value"])
 
 
+@pytest.mark.slow
 def test_gradients(record):
   policy, reference = models(record)
 

@@ -81,6 +81,7 @@ def test_empty_slots_leave_the_gradient_of_a_mean_over_tokens_finite():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), own[1], simpo[1])
 
 
+@pytest.mark.slow
 def test_a_reward_loss_is_given_what_it_takes():
   @losses.register(of_rewards=True)
   def lead(chosen, rejected):

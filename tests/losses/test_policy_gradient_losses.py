@@ -47,6 +47,7 @@ def value_and_gradient(function, x, *rest, **options):
   return losses, jax.grad(lambda y: jnp.sum(function(y, *rest, **options)))(x)
 
 
+@pytest.mark.slow
 @in_float64
 @pytest.mark.parametrize("case", POLICY)
 def test_policy_loss_by_cases(case):
@@ -166,6 +167,7 @@ def test_k1_as_a_reward_has_the_gradient_of_the_kl():
   np.testing.assert_allclose(jax.grad(expected, 1)(kl_k1, Z, OTHER), 0.0, atol=1e-15)
 
 
+@pytest.mark.slow
 @in_float64
 def test_k3_as_a_loss_has_the_gradient_of_the_other_kl():
   other_way = jax.grad(lambda z: kl(OTHER, z))(Z)

@@ -40,6 +40,7 @@ def test_losses_of_ratios_see_nothing_but_the_difference_of_the_models(name):
   assert same == loss.of_ratios
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if kind_of(n) in ("pair", "pair_rewards")])
 def test_losses_read_margins_where_the_registry_says_so(name):
   args = draw(name, spread=0.5)
@@ -88,6 +89,7 @@ def test_only_coupled_losses_look_at_other_examples(name):
   assert np.any(others != 0) if LOSSES[name].coupled else not np.any(others != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_losses_of_one_answer_do_not_see_the_other(name):
   args = draw(name, spread=0.5)

@@ -215,6 +215,7 @@ def test_plackett_luce_with_two_answers_is_dpo():
   np.testing.assert_allclose(loss_of("plackett_luce_dpo", padded, beta=0.3), want, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plackett_luce", "all_pairs"])
 def test_a_ranking_of_two_is_bradley_terrys(name):
   scores = np.random.default_rng(3).normal(0, 2, (5, 2))

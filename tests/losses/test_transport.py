@@ -31,6 +31,7 @@ def test_aot_of_one_pair_is_dpo(name):
   np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_aot_values_stand_where_their_margins_do():
   policy = pairs([3.0, 1.0, 2.0], [0.0, 0.0, 0.0])
   reference = pairs([-1.0, 7.0, 0.0], [0.0, 0.0, 0.0])

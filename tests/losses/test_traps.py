@@ -49,6 +49,7 @@ def test_trap_1_columns_alone_are_an_error_too_and_options_are_single_numbers(na
         LOSSES[name].function(**given, **{option: np.ones(3)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_lists_and_integers_do_as_well_as_arrays(name):
   given = {key: np.round(value) if value.dtype == float else value for key, value in plain(name, draw(name)).items()}
@@ -58,6 +59,7 @@ def test_lists_and_integers_do_as_well_as_arrays(name):
   np.testing.assert_array_equal(LOSSES[name].function(**as_lists), LOSSES[name].function(**given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "cdpo", "robust_dpo", "exo_pair", "discopop", "hinge", "dpo_norm"])
 def test_trap_2_beta_scales_the_margin_once(name):
   # beta and the margin enter as their product only, so twice the one is twice the other.
@@ -76,6 +78,7 @@ def test_trap_2_at_the_reference_the_gradient_is_beta_times_a_number(name, slope
     np.testing.assert_allclose(gradients_of(name, (policy, policy), beta=beta)["chosen"], slope * beta, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_trap_2_beta_is_no_factor_of_what_ipo_sppo_and_likelihoods_weigh():
   # IPO's and SPPO's beta moves the target; the curvature stays 2.
   for name in ("ipo", "ipo_sum"):

@@ -64,6 +64,7 @@ def test_the_draw_is_what_it_always_was(tied):
   assert set(DRAWN) - set(drawn) == ({"head"} if tied else set())
 
 
+@pytest.mark.slow
 def test_a_reward_head_is_drawn_as_ever():
   params = RewardModel(LanguageModel(CONFIG), 3).init(jax.random.key(5))
   np.testing.assert_allclose(np.ravel(params["score"])[[0, -1]], SCORE, rtol=1e-6)

@@ -153,6 +153,7 @@ def test_the_analytic_gradient_is_that_of_the_objective():
     assert ascent(ELSEWHERE)[arm] == pytest.approx((up - down) / (2 * step), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_critic_is_at_rest_where_it_expects_the_return():
   settled = gradient("ppo", BANDIT.optimum(BETA), critic=VALUE)[1]
   assert abs(settled) <= ZERO
@@ -160,6 +161,7 @@ def test_the_critic_is_at_rest_where_it_expects_the_return():
   assert gradient("ppo", BANDIT.optimum(BETA), critic=VALUE + 0.1)[1] == pytest.approx(0.01, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_at_a_temperature_the_policy_that_samples_is_the_optimum():
   temperature, optimum = 0.7, BANDIT.optimum(BETA)
   assert np.max(np.abs(gradient("rloo", temperature * optimum, temperature=temperature))) <= ZERO
@@ -210,6 +212,7 @@ def test_dpo_vanishes_at_the_optimum_whoever_writes(writer):
   assert np.max(np.abs(pair_gradient(BANDIT.start, writer))) >= CLEARLY
 
 
+@pytest.mark.slow
 def test_online_dpo_vanishes_at_the_optimum():
   optimum = BANDIT.optimum(BETA)
   assert np.max(np.abs(pair_gradient(optimum, optimum))) <= ZERO
@@ -246,6 +249,7 @@ def of_kl_from_the_reference(logits, bandit=BANDIT):
   return np.exp(logits) / np.sum(np.exp(logits)) - np.exp(bandit.start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo without a critic", "rloo", "reinforce"])
 def test_k3_as_a_reward_loses_the_gradient_of_the_other_divergence(name):
   optimum = BANDIT.optimum(BETA)

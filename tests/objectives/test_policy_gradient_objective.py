@@ -145,6 +145,7 @@ def test_the_loss_is_a_plain_loop_s_however_rows_are_grouped(reduction, parts):
     np.testing.assert_allclose(metrics["policy/loss"], (policy, 1.0), rtol=1e-12, err_msg=shape)
 
 
+@pytest.mark.slow
 def test_answers_of_one_token_at_most_make_the_constant_the_number_of_answers():
   loss, of_sequence = (
     step_of(PolicyGradient(MODEL, reduction=r), "one row a group")[0] for r in ("constant", "sequence")
@@ -339,6 +340,7 @@ def test_entropy_moves_nothing_unless_it_is_asked_for():
   assert any(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(jax.jit(jax.grad(entropy(bonus)))(params)))
 
 
+@pytest.mark.slow
 def test_the_reference_moves_nothing():
   objective = PolicyGradient(MODEL)
   params, group = parameters(objective), rows_of("all in one group").batch(np.arange(2)).group(0)
@@ -386,6 +388,7 @@ def test_a_step_without_tokens_changes_nothing_of_that():
     assert bool(taken) == (stopped == 0) and float(running["stopped"]) == stopped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["behaviour_logp", "advantage", "reference_logp", "old_value", "value_target"])
 def test_a_batch_that_is_of_no_rollout_is_an_error(missing):
   objective = PolicyGradient(MODEL, **PARTS["all"])

@@ -249,6 +249,7 @@ def test_an_example_of_weight_0_is_not_there(name, answers, options):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_trap_1_rewards_of_one_head_do_not_spread_over_the_batch():
   """[B, 1] - [B] would compare every answer with every other one: then one pair's reward would move another's loss."""
   batch = batch_of(dataset(varied=False, size=4)).group(0)
@@ -291,6 +292,7 @@ def test_bootstrap_weights_are_exponential():
   np.testing.assert_allclose(quantiles, -np.log([0.9, 0.5, 0.1]), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_metrics_of_pairs():
   data = dataset(size=10)
   batch = batch_of(data).flat()
@@ -334,6 +336,7 @@ def test_metrics_of_rankings_weigh_every_prompt_alike():
   assert "rewards/disagreement" not in found
 
 
+@pytest.mark.slow
 def test_equal_rewards_are_no_right_order():
   batch = batch_of(dataset(varied=False)).flat()
   loss, _, found = at_rewards(RewardObjective(ALONE), batch, some_rewards(batch, 1) * 0)

@@ -122,6 +122,7 @@ def test_an_answer_does_not_depend_on_its_siblings(prompt, answers, seed):
     assert np.array_equal(np.asarray(before)[rows.answer == mine], np.asarray(after)[rows.answer == mine])
 
 
+@pytest.mark.slow
 def test_a_shared_prompt_equals_a_repeated_one():
   shared = lay_out([[(7, [4, 3, 5])]], 24)
   repeated = lay_out([[(7, [4]), (7, [3]), (7, [5])]], 40)

@@ -181,6 +181,7 @@ def test_cards_that_the_kernels_were_not_made_for_go_without_and_it_is_said_once
     assert f"Tesla T4 (compute capability {capability})" in str(said[0].message)
 
 
+@pytest.mark.slow
 def test_without_kernels_a_program_for_a_gpu_has_none_and_gives_the_same():
   rows = lay_out([[(100, [40, 35])], [(150, [33, 17])]], 256)
   arrays = [x.astype(np.float32) for x in draw(rows, width=16)]

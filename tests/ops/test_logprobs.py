@@ -229,6 +229,7 @@ def test_kl_is_exact_non_negative_and_zero_between_equals(chunk, seed, scale):
     assert np.all(jitted_token_kl(hidden, head, hidden, head, chunk=chunk, precision="float32") == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_kl_gradient_equals_autodiff_of_the_formula():
   hidden, head, _ = draw()

@@ -115,6 +115,7 @@ def test_cached_log_probs_are_those_of_the_reference(tmp_path):
   assert attached.cache.folder.parent == tmp_path / "reference_cache"
 
 
+@pytest.mark.slow
 def test_a_cache_is_shared_by_runs_and_by_data_sets(tmp_path):
   folder = str(tmp_path / "shared")
   train, held_out = make_batches(), make_batches(5, seed=1)
@@ -128,6 +129,7 @@ def test_a_cache_is_shared_by_runs_and_by_data_sets(tmp_path):
   assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"load": lambda: make_params(1)}, {"precision": "bfloat16"}])
 def test_another_reference_or_precision_is_computed_anew(tmp_path, change):
   batches = make_batches()

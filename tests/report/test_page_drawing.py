@@ -54,6 +54,7 @@ def colour_of(chart, name):
   return found.pop() if len(found) == 1 else None
 
 
+@pytest.mark.slow
 def test_a_setting_has_one_colour_on_the_whole_page(seeds):
   of_ppo = {key: colour_of(chart, "PPO, learned reward, target 4") for key, chart in charts(seeds).items()}
   assert all(of_ppo[key] for key in ("frontier", "two_rewards", "two_rewards_over_kl", "curve_kl", "curve_score"))

@@ -77,6 +77,7 @@ def folder(tmp_path_factory):
   return make_run(tmp_path_factory.mktemp("ppo") / "run", records)
 
 
+@pytest.mark.slow
 def test_a_roll_out_takes_in_its_own_steps(folder):
   first, second = rollout_records(read_run(folder))[:2]
   assert first["objective/score"] == 0.5
@@ -94,6 +95,7 @@ def test_steps_of_a_roll_out_that_are_not_recorded_yet_are_no_error(tmp_path):
   assert first["steps/taken"] == 1.0 and "steps/taken" not in second
 
 
+@pytest.mark.slow
 def test_before_is_the_first_roll_out_and_after_the_last_tenth(folder):
   result = read_result(folder)
   before, after = result["before"]["rollout"], result["after"]["rollout"]
@@ -145,6 +147,7 @@ def test_last_steps_without_rows_bring_no_section_of_training(tmp_path):
   assert "training (first" not in terminal_report(make_run(tmp_path / "run", records, **{"logging.plots": False}))
 
 
+@pytest.mark.slow
 def test_normalised_scores_are_called_so_and_the_reward_before_is_shown(tmp_path):
   records = [
     rollout(0, **{"objective/reward_raw": 7.25}),

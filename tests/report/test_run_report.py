@@ -28,6 +28,7 @@ def test_the_table_holds_first_and_last_measurement(finished_run):
   assert "answer 4 of step 0" not in text  # monitor.show is 4
 
 
+@pytest.mark.slow
 def test_the_table_says_at_how_many_prompts_the_policy_was_looked_at(finished_run):
   text = terminal_report(finished_run)
   assert "\nwhat it writes (± standard error), 6 prompts\n" in text
@@ -48,6 +49,7 @@ def test_result_json_is_what_the_table_shows(finished_run):
   assert not [name for name in result["after"]["train"] if name.startswith("time/")]
 
 
+@pytest.mark.slow
 def test_curves_are_pictures_with_something_on_them(finished_run):
   for name in ("training.png", "policy.png"):
     picture = imread(finished_run / "plots" / name)
@@ -61,6 +63,7 @@ def test_each_panel_says_what_it_shows(finished_run):
   assert titles == ["loss", "reward accuracy (%)", "reward margin", "reward of chosen and rejected, held out"]
 
 
+@pytest.mark.slow
 def test_without_a_reward_its_panels_are_left_out(tmp_path, make_run):
   run = read_run(make_run(tmp_path / "run", reward=False))
   assert [axis.get_title(loc="left") for axis in draw_policy(run).axes] == [
@@ -83,6 +86,7 @@ def test_no_plots_when_told(tmp_path, make_run):
   assert not (folder / "plots").exists()
 
 
+@pytest.mark.slow
 def test_the_page_shows_settings_curves_and_samples(tmp_path, make_run):
   page = (make_run(tmp_path / "run", {"loss.beta": 0.3}) / "report.md").read_text()
   assert page.startswith("# run\n")

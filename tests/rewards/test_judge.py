@@ -92,6 +92,7 @@ def test_without_ties_it_is_wilsons_interval():
     assert (found.rate, found.low, found.high) == pytest.approx((wins / n, expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 64])
 @pytest.mark.parametrize("ties", [0.0, 0.3, 0.6])
 def test_the_interval_holds_the_truth_nineteen_times_in_twenty(n, ties):

@@ -170,6 +170,7 @@ def test_every_two_different_answers_make_a_pair():
     assert row["reward_rejected"] == WORLD.reward(row["prompt"], row["rejected"])
 
 
+@pytest.mark.slow
 def test_labels_follow_bradley_terry():
   prompts, answers = some_answers(1500, 4)
   rows = pair_rows(prompts, answers, "bradley_terry", 1)

@@ -37,6 +37,7 @@ def distributions(draws):
   return draws(st.permutations(probabilities.tolist()))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(distributions(), st.integers(0, 14), st.integers(1, GRID))
 def test_what_is_left_is_what_a_sort_leaves(probabilities, top_k, numerator):
@@ -50,6 +51,7 @@ def test_what_is_left_is_what_a_sort_leaves(probabilities, top_k, numerator):
   np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_crossing_token_belongs_and_of_equal_tokens_the_first():
   logits = jnp.log(jnp.float32([[0.125, 0.5, 0.25, 0.125]]))
   kept = [np.flatnonzero(left(logits, 0, jnp.float32(p))[0]).tolist() for p in (0.49, 0.51, 0.74, 0.8, 0.9)]

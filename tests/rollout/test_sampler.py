@@ -103,6 +103,7 @@ def test_shrinking_and_growing_change_nothing(monkeypatch):
   assert sizes == []
 
 
+@pytest.mark.slow
 def test_logp_is_of_the_model_itself_and_only_the_last_token_ends():
   samples = flat(generate(MODEL, PARAMS, PROMPTS, max_tokens=12, eos_id=2, temperature=0.7, top_p=0.9, seed=3))
   for prompt, sample in zip(PROMPTS, samples, strict=True):

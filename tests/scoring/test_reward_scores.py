@@ -54,6 +54,7 @@ def test_every_answer_has_the_reward_it_has_alone(reward_model, dataset):
       np.testing.assert_allclose(found[i][:, k], alone(model, params, dataset[i].prompt, answer), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_and_their_length_change_nothing(reward_model, dataset):
   model, params = reward_model
   wide, narrow = reward_scores(model, params, dataset), reward_scores(model, params, dataset, rows=1, row_length=64)
@@ -70,6 +71,7 @@ def test_rewards_are_raw(reward_model, dataset):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_normalisation_is_of_every_answer(reward_model, dataset):
   model, params = reward_model
   measured = measure_normalisation(model, params, dataset, rows=2, row_length=64)

@@ -117,6 +117,7 @@ def test_a_stage_starts_when_its_sources_have_ended(experiment, folder):
   assert start(experiment, folder)[1][1:] == [f"stage {name}: ended before, skipped" for name in experiment.stages]
 
 
+@pytest.mark.slow
 def test_until_leaves_out_what_comes_later(experiment, folder):
   assert start(experiment, folder, until="a")[0] == 0
   assert sorted(path.name for path in folder.glob("*.ended")) == ["a.ended", "sft.ended"]

@@ -160,6 +160,7 @@ def test_a_step_that_is_not_finite_changes_nothing(name):
   assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (before[0], one.params)), strict=True))
 
 
+@pytest.mark.slow
 def test_a_learning_rate_inside_an_optax_object_stays():
   one = Trainer(Line(), optax.adam(1e-3), line_params())
   with pytest.raises(ConfigError, match=r"part of the optax optimizer.*inject_hyperparams.*or build another"):

@@ -103,6 +103,7 @@ def critic_of(start, path, folders=None):
   return found
 
 
+@pytest.mark.slow
 def test_a_critic_goes_on_from_the_critic_of_a_run_with_its_head(run, start):
   folder, params, shared = run
   for path, step in ((folder, STEPS[-1]), (folder / "checkpoints" / str(STEPS[0]), STEPS[0])):
@@ -124,6 +125,7 @@ def test_a_critic_goes_on_from_an_exported_critic_with_its_head(run, start, tmp_
     assert found.keeps_head and found.words == f"the critic of {tmp_path / name}, whose head is kept"
 
 
+@pytest.mark.slow
 def test_the_log_says_that_a_kept_head_and_a_normalised_reward_stand_on_two_scales(run, start):
   found = critic_of(start, run[0])
   config = replace_values(RunConfig(), {"recipe": "policy_gradient", "rollout.reward": "length"})

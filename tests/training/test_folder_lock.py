@@ -152,6 +152,7 @@ def test_a_copy_of_a_folder_in_use_is_free(tmp_path, other):
     take(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff", b"[" * 100_000])
 def test_a_damaged_lock_is_taken_over_once_it_is_old(tmp_path, content):
   (tmp_path / FILE).write_bytes(content)

@@ -64,6 +64,7 @@ def adam_of_tensorflow(gradients, *, rate, b1, b2, eps):
   return changes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("way", ["in place", "as a transformation"])
 def test_tensorflow_s_adam_is_its_formula(way):

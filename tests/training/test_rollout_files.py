@@ -35,6 +35,7 @@ def run(begun, tmp_path):
   return tmp_path / "run", begun[1]
 
 
+@pytest.mark.slow
 def test_a_roll_out_under_the_name_of_another_is_damaged(run):
   folder, state = run
   shutil.copy(folder / "rollouts" / "000000.npz", folder / "rollouts" / "000001.npz")
@@ -66,6 +67,7 @@ def test_another_number_of_steps_a_roll_out_takes_a_new_one_for_what_is_left(run
   assert np.isfinite(later.run(1)[0]["policy/loss"])
 
 
+@pytest.mark.slow
 def test_a_roll_out_of_the_settings_that_hold_is_not_made_twice(run):
   folder, state = run
   changed = going_on(folder, state, options=dict(identity="other"), epochs=3, minibatches=1)
@@ -76,6 +78,7 @@ def test_a_roll_out_of_the_settings_that_hold_is_not_made_twice(run):
     going_on(folder, state, options=dict(identity="other"), epochs=3, minibatches=1).run(1)
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_roll_out_is_named(run):
   folder, state = run
   path = folder / "rollouts" / "000001.npz"

@@ -68,6 +68,7 @@ def test_a_look_says_how_far_it_is(tmp_path):
   assert not any("reference" in text for text in said)  # it answered once
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_look_is_what_its_name_says(tmp_path):
   metrics, records = sampler(tmp_path, Words())(POLICY)
   before = [json.loads(line) for line in (tmp_path / "samples" / "reference.jsonl").read_text().splitlines()]
@@ -102,12 +103,14 @@ def test_the_error_of_kl_a_token_is_that_of_a_jackknife(tmp_path):
   assert metrics["kl/token_error"] == pytest.approx(jackknife, rel=0.15)
 
 
+@pytest.mark.slow
 def test_at_the_reference_nothing_has_moved_and_nobody_wins(tmp_path):
   metrics, _ = sampler(tmp_path, Words())(REFERENCE)
   assert metrics["win_rate"] == 0.5
   assert all(metrics[f"kl/{name}"] == 0 for name in ("sequence", "token", "k1", "k3"))
 
 
+@pytest.mark.slow
 def test_looks_are_paired_and_a_run_that_goes_on_compares_with_the_same(tmp_path):
   first, again = sampler(tmp_path, Words()), sampler(tmp_path, Words())
   metrics, records = first(POLICY)
@@ -130,6 +133,7 @@ def test_gain_and_bias_come_from_the_reference_and_survive_a_restart(tmp_path):
   assert again["reward/words"] == pytest.approx(gain * 3 * plain["reward/words"] - gain * raw.mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"top_k": 3}, {"top_p": 0.9}, {"temperature": 0.0}])
 def test_a_truncated_distribution_gives_no_kl(tmp_path, settings):
   metrics, _ = sampler(tmp_path, Words(), **settings)(POLICY)
@@ -161,6 +165,7 @@ class Rounded(Words):
     return values + 1e-9 * self.asked
 
 
+@pytest.mark.slow
 def test_answers_that_are_the_same_tie_whatever_a_reward_rounds(tmp_path):
   metrics, records = sampler(tmp_path, Rounded(), max_tokens=1, temperature=4.0, seed=0)(POLICY)
   before = [json.loads(line) for line in (tmp_path / "samples" / "reference.jsonl").read_text().splitlines()]

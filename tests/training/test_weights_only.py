@@ -79,6 +79,7 @@ def test_where_the_one_with_state_is_damaged_the_others_are_named(tmp_path):
   assert same_params(tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_one_killed_at_any_moment_is_sound_and_is_finished_by_the_next_start(tmp_path, monkeypatch):
   """Before the manifest, after it, and with each number of files of the rest gone."""
   whole = saved(tmp_path / "whole", 1, 2, finite=True)
