@@ -116,6 +116,7 @@ def mounted(folder, options):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_disk_that_is_read_only(inputs, tmp_path, capsys, command):
   with mounted(tmp_path / "disk", "ro") as disk:

@@ -264,6 +264,7 @@ def exact_kl(logits):
   return lambda k1: np.full_like(k1, BANDIT.kl(logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ppo without a critic", "rloo", "reinforce"])
 def test_the_exact_divergence_as_a_reward_has_no_gradient(name):
   for logits in (BANDIT.optimum(BETA), ELSEWHERE):

@@ -139,6 +139,7 @@ def test_another_reference_or_precision_is_computed_anew(tmp_path, change):
   assert "18 answers computed" in said.messages[0]
 
 
+@pytest.mark.slow
 def test_parameters_are_read_once_to_fill_and_not_kept(tmp_path):
   """A run with a cache holds the reference only while something needs it."""
   reads = []

@@ -57,6 +57,7 @@ def test_curves_are_pictures_with_something_on_them(finished_run):
     assert picture[..., :3].std() > 0.02  # a blank page has no spread
 
 
+@pytest.mark.slow
 def test_each_panel_says_what_it_shows(finished_run):
   run = read_run(finished_run)
   titles = [axis.get_title(loc="left") for axis in draw_training(run).axes]

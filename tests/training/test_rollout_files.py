@@ -88,6 +88,7 @@ def test_a_folder_in_the_place_of_a_roll_out_is_named(run):
     going_on(folder, state).run(1)
 
 
+@pytest.mark.slow
 def test_a_roll_out_that_may_not_be_read_is_named(run, monkeypatch):
   folder, state = run
 
@@ -113,6 +114,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(run):
     normalised(folder)
 
 
+@pytest.mark.slow
 def test_the_digest_covers_number_and_steps(run):
   folder, _ = run
   path = folder / "rollouts" / "000001.npz"

@@ -120,6 +120,7 @@ def test_looks_are_paired_and_a_run_that_goes_on_compares_with_the_same(tmp_path
   assert (tmp_path / "samples" / "reference.jsonl").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_gain_and_bias_come_from_the_reference_and_survive_a_restart(tmp_path):
   plain, _ = sampler(tmp_path / "plain", Words())(POLICY)
   (tmp_path / "run").mkdir()
