@@ -15,6 +15,8 @@ from dpojax.training.rollouts import Rollout
 from tests.training.test_rollouts import Lengths, scripted
 from tests.training.tiny_rollouts import make_prompts, make_stage
 
+pytestmark = pytest.mark.slow
+
 
 def going_on(folder, state, **options):
   return make_stage(folder, method="rloo", **options).restore(state)
@@ -35,7 +37,6 @@ def run(begun, tmp_path):
   return tmp_path / "run", begun[1]
 
 
-@pytest.mark.slow
 def test_a_roll_out_under_the_name_of_another_is_damaged(run):
   folder, state = run
   shutil.copy(folder / "rollouts" / "000000.npz", folder / "rollouts" / "000001.npz")
@@ -46,7 +47,6 @@ def test_a_roll_out_under_the_name_of_another_is_damaged(run):
     going_on(folder, state).run(1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes",
   [dict(epochs=3, minibatches=1), dict(minibatches=1), dict(epochs=4), dict(epochs=1, minibatches=3)],
@@ -67,7 +67,6 @@ def test_another_number_of_steps_a_roll_out_takes_a_new_one_for_what_is_left(run
   assert np.isfinite(later.run(1)[0]["policy/loss"])
 
 
-@pytest.mark.slow
 def test_a_roll_out_of_the_settings_that_hold_is_not_made_twice(run):
   folder, state = run
   changed = going_on(folder, state, options=dict(identity="other"), epochs=3, minibatches=1)
@@ -78,7 +77,6 @@ def test_a_roll_out_of_the_settings_that_hold_is_not_made_twice(run):
     going_on(folder, state, options=dict(identity="other"), epochs=3, minibatches=1).run(1)
 
 
-@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_roll_out_is_named(run):
   folder, state = run
   path = folder / "rollouts" / "000001.npz"
@@ -88,7 +86,6 @@ def test_a_folder_in_the_place_of_a_roll_out_is_named(run):
     going_on(folder, state).run(1)
 
 
-@pytest.mark.slow
 def test_a_roll_out_that_may_not_be_read_is_named(run, monkeypatch):
   folder, state = run
 
@@ -114,7 +111,6 @@ def test_a_file_in_the_place_of_the_folder_is_named(run):
     normalised(folder)
 
 
-@pytest.mark.slow
 def test_the_digest_covers_number_and_steps(run):
   folder, _ = run
   path = folder / "rollouts" / "000001.npz"

@@ -142,6 +142,7 @@ def test_a_truncated_distribution_gives_no_kl(tmp_path, settings):
   assert metrics["path_kl/token"] > 0
 
 
+@pytest.mark.slow
 def test_a_judge_of_the_users_own_decides_the_win_rate(tmp_path):
   @dataclasses.dataclass
   class First:
