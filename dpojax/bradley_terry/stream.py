@@ -252,8 +252,11 @@ class _Said:
       wrong &= rows
     if wrong.any():
       row = int(wrong.argmax())
-      known = ", ".join(map(repr, meanings)) + ("" if meanings is YES_OR_NO else "; say what it means in outcome_map")
-      what = f"column {name!r} holds {values[place[row]]!r}"
+      value = values[place[row]]
+      known = ", ".join(map(repr, meanings))
+      if meanings is not YES_OR_NO:
+        known += f"; say what it means, such as outcome_map={{{value!r}: 'tie'}}, of a, b, tie and drop"
+      what = f"column {name!r} holds {value!r}"
       raise DataError(f"{self.at(row)}: {what}, which is unknown; known are {known}")
     return code
 

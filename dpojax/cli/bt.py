@@ -4,6 +4,7 @@ import contextlib
 import math
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -306,7 +307,7 @@ def _read(options: Any) -> tuple[Any, Read]:
       progress=progress,
     )
   except DataError as error:
-    raise DataError(_as_options(str(error).replace("outcome_map", "--map"))) from error
+    raise DataError(_as_options(str(error))) from error
   finally:
     line.close()
   data, scales = data.standardised()
@@ -346,7 +347,11 @@ def _as_options(text: str) -> str:
 
   >>> _as_options("(on_disconnected='largest'), or choose a prior (prior=Pseudo(1))")
   '(--on-disconnected=largest), or choose a prior (--prior=pseudo:1)'
+  >>> _as_options("such as outcome_map={'a draw': 'tie'}")
+  "such as --map 'a draw=tie'"
   """
+  text = re.sub(r"outcome_map=\{'(.*)': '(\w+)'\}", lambda m: f"--map {shlex.quote(f'{m[1]}={m[2]}')}", text)
+  text = text.replace("outcome_map", "--map")
   text = re.sub(r"prior=(Pseudo|Normal)\((\w+)\)", lambda m: f"--prior={m[1].lower()}:{m[2]}", text)
   return re.sub(r"\b(ties|on_disconnected|both_bad)=('?)(\w+)\2", lambda m: f"--{m[1].replace('_', '-')}={m[3]}", text)
 

@@ -9,7 +9,17 @@ from dpojax.config.check_losses import check_losses
 from dpojax.config.check_on_policy import check_on_policy
 from dpojax.config.experiment import reward_specs
 from dpojax.config.foreign_keys import INSTEAD, explained_value
-from dpojax.config.keys import SECTIONS, SHARED, fields_by_key, flatten, is_stage, reads_section, suggestion, value_at
+from dpojax.config.keys import (
+  SECTIONS,
+  SHARED,
+  fields_by_key,
+  flatten,
+  is_stage,
+  not_a_choice,
+  reads_section,
+  suggestion,
+  value_at,
+)
 from dpojax.config.option import LOWEST_TEMPERATURE
 from dpojax.config.schema import RunConfig
 from dpojax.data.columns import parse_columns
@@ -42,7 +52,7 @@ def check_value(key: str, value: Any) -> None:
     near = explained_value(key, str(value)) or suggestion(value, choices)
     if key == "recipe" and value in fields_by_key()["policy_gradient.method"].metadata["choices"]:
       near = f"; it is a method of recipe=policy_gradient: policy_gradient.method={value}"
-    raise ConfigError(f"{key} wants one of {', '.join(choices)}, got {value!r}{near}")
+    raise not_a_choice(key, value, choices, near)
   for name, words, wrong in (
     ("minimum", "at least", lambda limit: value < limit),
     ("above", "more than", lambda limit: value <= limit),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from dpojax.config.keys import not_a_choice
 from dpojax.config.schema import LossSettings, RunConfig
 from dpojax.errors import ConfigError
 from dpojax.losses import LOSSES, get_loss, loss_options
@@ -14,7 +15,7 @@ def check_losses(config: RunConfig) -> None:
   """Raises ConfigError for a loss that cannot be computed as asked, or an option that nothing would read."""
   loss, name = config.loss, config.loss.name
   if name.isidentifier() and name not in (*LOSSES, "auto"):
-    raise ConfigError(f"loss.name wants one of {', '.join(sorted(LOSSES))}, got {name!r}{explained_loss(name, LOSSES)}")
+    raise not_a_choice("loss.name", name, sorted(LOSSES), explained_loss(name, LOSSES))
   spec = config.loss_spec
   terms = spec.terms
   if config.recipe == "reward_model":

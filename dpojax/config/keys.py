@@ -5,7 +5,7 @@ import difflib
 import functools
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dpojax.config.foreign_keys import explained
@@ -38,6 +38,7 @@ SECTIONS = {
   "comparison": (*EVERY, "rollout", "monitor", "comparison"),
 }  # of the settings that each recipe reads
 SHARED = (*EVERY, "batch")  # sections that all stages of an experiment may take from its root
+SHORT = 6  # a list of so many choices is read at a glance
 STAGE = "stage:"  # before the name of an earlier stage, where a path could stand
 
 
@@ -132,6 +133,14 @@ def suggestion(name: str, known: Iterable[str], recipe: str = "") -> str:
   if named and not section:
     near = named[:3]
   return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def not_a_choice(key: str, value: Any, choices: Sequence[str], hint: str) -> ConfigError:
+  """The error for a value that is none of the choices; a hint (`; did you mean 'x'?`) stands before a long list."""
+  if hint and len(choices) > SHORT:
+    stop = "" if hint.endswith("?") else "."
+    return ConfigError(f"{key} cannot be {value!r}{hint}{stop} It wants one of {', '.join(choices)}")
+  return ConfigError(f"{key} wants one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 def convert(key: str, value: Any) -> Any:

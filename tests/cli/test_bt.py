@@ -237,6 +237,7 @@ def test_a_fit_that_does_not_converge_says_so(games, capsys, monkeypatch):
     ([*COLUMNS], "comparisons are ties; choose --ties=half"),
     ([*COLUMNS, "--ties=half", "--baseline=Ajaks"], "baseline 'Ajaks' is not among the 5 items"),
     (COLUMNS[:3], "row 1: column 'result' holds 'A', which is unknown; known are 'a', 'model_a'"),
+    (COLUMNS[:3], "say what it means, such as --map A=tie, of a, b, tie and drop"),
     (["--a=home", "--b=away", "--outcome=score"], "there is no column 'score'; there are 'home', 'away', 'result'"),
   ],
 )

@@ -226,8 +226,11 @@ def test_contradictions(start, values, message):
 
 
 def test_an_unknown_loss_is_never_replaced_by_another():
-  assert refused(WORLD, {"loss.name": "dpos"}).startswith("loss.name wants one of all_pairs, alphapo, ")
-  assert refused(WORLD, {"loss.name": "dpos"}).endswith(", got 'dpos'; did you mean 'dpo'?")
+  assert refused(WORLD, {"loss.name": "dpos"}).startswith(
+    "loss.name cannot be 'dpos'; did you mean 'dpo'? It wants one of all_pairs, alphapo, "
+  )
+  assert refused(WORLD, {"loss.name": "quux"}).startswith("loss.name wants one of all_pairs, alphapo, ")
+  assert refused(WORLD, {"loss.name": "quux"}).endswith(", got 'quux'")
 
 
 @pytest.mark.parametrize("reward", ["lenght", "length, regex:a", "regex:(", "model"])

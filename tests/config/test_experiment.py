@@ -129,8 +129,8 @@ def test_an_unknown_recipe():
   for method in ("ppo", "rloo", "grpo", "dr_grpo", "reinforce"):
     text = refused(lambda method=method: stages(a=method))
     assert text == (
-      f"recipe wants one of {known}, got {method!r}; it is a method of recipe=policy_gradient: "
-      f"policy_gradient.method={method}"
+      f"recipe cannot be {method!r}; it is a method of recipe=policy_gradient: policy_gradient.method={method}. "
+      f"It wants one of {known}"
     )
 
 
