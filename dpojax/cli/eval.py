@@ -85,12 +85,18 @@ def main(arguments: list[str]) -> int:
     lines, _ = finite(_lines(rows, left_out))
     result, missing = finite(result)
     publish(lambda folder: _write(folder, result, lines))
+  from dpojax.recipes.evaluate_model import was_trained_on
   from dpojax.report.eval_report import eval_text
 
   out = pathlib.Path(options.out)
   screen.say(eval_text(result, screen.width_of(sys.stdout)), sys.stdout)
   print("\n" + "\n".join(f"{name}: {out / name}" for name in WRITTEN))
   bad = sum(why.endswith(NOT_FINITE) for _, why in left_out)
+  for model in filter(lambda model: was_trained_on(model, options.data), options.model):
+    print(
+      f"dpojax: warning: {model} was trained on rows of {options.data}; the figures are not of new rows",
+      file=sys.stderr,
+    )
   if bad:
     print(f"dpojax: warning: {bad:,} rows are left out, as {NOT_FINITE}; look at the model", file=sys.stderr)
   if missing:

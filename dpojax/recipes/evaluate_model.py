@@ -1,6 +1,7 @@
 """From a model and a file of comparisons to scored rows: what `dpojax eval` evaluates."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpojax.config.experiment import TRAINED
+from dpojax.config.keys import is_stage
 from dpojax.config.record import read_config
 from dpojax.config.schema import DataSettings
 from dpojax.data.dataset import load_dataset
@@ -19,6 +21,7 @@ from dpojax.scoring.logps import score_answers
 from dpojax.scoring.rewards import reward_scores
 from dpojax.training.model_files import load_model, run_folder
 from dpojax.training.run_reference import beta_of_run, find_reference
+from dpojax.training.stage_record import read_record
 from dpojax.types import Answers
 
 StartProgress = Callable[[str, int], Callable[[int, int], None]]
@@ -104,6 +107,19 @@ def evaluate_model(
   return ModelScores(
     kind, dataset, [beta * (a - b) for a, b in zip(found, of_reference, strict=True)], before.name, beta
   )
+
+
+def was_trained_on(model: str, data: str) -> bool:
+  """Whether the run at the path `model` trained on rows of the file `data`: on it, or on what an earlier stage left."""
+  folder = run_folder(model)
+  if folder is None:
+    return False
+  settings, file = read_config(folder).data, pathlib.Path(data).resolve()
+  if not is_stage(settings.path):
+    return settings.source == "file" and pathlib.Path(settings.path).expanduser().resolve() == file
+  record = read_record(folder)
+  source = record and record.sources.get("data.path")
+  return source is not None and file.parent == (folder / source.folder).resolve()
 
 
 def _kind(path: str, model: Any, asked: ScoreKind | None, reference: str) -> ScoreKind:

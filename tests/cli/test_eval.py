@@ -177,6 +177,22 @@ def test_a_run_knows_its_reference_and_beta(tiny, other, tmp_path, place):
     assert lines[0]["chosen_score"] == pytest.approx(BETA * ratio, abs=1e-4)
 
 
+@pytest.mark.slow
+def test_rows_that_a_run_was_trained_on_are_said(tiny, other, tmp_path, monkeypatch, capsys):
+  """By path, however it is spelled, or as what an earlier stage left."""
+  settings = {"model__path": other.path, "data__source": "file"}
+  trained = make_run(tmp_path / "trained", tiny, data__path=str(tmp_path / "x" / ".." / "rows.jsonl"), **settings)
+  elsewhere = make_run(tmp_path / "elsewhere", tiny, data__path=str(tmp_path / "others.jsonl"), **settings)
+  staged = make_run(tmp_path / "staged", tiny, data__path="stage:pairs", **settings)
+  source = Source("pairs", "..", "0" * 64)
+  write_record(Path(staged), settings_record(read_config(Path(staged)), {"data.path": source}))
+  monkeypatch.chdir(tmp_path)
+  for model, said in ((trained, True), (elsewhere, False), (staged, True), (tiny.path, False)):
+    run_eval(Path(), PAIRS[:2], f"--model={model}", "--score=sum")
+    warning = f"dpojax: warning: {model} was trained on rows of rows.jsonl; the figures are not of new rows\n"
+    assert (warning in capsys.readouterr().err) is said, model
+
+
 def test_a_stage_that_is_no_longer_what_the_run_started_from_is_no_reference(tiny, other, tmp_path, capsys):
   workdir = tmp_path / "work" / "run"
   policy = make_run(workdir, tiny, model__path="stage:sft")
