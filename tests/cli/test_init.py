@@ -69,7 +69,7 @@ def test_make_alone_tells_its_targets(project, model):
   assert all(f"make {target} " in said for target in ("inspect", "train", "eval", "sample", "report"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_every_target_runs_and_training_teaches_something(project, model):
   inspected = make(project, model, "inspect")

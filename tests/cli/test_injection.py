@@ -118,7 +118,7 @@ def test_every_command_is_here():
   assert {words[0] for words, _ in commands(pathlib.Path(), pathlib.Path(), pathlib.Path()).values()} >= set(COMMANDS)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in COMPUTES)) for n in NAMES])
 def test_no_command_obeys_what_it_was_given(inputs, request, tmp_path, capsys, name):
@@ -148,7 +148,7 @@ def test_files_hold_what_the_terminal_only_shows(inputs, tmp_path, capsys):
   assert not obeyed("".join(capsys.readouterr()))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "data", "sample", "bt", "report", "no command"])
 def test_on_a_terminal_only_our_own_sequences_are_obeyed(inputs, run, tmp_path, name):

@@ -173,7 +173,7 @@ def test_a_wide_line_costs_its_row_and_a_wide_cell_is_named(tmp_path, monkeypatc
     list(file_rows(str(path)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
 @pytest.mark.parametrize("overlong", ["drop", "truncate_left"])
 def test_memory_stays_bounded(tmp_path, overlong):

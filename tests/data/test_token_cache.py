@@ -270,7 +270,7 @@ def test_without_a_name_or_a_usable_folder_there_is_no_cache(tmp_path, monkeypat
   assert "data are tokenised at every start" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_run_reads_what_the_first_tokenised_and_trains_the_same(tmp_path):
   rows = [{"prompt": f"is {word} parcel", "chosen": "yes", "rejected": "sorry"} for word in ("my", "our", "the", "we")]
   (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))

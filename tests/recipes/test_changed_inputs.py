@@ -287,7 +287,7 @@ OF_SEVERAL = {
 }
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", OF_SEVERAL)
 def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
   change, message = OF_SEVERAL[case]
@@ -298,6 +298,7 @@ def test_a_stage_does_not_start_from_what_another_did_not_leave(several, case):
     assert not (several / "dpo" / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_stage_made_anew_from_other_settings_is_not_what_the_next_one_started_from(several):
   with restored(several):
     run(tiny(), several)

@@ -145,6 +145,7 @@ def test_kl_is_that_of_log_probs(folder):
   assert kl == pytest.approx(k1.mean(), abs=4 * k1.std() / math.sqrt(len(k1)))
 
 
+@pytest.mark.long
 def test_the_oracle_is_that_of_these_answers(folder):
   found = stated(folder)
   assert found["oracle"]["policies"] == ["sft", "far"]
