@@ -23,7 +23,7 @@ TEXTS = {
   "bradley_terry": ["CLE never won", "home advantage", "converged in", "largest gradient there"],
 }
 
-LONG = {"03_on_policy", "04_beta_sweep", "05_own_loss"}  # 2 minutes and more; `make test-long` runs them
+LONG = {"quickstart", "03_on_policy", "04_beta_sweep", "05_own_loss"}  # a minute and more; `make test-long` runs them
 
 # Fewer steps where no claim hangs on their number; 04 claims an order of KLs and runs as it stands.
 SHORTER = {
