@@ -48,7 +48,7 @@ def case(name):
   return comparisons_of(games, items=settings["items"], home=home), exact
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(7)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "solver"), RUNS)
 def test_estimates_are_the_oracles(name, solver):

@@ -154,6 +154,7 @@ def ended_stage(folder: Path, other: TinyModel):
   return record
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["model", "reference", "stage", "stage of a sweep"])
 def test_a_run_knows_its_reference_and_beta(tiny, other, tmp_path, place):

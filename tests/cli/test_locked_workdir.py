@@ -87,7 +87,7 @@ def test_stages_may_run_beside_one_another_but_not_twice(stages, tmp_path, capsy
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("door", ["command", "Python"])
 def test_a_request_at_the_end_of_a_stage_starts_no_other(stages, tmp_path, monkeypatch, capsys, door):
   began = []

@@ -76,6 +76,7 @@ def refused(inputs, command, place, capsys, path=None):
   return said[0]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "name"), NONE)
 def test_names_that_are_none(inputs, tmp_path, monkeypatch, capsys, command, name):
@@ -180,7 +181,7 @@ def test_home_is_where_a_tilde_says(inputs, tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_knows_its_folder_however_it_is_spelled(inputs, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("HOME", str(tmp_path))

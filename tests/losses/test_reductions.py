@@ -143,6 +143,7 @@ def test_likelihood_terms_are_token_means_over_the_global_batch(name):
 # Order, weights, empty slots.
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_examples_does_not_matter(name):
@@ -181,6 +182,7 @@ def test_an_example_of_weight_0_is_not_there(name, empty):
     assert values[gone] == 0
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_of_weight_2_is_two_examples(name):

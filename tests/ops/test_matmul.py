@@ -97,7 +97,7 @@ def test_unknown_precision_is_refused():
     dense(x, w, precision="float16")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("rows,length,width,heads,kv_heads,ffn", [(4, 512, 576, 9, 3, 1536), (2, 96, 128, 4, 4, 384)])

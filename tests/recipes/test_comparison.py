@@ -245,6 +245,7 @@ def test_a_policy_of_another_shape_is_refused(folder, tmp_path):
     run(config, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_prompts_of_a_file_are_those_held_out_or_all(tmp_path):
   write_tiny_model(tmp_path / "sft")
   shutil.copytree(tmp_path / "sft", tmp_path / "other")
@@ -280,6 +281,7 @@ def test_prompts_of_a_file_are_those_held_out_or_all(tmp_path):
     run(replace_values(config, {"data.eval_fraction": 0.0}), tmp_path / "none")
 
 
+@pytest.mark.long
 def test_other_prompts_are_another_stage(tmp_path):
   write_tiny_model(tmp_path / "sft")
   shutil.copytree(tmp_path / "sft", tmp_path / "other")

@@ -171,6 +171,7 @@ def test_asked_to_stop_while_it_samples_and_while_it_updates(folder, tmp_path, m
   check_record(stopped, steps)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_extended_and_its_settings_may_change(folder, tmp_path):
   """The last roll-out was cut short: the longer run goes on with what is left of it."""
   constant = "--config.ppo.optimizer.schedule=constant"

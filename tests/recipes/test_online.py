@@ -128,6 +128,7 @@ def test_xpo_against_a_moving_reference(tmp_path):
   assert first < np.log(2) - 0.01  # the bonus: 0.01 times the log-prob of an answer
 
 
+@pytest.mark.long
 def test_a_refresh_longer_than_the_run_is_one_roll_out(tmp_path):
   run(tiny(online__online__refresh=1000, online__loss__name="simpo", online__train__steps=3), tmp_path)
   rows = [row for row in read_metrics(tmp_path / "online" / "metrics.jsonl") if row["split"] == "rollout"]
@@ -138,6 +139,7 @@ def test_a_refresh_longer_than_the_run_is_one_roll_out(tmp_path):
   )
 
 
+@pytest.mark.long
 def test_prompts_of_a_file_that_leave_no_room_for_two_answers_are_dropped(tmp_path):
   from dpojax.config.load import load_config
 

@@ -165,7 +165,7 @@ def test_weights_that_are_all_zero_are_refused(config_file, tmp_path):
     run(changed(config_file, data__path=str(file)), tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_every_step_was_skipped_does_not_end_well(config_file, tmp_path):
   file = tmp_path / "rows.jsonl"
   row = {"chosen_ids": [5, 6], "rejected_ids": [7], "margin": 1e30}

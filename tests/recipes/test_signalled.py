@@ -78,8 +78,7 @@ def signalled(process, draws, twice):
   return process.returncode, output
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["train"], ["train", "--jobs=2"], ["sweep", "--grid=online.loss.beta=0.1"]])
 def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, request, tmp_path, command):
   if "--jobs=2" in command and len(os.sched_getaffinity(0)) < 2:
@@ -111,7 +110,7 @@ def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, request, tmp_pa
     assert in_order[0] == in_order[1]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["score", "eval", "sample", "bt", "data", "report"])
 def test_other_commands_end_with_their_code_and_leave_nothing_half_done(tmp_path, undisturbed, command):
