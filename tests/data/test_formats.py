@@ -279,8 +279,31 @@ def test_unknown_columns_list_the_formats():
   assert "\n  shp: history, human_ref_A" in str(e.value)
 
 
+def test_the_nearest_format_is_the_first_and_prompts_alone_are_told_what_reads_them():
+  def listed(row):
+    with pytest.raises(DataError) as caught:
+      choose_format("auto", row, "f:1")
+    first, *formats = str(caught.value).split("\n")
+    return first, [line.split(":")[0].strip() for line in formats]
+
+  first, formats = listed({"prompt": "a"})
+  assert "prompts alone are for recipes that write answers" in first
+  assert set(formats[:3]) == {"nectar", "ranked", "completion"} and set(formats) == set(FORMATS)
+  assert listed({"prompt": "a", "label": True})[1][0] == "unpaired"
+  assert "prompts alone" not in listed({"prompt": "a", "label": True})[0]
+
+
+def test_labels_of_steps_are_no_ranking():
+  row = {"prompt": "a", "answers": ["b", "c"], "labels": [True, False]}
+  with pytest.raises(DataError, match="labels of steps"):
+    FORMATS["ranked"].parse(row, True)
+  assert len(FORMATS["ranked"].parse({**row, "labels": ["b", "a"]}, True).answers) == 2
+
+
 def test_an_unknown_format_lists_the_known():
-  with pytest.raises(ConfigError, match=r"data\.format: no format 'hhh'; choose auto, pretokenised, shp, "):
+  with pytest.raises(
+    ConfigError, match=r"data\.format: no format 'hhh'; did you mean 'hh'\? choose auto, pretokenised, shp, "
+  ):
     choose_format("hhh", {"text": "a"}, "f:1")
 
 

@@ -1,5 +1,7 @@
 """Row formats, one file each. A new one: write `formats/NAME.py` with a `FORMAT`, and list it here."""
 
+import difflib
+
 from dpojax.data.formats import (
   beginning,
   chat,
@@ -52,7 +54,9 @@ FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _I
 def format_named(name: str) -> Format:
   """Raises ConfigError where `data.format` names none."""
   if name not in FORMATS:
-    raise ConfigError(f"data.format: no format {name!r}; choose auto, {', '.join(FORMATS)}")
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"data.format: no format {name!r}; {hint}choose auto, {', '.join(FORMATS)}")
   return FORMATS[name]
 
 
@@ -73,10 +77,19 @@ def choose_format(name: str, row: Row, where: str) -> Format:
     for form in FORMATS.values():
       if form.detects(row):
         return form
-    known = "\n".join(f"  {form.name}: {form.wants}" for form in FORMATS.values())
-    raise DataError(f"{where}: columns {found} fit no known format; rename them to one of\n{known}")
+    nearest = sorted(FORMATS.values(), key=lambda form: _distance(form, row))
+    known = "\n".join(f"  {form.name}: {form.wants}" for form in nearest)
+    alone = "; prompts alone are for recipes that write answers (pairs, online, policy_gradient, best_of_n)"
+    hint = alone if {*row} == {"prompt"} else ""
+    raise DataError(f"{where}: columns {found} fit no known format{hint}; rename them to one of\n{known}")
   form = format_named(name)
   missing = [column for column in form.columns if column not in row]
   if missing:
     raise DataError(f"{where}: no column {missing[0]!r}; format {name!r} wants {form.wants}, found {found}")
   return form
+
+
+def _distance(form: Format, row: Row) -> tuple[bool, int, int]:
+  """How far a row is from a format: formats with no column of it last, then by columns it lacks, then by those it has."""
+  there = len({*form.columns} & {*row})
+  return not there, len(form.columns) - there, -there
