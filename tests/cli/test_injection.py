@@ -148,8 +148,7 @@ def test_files_hold_what_the_terminal_only_shows(inputs, tmp_path, capsys):
   assert not obeyed("".join(capsys.readouterr()))
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train", "data", "sample", "bt", "report", "no command"])
 def test_on_a_terminal_only_our_own_sequences_are_obeyed(inputs, run, tmp_path, name):
   """In a process of its own with live lines and colours: what is left without ours has no control character."""

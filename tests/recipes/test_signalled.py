@@ -110,8 +110,7 @@ def test_a_run_that_is_signalled_goes_on_to_the_same_end(config, request, tmp_pa
     assert in_order[0] == in_order[1]
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["score", "eval", "sample", "bt", "data", "report"])
 def test_other_commands_end_with_their_code_and_leave_nothing_half_done(tmp_path, undisturbed, command):
   model = TinyModel(tmp_path / "tiny").path

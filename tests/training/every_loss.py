@@ -6,6 +6,7 @@ row groups and one device that takes one.
 
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
@@ -91,9 +92,13 @@ def differences(one, other):
   return loss, norm(jax.tree.map(np.subtract, other[1], one[1])) / norm(one[1])
 
 
-def main():
+def main(wanted):
+  """Prints the figures of the losses called `wanted`."""
   results = {}
   for family, names in families().items():
+    names = [name for name in names if name in wanted]
+    if not names:
+      continue
     dataset = dataset_for(family.partition(",")[0])
     prompt = any("prompt" in LOSSES[name].reads for name in names)
     base = losses_and_gradients(names, batch_for(dataset, 16, prompt))
@@ -106,4 +111,4 @@ def main():
 
 
 if __name__ == "__main__":
-  main()
+  main(sys.argv[1:])

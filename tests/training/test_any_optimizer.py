@@ -94,6 +94,7 @@ def test_a_tuple_of_arrays_goes_where_a_plain_loop_takes_it(name):
 
 
 # Ours beside another, and those whose state has not the shape of the parameters; the others are above.
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["ours in a chain", "adafactor", "several"])

@@ -52,6 +52,7 @@ def test_the_first_minibatch_of_every_rollout_has_ratio_one_and_the_sampler_is_n
     assert 0 < metrics["rollout/logp_gap"] <= metrics["rollout/logp_gap_max"] <= 1e-4
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
   "options",
   [
