@@ -88,7 +88,9 @@ def test_bad_overrides(file, words, message):
 
 def test_swapped_letters_are_the_nearest(file):
   """By difflib 'dop' is nearer to 'dpop'."""
-  assert refused(load_config, file, ["--config.loss.name=dop"]).endswith("; did you mean 'dpo'?")
+  assert refused(load_config, file, ["--config.loss.name=dop"]).startswith(
+    "loss.name cannot be 'dop'; did you mean 'dpo'?"
+  )
 
 
 def test_bad_overrides_from_python(file):

@@ -260,7 +260,7 @@ def test_the_stage_of_a_command_line_says_which_is_meant(tmp_path):
 )
 def test_capitals_make_no_difference_to_what_is_meant(key, value, said):
   start = {"data.source": "file", "data.path": "x.jsonl"} if key == "loss.name" else FILE
-  assert refused(start, {key: value}).endswith(f"got {value!r}{said}")
+  assert f"{value!r}{said}" in refused(start, {key: value})
 
 
 def test_what_other_libraries_names_lead_to_is_a_key_of_ours():
