@@ -90,7 +90,10 @@ def test_rows_are_those_of_the_loss(capsys, model, pairs):
     (["--data={pairs}", "--model={model}", "--data.formt=hh"], "unknown key 'data.formt'; did you mean 'data.format'?"),
     (["--data={pairs}", "--model={model}", "--limit=many"], "data.limit wants a whole number, got 'many'"),
     (["--data={pairs}", "--model={model}", "--overlong=cut"], "data.overlong wants one of drop, truncate_left"),
-    (["--data={pairs}", "--model={model}", "--format=hhh"], "data.format: no format 'hhh'; did you mean 'hh'? choose auto"),
+    (
+      ["--data={pairs}", "--model={model}", "--format=hhh"],
+      "data.format cannot be 'hhh'; did you mean 'hh'? It wants one of auto",
+    ),
     (["--data={pairs}", "--model={model}", "--format=shp"], "no column 'history'; format 'shp' wants history"),
     (["--data={pairs}", "--model={model}", "extra"], "unexpected argument 'extra'; settings are given as --KEY=VALUE"),
     (["--data={pairs}", "--model={model}", "--rows=x"], "argument --rows: invalid whole number value: 'x'"),

@@ -148,7 +148,7 @@ def test_a_failed_run_leaves_the_old_file(tiny, tmp_path, capsys):
     (["--max-prompt=-1"], "argument --max-prompt: -1 must be at least 0"),
     (["--max-prompt=x"], "argument --max-prompt: invalid whole number value: 'x'"),
     (["--precision=half"], "invalid choice: 'half'"),
-    (["--format=hhh"], "no format 'hhh'"),
+    (["--format=hhh"], "data.format cannot be 'hhh'"),
     (["--preciison=float32"], "unknown option '--preciison'; did you mean '--precision'?; see dpojax score --help"),
   ],
 )

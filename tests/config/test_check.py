@@ -63,7 +63,9 @@ def test_out_of_range(values, message):
 
 
 def test_formats_and_slots_are_known_before_data_are_read():
-  assert refused(FILE, {"data.format": "hhh"}).startswith("data.format: no format 'hhh'; did you mean 'hh'? choose auto, ")
+  assert refused(FILE, {"data.format": "hhh"}).startswith(
+    "data.format cannot be 'hhh'; did you mean 'hh'? It wants one of auto, "
+  )
   assert refused(FILE, {"batch.scored": 2000}) == (
     "batch.scored is 2000, more than the tokens of a row (batch.row_length=1024); lower it, or leave it at 0"
   )

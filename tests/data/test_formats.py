@@ -298,11 +298,12 @@ def test_labels_of_steps_are_no_ranking():
   with pytest.raises(DataError, match="labels of steps"):
     FORMATS["ranked"].parse(row, True)
   assert len(FORMATS["ranked"].parse({**row, "labels": ["b", "a"]}, True).answers) == 2
+  assert FORMATS["ranked"].parse({**row, "scores": [1, 2]}, True).scores == (2.0, 1.0)  # which order them
 
 
 def test_an_unknown_format_lists_the_known():
   with pytest.raises(
-    ConfigError, match=r"data\.format: no format 'hhh'; did you mean 'hh'\? choose auto, pretokenised, shp, "
+    ConfigError, match=r"data\.format cannot be 'hhh'; did you mean 'hh'\? It wants one of auto, pretokenised, shp, "
   ):
     choose_format("hhh", {"text": "a"}, "f:1")
 

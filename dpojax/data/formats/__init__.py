@@ -1,7 +1,6 @@
 """Row formats, one file each. A new one: write `formats/NAME.py` with a `FORMAT`, and list it here."""
 
-import difflib
-
+from dpojax.config.keys import not_a_choice, suggestion
 from dpojax.data.formats import (
   beginning,
   chat,
@@ -23,7 +22,7 @@ from dpojax.data.formats import (
   unpaired,
 )
 from dpojax.data.formats.common import Format, PreferenceRow, Row
-from dpojax.errors import ConfigError, DataError
+from dpojax.errors import DataError
 
 __all__ = ["FORMATS", "Format", "PreferenceRow", "Row", "choose_format"]
 
@@ -54,9 +53,7 @@ FORMATS: dict[str, Format] = {module.FORMAT.name: module.FORMAT for module in _I
 def format_named(name: str) -> Format:
   """Raises ConfigError where `data.format` names none."""
   if name not in FORMATS:
-    near = difflib.get_close_matches(name, FORMATS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"data.format: no format {name!r}; {hint}choose auto, {', '.join(FORMATS)}")
+    raise not_a_choice("data.format", name, ("auto", *FORMATS), suggestion(name, FORMATS))
   return FORMATS[name]
 
 

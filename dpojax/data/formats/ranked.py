@@ -41,12 +41,6 @@ def parse(row: Row, chat: bool) -> PreferenceRow:
     answers = row["answers"]
   if not isinstance(answers, list) or not answers or not all(isinstance(a, str) or is_messages(a) for a in answers):
     raise DataError(f"column 'answers' holds {kind_of(answers)}, not a list of texts, best first")
-  labels = from_json(row.get("labels"))
-  if isinstance(labels, list) and labels and all(isinstance(label, bool) for label in labels):
-    raise DataError(
-      "column 'labels' says true or false of each answer, which is no order: labels of steps (TRL's stepwise "
-      "supervision) train nothing here; for whole answers, give rows with prompt, completion and label"
-    )
   details = rest_of(row, "prompt", "answers")
   rewards = from_json(row.get("rewards"))
   if isinstance(rewards, list) and len(rewards) == len(answers) and all(isinstance(r, int | float) for r in rewards):
@@ -57,6 +51,12 @@ def parse(row: Row, chat: bool) -> PreferenceRow:
   kind, prompt = read_prompt(row, chat or with_messages)
   read = tuple(_answer(answer, prompt) for answer in answers)
   scores, units = _scores(row, len(answers))
+  labels = from_json(row.get("labels"))
+  if not scores and isinstance(labels, list) and labels and all(isinstance(label, bool) for label in labels):
+    raise DataError(
+      "column 'labels' says true or false of each answer, which is no order: labels of steps (TRL's stepwise "
+      "supervision) train nothing here; for whole answers, give rows with prompt, completion and label"
+    )
   if scores:
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     read, scores = tuple(read[i] for i in order), tuple(scores[i] for i in order)
